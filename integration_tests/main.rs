@@ -1,0 +1,3 @@
+//! Tests of the built programs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The command-line entry of `destination-patterns`.
+
+fn main() {}

@@ -1,0 +1,11 @@
+//! Airbyte connectors that move `PostHog` data without losing any of it silently.
+//!
+//! Two programs are built from this library: `source-posthog`, which reads events, persons and
+//! projects from `PostHog`, and `destination-patterns`, which delivers records to a Patterns webhook.
+//!
+//! ```text
+//! config ─► plan (projects × windows) ─► window tasks (bounded) ─► bounded channel ─► writer (owns stdout)
+//! ```
+
+pub mod error;
+pub mod protocol;

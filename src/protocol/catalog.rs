@@ -1,0 +1,116 @@
+//! What can be read (`discover`) and what shall be read (the configured catalog).
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use super::message::StreamDescriptor;
+
+/// Answer of `discover`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Catalog {
+    /// All streams.
+    pub streams: Vec<Stream>,
+}
+
+/// A stream that a source offers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Stream {
+    /// Stream name.
+    pub name: String,
+    /// JSON schema (draft 7) of the record data.
+    #[serde(default)]
+    pub json_schema: Value,
+    /// Ways to read it.
+    #[serde(default)]
+    pub supported_sync_modes: Vec<SyncMode>,
+    /// Whether the source alone decides on the cursor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_defined_cursor: Option<bool>,
+    /// Path of the cursor field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_cursor_field: Option<Vec<String>>,
+    /// Paths of the primary key's fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_defined_primary_key: Option<Vec<Vec<String>>>,
+    /// Namespace; this source has none of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// Whether an interrupted full refresh continues where it stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub is_resumable: Option<bool>,
+}
+
+/// How a stream is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncMode {
+    /// Everything, every time.
+    FullRefresh,
+    /// What is new since the state.
+    Incremental,
+}
+
+/// What shall be read.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfiguredCatalog {
+    /// The chosen streams.
+    pub streams: Vec<ConfiguredStream>,
+}
+
+/// One chosen stream.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ConfiguredStream {
+    /// The stream as it was discovered.
+    pub stream: Stream,
+    /// How the source reads it.
+    #[serde(default = "full_refresh")]
+    pub sync_mode: SyncMode,
+    /// How the destination writes it; a plain word, because platforms add to the list.
+    #[serde(default = "append", deserialize_with = "append_if_null")]
+    pub destination_sync_mode: String,
+    /// Path of the cursor field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor_field: Option<Vec<String>>,
+    /// Paths of the primary key's fields.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub primary_key: Option<Vec<Vec<String>>>,
+}
+
+impl ConfiguredStream {
+    /// Name and namespace, exactly as configured.
+    pub fn descriptor(&self) -> StreamDescriptor {
+        StreamDescriptor { name: self.stream.name.clone(), namespace: self.stream.namespace.clone() }
+    }
+}
+
+impl ConfiguredCatalog {
+    /// Reads a configured catalog from a JSON file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or is not a configured catalog; the message names the file and
+    /// the offending key.
+    pub fn from_file(path: &Path) -> Result<Self> {
+        let text = std::fs::read(path).with_context(|| format!("cannot read the catalog file `{}`", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| {
+            format!(
+                "`{}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`",
+                path.display()
+            )
+        })
+    }
+}
+
+fn full_refresh() -> SyncMode {
+    SyncMode::FullRefresh
+}
+
+fn append() -> String {
+    "append".to_owned()
+}
+
+fn append_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_else(append))
+}

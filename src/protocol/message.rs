@@ -1,0 +1,270 @@
+//! Messages other than RECORD.
+//!
+//! RECORD lines are the hot path and are written as bytes by whoever has the data (see
+//! [`record_prefix`]). Every message serialises `type` first and without spaces, so that a text
+//! filter such as `grep '^{"type":"STATE"'` works.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::catalog::Catalog;
+use crate::error::{Error, FailureType};
+
+/// One line on stdout.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum Message {
+    /// Answer of `spec`.
+    Spec {
+        /// The connector specification.
+        spec: Value,
+    },
+    /// Answer of `check`.
+    ConnectionStatus {
+        /// Whether the configuration works, and why not.
+        #[serde(rename = "connectionStatus")]
+        connection_status: ConnectionStatus,
+    },
+    /// Answer of `discover`.
+    Catalog {
+        /// All streams.
+        catalog: Catalog,
+    },
+    /// A log line.
+    Log {
+        /// Level and text.
+        log: Log,
+    },
+    /// An error, a stream status or an estimate.
+    Trace {
+        /// The details.
+        trace: Trace,
+    },
+}
+
+impl Message {
+    /// A log line.
+    pub fn log(level: LogLevel, message: impl Into<String>) -> Self {
+        Self::Log { log: Log { level, message: message.into() } }
+    }
+
+    /// The failure of a stream, or of the whole command when `stream` is absent.
+    pub fn error(error: &Error, stream: Option<StreamDescriptor>) -> Self {
+        Self::Trace {
+            trace: Trace {
+                emitted_at: now_milliseconds(),
+                body: TraceBody::Error {
+                    error: TraceError {
+                        message: error.message().to_owned(),
+                        internal_message: error.details().map(str::to_owned),
+                        failure_type: error.failure_type(),
+                        stream_descriptor: stream,
+                    },
+                },
+            },
+        }
+    }
+
+    /// A change of a stream's status.
+    pub fn status(stream: StreamDescriptor, status: StreamStatus) -> Self {
+        Self::stream_status(stream, status, None)
+    }
+
+    /// The stream waits for a limit of the other side until `until`.
+    pub fn rate_limited(stream: StreamDescriptor, until: DateTime<Utc>) -> Self {
+        let reason = StatusReason::RateLimited { rate_limited: RateLimited { quota_reset: until.timestamp_millis() } };
+        Self::stream_status(stream, StreamStatus::Running, Some(vec![reason]))
+    }
+
+    fn stream_status(
+        stream_descriptor: StreamDescriptor,
+        status: StreamStatus,
+        reasons: Option<Vec<StatusReason>>,
+    ) -> Self {
+        Self::Trace {
+            trace: Trace {
+                emitted_at: now_milliseconds(),
+                body: TraceBody::StreamStatus { stream_status: TraceStatus { stream_descriptor, status, reasons } },
+            },
+        }
+    }
+
+    /// How many rows the stream will emit in this sync, as far as is known.
+    pub fn estimate(stream: &StreamDescriptor, rows: u64) -> Self {
+        Self::Trace {
+            trace: Trace {
+                emitted_at: now_milliseconds(),
+                body: TraceBody::Estimate {
+                    estimate: Estimate {
+                        name: stream.name.clone(),
+                        namespace: stream.namespace.clone(),
+                        kind: EstimateKind::Stream,
+                        row_estimate: rows,
+                    },
+                },
+            },
+        }
+    }
+}
+
+/// Milliseconds since the epoch, as `emitted_at` wants them.
+pub fn now_milliseconds() -> i64 {
+    Utc::now().timestamp_millis()
+}
+
+/// Answer of `check`.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConnectionStatus {
+    /// Whether the configuration works.
+    pub status: CheckStatus,
+    /// What was found, or what is wrong and how to mend it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
+/// Verdict of `check`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum CheckStatus {
+    /// The configuration works.
+    Succeeded,
+    /// The configuration does not work.
+    Failed,
+}
+
+/// Level and text of a log line.
+#[derive(Debug, Clone, Serialize)]
+pub struct Log {
+    /// Severity.
+    pub level: LogLevel,
+    /// Text for people.
+    pub message: String,
+}
+
+/// Severity of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Fatal,
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// A TRACE message.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trace {
+    /// Milliseconds since the epoch.
+    pub emitted_at: i64,
+    /// What is traced.
+    #[serde(flatten)]
+    pub body: TraceBody,
+}
+
+/// What a TRACE message is about.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+#[allow(missing_docs, reason = "variants wrap one documented struct each")]
+pub enum TraceBody {
+    Error { error: TraceError },
+    Estimate { estimate: Estimate },
+    StreamStatus { stream_status: TraceStatus },
+}
+
+/// A failure.
+#[derive(Debug, Clone, Serialize)]
+pub struct TraceError {
+    /// The sentence for the user.
+    pub message: String,
+    /// Technical details.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub internal_message: Option<String>,
+    /// Who has to act.
+    pub failure_type: FailureType,
+    /// The stream that failed, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream_descriptor: Option<StreamDescriptor>,
+}
+
+/// Expected volume of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct Estimate {
+    name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
+    #[serde(rename = "type")]
+    kind: EstimateKind,
+    row_estimate: u64,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+enum EstimateKind {
+    Stream,
+}
+
+/// Status of a stream.
+#[derive(Debug, Clone, Serialize)]
+pub struct TraceStatus {
+    stream_descriptor: StreamDescriptor,
+    status: StreamStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasons: Option<Vec<StatusReason>>,
+}
+
+/// Where a stream stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum StreamStatus {
+    /// The stream is being prepared.
+    Started,
+    /// Its first record is about to be written.
+    Running,
+    /// All of it has been read.
+    Complete,
+    /// It has failed; what was read before the last STATE is safe.
+    Incomplete,
+}
+
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
+enum StatusReason {
+    RateLimited { rate_limited: RateLimited },
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct RateLimited {
+    quota_reset: i64,
+}
+
+/// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamDescriptor {
+    /// Stream name.
+    pub name: String,
+    /// Namespace, copied from the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+/// The bytes of a RECORD line up to its data: `{"type":"RECORD","record":{"stream":"events","data":`.
+///
+/// The line is completed by the data, [`record_suffix`] and, if there is something to report,
+/// `meta` in between.
+pub fn record_prefix(stream: &StreamDescriptor) -> Vec<u8> {
+    let mut prefix = format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":{}", Value::from(stream.name.as_str()));
+    if let Some(namespace) = &stream.namespace {
+        prefix.push_str(&format!(",\"namespace\":{}", Value::from(namespace.as_str())));
+    }
+    prefix.push_str(",\"data\":");
+    prefix.into_bytes()
+}
+
+/// The bytes of a RECORD line after its data: `,"emitted_at":1764000000000}}` and a line feed.
+pub fn record_suffix(emitted_at: i64) -> Vec<u8> {
+    format!(",\"emitted_at\":{emitted_at}}}}}\n").into_bytes()
+}

@@ -1,0 +1,14 @@
+//! The Airbyte protocol: messages, catalogs, state files, and the one owner of stdout.
+//!
+//! Shapes follow `airbyte_protocol.yaml`, protocol version 0.2. Unknown properties are accepted
+//! everywhere, because platforms add their own.
+
+pub mod catalog;
+pub mod logging;
+pub mod message;
+pub mod output;
+pub mod state;
+
+pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, SyncMode};
+pub use message::{Message, StreamDescriptor, StreamStatus};
+pub use output::{Output, Writer};

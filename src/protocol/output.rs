@@ -1,0 +1,284 @@
+//! The only owner of stdout.
+//!
+//! Tasks hand whole lines to an [`Output`]; a thread of its own, the [`Writer`], writes them in the
+//! order in which they were handed over, so a STATE follows every record that its sender sent
+//! before it. The queue between the two is bounded: a slow reader of stdout slows the tasks down.
+//!
+//! The writer also keeps the books that depend on this order: the number of records since a
+//! stream's last STATE (`sourceStats`), RUNNING in front of the first record, and no two identical
+//! STATEs in a row.
+
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, BufWriter, Write};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::message::{Message, StreamDescriptor, StreamStatus};
+use crate::error::Error;
+
+/// Batches that may wait for the writer. With batches of at most 256 KiB, 4 MiB.
+const QUEUE: usize = 16;
+/// Log lines that may wait for the writer; the oldest go first, with a note.
+const LOG_QUEUE: usize = 1_000;
+/// Size of one write, for few system calls.
+const WRITE_SIZE: usize = 64 * 1024;
+/// Used buffers kept for the next batch.
+const SPARE_BUFFERS: usize = 8;
+
+enum Item {
+    Line(Vec<u8>),
+    Records { stream: Arc<StreamDescriptor>, lines: Vec<u8>, count: u64 },
+    State { stream: Arc<StreamDescriptor>, state: Value },
+    LogsWaiting,
+    Close,
+}
+
+/// Where tasks hand over what is to be written. Cheap to clone.
+#[derive(Clone)]
+pub struct Output {
+    queue: mpsc::Sender<Item>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    logs: Mutex<Logs>,
+    spare: Mutex<Vec<Vec<u8>>>,
+}
+
+#[derive(Default)]
+struct Logs {
+    lines: VecDeque<Vec<u8>>,
+    dropped: u64,
+}
+
+impl Output {
+    /// Queues a message.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn message(&self, message: &Message) -> Result<(), Error> {
+        self.line(to_line(message)).await
+    }
+
+    /// Queues a line that is complete with its line feed.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn line(&self, line: Vec<u8>) -> Result<(), Error> {
+        self.send(Item::Line(line)).await
+    }
+
+    /// Queues `count` complete RECORD lines of one stream.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn records(&self, stream: &Arc<StreamDescriptor>, lines: Vec<u8>, count: u64) -> Result<(), Error> {
+        self.send(Item::Records { stream: Arc::clone(stream), lines, count }).await
+    }
+
+    /// Queues the state of a stream; it covers every record queued by the same task before.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn state(&self, stream: &Arc<StreamDescriptor>, state: Value) -> Result<(), Error> {
+        self.send(Item::State { stream: Arc::clone(stream), state }).await
+    }
+
+    async fn send(&self, item: Item) -> Result<(), Error> {
+        self.queue.send(item).await.map_err(|_| Error::output_closed())
+    }
+
+    /// Queues a log line without waiting. When the reader of stdout is far behind, the oldest
+    /// waiting log lines give way.
+    pub fn log(&self, message: &Message) {
+        {
+            let mut logs = lock(&self.shared.logs);
+            if logs.lines.len() >= LOG_QUEUE {
+                logs.lines.pop_front();
+                logs.dropped += 1;
+            }
+            logs.lines.push_back(to_line(message));
+        }
+        // A full queue means that the writer is at work and will look at the logs anyway.
+        drop(self.queue.try_send(Item::LogsWaiting));
+    }
+
+    /// An empty buffer for a batch, one that has been used before if there is one.
+    pub fn buffer(&self) -> Vec<u8> {
+        lock(&self.shared.spare).pop().unwrap_or_default()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn to_line<T: Serialize>(message: &T) -> Vec<u8> {
+    // Serialising our own types into memory cannot fail: no maps with odd keys, no I/O.
+    let mut line = serde_json::to_vec(message).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+/// The thread that writes to stdout.
+pub struct Writer {
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl Writer {
+    /// Starts a writer on standard output.
+    pub fn stdout() -> (Output, Self) {
+        Self::start(io::stdout())
+    }
+
+    /// Starts a writer on `sink`.
+    pub fn start(sink: impl Write + Send + 'static) -> (Output, Self) {
+        let (queue, items) = mpsc::channel(QUEUE);
+        let shared = Arc::new(Shared::default());
+        let books = Books { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
+        let thread = std::thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || run(items, &shared, books)
+        });
+        (Output { queue, shared }, Self { thread })
+    }
+
+    /// Writes what is queued and ends the thread.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader or could not be written.
+    pub async fn close(self, output: &Output) -> Result<(), Error> {
+        // When the thread has ended already, its result says why.
+        drop(output.queue.send(Item::Close).await);
+        let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
+        match joined {
+            Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) if error.kind() == io::ErrorKind::BrokenPipe => Err(Error::output_closed()),
+            Ok(Ok(Err(error))) => Err(Error::system(format!("cannot write to stdout: {error}"))),
+            Ok(Err(_)) | Err(_) => Err(Error::system("the thread that writes to stdout has failed")),
+        }
+    }
+}
+
+fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut books: Books<impl Write>) -> io::Result<()> {
+    while let Some(first) = items.blocking_recv() {
+        let mut next = Some(first);
+        while let Some(item) = next {
+            books.write_logs(shared)?;
+            match item {
+                Item::Line(line) => books.sink.write_all(&line)?,
+                Item::Records { stream, lines, count } => {
+                    books.records(&stream, &lines, count)?;
+                    recycle(shared, lines);
+                }
+                Item::State { stream, state } => books.state(&stream, state)?,
+                Item::LogsWaiting => {}
+                Item::Close => return books.sink.flush(),
+            }
+            next = items.try_recv().ok();
+        }
+        // Nothing else waits: let the reader have it now.
+        books.sink.flush()?;
+    }
+    Ok(())
+}
+
+fn recycle(shared: &Shared, mut buffer: Vec<u8>) {
+    buffer.clear();
+    let mut spare = lock(&shared.spare);
+    if spare.len() < SPARE_BUFFERS {
+        spare.push(buffer);
+    }
+}
+
+struct Books<W: Write> {
+    sink: BufWriter<W>,
+    streams: HashMap<Arc<StreamDescriptor>, StreamBook>,
+}
+
+#[derive(Default)]
+struct StreamBook {
+    running: bool,
+    records_since_state: u64,
+    last_state: Option<Value>,
+}
+
+impl<W: Write> Books<W> {
+    fn write_logs(&mut self, shared: &Shared) -> io::Result<()> {
+        let logs = std::mem::take(&mut *lock(&shared.logs));
+        if logs.dropped > 0 {
+            let note = format!("{} log lines were left out because stdout was not read in time", logs.dropped);
+            self.sink.write_all(&to_line(&Message::log(super::message::LogLevel::Warn, note)))?;
+        }
+        logs.lines.iter().try_for_each(|line| self.sink.write_all(line))
+    }
+
+    fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
+        let book = self.streams.entry(Arc::clone(stream)).or_default();
+        if count > 0 && !book.running {
+            book.running = true;
+            let running = Message::status(StreamDescriptor::clone(stream), StreamStatus::Running);
+            self.sink.write_all(&to_line(&running))?;
+        }
+        book.records_since_state += count;
+        self.sink.write_all(lines)
+    }
+
+    fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {
+        let book = self.streams.entry(Arc::clone(stream)).or_default();
+        if book.records_since_state == 0 && book.last_state.as_ref() == Some(&state) {
+            return Ok(());
+        }
+        let message = StateMessage {
+            kind: "STATE",
+            state: StateBody {
+                kind: "STREAM",
+                stream: StreamState { stream_descriptor: stream, stream_state: &state },
+                source_stats: SourceStats { record_count: decimal(book.records_since_state) },
+            },
+        };
+        self.sink.write_all(&to_line(&message))?;
+        book.records_since_state = 0;
+        book.last_state = Some(state);
+        Ok(())
+    }
+}
+
+/// The platform reads counts as a Java double and wants the decimal point; serde writes it.
+#[allow(clippy::cast_precision_loss, reason = "counts between two states are far below 2^53")]
+fn decimal(count: u64) -> f64 {
+    count as f64
+}
+
+#[derive(Serialize)]
+struct StateMessage<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    state: StateBody<'a>,
+}
+
+#[derive(Serialize)]
+struct StateBody<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    stream: StreamState<'a>,
+    #[serde(rename = "sourceStats")]
+    source_stats: SourceStats,
+}
+
+#[derive(Serialize)]
+struct StreamState<'a> {
+    stream_descriptor: &'a StreamDescriptor,
+    stream_state: &'a Value,
+}
+
+#[derive(Serialize)]
+struct SourceStats {
+    #[serde(rename = "recordCount")]
+    record_count: f64,
+}
