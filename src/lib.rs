@@ -7,5 +7,9 @@
 //! config ─► plan (projects × windows) ─► window tasks (bounded) ─► bounded channel ─► writer (owns stdout)
 //! ```
 
+pub mod config;
 pub mod error;
+pub mod http;
+pub mod posthog;
 pub mod protocol;
+pub mod time;

@@ -1,0 +1,91 @@
+//! The address of a `PostHog` instance, in the many ways in which people write it.
+
+use url::{Host, Url};
+
+/// Address of PostHog Cloud US, the default.
+pub(super) const DEFAULT: &str = "https://us.posthog.com";
+
+/// Makes the root of the private API's address from what the user wrote.
+///
+/// A missing scheme becomes https; trailing slashes, `/api` and everything of a copied page address
+/// after `/project/` go; `app.posthog.com` and the ingestion hosts become the host of the same
+/// region, because redirects would cost the API key.
+///
+/// # Errors
+/// A sentence that says what is wrong and what to write instead.
+pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
+    let text = text.trim();
+    let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
+    let mut url = Url::parse(&with_scheme)
+        .map_err(|error| format!("`{text}` is not an address ({error}); write it like {DEFAULT}"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("contains a user name or a password; only the API key is used to log in".to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http || is_loopback(&url) => {}
+        "http" => {
+            return Err(format!(
+                "`{text}` is not encrypted; write https://, or set `allow_http` to true to send the API key in the clear"
+            ));
+        }
+        other => return Err(format!("`{other}://` is not supported; write it like {DEFAULT}")),
+    }
+    let replacement = match url.host_str() {
+        Some("app.posthog.com" | "posthog.com" | "www.posthog.com" | "us.i.posthog.com" | "us-assets.i.posthog.com" | "i.posthog.com") => {
+            Some("us.posthog.com")
+        }
+        Some("eu.i.posthog.com" | "eu-assets.i.posthog.com") => Some("eu.posthog.com"),
+        _ => None,
+    };
+    if let Some(host) = replacement {
+        url.set_host(Some(host)).map_err(|error| error.to_string())?;
+    }
+    url.set_query(None);
+    url.set_fragment(None);
+    let path = url.path().trim_end_matches('/');
+    let path = path.split("/project/").next().unwrap_or(path);
+    let path = path.strip_suffix("/api").unwrap_or(path).to_owned();
+    url.set_path(&format!("{}/", path.trim_end_matches('/')));
+    Ok(url)
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_what_people_write() {
+        for (text, expected) in [
+            ("https://us.posthog.com", "https://us.posthog.com/"),
+            ("https://eu.posthog.com/", "https://eu.posthog.com/"),
+            ("https://app.posthog.com", "https://us.posthog.com/"),
+            ("https://eu.i.posthog.com", "https://eu.posthog.com/"),
+            ("eu.posthog.com/api/", "https://eu.posthog.com/"),
+            ("https://us.posthog.com/project/12345/insights", "https://us.posthog.com/"),
+            (" https://example.com/posthog/api ", "https://example.com/posthog/"),
+            ("http://127.0.0.1:8000", "http://127.0.0.1:8000/"),
+            ("http://localhost:8000/", "http://localhost:8000/"),
+        ] {
+            assert_eq!(normalise(text, false).unwrap().as_str(), expected, "{text}");
+        }
+        assert_eq!(normalise("http://posthog.internal", true).unwrap().as_str(), "http://posthog.internal/");
+    }
+
+    #[test]
+    fn refuses_what_would_leak_the_key() {
+        assert!(normalise("http://posthog.internal", false).unwrap_err().contains("allow_http"));
+        assert!(normalise("ftp://example.com", false).unwrap_err().contains("ftp"));
+        assert!(normalise("https://user:pass@example.com", false).unwrap_err().contains("password"));
+        assert!(normalise("", false).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! The configuration: what users write (`raw`) and what it means ([`Config`]).
+//!
+//! Everything is checked here, once. Messages name the field and the fix. Unknown keys are ignored,
+//! so that a configuration of Airbyte's own `source-posthog` works.
+
+mod base_url;
+mod raw;
+mod secret;
+
+use std::path::Path;
+
+use chrono::TimeDelta;
+use url::Url;
+
+use crate::error::Error;
+use crate::time::{Timestamp, days};
+use raw::{RawAuto, RawConfig, RawMethod};
+
+pub use raw::specification;
+pub use secret::Secret;
+
+/// Environment variable that supplies the API key when the file has none.
+pub const API_KEY_VARIABLE: &str = "POSTHOG_API_KEY";
+/// The server silently answers with fewer rows when asked for more.
+const MAX_PAGE_SIZE: u32 = 50_000;
+const DEFAULT_OVERLAP_MINUTES: u32 = 60;
+const DEFAULT_LATE_WINDOW_DAYS: u32 = 30;
+const DEFAULT_SETTLE_MINUTES: u32 = 5;
+const DEFAULT_RATE_LIMIT_SHARE: f64 = 0.8;
+const DEFAULT_CONCURRENCY: u32 = 3;
+
+/// A configuration that has been checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Personal API key.
+    pub api_key: Secret,
+    /// Root of the instance, with a trailing slash.
+    pub base_url: Url,
+    /// Events with an earlier timestamp are not read.
+    pub start: Timestamp,
+    /// Events with this timestamp or a later one are not read.
+    pub end: Option<Timestamp>,
+    /// Projects to read; all that the key can see when absent.
+    pub project_ids: Option<Vec<u64>>,
+    /// Exact event names to read; all when empty.
+    pub include_events: Vec<String>,
+    /// Exact event names to leave out.
+    pub exclude_events: Vec<String>,
+    /// How events and persons are read.
+    pub method: Method,
+    /// Part of `PostHog`'s request limits that may be used, above 0 up to 1.
+    pub rate_limit_share: f64,
+    /// Requests at a time, at least 1.
+    pub concurrency: usize,
+}
+
+/// How events and persons are read.
+#[derive(Debug, Clone)]
+pub enum Method {
+    /// Choose per project.
+    Auto(QueryOptions),
+    /// File download exports.
+    Export {
+        /// Age that data must have to be exported.
+        settle: TimeDelta,
+    },
+    /// The query API.
+    Query(QueryOptions),
+}
+
+/// Options of reading by queries.
+#[derive(Debug, Clone)]
+pub struct QueryOptions {
+    /// How far before the last sync's end the next one starts.
+    pub overlap: TimeDelta,
+    /// How far back in `timestamp` every sync looks for late events.
+    pub late_window: TimeDelta,
+    /// Most rows asked for in one request.
+    pub page_size: u32,
+    /// Whether `person_properties` of events are read.
+    pub person_properties: bool,
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// A config error that names the field and the fix.
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read(path)
+            .map_err(|error| Error::config(format!("cannot read the configuration file `{}`: {error}", path.display())))?;
+        Self::parse(&text, std::env::var(API_KEY_VARIABLE).ok().as_deref())
+    }
+
+    /// Reads the JSON text of a configuration; `api_key` stands in for a missing key.
+    ///
+    /// # Errors
+    /// A config error that names the field and the fix.
+    pub fn parse(text: &[u8], api_key: Option<&str>) -> Result<Self, Error> {
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let raw: RawConfig = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            match path.as_str() {
+                "." => Error::config(format!("the configuration is not usable: {}", error.inner())),
+                _ => Error::config(format!("`{path}` in the configuration is not usable: {}", error.inner())),
+            }
+        })?;
+        Self::validate(raw, api_key)
+    }
+
+    fn validate(raw: RawConfig, api_key_variable: Option<&str>) -> Result<Self, Error> {
+        let api_key = raw
+            .api_key
+            .filter(|key| !key.expose().is_empty())
+            .or_else(|| api_key_variable.map(Secret::new).filter(|key| !key.expose().is_empty()))
+            .ok_or_else(|| {
+                Error::config(format!("`api_key` is missing; set it, or the environment variable {API_KEY_VARIABLE}"))
+            })?;
+        check_key(&api_key)?;
+        let allow_http = raw.allow_http.unwrap_or(false);
+        let base_url = raw.base_url.filter(|url| !url.trim().is_empty());
+        let base_url = base_url::normalise(base_url.as_deref().unwrap_or(base_url::DEFAULT), allow_http)
+            .map_err(|problem| Error::config(format!("`base_url` {problem}")))?;
+        let start = raw.start_date.filter(|date| !date.trim().is_empty()).ok_or_else(|| {
+            Error::config(format!("`start_date` is missing; write it like {}", crate::time::days_ago(30)))
+        })?;
+        let start = date("start_date", &start)?;
+        let end = raw.end_date.filter(|text| !text.trim().is_empty()).map(|text| date("end_date", &text)).transpose()?;
+        if let Some(end) = end.filter(|end| *end <= start) {
+            return Err(Error::config(format!("`end_date` ({end}) must be later than `start_date` ({start})")));
+        }
+        let project_ids = raw.project_ids.filter(|ids| !ids.is_empty()).map(|mut ids| {
+            ids.sort_unstable();
+            ids.dedup();
+            ids
+        });
+        let include_events = names("include_events", raw.include_events)?;
+        let exclude_events = names("exclude_events", raw.exclude_events)?;
+        if let Some(name) = include_events.iter().find(|name| exclude_events.contains(name)) {
+            return Err(Error::config(format!("`{name}` is in both `include_events` and `exclude_events`; remove it from one")));
+        }
+        let rate_limit_share = raw.rate_limit_share.unwrap_or(DEFAULT_RATE_LIMIT_SHARE);
+        if !(0.05..=1.0).contains(&rate_limit_share) {
+            return Err(Error::config(format!("`rate_limit_share` is {rate_limit_share}; it must be between 0.05 and 1")));
+        }
+        let concurrency = within("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
+        Ok(Self {
+            api_key,
+            base_url,
+            start,
+            end,
+            project_ids,
+            include_events,
+            exclude_events,
+            method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
+            rate_limit_share,
+            concurrency: concurrency as usize,
+        })
+    }
+}
+
+fn check_key(key: &Secret) -> Result<(), Error> {
+    let text = key.expose();
+    if text.starts_with("phc_") {
+        return Err(Error::config(
+            "`api_key` is a project token (`phc_…`), which can only send events; make a personal API key (`phx_…`) in PostHog under Settings > Personal API keys",
+        ));
+    }
+    if text.chars().any(|character| !character.is_ascii_graphic()) {
+        return Err(Error::config("`api_key` contains white space or other characters that no key has; copy it again"));
+    }
+    Ok(())
+}
+
+fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
+    let instant = Timestamp::parse(text.trim())
+        .ok_or_else(|| Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z")))?;
+    if !(Timestamp::MIN..Timestamp::MAX).contains(&instant) {
+        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1970 and 2199")));
+    }
+    Ok(instant)
+}
+
+fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
+    let list = list.unwrap_or_default();
+    if list.iter().any(|name| name.trim().is_empty()) {
+        return Err(Error::config(format!("`{field}` contains an empty name; remove it")));
+    }
+    Ok(list)
+}
+
+fn within(field: &str, value: u32, least: u32, most: u32) -> Result<u32, Error> {
+    if (least..=most).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::config(format!("`{field}` is {value}; it must be between {least} and {most}")))
+}
+
+fn method(raw: RawMethod) -> Result<Method, Error> {
+    let options = |overlap: Option<u32>, late_window: Option<u32>| -> Result<QueryOptions, Error> {
+        let overlap = within("method.overlap_minutes", overlap.unwrap_or(DEFAULT_OVERLAP_MINUTES), 0, 10_080)?;
+        let late_window = within("method.late_window_days", late_window.unwrap_or(DEFAULT_LATE_WINDOW_DAYS), 1, 3_650)?;
+        Ok(QueryOptions {
+            overlap: TimeDelta::minutes(i64::from(overlap)),
+            late_window: days(late_window),
+            page_size: MAX_PAGE_SIZE,
+            person_properties: false,
+        })
+    };
+    Ok(match raw {
+        RawMethod::Auto(auto) => Method::Auto(options(auto.overlap_minutes, auto.late_window_days)?),
+        RawMethod::Export(export) => {
+            let settle = export.settle_minutes.unwrap_or(DEFAULT_SETTLE_MINUTES);
+            let settle = within("method.settle_minutes", settle, 0, 1_440)?;
+            Method::Export { settle: TimeDelta::minutes(i64::from(settle)) }
+        }
+        RawMethod::Query(query) => Method::Query(QueryOptions {
+            page_size: within("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
+            person_properties: query.person_properties.unwrap_or(false),
+            ..options(query.overlap_minutes, query.late_window_days)?
+        }),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Error> {
+        Config::parse(text.as_bytes(), None)
+    }
+
+    #[test]
+    fn a_configuration_of_airbytes_own_connector_works() {
+        let config = parse(
+            r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","base_url":"https://app.posthog.com","events_time_step":30}"#,
+        )
+        .unwrap();
+        assert_eq!(config.base_url.as_str(), "https://us.posthog.com/");
+        assert!(matches!(config.method, Method::Auto(_)));
+    }
+
+    #[test]
+    fn nulls_and_empty_texts_count_as_absent() {
+        let config = parse(
+            r#"{"api_key":" phx_1 ","start_date":"2021-01-01T00:00:00Z","base_url":"","end_date":null,"project_ids":["7",7, 3],"method":null}"#,
+        )
+        .unwrap();
+        assert_eq!(config.api_key.expose(), "phx_1");
+        assert_eq!(config.project_ids, Some(vec![3, 7]));
+    }
+
+    #[test]
+    fn messages_name_the_field_and_never_the_key() {
+        for (text, expected) in [
+            (r#"{"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` is missing"),
+            (r#"{"api_key":"phc_x","start_date":"2021-01-01T00:00:00Z"}"#, "project token"),
+            (r#"{"api_key":5555555,"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` in the configuration"),
+            (r#"{"api_key":"phx_1"}"#, "`start_date` is missing"),
+            (r#"{"api_key":"phx_1","start_date":"soon"}"#, "`start_date` is `soon`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-02T00:00:00Z","end_date":"2021-01-01T00:00:00Z"}"#, "`end_date`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","concurrency":0}"#, "`concurrency` is 0"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","project_ids":["x"]}"#, "`project_ids`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"magic"}}"#, "`method.type`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"query","page_size":0}}"#, "`method.page_size`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","include_events":["a"],"exclude_events":["a"]}"#, "`a` is in both"),
+            ("[1]", "the configuration"),
+            ("{", "the configuration"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.message().contains(expected), "{text}: {error}");
+            assert!(!error.message().contains("5555555"), "{error}");
+        }
+        let config = parse(r#"{"api_key":"phx_secret","start_date":"2021-01-01T00:00:00Z"}"#).unwrap();
+        assert!(!format!("{config:?}").contains("phx_secret"));
+    }
+}

@@ -1,0 +1,249 @@
+//! The configuration as users write it, and the specification that is generated from it.
+//!
+//! Titles, descriptions and the other annotations become the form in Airbyte's user interface; the
+//! conventions are those of its form builder (`order`, `group`, `oneOf` with one `const`, no `$ref`).
+
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::{Value, json};
+
+use super::secret::Secret;
+
+const DATE_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
+
+/// One to one with the JSON file; see [`super::Config`] for what it means.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[schemars(title = "PostHog source")]
+pub(super) struct RawConfig {
+    #[schemars(
+        with = "String",
+        required,
+        title = "Personal API key",
+        description = "A personal API key (it starts with `phx_`) with the scopes `query:read` and `project:read`. Make one in PostHog under Settings > Personal API keys. A project token (`phc_…`) does not work.",
+        extend("airbyte_secret" = true, "order" = 0, "group" = "connection")
+    )]
+    pub(super) api_key: Option<Secret>,
+    #[serde(default)]
+    #[schemars(
+        with = "String",
+        title = "PostHog address",
+        description = "Where you open PostHog in the browser: PostHog Cloud US, PostHog Cloud EU, or the address of your own instance.",
+        extend("order" = 1, "group" = "connection", "always_show" = true, "default" = "https://us.posthog.com",
+            "examples" = ["https://us.posthog.com", "https://eu.posthog.com", "https://posthog.example.com"])
+    )]
+    pub(super) base_url: Option<String>,
+    #[schemars(
+        with = "String",
+        required,
+        title = "Start date",
+        description = "Events with an earlier timestamp are not read. UTC.",
+        extend("order" = 2, "group" = "data", "format" = "date-time", "pattern" = DATE_PATTERN,
+            "pattern_descriptor" = "YYYY-MM-DDTHH:mm:ssZ", "examples" = ["2026-01-01T00:00:00Z"])
+    )]
+    pub(super) start_date: Option<String>,
+    #[serde(default)]
+    #[schemars(
+        with = "String",
+        title = "End date",
+        description = "Events with this timestamp or a later one are not read. Leave it empty to keep reading what is new. UTC.",
+        extend("order" = 3, "group" = "data", "format" = "date-time", "pattern" = DATE_PATTERN,
+            "pattern_descriptor" = "YYYY-MM-DDTHH:mm:ssZ", "examples" = ["2026-07-01T00:00:00Z"])
+    )]
+    pub(super) end_date: Option<String>,
+    #[serde(default, deserialize_with = "identifiers")]
+    #[schemars(
+        with = "Vec<u64>",
+        title = "Project IDs",
+        description = "The projects to read, by the number that PostHog shows under Settings > Project. Leave it empty to read every project that the key can see.",
+        extend("order" = 4, "group" = "data", "examples" = [[12345]])
+    )]
+    pub(super) project_ids: Option<Vec<u64>>,
+    #[serde(default)]
+    #[schemars(
+        with = "Vec<String>",
+        title = "Only these events",
+        description = "Exact names of the events to read. Leave it empty to read all.",
+        extend("order" = 5, "group" = "data", "examples" = [["$pageview", "order completed"]])
+    )]
+    pub(super) include_events: Option<Vec<String>>,
+    #[serde(default)]
+    #[schemars(
+        with = "Vec<String>",
+        title = "Not these events",
+        description = "Exact names of events to leave out.",
+        extend("order" = 6, "group" = "data", "examples" = [["$feature_flag_called"]])
+    )]
+    pub(super) exclude_events: Option<Vec<String>>,
+    #[serde(default)]
+    #[schemars(
+        with = "RawMethod",
+        title = "Method",
+        description = "How events and persons are read.",
+        extend("type" = "object", "order" = 7, "group" = "method")
+    )]
+    pub(super) method: Option<RawMethod>,
+    #[serde(default)]
+    #[schemars(
+        with = "f64",
+        title = "Share of the rate limits",
+        description = "How much of PostHog's request limits (240 queries a minute, 2,400 an hour) this connector may use. Leave room for other users of the same key.",
+        extend("order" = 8, "group" = "limits", "default" = 0.8, "minimum" = 0.05, "maximum" = 1)
+    )]
+    pub(super) rate_limit_share: Option<f64>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Requests at a time",
+        description = "PostHog Cloud runs at most 3 queries of a project at a time.",
+        extend("order" = 9, "group" = "limits", "default" = 3, "minimum" = 1, "maximum" = 32)
+    )]
+    pub(super) concurrency: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "bool",
+        title = "Allow an unencrypted connection",
+        description = "Allow an address with http:// that is not this machine. The API key is then sent in the clear.",
+        extend("order" = 10, "group" = "connection", "default" = false)
+    )]
+    pub(super) allow_http: Option<bool>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum RawMethod {
+    #[schemars(
+        title = "Automatic",
+        description = "Choose the best method for each project and say which it is. This version always chooses queries."
+    )]
+    Auto(RawAuto),
+    #[schemars(
+        title = "File exports",
+        description = "PostHog prepares files, which are then downloaded. Exported rows may be billed by PostHog. Not part of this version yet."
+    )]
+    Export(RawExport),
+    #[schemars(
+        title = "Queries",
+        description = "Read through PostHog's query API. Works with PostHog Cloud and with your own instance, and needs only the scope `query:read`."
+    )]
+    Query(RawQuery),
+}
+
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+pub(super) struct RawAuto {
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Overlap (minutes)",
+        description = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.",
+        extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
+    )]
+    pub(super) overlap_minutes: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Late window (days)",
+        description = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.",
+        extend("order" = 2, "default" = 30, "minimum" = 1, "maximum" = 3650)
+    )]
+    pub(super) late_window_days: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RawExport {
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Settle time (minutes)",
+        description = "The newest minutes are left for the next sync, so that PostHog has stored them all.",
+        extend("order" = 1, "default" = 5, "minimum" = 0, "maximum" = 1440)
+    )]
+    pub(super) settle_minutes: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RawQuery {
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Overlap (minutes)",
+        description = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.",
+        extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
+    )]
+    pub(super) overlap_minutes: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Late window (days)",
+        description = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.",
+        extend("order" = 2, "default" = 30, "minimum" = 1, "maximum" = 3650)
+    )]
+    pub(super) late_window_days: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Rows per page",
+        description = "The most rows asked for in one request. The connector asks for fewer by itself when PostHog finds a page too large.",
+        extend("order" = 3, "default" = 50000, "minimum" = 1, "maximum" = 50000)
+    )]
+    pub(super) page_size: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "bool",
+        title = "Read person properties",
+        description = "Fill `person_properties` of events. It makes every query slower, because PostHog joins persons to events.",
+        extend("order" = 4, "default" = false)
+    )]
+    pub(super) person_properties: Option<bool>,
+}
+
+/// Numbers, or texts that are numbers, since forms and Terraform like to send texts.
+fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u64>>, D::Error> {
+    let Some(values) = Option::<Vec<Value>>::deserialize(deserializer)? else { return Ok(None) };
+    let number = |value: &Value| match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    let wrong = |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's address"));
+    values.iter().map(|value| number(value).ok_or_else(|| wrong(value))).collect::<Result<_, _>>().map(Some)
+}
+
+/// The connector specification (`spec.json`), generated from the types above.
+pub fn specification() -> Value {
+    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
+    let schema = settings.into_generator().into_root_schema_for::<RawConfig>();
+    let mut form = schema.to_value();
+    tidy(&mut form);
+    form["additionalProperties"] = json!(true);
+    form["groups"] = json!([
+        {"id": "connection", "title": "Connection"},
+        {"id": "data", "title": "What to read"},
+        {"id": "method", "title": "How to read it"},
+        {"id": "limits", "title": "Limits"},
+    ]);
+    json!({
+        "protocol_version": "0.2.0",
+        "documentationUrl": "https://docs.airbyte.com/integrations/sources/posthog",
+        "supportsIncremental": true,
+        "supported_destination_sync_modes": [],
+        "connectionSpecification": form,
+    })
+}
+
+/// Removes what the form builder does not know: integer formats, and defaults that repeat null.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(fields) => {
+            if fields.get("format").and_then(Value::as_str).is_some_and(|format| format != "date-time" && format != "date") {
+                fields.remove("format");
+            }
+            if fields.get("default").is_some_and(Value::is_null) {
+                fields.remove("default");
+            }
+            fields.values_mut().for_each(tidy);
+        }
+        Value::Array(values) => values.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}

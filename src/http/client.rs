@@ -1,0 +1,201 @@
+//! Requests to one `PostHog` instance with one key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
+use reqwest::{Method, StatusCode, redirect};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::failure::Failure;
+use super::gate::{Class, Gate, Observer, Slot};
+use super::retry::{Next, Retry};
+use crate::config::Config;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest silence between two pieces of a body. `PostHog` may wait 30 s for a free query slot and
+/// runs queries for up to 60 s on one's own instance.
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
+/// Error bodies beyond this tell nothing more.
+const EXCERPT: usize = 64 * 1024;
+/// Account answers and list pages are far below this; more means that something else answers.
+const LARGEST_DOCUMENT: usize = 64 * 1024 * 1024;
+/// Clock differences below this are the time that the answer took.
+const NOTABLE_SKEW_SECONDS: i64 = 5;
+
+/// Sends requests through the [`Gate`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    base: Url,
+    gate: Gate,
+    /// Seconds by which the server's clock is ahead of ours.
+    skew: AtomicI64,
+}
+
+impl Client {
+    /// A client for the configured instance and key.
+    ///
+    /// # Errors
+    /// When the key cannot be sent in a header or no certificates are installed.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", config.api_key.expose()))
+            .map_err(|_| Error::config("`api_key` contains characters that no key has; copy it again"))?;
+        authorization.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization);
+        let http = reqwest::Client::builder()
+            .default_headers(headers)
+            .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
+            // A redirect to another host would take the key along or lose it; neither is wanted.
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .build()
+            .map_err(|error| {
+                Error::config("cannot prepare encrypted connections; are CA certificates installed on this machine?")
+                    .with_details(format!("{error:?}"))
+            })?;
+        let gate = Gate::new(config.concurrency, config.rate_limit_share);
+        Ok(Self { inner: Arc::new(Inner { http, base: config.base_url.clone(), gate, skew: AtomicI64::new(0) }) })
+    }
+
+    /// The gate that all requests of this client pass.
+    pub fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// The server's clock, as its last answer told it.
+    ///
+    /// Arrival times of events are stamped by the server, so bounds on them must be, too.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now().plus_micros(self.inner.skew.load(Ordering::Relaxed) * 1_000_000)
+    }
+
+    /// Sends one request and returns its answer when it is a success.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn send(&self, class: Class, request: &Request<'_>, observer: &dyn Observer) -> Result<Answer, Failure> {
+        let slot = self.inner.gate.enter(class, observer).await;
+        let mut builder = self.inner.http.request(request.method.clone(), self.address(request.path)?);
+        if let Some(body) = request.body {
+            builder = builder.json(body);
+        }
+        let response = builder.send().await.map_err(Failure::from_transport)?;
+        self.learn_clock(response.headers());
+        let status = response.status();
+        if status.is_success() {
+            return Ok(Answer { response, _slot: slot });
+        }
+        Err(self.refusal(status, response, request.path).await)
+    }
+
+    /// Reads a JSON document, trying again as [`Retry`] allows.
+    ///
+    /// # Errors
+    /// When the failure is final or has happened too often.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str, mut retry: Retry, observer: &dyn Observer) -> Result<T, Error> {
+        loop {
+            let request = Request { method: Method::GET, path, body: None };
+            let answer = match self.send(Class::General, &request, observer).await {
+                Ok(answer) => answer.document(LARGEST_DOCUMENT).await,
+                Err(failure) => Err(failure),
+            };
+            let document = answer.and_then(|body| {
+                serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+            });
+            match document {
+                Ok(document) => return Ok(document),
+                Err(failure) => match retry.after(failure, self.gate()).await? {
+                    Next::Again => {}
+                    Next::Smaller => return Err(Error::transient(format!("PostHog cannot answer {path} in time"))),
+                },
+            }
+        }
+    }
+
+    /// The full address of a path below the instance's root.
+    fn address(&self, path: &str) -> Result<Url, Failure> {
+        self.inner.base.join(path.trim_start_matches('/')).map_err(|error| {
+            Failure::Fatal(Error::system(format!("`{path}` is not a path below the PostHog address: {error}")))
+        })
+    }
+
+    async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str) -> Failure {
+        let mut body = Vec::new();
+        // What is left of an error page when it is cut still tells most of it.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > EXCERPT {
+                break;
+            }
+        }
+        let failure = Failure::from_response(status, response.headers(), &body, path);
+        if let Failure::Throttled { pause: Some(pause), message } = &failure {
+            self.gate().pause(*pause, message);
+        }
+        failure
+    }
+
+    fn learn_clock(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|value| value.to_str().ok());
+        let Some(server) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) else { return };
+        let ahead = (server.to_utc() - Utc::now()).num_seconds();
+        let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
+        self.inner.skew.store(skew, Ordering::Relaxed);
+    }
+}
+
+/// A request below the instance's root.
+pub struct Request<'a> {
+    /// HTTP method.
+    pub method: Method,
+    /// Path, such as `api/projects/1/query/`.
+    pub path: &'a str,
+    /// JSON body.
+    pub body: Option<&'a Value>,
+}
+
+/// A successful answer. It keeps its place at the gate until it has been read.
+pub struct Answer {
+    response: reqwest::Response,
+    _slot: Slot,
+}
+
+impl Answer {
+    /// The next piece of the decoded body; none at its end.
+    ///
+    /// # Errors
+    /// When the body is cut, stalls or cannot be decoded.
+    pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        self.response.chunk().await.map_err(Failure::from_transport)
+    }
+
+    /// A header as a number.
+    pub fn number(&self, header: &str) -> Option<u64> {
+        self.response.headers().get(header)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The whole body, at most `most` bytes.
+    async fn document(mut self, most: usize) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            body.extend_from_slice(chunk.as_ref());
+            if body.len() > most {
+                return Err(Failure::Fatal(Error::system(format!("an answer is larger than {most} bytes"))));
+            }
+        }
+        Ok(body)
+    }
+}

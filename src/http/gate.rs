@@ -1,0 +1,202 @@
+//! The gate that every request passes: how many run at a time, how many in a minute and an hour,
+//! and nobody while a limit is used up.
+//!
+//! `PostHog` counts requests in sliding windows per key, runs three queries of a project at a time,
+//! and has a byte budget per project (`rate_limit.py`, `api_queries_budget.py`). The gate stays below
+//! the request limits by itself; whatever else is refused with 429 pauses all requests, because the
+//! limits are shared.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+/// Waits shorter than this are not worth a word.
+const WORTH_MENTIONING: Duration = Duration::from_secs(3);
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+
+/// The classes of requests that `PostHog` counts apart, with requests per minute and per hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// `POST /query/`: 240 a minute, 2,400 an hour.
+    Query,
+    /// Everything else that this connector uses: 480 a minute, 4,800 an hour.
+    General,
+}
+
+/// Hears of waits, to tell the user.
+pub trait Observer: Send + Sync {
+    /// Requests wait until `until`, because of `reason`.
+    fn waiting(&self, reason: &str, until: DateTime<Utc>);
+}
+
+/// Says nothing.
+pub struct Silent;
+
+impl Observer for Silent {
+    fn waiting(&self, _: &str, _: DateTime<Utc>) {}
+}
+
+/// Admits requests. Shared by all tasks of a process.
+pub struct Gate {
+    slots: Arc<Semaphore>,
+    books: Mutex<Books>,
+}
+
+struct Books {
+    query: [Window; 2],
+    general: [Window; 2],
+    paused: Option<(Instant, String)>,
+}
+
+/// Keeps a request's place at the gate until it is dropped.
+pub struct Slot {
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Gate {
+    /// A gate for `concurrency` requests at a time that uses `share` (above 0, up to 1) of the limits.
+    pub fn new(concurrency: usize, share: f64) -> Self {
+        let window = |count: u32, length| Window::new(part(count, share), length);
+        Self {
+            slots: Arc::new(Semaphore::new(concurrency)),
+            books: Mutex::new(Books {
+                query: [window(240, MINUTE), window(2_400, HOUR)],
+                general: [window(480, MINUTE), window(4_800, HOUR)],
+                paused: None,
+            }),
+        }
+    }
+
+    /// Waits until a request of this class may be sent, and books it.
+    pub async fn enter(&self, class: Class, observer: &dyn Observer) -> Slot {
+        // The semaphore is never closed, so there is always a permit in the end.
+        let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
+        while let Some((wait, reason)) = self.book(class) {
+            if wait >= WORTH_MENTIONING {
+                let until = Utc::now() + wait;
+                tracing::info!("waiting {} s: {reason}", wait.as_secs());
+                observer.waiting(&reason, until);
+            }
+            tokio::time::sleep(wait).await;
+        }
+        Slot { _permit: permit }
+    }
+
+    /// Books a request now, or says how long to wait and why.
+    fn book(&self, class: Class) -> Option<(Duration, String)> {
+        let mut books = self.books();
+        let now = Instant::now();
+        if let Some((until, reason)) = &books.paused {
+            if *until > now {
+                return Some((*until - now, reason.clone()));
+            }
+            books.paused = None;
+        }
+        let windows = match class {
+            Class::Query => &mut books.query,
+            Class::General => &mut books.general,
+        };
+        let wait = windows.iter_mut().filter_map(|window| window.wait(now)).max();
+        if let Some(wait) = wait {
+            return Some((wait, "the configured share of PostHog's request limit is used up".to_owned()));
+        }
+        windows.iter_mut().for_each(|window| window.sent.push_back(now));
+        None
+    }
+
+    /// Holds all requests back for `wait`, unless they are held back longer already.
+    pub fn pause(&self, wait: Duration, reason: &str) {
+        let until = Instant::now() + wait;
+        let mut books = self.books();
+        if books.paused.as_ref().is_none_or(|(known, _)| *known < until) {
+            books.paused = Some((until, reason.to_owned()));
+        }
+    }
+
+    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a part of a small positive number")]
+fn part(count: u32, share: f64) -> usize {
+    (f64::from(count) * share).floor().max(1.0) as usize
+}
+
+/// A sliding window of requests.
+struct Window {
+    most: usize,
+    length: Duration,
+    sent: VecDeque<Instant>,
+}
+
+impl Window {
+    fn new(most: usize, length: Duration) -> Self {
+        Self { most, length, sent: VecDeque::new() }
+    }
+
+    /// How long until one more request fits, if it does not now.
+    fn wait(&mut self, now: Instant) -> Option<Duration> {
+        while self.sent.front().is_some_and(|sent| now.duration_since(*sent) >= self.length) {
+            self.sent.pop_front();
+        }
+        if self.sent.len() < self.most {
+            return None;
+        }
+        self.sent.front().map(|oldest| self.length.saturating_sub(now.duration_since(*oldest)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn stays_inside_the_minute_and_the_hour() {
+        let gate = Gate::new(3, 0.5);
+        let begin = Instant::now();
+        let mut sent = Vec::new();
+        for _ in 0..1_300 {
+            let _slot = gate.enter(Class::Query, &Silent).await;
+            sent.push(begin.elapsed());
+        }
+        for (length, most) in [(MINUTE, 120), (HOUR, 1_200)] {
+            for (index, first) in sent.iter().enumerate() {
+                let inside = sent[index..].iter().take_while(|later| **later - *first < length).count();
+                assert!(inside <= most, "{inside} requests within {length:?}");
+            }
+        }
+        assert!(*sent.last().unwrap() >= HOUR);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_holds_everybody_back() {
+        let gate = Gate::new(3, 1.0);
+        gate.pause(Duration::from_secs(40), "because");
+        gate.pause(Duration::from_secs(10), "shorter");
+        let begin = Instant::now();
+        let _first = gate.enter(Class::General, &Silent).await;
+        assert_eq!(begin.elapsed().as_secs(), 40);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn slots_bound_the_requests_at_a_time() {
+        let gate = Arc::new(Gate::new(1, 1.0));
+        let first = gate.enter(Class::Query, &Silent).await;
+        let second = tokio::spawn({
+            let gate = Arc::clone(&gate);
+            async move {
+                let _slot = gate.enter(Class::Query, &Silent).await;
+            }
+        });
+        tokio::task::yield_now().await;
+        assert!(!second.is_finished());
+        drop(first);
+        second.await.unwrap();
+    }
+}

@@ -1,0 +1,144 @@
+//! What a key may do and which projects it can see.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::http::{Client, Observer, Retry};
+
+/// Entries asked for per page of the project list.
+const PAGE: usize = 100;
+
+/// `GET /api/personal_api_keys/@current/`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct Key {
+    /// Scopes such as `query:read`; absent for keys from before scopes, which may do everything.
+    #[serde(default)]
+    pub scopes: Option<Vec<String>>,
+    /// Projects that the key is limited to; empty for all.
+    #[serde(default)]
+    pub scoped_teams: Option<Vec<u64>>,
+}
+
+impl Key {
+    /// Asks the instance about its own key. Old instances do not answer; then nothing is known.
+    ///
+    /// # Errors
+    /// When the key is not accepted or the instance does not answer.
+    pub async fn fetch(client: &Client, retry: Retry, observer: &dyn Observer) -> Result<Option<Self>, Error> {
+        match client.get("api/personal_api_keys/@current/", retry, observer).await {
+            Ok(key) => Ok(Some(key)),
+            Err(error) if is_unknown_here(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns true unless the key is known to lack the scope. Writing includes reading.
+    pub fn may(&self, scope: &str) -> bool {
+        let Some(scopes) = self.scopes.as_ref().filter(|scopes| !scopes.is_empty()) else { return true };
+        let write = scope.replace(":read", ":write");
+        scopes.iter().any(|known| known == "*" || known == scope || *known == write)
+    }
+}
+
+/// The endpoint is missing, or not meant for keys: 404, 405 and 403 of old instances.
+fn is_unknown_here(error: &Error) -> bool {
+    error.details().is_some_and(|details| {
+        details.contains("personal_api_keys") && [" 404 ", " 405 ", " 403 "].iter().any(|status| details.contains(status))
+    })
+}
+
+/// A project, with the fields that this connector uses.
+#[derive(Debug, Clone)]
+pub struct Project {
+    /// Number of the project.
+    pub id: u64,
+    /// Name, for messages.
+    pub name: String,
+    /// All that the API tells, as JSON text.
+    pub document: Box<RawValue>,
+}
+
+impl std::fmt::Display for Project {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "project {} ({})", self.id, self.name)
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    #[serde(default)]
+    next: Option<String>,
+    results: Vec<Value>,
+}
+
+/// The numbers of the projects to read: those configured, or all that the key can see.
+///
+/// # Errors
+/// When they cannot be listed, or there are none.
+pub async fn project_ids(
+    client: &Client,
+    config: &Config,
+    retry: impl Fn() -> Retry,
+    observer: &dyn Observer,
+) -> Result<Vec<u64>, Error> {
+    if let Some(ids) = &config.project_ids {
+        return Ok(ids.clone());
+    }
+    if let Some(key) = Key::fetch(client, retry(), observer).await? {
+        let scoped = key.scoped_teams.clone().unwrap_or_default();
+        if !scoped.is_empty() {
+            return Ok(scoped);
+        }
+        if !key.may("project:read") {
+            return Err(Error::config(
+                "the API key lacks the scope `project:read`, so its projects cannot be listed; add the scope, or set `project_ids`",
+            ));
+        }
+    }
+    let ids = list_projects(client, &retry, observer).await?;
+    if ids.is_empty() {
+        return Err(Error::config("the API key can see no project; give it access to one, or use another key"));
+    }
+    Ok(ids)
+}
+
+/// Pages through `GET /api/projects/`. Only the numbers of `next` are trusted, not its host.
+async fn list_projects(client: &Client, retry: &impl Fn() -> Retry, observer: &dyn Observer) -> Result<Vec<u64>, Error> {
+    let (mut ids, mut seen) = (Vec::new(), HashSet::new());
+    let mut offset = 0;
+    loop {
+        let path = format!("api/projects/?limit={PAGE}&offset={offset}");
+        let page: Page = client.get(&path, retry(), observer).await?;
+        offset += page.results.len();
+        let fresh: Vec<u64> =
+            page.results.iter().filter_map(|project| project["id"].as_u64()).filter(|id| seen.insert(*id)).collect();
+        if page.next.is_none() {
+            ids.extend(fresh);
+            return Ok(ids);
+        }
+        if fresh.is_empty() {
+            return Err(Error::system("PostHog's list of projects repeats itself; set `project_ids` instead"));
+        }
+        ids.extend(fresh);
+    }
+}
+
+/// `GET /api/projects/:id/`: the whole object.
+///
+/// # Errors
+/// When the project does not exist or the key may not see it.
+pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Observer) -> Result<Project, Error> {
+    #[derive(Deserialize)]
+    struct Named {
+        name: Option<String>,
+    }
+    let document: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
+    let named: Named = serde_json::from_str(document.get())
+        .map_err(|error| Error::system(format!("the description of project {id} is not usable: {error}")))?;
+    Ok(Project { id, name: named.name.unwrap_or_default(), document })
+}

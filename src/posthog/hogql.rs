@@ -1,0 +1,128 @@
+//! The few shapes of `HogQL` that this connector writes.
+//!
+//! Times are zoned literals ([`Timestamp::literal`]), texts from users travel as `values`
+//! placeholders, which the server turns into constants of the syntax tree: nothing that a user
+//! writes can change the meaning of a query. There is no OFFSET anywhere (`PostHog` refuses it) and
+//! always a LIMIT (without one the server answers with 100 rows).
+
+use std::fmt::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::time::Timestamp;
+
+/// A query with the values of its placeholders.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Query {
+    /// `HogQL` text.
+    pub text: String,
+    /// Values of `{name}` placeholders in the text.
+    pub values: Map<String, Value>,
+}
+
+impl Query {
+    /// The request body for `POST /query/`.
+    ///
+    /// `convertToProjectTimezone: false` makes the server answer in UTC whatever the project's time
+    /// zone; `force_blocking` keeps it from answering with a cached page.
+    pub fn body(&self) -> Value {
+        let mut query = json!({
+            "kind": "HogQLQuery",
+            "query": self.text,
+            "modifiers": {"convertToProjectTimezone": false},
+        });
+        if !self.values.is_empty() {
+            query["values"] = Value::Object(self.values.clone());
+        }
+        json!({"query": query, "refresh": "force_blocking"})
+    }
+}
+
+/// Conditions joined by AND.
+#[derive(Debug, Clone, Default)]
+pub struct Predicate {
+    conditions: Vec<String>,
+    values: Map<String, Value>,
+}
+
+impl Predicate {
+    /// `column >= from AND column < to`; bounds that every value satisfies are left out.
+    pub fn range(&mut self, column: &str, from: Timestamp, to: Timestamp) {
+        if from > Timestamp::MIN {
+            self.conditions.push(format!("{column} >= {}", from.literal()));
+        }
+        // Kept even at its maximum: a condition on the sort key's column lets the server skip parts.
+        self.conditions.push(format!("{column} < {}", to.literal()));
+    }
+
+    /// `column IN (…)` or `column NOT IN (…)`; nothing when the list is empty.
+    pub fn names(&mut self, column: &str, operator: &str, prefix: &str, names: &[String]) {
+        if names.is_empty() {
+            return;
+        }
+        let mut placeholders = Vec::with_capacity(names.len());
+        for (index, name) in names.iter().enumerate() {
+            let key = format!("{prefix}_{index}");
+            placeholders.push(format!("{{{key}}}"));
+            self.values.insert(key, Value::from(name.as_str()));
+        }
+        self.conditions.push(format!("{column} {operator} ({})", placeholders.join(", ")));
+    }
+
+    /// Rows after a key in the order of `(position, toString(id))`.
+    ///
+    /// Both sides are compared by the server and in the same form, because `ClickHouse` orders
+    /// UUIDs differently from their text.
+    pub fn after(&mut self, position: &str, id: &str, key: &Key) {
+        self.values.insert("after_id".to_owned(), Value::from(key.id.as_str()));
+        self.conditions.push(format!("({position}, toString({id})) > ({}, {{after_id}})", key.position.literal()));
+    }
+
+    /// `SELECT {columns} FROM {table} WHERE … {tail}`.
+    pub fn select(&self, columns: &str, table: &str, tail: &str) -> Query {
+        let mut text = format!("SELECT {columns} FROM {table}");
+        if !self.conditions.is_empty() {
+            // Writing to a String cannot fail.
+            let written = write!(text, " WHERE {}", self.conditions.join(" AND "));
+            debug_assert!(written.is_ok());
+        }
+        text.push(' ');
+        text.push_str(tail);
+        Query { text: text.trim_end().to_owned(), values: self.values.clone() }
+    }
+}
+
+/// Where a page ended: the position and the id of its last row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// Value of the position column.
+    pub position: Timestamp,
+    /// Text of the id column.
+    pub id: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_words_are_values_and_times_have_zones() {
+        let mut predicate = Predicate::default();
+        let from = Timestamp::parse("2026-01-01").unwrap();
+        predicate.range("timestamp", from, Timestamp::MAX);
+        predicate.names("event", "IN", "include", &["a'); DROP TABLE events --".into(), "{x}".into()]);
+        predicate.names("event", "NOT IN", "exclude", &[]);
+        predicate.after("timestamp", "uuid", &Key { position: from, id: "it's".into() });
+        let query = predicate.select("uuid", "events", "ORDER BY timestamp LIMIT 5");
+        assert_eq!(
+            query.text,
+            "SELECT uuid FROM events WHERE timestamp >= toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC') \
+             AND timestamp < toDateTime64('2200-01-01 00:00:00.000000', 6, 'UTC') AND event IN ({include_0}, {include_1}) \
+             AND (timestamp, toString(uuid)) > (toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC'), {after_id}) \
+             ORDER BY timestamp LIMIT 5"
+        );
+        assert_eq!(query.values["include_0"], "a'); DROP TABLE events --");
+        assert_eq!(query.body()["query"]["values"]["after_id"], "it's");
+        assert_eq!(query.body()["refresh"], "force_blocking");
+    }
+}

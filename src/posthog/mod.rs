@@ -1,0 +1,9 @@
+//! `PostHog`'s private API as it is: queries, their rows, and what a key can see.
+
+pub mod account;
+pub mod hogql;
+pub mod query;
+pub mod rows;
+
+pub use hogql::{Key, Predicate, Query};
+pub use rows::{Malformed, Row};

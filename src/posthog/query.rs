@@ -1,0 +1,123 @@
+//! `POST /api/projects/:id/query/`.
+
+use reqwest::Method;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::hogql::Query;
+use super::rows::{Malformed, Row, RowReader};
+use crate::error::Error;
+use crate::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
+
+/// Header with the number of bytes that a query has read and that count against the budget.
+const BYTES_READ: &str = "X-PostHog-Query-Bytes-Read";
+/// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
+pub const MOST_ROWS: u32 = 50_000;
+
+/// An answer whose rows are being read.
+pub struct Rows {
+    answer: Answer,
+    reader: RowReader,
+}
+
+impl Rows {
+    /// Sends a query.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn open(client: &Client, project: u64, query: &Query, observer: &dyn Observer) -> Result<Self, Failure> {
+        let path = format!("api/projects/{project}/query/");
+        let body = query.body();
+        tracing::debug!("project {project}: {}", query.text);
+        let request = Request { method: Method::POST, path: &path, body: Some(&body) };
+        let answer = client.send(Class::Query, &request, observer).await?;
+        Ok(Self { answer, reader: RowReader::default() })
+    }
+
+    /// Bytes that the query has read on the server, when the server counts them.
+    pub fn bytes_read(&self) -> Option<u64> {
+        self.answer.number(BYTES_READ)
+    }
+
+    /// Hands the rows of the next piece to `take`. Returns the number of all rows at the end of the
+    /// answer, none before.
+    ///
+    /// # Errors
+    /// When the answer is cut or not usable; rows handed over before are good.
+    pub async fn read(
+        &mut self,
+        take: &mut (dyn FnMut(&Row<'_>) -> Result<(), Malformed> + Send),
+    ) -> Result<Option<u64>, Failure> {
+        match self.answer.chunk().await? {
+            Some(chunk) => self.reader.feed(chunk.as_ref(), take).map(|()| None).map_err(unusable),
+            None => std::mem::take(&mut self.reader).finish(take).map(Some).map_err(unusable),
+        }
+    }
+}
+
+fn unusable(malformed: Malformed) -> Failure {
+    Failure::transient(format!("PostHog's answer is not usable: {}", malformed.0))
+}
+
+/// Reads all rows of a small answer.
+///
+/// # Errors
+/// A [`Failure`] that says how to go on.
+pub async fn small<T: DeserializeOwned + Send>(
+    client: &Client,
+    project: u64,
+    query: &Query,
+    observer: &dyn Observer,
+) -> Result<Small<T>, Failure> {
+    let mut answer = Rows::open(client, project, query, observer).await?;
+    let bytes_read = answer.bytes_read();
+    let mut rows = Vec::new();
+    let mut take = |row: &Row<'_>| {
+        rows.push(decode(row).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?);
+        Ok(())
+    };
+    while answer.read(&mut take).await?.is_none() {}
+    Ok(Small { rows, bytes_read })
+}
+
+/// Rows of a small answer, and what the query cost.
+pub struct Small<T> {
+    /// The rows.
+    pub rows: Vec<T>,
+    /// Bytes read on the server, when it counts them.
+    pub bytes_read: Option<u64>,
+}
+
+/// Like [`small`], trying again; a query that is too large is a failure for good.
+///
+/// # Errors
+/// When the failure is final or has happened too often; `None` when the query is too large.
+pub async fn small_with_retry<T: DeserializeOwned + Send>(
+    client: &Client,
+    project: u64,
+    query: &Query,
+    observer: &dyn Observer,
+    mut retry: Retry,
+) -> Result<Option<Small<T>>, Error> {
+    loop {
+        match small(client, project, query, observer).await {
+            Ok(answer) => return Ok(Some(answer)),
+            Err(failure) => match retry.after(failure, client.gate()).await? {
+                Next::Again => {}
+                Next::Smaller => return Ok(None),
+            },
+        }
+    }
+}
+
+fn decode<T: DeserializeOwned>(row: &[&RawValue]) -> Result<T, serde_json::Error> {
+    let mut text = String::from("[");
+    for (index, column) in row.iter().enumerate() {
+        if index > 0 {
+            text.push(',');
+        }
+        text.push_str(column.get());
+    }
+    text.push(']');
+    serde_json::from_str(&text)
+}

@@ -1,0 +1,322 @@
+//! Cuts the rows out of a query answer while it arrives.
+//!
+//! # What it does
+//! `POST /query/` answers with one JSON object whose `results` is an array of rows, each an array of
+//! column values. An answer can be a hundred megabytes, so it is never held: bytes are fed as they
+//! arrive and every row is handed over as soon as it is complete.
+//!
+//! # What it guarantees
+//! Rows are handed over in the order of the answer, each once, and only when they are valid JSON.
+//! [`RowReader::finish`] fails unless the whole document has been seen, so that a cut answer is
+//! never taken for a short page. Keys may come in any order; values other than `results` are
+//! skipped, except `error`.
+//!
+//! # Memory
+//! One row and one chunk, whatever the size of the page.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
+/// has come, so that a huge row is not looked at over and over.
+const WORTH_PARSING: usize = 16 * 1024;
+
+/// A row as its columns' JSON texts.
+pub type Row<'a> = [&'a RawValue];
+
+/// The answer is not what it should be; its reason is for the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(pub String);
+
+/// Reads one answer.
+pub struct RowReader {
+    buffer: Vec<u8>,
+    place: Place,
+    parse_at: usize,
+    rows: u64,
+    error: Option<String>,
+}
+
+/// Where in the document the unread bytes begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Place {
+    Start,
+    KeyOrEnd { first: bool },
+    Value { key: String },
+    RowOrEnd { first: bool },
+    End,
+}
+
+/// Why parsing stopped.
+enum Stop {
+    /// The buffer ends inside a token.
+    Short,
+    Malformed(Malformed),
+}
+
+impl Default for RowReader {
+    fn default() -> Self {
+        Self { buffer: Vec::new(), place: Place::Start, parse_at: 0, rows: 0, error: None }
+    }
+}
+
+impl RowReader {
+    /// Takes the next bytes and hands complete rows to `take`.
+    ///
+    /// # Errors
+    /// When the bytes cannot belong to an answer, or `take` does not accept a row.
+    pub fn feed(
+        &mut self,
+        bytes: &[u8],
+        take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= self.parse_at {
+            self.parse(take)?;
+            self.parse_at = WORTH_PARSING.max(2 * self.buffer.len());
+        }
+        Ok(())
+    }
+
+    /// Ends the answer and returns the number of its rows.
+    ///
+    /// # Errors
+    /// When the document is incomplete, has no rows array, or carries an error.
+    pub fn finish(mut self, take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>) -> Result<u64, Malformed> {
+        self.parse(take)?;
+        if let Some(error) = self.error {
+            return Err(Malformed(format!("the answer reports an error: {error}")));
+        }
+        match self.place {
+            Place::End if !self.buffer.iter().all(u8::is_ascii_whitespace) => {
+                Err(Malformed("the answer goes on after its end".into()))
+            }
+            Place::End => Ok(self.rows),
+            _ => Err(Malformed(format!("the answer ends early, after {} rows", self.rows))),
+        }
+    }
+
+    fn parse(&mut self, take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>) -> Result<(), Malformed> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut cursor = Cursor { bytes: &buffer, at: 0 };
+        let outcome = loop {
+            let before = cursor.at;
+            match self.step(&mut cursor, take) {
+                Ok(true) => {}
+                Ok(false) => break Ok(()),
+                Err(Stop::Short) => {
+                    cursor.at = before;
+                    break Ok(());
+                }
+                Err(Stop::Malformed(malformed)) => break Err(malformed),
+            }
+        };
+        let read = cursor.at;
+        self.buffer = buffer;
+        self.buffer.drain(..read);
+        outcome
+    }
+
+    /// Reads one token and moves on; false at the end of the document. When it stops short, nothing
+    /// has changed.
+    fn step(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>,
+    ) -> Result<bool, Stop> {
+        match &self.place {
+            Place::Start => {
+                cursor.expect(b'{')?;
+                self.place = Place::KeyOrEnd { first: true };
+            }
+            Place::KeyOrEnd { first } => {
+                if cursor.peek()? == b'}' {
+                    cursor.at += 1;
+                    self.place = Place::End;
+                    return Ok(true);
+                }
+                if !first {
+                    cursor.expect(b',')?;
+                    cursor.peek()?;
+                }
+                let key = cursor.value::<String>()?;
+                cursor.expect(b':')?;
+                self.place = Place::Value { key };
+            }
+            Place::Value { key } if key == "results" && cursor.peek()? == b'[' => {
+                cursor.at += 1;
+                self.place = Place::RowOrEnd { first: true };
+            }
+            Place::Value { key } => {
+                cursor.peek()?;
+                let value = cursor.value::<&RawValue>()?.get();
+                // A number is complete only when something follows it.
+                cursor.peek()?;
+                match key.as_str() {
+                    "results" => return Err(Stop::Malformed(Malformed("`results` is not an array".into()))),
+                    "error" if value != "null" => self.error = Some(value.chars().take(500).collect()),
+                    _ => {}
+                }
+                self.place = Place::KeyOrEnd { first: false };
+            }
+            Place::RowOrEnd { first } => {
+                if cursor.peek()? == b']' {
+                    cursor.at += 1;
+                    self.place = Place::KeyOrEnd { first: false };
+                    return Ok(true);
+                }
+                if !first {
+                    cursor.expect(b',')?;
+                    cursor.peek()?;
+                }
+                let row = cursor.value::<Vec<&RawValue>>()?;
+                take(&row).map_err(Stop::Malformed)?;
+                self.rows += 1;
+                self.place = Place::RowOrEnd { first: false };
+            }
+            Place::End => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+struct Cursor<'b> {
+    bytes: &'b [u8],
+    at: usize,
+}
+
+impl<'b> Cursor<'b> {
+    /// The next byte that is not white space, which stays unread.
+    fn peek(&mut self) -> Result<u8, Stop> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let skip = rest.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(Stop::Short)?;
+        self.at += skip;
+        rest.get(skip).copied().ok_or(Stop::Short)
+    }
+
+    fn expect(&mut self, byte: u8) -> Result<(), Stop> {
+        let found = self.peek()?;
+        if found != byte {
+            let (wanted, found) = (char::from(byte), char::from(found));
+            return Err(Stop::Malformed(Malformed(format!("`{wanted}` expected, `{found}` found"))));
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn value<T: Deserialize<'b>>(&mut self) -> Result<T, Stop> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
+        let value = match values.next() {
+            None => return Err(Stop::Short),
+            // serde_json calls a number that is cut after `-` or `1.` invalid, not cut.
+            Some(Err(error)) if error.is_eof() || rest.last().is_some_and(may_stand_in_a_number) => {
+                return Err(Stop::Short);
+            }
+            Some(Err(error)) => return Err(Stop::Malformed(Malformed(format!("not JSON: {error}")))),
+            Some(Ok(value)) => value,
+        };
+        self.at += values.byte_offset();
+        Ok(value)
+    }
+}
+
+fn may_stand_in_a_number(byte: &u8) -> bool {
+    matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Feeds `document` in pieces of `size` bytes and returns the rows as texts.
+    fn read(document: &[u8], size: usize) -> Result<Vec<Vec<String>>, Malformed> {
+        let mut rows = Vec::new();
+        let mut take = |row: &Row<'_>| {
+            rows.push(row.iter().map(|column| column.get().to_owned()).collect());
+            Ok(())
+        };
+        let mut reader = RowReader::default();
+        for piece in document.chunks(size) {
+            reader.feed(piece, &mut take)?;
+            // Parse after every piece, to meet each possible cut.
+            reader.parse_at = 0;
+        }
+        let count = reader.finish(&mut take)?;
+        assert_eq!(count, rows.len() as u64);
+        Ok(rows)
+    }
+
+    #[test]
+    fn finds_results_wherever_they_stand() {
+        let expected = vec![vec!["1".to_owned(), "\"a\"".to_owned()], vec!["null".to_owned(), "[2]".to_owned()]];
+        for document in [
+            r#"{"results":[[1,"a"],[null,[2]]]}"#,
+            r#" { "hogql" : "\"results\":[[9]]" , "limit": 100, "results" : [ [1, "a"] , [null,[2]] ] , "types":[["a","b"]], "error": null } "#,
+            r#"{"columns":["results"],"timings":[{"results":[[3]]}],"results":[[1,"a"],[null,[2]]],"x":1.5}"#,
+        ] {
+            for size in 1..40 {
+                assert_eq!(read(document.as_bytes(), size).unwrap(), expected, "{document} by {size}");
+            }
+        }
+        assert_eq!(read(br#"{"results":[]}"#, 3).unwrap(), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn every_cut_is_noticed() {
+        let document = br#"{"columns":["a"],"results":[["x{}]"],["y"],["z"]],"limit":100}"#;
+        for end in 0..document.len() {
+            assert!(read(&document[..end], 7).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_answer() {
+        for document in [
+            "<html></html>",
+            "[]",
+            r#"{"results":{}}"#,
+            r#"{"results":[1]}"#,
+            r#"{"results":[[1],,[2]]}"#,
+            r#"{"results":[[1],]}"#,
+            r#"{"results":[[1]]} trailing"#,
+            r#"{"results":[[1]],,}"#,
+            r#"{"results":[],"error":"it broke"}"#,
+            "{\"results\":[[\"\u{1}\"]]}",
+        ] {
+            assert!(read(document.as_bytes(), 5).is_err(), "{document}");
+        }
+        assert!(read(b"{\"results\":[[\"\xff\"]]}", 5).is_err());
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<String>().prop_map(Into::into),
+        ];
+        leaf.prop_recursive(3, 12, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Into::into),
+                prop::collection::hash_map(any::<String>(), inner, 0..4)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_cutting_gives_the_same_rows(
+            rows in prop::collection::vec(prop::collection::vec(json(), 0..4), 0..8),
+            before in json(), size in 1usize..30,
+        ) {
+            let document = serde_json::json!({"a": before, "results": rows, "z": 1}).to_string();
+            let expected: Vec<Vec<String>> =
+                rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
+            prop_assert_eq!(read(document.as_bytes(), size).unwrap(), expected);
+        }
+    }
+}
