@@ -8,8 +8,12 @@
 //! ```
 
 pub mod config;
+pub mod connector;
 pub mod error;
 pub mod http;
 pub mod posthog;
+pub mod program;
 pub mod protocol;
+pub mod streams;
+pub mod sync;
 pub mod time;

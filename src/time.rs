@@ -17,10 +17,10 @@ pub struct Timestamp(i64);
 impl Timestamp {
     /// Older than any event: `1970-01-01`.
     pub const MIN: Self = Self(0);
-    /// Younger than any event, clocks in the far future included: `2200-01-01`.
+    /// Younger than any event, clocks in the far future included: `2299-01-01`.
     ///
     /// `DateTime64` ends in 2299; the margin keeps arithmetic on the server inside its range.
-    pub const MAX: Self = Self(7_258_118_400_000_000);
+    pub const MAX: Self = Self(10_382_256_000_000_000);
 
     /// The local clock.
     pub fn now() -> Self {
@@ -108,7 +108,8 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
-        Self::parse(&text).ok_or_else(|| de::Error::custom(format!("`{text}` is not a time such as 2026-01-31T00:00:00Z")))
+        Self::parse(&text)
+            .ok_or_else(|| de::Error::custom(format!("`{text}` is not a time such as 2026-01-31T00:00:00Z")))
     }
 }
 
@@ -144,6 +145,6 @@ mod tests {
     fn literals_name_their_time_zone() {
         let instant = Timestamp::parse("2026-03-29T01:30:00.5Z").unwrap();
         assert_eq!(instant.literal(), "toDateTime64('2026-03-29 01:30:00.500000', 6, 'UTC')");
-        assert_eq!(Timestamp::MAX.to_string(), "2200-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::MAX.to_string(), "2299-01-01T00:00:00.000000Z");
     }
 }

@@ -32,9 +32,14 @@ pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
         other => return Err(format!("`{other}://` is not supported; write it like {DEFAULT}")),
     }
     let replacement = match url.host_str() {
-        Some("app.posthog.com" | "posthog.com" | "www.posthog.com" | "us.i.posthog.com" | "us-assets.i.posthog.com" | "i.posthog.com") => {
-            Some("us.posthog.com")
-        }
+        Some(
+            "app.posthog.com"
+            | "posthog.com"
+            | "www.posthog.com"
+            | "us.i.posthog.com"
+            | "us-assets.i.posthog.com"
+            | "i.posthog.com",
+        ) => Some("us.posthog.com"),
         Some("eu.i.posthog.com" | "eu-assets.i.posthog.com") => Some("eu.posthog.com"),
         _ => None,
     };

@@ -87,8 +87,9 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path)
-            .map_err(|error| Error::config(format!("cannot read the configuration file `{}`: {error}", path.display())))?;
+        let text = std::fs::read(path).map_err(|error| {
+            Error::config(format!("cannot read the configuration file `{}`: {error}", path.display()))
+        })?;
         Self::parse(&text, std::env::var(API_KEY_VARIABLE).ok().as_deref())
     }
 
@@ -125,7 +126,8 @@ impl Config {
             Error::config(format!("`start_date` is missing; write it like {}", crate::time::days_ago(30)))
         })?;
         let start = date("start_date", &start)?;
-        let end = raw.end_date.filter(|text| !text.trim().is_empty()).map(|text| date("end_date", &text)).transpose()?;
+        let end =
+            raw.end_date.filter(|text| !text.trim().is_empty()).map(|text| date("end_date", &text)).transpose()?;
         if let Some(end) = end.filter(|end| *end <= start) {
             return Err(Error::config(format!("`end_date` ({end}) must be later than `start_date` ({start})")));
         }
@@ -137,11 +139,15 @@ impl Config {
         let include_events = names("include_events", raw.include_events)?;
         let exclude_events = names("exclude_events", raw.exclude_events)?;
         if let Some(name) = include_events.iter().find(|name| exclude_events.contains(name)) {
-            return Err(Error::config(format!("`{name}` is in both `include_events` and `exclude_events`; remove it from one")));
+            return Err(Error::config(format!(
+                "`{name}` is in both `include_events` and `exclude_events`; remove it from one"
+            )));
         }
         let rate_limit_share = raw.rate_limit_share.unwrap_or(DEFAULT_RATE_LIMIT_SHARE);
         if !(0.05..=1.0).contains(&rate_limit_share) {
-            return Err(Error::config(format!("`rate_limit_share` is {rate_limit_share}; it must be between 0.05 and 1")));
+            return Err(Error::config(format!(
+                "`rate_limit_share` is {rate_limit_share}; it must be between 0.05 and 1"
+            )));
         }
         let concurrency = within("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
         Ok(Self {
@@ -173,10 +179,11 @@ fn check_key(key: &Secret) -> Result<(), Error> {
 }
 
 fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
-    let instant = Timestamp::parse(text.trim())
-        .ok_or_else(|| Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z")))?;
+    let instant = Timestamp::parse(text.trim()).ok_or_else(|| {
+        Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z"))
+    })?;
     if !(Timestamp::MIN..Timestamp::MAX).contains(&instant) {
-        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1970 and 2199")));
+        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1970 and 2298")));
     }
     Ok(instant)
 }
@@ -258,12 +265,21 @@ mod tests {
             (r#"{"api_key":5555555,"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` in the configuration"),
             (r#"{"api_key":"phx_1"}"#, "`start_date` is missing"),
             (r#"{"api_key":"phx_1","start_date":"soon"}"#, "`start_date` is `soon`"),
-            (r#"{"api_key":"phx_1","start_date":"2021-01-02T00:00:00Z","end_date":"2021-01-01T00:00:00Z"}"#, "`end_date`"),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-02T00:00:00Z","end_date":"2021-01-01T00:00:00Z"}"#,
+                "`end_date`",
+            ),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","concurrency":0}"#, "`concurrency` is 0"),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","project_ids":["x"]}"#, "`project_ids`"),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"magic"}}"#, "`method.type`"),
-            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"query","page_size":0}}"#, "`method.page_size`"),
-            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","include_events":["a"],"exclude_events":["a"]}"#, "`a` is in both"),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"query","page_size":0}}"#,
+                "`method.page_size`",
+            ),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","include_events":["a"],"exclude_events":["a"]}"#,
+                "`a` is in both",
+            ),
             ("[1]", "the configuration"),
             ("{", "the configuration"),
         ] {

@@ -205,7 +205,8 @@ fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    let wrong = |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's address"));
+    let wrong =
+        |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's address"));
     values.iter().map(|value| number(value).ok_or_else(|| wrong(value))).collect::<Result<_, _>>().map(Some)
 }
 
@@ -235,7 +236,11 @@ pub fn specification() -> Value {
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            if fields.get("format").and_then(Value::as_str).is_some_and(|format| format != "date-time" && format != "date") {
+            if fields
+                .get("format")
+                .and_then(Value::as_str)
+                .is_some_and(|format| format != "date-time" && format != "date")
+            {
                 fields.remove("format");
             }
             if fields.get("default").is_some_and(Value::is_null) {

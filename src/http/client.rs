@@ -105,7 +105,12 @@ impl Client {
     ///
     /// # Errors
     /// When the failure is final or has happened too often.
-    pub async fn get<T: DeserializeOwned>(&self, path: &str, mut retry: Retry, observer: &dyn Observer) -> Result<T, Error> {
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<T, Error> {
         loop {
             let request = Request { method: Method::GET, path, body: None };
             let answer = match self.send(Class::General, &request, observer).await {
@@ -113,7 +118,8 @@ impl Client {
                 Err(failure) => Err(failure),
             };
             let document = answer.and_then(|body| {
-                serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+                serde_json::from_slice(&body)
+                    .map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
             });
             match document {
                 Ok(document) => return Ok(document),

@@ -77,7 +77,9 @@ impl Failure {
             );
         }
         if error.is_builder() {
-            return Self::Fatal(Error::config("the request could not be built; check `base_url` and `api_key`").with_details(message));
+            return Self::Fatal(
+                Error::config("the request could not be built; check `base_url` and `api_key`").with_details(message),
+            );
         }
         Self::transient(message)
     }
@@ -128,7 +130,8 @@ fn forbidden(detail: &str, said: &str) -> String {
         return format!("the API key lacks the scope `{scope}`; add it in PostHog under Settings > Personal API keys");
     }
     if detail.contains("access to the requested project") || detail.contains("don't have access to the project") {
-        return "the API key has no access to the project; check `project_ids`, or give the key access to it".to_owned();
+        return "the API key has no access to the project; check `project_ids`, or give the key access to it"
+            .to_owned();
     }
     if detail.contains("scoped projects are only supported") {
         return "the API key is limited to some projects and cannot list them; set `project_ids`".to_owned();
@@ -168,7 +171,8 @@ impl Report {
         }
         let text = String::from_utf8_lossy(body);
         let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
-        let excerpt: String = title.unwrap_or(&text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
+        let excerpt: String =
+            title.unwrap_or(&text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
         match excerpt.as_str() {
             "" => format!("{} without an explanation", status.as_u16()),
             _ => format!("{} {excerpt}", status.as_u16()),

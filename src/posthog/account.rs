@@ -48,7 +48,8 @@ impl Key {
 /// The endpoint is missing, or not meant for keys: 404, 405 and 403 of old instances.
 fn is_unknown_here(error: &Error) -> bool {
     error.details().is_some_and(|details| {
-        details.contains("personal_api_keys") && [" 404 ", " 405 ", " 403 "].iter().any(|status| details.contains(status))
+        details.contains("personal_api_keys")
+            && [" 404 ", " 405 ", " 403 "].iter().any(|status| details.contains(status))
     })
 }
 
@@ -108,7 +109,11 @@ pub async fn project_ids(
 }
 
 /// Pages through `GET /api/projects/`. Only the numbers of `next` are trusted, not its host.
-async fn list_projects(client: &Client, retry: &impl Fn() -> Retry, observer: &dyn Observer) -> Result<Vec<u64>, Error> {
+async fn list_projects(
+    client: &Client,
+    retry: &impl Fn() -> Retry,
+    observer: &dyn Observer,
+) -> Result<Vec<u64>, Error> {
     let (mut ids, mut seen) = (Vec::new(), HashSet::new());
     let mut offset = 0;
     loop {

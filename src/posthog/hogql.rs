@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(
             query.text,
             "SELECT uuid FROM events WHERE timestamp >= toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC') \
-             AND timestamp < toDateTime64('2200-01-01 00:00:00.000000', 6, 'UTC') AND event IN ({include_0}, {include_1}) \
+             AND timestamp < toDateTime64('2299-01-01 00:00:00.000000', 6, 'UTC') AND event IN ({include_0}, {include_1}) \
              AND (timestamp, toString(uuid)) > (toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC'), {after_id}) \
              ORDER BY timestamp LIMIT 5"
         );

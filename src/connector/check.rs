@@ -1,0 +1,85 @@
+//! `check`: proves with real requests that the configuration works.
+
+use std::path::Path;
+
+use crate::config::{Config, Method};
+use crate::error::Error;
+use crate::http::{Client, Retry, Silent};
+use crate::posthog::Predicate;
+use crate::posthog::account::{self, project_ids};
+use crate::posthog::query::small_with_retry;
+use crate::protocol::message::{CheckStatus, ConnectionStatus};
+use crate::protocol::{Message, Output};
+use crate::streams::EVENTS;
+use crate::time::days;
+
+/// Somebody is waiting for the answer: do not try as long as `read` does.
+const ATTEMPTS: usize = 4;
+
+/// Prints whether the configuration works: what is wrong and how to mend it, or what was found.
+pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
+    let connection_status = match examine(config).await {
+        Ok(found) => ConnectionStatus { status: CheckStatus::Succeeded, message: Some(found) },
+        Err(error) if error.is_output_closed() => return Err(error),
+        Err(error) => {
+            if let Some(details) = error.details() {
+                tracing::info!("{details}");
+            }
+            ConnectionStatus { status: CheckStatus::Failed, message: Some(error.message().to_owned()) }
+        }
+    };
+    output.message(&Message::ConnectionStatus { connection_status }).await
+}
+
+async fn examine(config: &Path) -> Result<String, Error> {
+    let config = Config::from_file(config)?;
+    let method = chosen_method(&config)?;
+    let client = Client::new(&config)?;
+    let retry = || Retry::with_attempts(ATTEMPTS);
+    let ids = project_ids(&client, &config, retry, &Silent).await?;
+    let mut found = Vec::new();
+    let mut unnamed = None;
+    for id in ids {
+        let rows = events_of_a_day(&client, id).await.map_err(|error| error.within(format_args!("project {id}")))?;
+        let name = match account::project(&client, id, retry(), &Silent).await {
+            Ok(project) => project.to_string(),
+            Err(error) => {
+                unnamed = Some(error);
+                format!("project {id}")
+            }
+        };
+        found.push(format!("{name} will be read by {method}; it received {rows} events in the last 24 hours"));
+    }
+    if let Some(error) = unnamed {
+        found.push(format!("the stream `projects` cannot be read: {error}"));
+    }
+    for line in &found {
+        tracing::info!("{line}");
+    }
+    Ok(found.join(". "))
+}
+
+/// The method that projects are read by, as a word for messages.
+///
+/// # Errors
+/// A config error for a method that this version does not have.
+pub(super) fn chosen_method(config: &Config) -> Result<&'static str, Error> {
+    match config.method {
+        Method::Auto(_) => Ok("queries (chosen automatically, because this version has no file exports)"),
+        Method::Query(_) => Ok("queries"),
+        Method::Export { .. } => {
+            Err(Error::config("`method` is `export`, which is not built yet; set it to `query` or `auto`"))
+        }
+    }
+}
+
+/// A cheap query that needs the same scope and the same access as reading.
+async fn events_of_a_day(client: &Client, project: u64) -> Result<u64, Error> {
+    let now = client.now();
+    let mut predicate = Predicate::default();
+    predicate.range(EVENTS.position, now.minus(days(1)), now);
+    let query = predicate.select("count()", EVENTS.from, "LIMIT 1");
+    let answer = small_with_retry::<(u64,)>(client, project, &query, &Silent, Retry::with_attempts(ATTEMPTS)).await?;
+    let count = answer.and_then(|answer| answer.rows.first().map(|row| row.0));
+    count.ok_or_else(|| Error::transient("PostHog could not count the events of one day; try again later"))
+}

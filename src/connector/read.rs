@@ -1,0 +1,205 @@
+//! `read`: all chosen streams, one after the other; their projects side by side.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use futures_util::{StreamExt, stream};
+
+use super::check::chosen_method;
+use super::cli::ReadArguments;
+use crate::config::{Config, Method, QueryOptions};
+use crate::error::Error;
+use crate::http::{Client, Retry, Silent};
+use crate::posthog::account::{self, project_ids};
+use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
+use crate::protocol::state::StateFile;
+use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
+use crate::streams::{self, Source, Table, projects};
+use crate::sync::{Checkpoint, PageSize, ProjectReader, StreamObserver, TableState};
+
+/// What all streams of a sync share.
+struct Sync {
+    config: Arc<Config>,
+    options: QueryOptions,
+    client: Client,
+    projects: Vec<u64>,
+    output: Output,
+}
+
+/// A chosen stream whose settings have been checked.
+struct Job {
+    stream: Arc<StreamDescriptor>,
+    kind: JobKind,
+}
+
+enum JobKind {
+    Table { table: &'static Table, incremental: bool, state: TableState },
+    Projects,
+}
+
+/// Reads the chosen streams. Returns false when one has failed, which has been reported then.
+pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
+    let config = Config::from_file(&arguments.config)?;
+    chosen_method(&config)?;
+    let options = match &config.method {
+        Method::Auto(options) | Method::Query(options) => options.clone(),
+        Method::Export { .. } => return Err(Error::config("`method` is `export`, which is not built yet")),
+    };
+    let catalog =
+        ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
+    let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
+    let jobs = jobs(&catalog, &state)?;
+    let client = Client::new(&config)?;
+    let projects = project_ids(&client, &config, Retry::default, &Silent).await?;
+    let sync = Sync { config: Arc::new(config), options, client, projects, output: output.clone() };
+    let mut all_complete = true;
+    for job in jobs {
+        all_complete &= sync.run(job).await?;
+    }
+    Ok(all_complete)
+}
+
+/// Checks the catalog and the states before anything is read.
+fn jobs(catalog: &ConfiguredCatalog, state: &StateFile) -> Result<Vec<Job>, Error> {
+    if catalog.streams.is_empty() {
+        return Err(Error::config("the catalog has no streams; choose at least one"));
+    }
+    let mut jobs: Vec<Job> = Vec::new();
+    for configured in &catalog.streams {
+        let stream = Arc::new(configured.descriptor());
+        let name = &stream.name;
+        if jobs.iter().any(|job| job.stream == stream) {
+            return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
+        }
+        let incremental = configured.sync_mode == SyncMode::Incremental;
+        let kind = match Source::find(name) {
+            None => {
+                let names = streams::names().join(", ");
+                return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
+            }
+            Some(Source::Projects) if incremental => {
+                return Err(Error::config(format!(
+                    "the stream `{name}` cannot be read incrementally; set its sync mode to full_refresh"
+                )));
+            }
+            Some(Source::Projects) => JobKind::Projects,
+            Some(Source::Table(table)) => {
+                let state = TableState::parse(state.stream(&stream), table.cursor_field)
+                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
+                // A finished full refresh starts over; an incremental read continues whatever is there.
+                let state = if state.complete { TableState::default() } else { state };
+                JobKind::Table { table, incremental, state }
+            }
+        };
+        jobs.push(Job { stream, kind });
+    }
+    Ok(jobs)
+}
+
+impl Sync {
+    /// Reads one stream and reports how it ended. Returns whether it is complete.
+    async fn run(&self, job: Job) -> Result<bool, Error> {
+        let begin = Instant::now();
+        let descriptor = StreamDescriptor::clone(&job.stream);
+        self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
+        let failures = match job.kind {
+            JobKind::Projects => self.read_projects(&job.stream).await?,
+            JobKind::Table { table, incremental, state } => {
+                self.read_table(table, incremental, state, &job.stream).await?
+            }
+        };
+        for error in &failures {
+            self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
+        }
+        let complete = failures.is_empty();
+        let status = if complete { StreamStatus::Complete } else { StreamStatus::Incomplete };
+        tracing::info!(
+            "stream {}: {} after {:.1} s",
+            descriptor.name,
+            if complete { "complete" } else { "incomplete" },
+            begin.elapsed().as_secs_f64()
+        );
+        self.output.message(&Message::status(descriptor, status)).await?;
+        Ok(complete)
+    }
+
+    /// Reads a table of all projects; one that fails does not stop the others.
+    async fn read_table(
+        &self,
+        table: &'static Table,
+        incremental: bool,
+        state: TableState,
+        stream: &Arc<StreamDescriptor>,
+    ) -> Result<Vec<Error>, Error> {
+        let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), table.cursor_field, state));
+        let estimate = AtomicU64::new(0);
+        let on_plan = |rows: u64| {
+            let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
+            self.output.log(&Message::estimate(stream, total));
+        };
+        let reads = self.projects.iter().map(|project| {
+            let reader = Arc::new(self.reader(*project, table, stream, &checkpoint));
+            let on_plan = &on_plan;
+            async move { reader.run(incremental, on_plan).await.map_err(|error| named(error, *project)) }
+        });
+        let results: Vec<Result<(), Error>> =
+            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+        if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
+            return Err(closed.clone());
+        }
+        checkpoint.finish(!incremental && failures.is_empty()).await?;
+        Ok(failures)
+    }
+
+    fn reader(
+        &self,
+        project: u64,
+        table: &'static Table,
+        stream: &Arc<StreamDescriptor>,
+        checkpoint: &Arc<Checkpoint>,
+    ) -> ProjectReader {
+        ProjectReader {
+            client: self.client.clone(),
+            table,
+            project,
+            columns: table.selected(self.options.person_properties),
+            options: self.options.clone(),
+            config: Arc::clone(&self.config),
+            page_size: PageSize::new(self.options.page_size),
+            output: self.output.clone(),
+            stream: Arc::clone(stream),
+            checkpoint: Arc::clone(checkpoint),
+            observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+        }
+    }
+
+    /// Reads the projects themselves.
+    async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
+        let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
+        let mut failures = Vec::new();
+        for id in &self.projects {
+            let record = account::project(&self.client, *id, Retry::default(), &observer).await.and_then(|project| {
+                projects::record(&project.document)
+                    .map_err(|error| Error::system(format!("its description is not usable: {error}")))
+            });
+            match record {
+                Ok(record) => {
+                    let line = [record_prefix(stream), record, record_suffix(now_milliseconds())].concat();
+                    self.output.records(stream, line, 1).await?;
+                }
+                Err(error) => failures.push(named(error, *id)),
+            }
+        }
+        // The stream keeps nothing between syncs; the protocol wants a state all the same.
+        self.output.state(stream, serde_json::json!({"version": 1, "complete": failures.is_empty()})).await?;
+        Ok(failures)
+    }
+}
+
+/// Says which project failed, unless the message does already.
+fn named(error: Error, project: u64) -> Error {
+    let name = format!("project {project}");
+    if error.message().starts_with(&name) || error.is_output_closed() { error } else { error.within(name) }
+}

@@ -1,0 +1,90 @@
+//! What both programs have in common: the runtime, the writer, signals, panics and exit codes.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::error::Error;
+use crate::protocol::{Message, Output, Writer, logging, output};
+
+/// How a command has ended.
+enum End {
+    /// By itself: true when all went well, false when it has reported its failures.
+    Command(Result<bool, Error>),
+    /// By a signal.
+    Signal(i32),
+}
+
+/// Runs a command that writes to `Output`, and turns its result into messages and an exit code.
+///
+/// 0 when the command returned true; 1 when it returned false or an error, which is reported as a
+/// TRACE message here. On SIGTERM and SIGINT whole lines are flushed, then the process ends by that
+/// signal.
+pub fn run<F>(command: impl FnOnce(Output) -> F) -> ExitCode
+where
+    F: Future<Output = Result<bool, Error>>,
+{
+    std::panic::set_hook(Box::new(|panic| {
+        let error =
+            Error::system("this connector has a defect and stopped; what was read up to the last STATE is safe")
+                .with_details(panic.to_string());
+        output::last_words(&Message::error(&error, None));
+    }));
+    // Only fails when a provider has been installed before.
+    drop(rustls::crypto::ring::default_provider().install_default());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = Error::system(format!("cannot start: {error}"));
+            output::last_words(&Message::error(&error, None));
+            return ExitCode::FAILURE;
+        }
+    };
+    let (end, closed) = runtime.block_on(async {
+        let (output, writer) = Writer::stdout();
+        logging::install(&output);
+        let end = tokio::select! {
+            result = command(output.clone()) => End::Command(result),
+            signal = termination() => End::Signal(signal),
+        };
+        if let End::Command(Err(error)) = &end {
+            // When stdout is closed, closing the writer says so.
+            drop(output.message(&Message::error(error, None)).await);
+        }
+        (end, writer.close(&output).await)
+    });
+    // Reading stdin may block a thread for good; do not wait for it.
+    runtime.shutdown_background();
+    match (end, closed) {
+        (End::Signal(signal), _) => {
+            drop(signal_hook::low_level::emulate_default_handler(signal));
+            ExitCode::FAILURE
+        }
+        (End::Command(Ok(true)), Ok(())) => ExitCode::SUCCESS,
+        (End::Command(_), Ok(())) => ExitCode::FAILURE,
+        (End::Command(_), Err(error)) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The one case for stderr: stdout is gone.
+#[expect(clippy::print_stderr, reason = "stdout, where messages belong, is closed")]
+fn complain(error: &Error) {
+    eprintln!("error: {error}");
+}
+
+async fn termination() -> i32 {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::warn!("signals cannot be handled here");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => SIGTERM,
+        _ = interrupt.recv() => SIGINT,
+    }
+}

@@ -1,0 +1,100 @@
+//! JSON documents that arrive as text and leave as part of a record.
+//!
+//! `properties` is stored by `PostHog` as text. It is embedded as it is, so key order, number
+//! spelling and duplicate keys survive, after it has been proven to be one JSON value. Two things
+//! are mended: line feeds between tokens, which would break the line, become spaces; `NaN` and
+//! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API.
+
+use serde_json::value::RawValue;
+
+/// Appends `text` as a JSON value to `line`; false, with nothing appended, when it is not JSON.
+pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
+    if is_json(text) {
+        if text.contains(['\n', '\r']) {
+            line.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        } else {
+            line.extend_from_slice(text.as_bytes());
+        }
+        return true;
+    }
+    let mended = without_non_finite(text);
+    is_json(&mended) && embed(&mended, line)
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<&RawValue>(text).is_ok()
+}
+
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null.
+fn without_non_finite(text: &str) -> String {
+    let mut mended = String::with_capacity(text.len());
+    let mut rest = text;
+    let mut in_string = false;
+    while let Some(character) = rest.chars().next() {
+        if in_string {
+            let length = if character == '\\' {
+                1 + rest.chars().nth(1).map_or(0, char::len_utf8)
+            } else {
+                character.len_utf8()
+            };
+            let (token, remainder) = rest.split_at(length);
+            mended.push_str(token);
+            rest = remainder;
+            in_string = character != '"';
+            continue;
+        }
+        if let Some(remainder) = ["NaN", "Infinity", "-Infinity"].iter().find_map(|token| rest.strip_prefix(token)) {
+            mended.push_str("null");
+            rest = remainder;
+            continue;
+        }
+        in_string = character == '"';
+        mended.push(character);
+        rest = rest.get(character.len_utf8()..).unwrap_or_default();
+    }
+    mended
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn embedded(text: &str) -> Option<String> {
+        let mut line = b"x".to_vec();
+        let done = embed(text, &mut line);
+        let line = String::from_utf8(line).unwrap();
+        assert!(done || line == "x");
+        done.then(|| line.strip_prefix('x').unwrap().to_owned())
+    }
+
+    #[test]
+    fn valid_documents_stay_as_they_are() {
+        for text in [
+            "{}",
+            r#"{"b":1,"a":9007199254740993,"d":123456789012345678901234567890,"e":1.0,"k":1,"k":2}"#,
+            r#"{ "a" : "NaN \" Infinity \\" , "e":"\ud83e" }"#,
+            "{\"a\":\"\u{2028}🦔\"}",
+            "[]",
+        ] {
+            assert_eq!(embedded(text).as_deref(), Some(text));
+        }
+        let deep = format!("{}1{}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(embedded(&deep), Some(deep));
+    }
+
+    #[test]
+    fn what_json_lacks_becomes_null() {
+        assert_eq!(
+            embedded(r#"{"a":NaN,"b":[Infinity,-Infinity],"NaN":"\"NaN","é\\":"Infinity"}"#).unwrap(),
+            r#"{"a":null,"b":[null,null],"NaN":"\"NaN","é\\":"Infinity"}"#
+        );
+        assert_eq!(embedded("{\n\"a\":\r\n1}").unwrap(), "{ \"a\":  1}");
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        for text in ["", "{", "{'a':1}", "{}{}", "undefined", "{\"a\":\"\n\"}", "NaNa", "\\"] {
+            assert_eq!(embedded(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What can be read. A stream that comes from a `HogQL` table is one constant; see [`Table`].
+
+mod column;
+mod document;
+mod events;
+mod persons;
+pub mod projects;
+mod record;
+mod table;
+
+use crate::protocol::{Catalog, Stream, SyncMode};
+
+pub use column::{Column, Kind};
+pub use events::EVENTS;
+pub use persons::PERSONS;
+pub use record::{RecordWriter, Written};
+pub use table::Table;
+
+/// The streams that are read by queries.
+pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS];
+
+/// Where a stream comes from.
+#[derive(Debug, Clone, Copy)]
+pub enum Source {
+    /// A `HogQL` table.
+    Table(&'static Table),
+    /// The projects themselves.
+    Projects,
+}
+
+impl Source {
+    /// The source of the stream with this name, if there is one.
+    pub fn find(name: &str) -> Option<Self> {
+        if name == projects::NAME {
+            return Some(Self::Projects);
+        }
+        TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table))
+    }
+
+    /// The scope that the key needs.
+    pub fn scope(self) -> &'static str {
+        match self {
+            Self::Table(_) => "query:read",
+            Self::Projects => "project:read",
+        }
+    }
+}
+
+/// Names of all streams.
+pub fn names() -> Vec<&'static str> {
+    TABLES.iter().map(|table| table.stream).chain([projects::NAME]).collect()
+}
+
+/// The answer of `discover`.
+pub fn catalog() -> Catalog {
+    let path = |field: &str| vec![field.to_owned()];
+    let tables = TABLES.iter().map(|table| Stream {
+        name: table.stream.to_owned(),
+        json_schema: table.schema(),
+        supported_sync_modes: vec![SyncMode::FullRefresh, SyncMode::Incremental],
+        source_defined_cursor: Some(true),
+        default_cursor_field: Some(path(table.cursor_field)),
+        source_defined_primary_key: Some(vec![path(table.primary_key())]),
+        namespace: None,
+        is_resumable: Some(true),
+    });
+    let projects = Stream {
+        name: projects::NAME.to_owned(),
+        json_schema: projects::schema(),
+        supported_sync_modes: vec![SyncMode::FullRefresh],
+        source_defined_cursor: None,
+        default_cursor_field: None,
+        source_defined_primary_key: Some(vec![path(projects::PRIMARY_KEY)]),
+        namespace: None,
+        is_resumable: Some(false),
+    };
+    Catalog { streams: tables.chain([projects]).collect() }
+}

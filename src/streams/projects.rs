@@ -1,0 +1,82 @@
+//! `projects`: the projects that are read, one record each.
+
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+
+/// Stream name.
+pub const NAME: &str = "projects";
+/// Primary key.
+pub const PRIMARY_KEY: &str = "id";
+
+/// Field, JSON schema type, description. From `GET /api/projects/:id/`; keys that can send data or
+/// read it are left out on purpose, except `api_token`, which is public.
+const FIELDS: &[(&str, &str, &str)] = &[
+    ("id", "integer", "Number of the project."),
+    ("uuid", "string", "Identifies the project."),
+    ("organization", "string", "The organization that the project belongs to."),
+    ("name", "string", "Name of the project."),
+    ("product_description", "string", "What the project is about."),
+    ("created_at", "date-time", "When the project was made."),
+    ("updated_at", "date-time", "When its settings were changed last."),
+    ("timezone", "string", "Time zone of the project's reports."),
+    ("api_token", "string", "The public token that events are sent with."),
+    ("is_demo", "boolean", "Whether it holds demonstration data."),
+    ("ingested_event", "boolean", "Whether an event has been received."),
+    ("completed_snippet_onboarding", "boolean", "Whether the set-up was completed."),
+    ("has_completed_onboarding_for", "object", "Products whose set-up was completed."),
+    ("effective_membership_level", "integer", "Access level of the key's owner."),
+    ("has_group_types", "boolean", "Whether group analytics is used."),
+    ("group_types", "array", "The group types."),
+    ("app_urls", "array", "Addresses where the toolbar may be used."),
+    ("anonymize_ips", "boolean", "Whether IP addresses are discarded."),
+    ("test_account_filters", "array", "Filters for internal users."),
+    ("week_start_day", "integer", "First day of the week in reports."),
+    ("primary_dashboard", "integer", "The dashboard of the home page."),
+    ("session_recording_opt_in", "boolean", "Whether sessions are recorded."),
+    ("person_on_events_querying_enabled", "boolean", "Whether persons are stored with events."),
+    ("default_modifiers", "object", "Settings of queries."),
+    ("event_retention_months", "integer", "How long events are kept."),
+    ("events_retention_enforced", "boolean", "Whether older events are hidden."),
+    ("access_control", "boolean", "Whether access is restricted."),
+];
+
+/// JSON schema (draft 7) of the records.
+pub fn schema() -> Value {
+    let mut properties = Map::new();
+    for (field, kind, description) in FIELDS {
+        let mut schema = match *kind {
+            "date-time" => {
+                json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
+            }
+            "object" => json!({"type": ["null", "object"], "additionalProperties": true}),
+            "array" => json!({"type": ["null", "array"]}),
+            kind => json!({"type": ["null", kind]}),
+        };
+        schema["description"] = Value::from(*description);
+        properties.insert((*field).to_owned(), schema);
+    }
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "additionalProperties": true,
+        "properties": properties,
+    })
+}
+
+/// The record of a project: the fields of the schema, values as the server wrote them.
+///
+/// # Errors
+/// When the description is not a JSON object.
+pub fn record(document: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+    let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(document.get())?;
+    let mut record = b"{".to_vec();
+    for (field, value) in FIELDS.iter().filter_map(|(field, ..)| Some((*field, fields.get(*field)?))) {
+        if record.len() > 1 {
+            record.push(b',');
+        }
+        record.extend_from_slice(format!("\"{field}\":").as_bytes());
+        record.extend(value.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+    }
+    record.push(b'}');
+    Ok(record)
+}

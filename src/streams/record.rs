@@ -1,0 +1,347 @@
+//! Rows of an answer as RECORD lines.
+//!
+//! Values are copied as the server wrote them; only what [`Kind`](super::column::Kind) names is
+//! touched. A value that cannot be decoded becomes null and is listed in `meta.changes`, so that
+//! nothing is lost without a trace.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::column::{Column, Kind};
+use super::document;
+use super::table::{PROJECT_FIELD, Table};
+use crate::posthog::{Key, Malformed, Row};
+use crate::protocol::message::{StreamDescriptor, now_milliseconds, record_prefix, record_suffix};
+use crate::time::Timestamp;
+
+/// Writes the records of one table and one project.
+pub struct RecordWriter {
+    /// Everything from the line's beginning to the value of the id's copy, if there is one.
+    prefix: Vec<u8>,
+    /// Everything between the id's copy and the first column.
+    project: Vec<u8>,
+    fields: Vec<Field>,
+    /// Fields that are not selected, as `,"field":null`.
+    absent: Vec<u8>,
+    suffix: Vec<u8>,
+    has_id_copy: bool,
+    position: usize,
+    id: usize,
+    last: Last,
+}
+
+struct Field {
+    /// `,"field":`
+    key: Vec<u8>,
+    name: &'static str,
+    kind: Kind,
+}
+
+/// The row before, for noticing copies of one row.
+#[derive(Default)]
+struct Last {
+    position: String,
+    id: String,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is a record now.
+    Record,
+    /// It is another copy of the row before and was left out.
+    Copy,
+}
+
+impl RecordWriter {
+    /// A writer for `columns` of `table`, as selected for `project`.
+    pub fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
+        let mut prefix = record_prefix(stream);
+        prefix.push(b'{');
+        if let Some(copy) = table.id_copy {
+            prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
+        }
+        let comma = if table.id_copy.is_some() { "," } else { "" };
+        let absent: String = table
+            .optional_columns
+            .iter()
+            .filter(|optional| columns.iter().all(|column| column.field != optional.field))
+            .map(|optional| format!(",\"{}\":null", optional.field))
+            .collect();
+        let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
+        Self {
+            prefix,
+            project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes(),
+            fields: columns
+                .iter()
+                .map(|column| Field {
+                    key: format!(",\"{}\":", column.field).into_bytes(),
+                    name: column.field,
+                    kind: column.kind,
+                })
+                .collect(),
+            absent: absent.into_bytes(),
+            suffix: record_suffix(now_milliseconds()),
+            has_id_copy: table.id_copy.is_some(),
+            position: place(table.position_field),
+            id: place(table.id_field),
+            last: Last::default(),
+        }
+    }
+
+    /// Sets `emitted_at` of the following records to now.
+    pub fn stamp(&mut self) {
+        self.suffix = record_suffix(now_milliseconds());
+    }
+
+    /// Appends the record of `row` to `lines`.
+    ///
+    /// # Errors
+    /// When the row does not have the columns that were asked for; `lines` is unchanged then.
+    pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<Written, Malformed> {
+        if row.len() != self.fields.len() {
+            return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.fields.len())));
+        }
+        let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
+            return Err(Malformed("a row lacks its key".to_owned()));
+        };
+        if self.last.position == position.get() && self.last.id == id.get() {
+            return Ok(Written::Copy);
+        }
+        if !is_text(position) || !is_text(id) {
+            return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
+        }
+        let begin = lines.len();
+        self.append(row, id, lines).inspect_err(|_| lines.truncate(begin))?;
+        self.last.position.clear();
+        self.last.position.push_str(position.get());
+        self.last.id.clear();
+        self.last.id.push_str(id.get());
+        Ok(Written::Record)
+    }
+
+    fn append(&self, row: &Row<'_>, id: &RawValue, lines: &mut Vec<u8>) -> Result<(), Malformed> {
+        let mut undecoded = Vec::new();
+        lines.extend_from_slice(&self.prefix);
+        if self.has_id_copy {
+            lines.extend_from_slice(id.get().as_bytes());
+        }
+        lines.extend_from_slice(&self.project);
+        for (field, value) in self.fields.iter().zip(row) {
+            lines.extend_from_slice(&field.key);
+            if !append_value(field.kind, value, lines)? {
+                undecoded.push(field.name);
+            }
+        }
+        lines.extend_from_slice(&self.absent);
+        lines.push(b'}');
+        if undecoded.is_empty() {
+            lines.extend_from_slice(&self.suffix);
+            return Ok(());
+        }
+        let changes: Vec<Value> = undecoded
+            .iter()
+            .map(
+                |field| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"}),
+            )
+            .collect();
+        lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
+        lines.extend_from_slice(&self.suffix);
+        Ok(())
+    }
+
+    /// The key of the last row, for asking for what follows it.
+    ///
+    /// # Errors
+    /// When the server's text of the position is not an instant.
+    pub fn last_key(&self) -> Result<Option<Key>, Malformed> {
+        if self.last.id.is_empty() {
+            return Ok(None);
+        }
+        let text = |json: &str| serde_json::from_str::<String>(json).map_err(|error| Malformed(error.to_string()));
+        let position = text(&self.last.position)?;
+        let position =
+            Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
+        Ok(Some(Key { position, id: text(&self.last.id)? }))
+    }
+
+    /// Forgets the row before, so that a window is read from its beginning again.
+    pub fn restart(&mut self) {
+        self.last = Last::default();
+    }
+}
+
+fn is_text(value: &RawValue) -> bool {
+    value.get().starts_with('"')
+}
+
+/// Appends one value; false when it could not be decoded and null was written instead.
+fn append_value(kind: Kind, value: &RawValue, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
+    let text = value.get();
+    match kind {
+        Kind::Text => append(lines, text),
+        Kind::OptionalText => append(lines, if text == "\"\"" { "null" } else { text }),
+        Kind::Boolean => append(
+            lines,
+            match text {
+                "0" => "false",
+                "1" => "true",
+                other => other,
+            },
+        ),
+        Kind::Timestamp => append(lines, &in_utc(text)),
+        Kind::Document => return append_document(text, lines),
+    }
+    Ok(true)
+}
+
+fn append(lines: &mut Vec<u8>, text: &str) {
+    if text.contains(['\n', '\r']) {
+        lines.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+    } else {
+        lines.extend_from_slice(text.as_bytes());
+    }
+}
+
+/// Servers answer in UTC when asked to; one that does not is translated.
+fn in_utc(text: &str) -> Cow<'_, str> {
+    if text.ends_with("Z\"") || text == "null" {
+        return Cow::Borrowed(text);
+    }
+    match Timestamp::parse(text.trim_matches('"')) {
+        Some(instant) => Cow::Owned(format!("\"{instant}\"")),
+        None => Cow::Borrowed(text),
+    }
+}
+
+/// `properties` is JSON text inside a JSON text; some versions may send the object itself.
+fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
+    if !text.starts_with('"') {
+        append(lines, text);
+        return Ok(true);
+    }
+    let inner: Cow<'_, str> = match text.contains('\\') {
+        false => Cow::Borrowed(text.trim_matches('"')),
+        true => {
+            Cow::Owned(serde_json::from_str(text).map_err(|error| Malformed(format!("a text is not usable: {error}")))?)
+        }
+    };
+    if inner.is_empty() {
+        lines.extend_from_slice(b"null");
+        return Ok(true);
+    }
+    if document::embed(&inner, lines) {
+        return Ok(true);
+    }
+    lines.extend_from_slice(b"null");
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::EVENTS;
+
+    fn row(properties: &str, uuid: &str, timestamp: &str) -> Vec<Box<RawValue>> {
+        [
+            uuid,
+            "\"$pageview\"",
+            properties,
+            timestamp,
+            "\"2026-01-01T00:00:01Z\"",
+            "\"me \\u00e9\"",
+            "\"\"",
+            "\"p\"",
+            "\"\"",
+            "\"w\"",
+            "\"\"",
+            "\"\"",
+            "\"\"",
+            "\"\"",
+            "\"g\"",
+            "\"full\"",
+        ]
+        .iter()
+        .map(|text| RawValue::from_string((*text).to_owned()).unwrap())
+        .collect()
+    }
+
+    fn write(writer: &mut RecordWriter, row: &[Box<RawValue>]) -> (Result<Written, Malformed>, String) {
+        let row: Vec<&RawValue> = row.iter().map(AsRef::as_ref).collect();
+        let mut lines = Vec::new();
+        let written = writer.write(&row, &mut lines);
+        (written, String::from_utf8(lines).unwrap())
+    }
+
+    fn writer() -> RecordWriter {
+        let stream = StreamDescriptor { name: "events".into(), namespace: Some("n".into()) };
+        RecordWriter::new(&EVENTS, EVENTS.columns, &stream, 7)
+    }
+
+    #[test]
+    fn a_row_becomes_a_record() {
+        let mut writer = writer();
+        let (written, line) = write(
+            &mut writer,
+            &row(r#""{\"a\":NaN,\"b\":18446744073709551616}""#, "\"u-1\"", "\"2026-01-01T00:00:00.000001Z\""),
+        );
+        assert_eq!(written, Ok(Written::Record));
+        assert!(line.ends_with('\n'));
+        let message: Value = serde_json::from_str(&line).unwrap();
+        assert!(line.contains(r#""properties":{"a":null,"b":18446744073709551616}"#), "{line}");
+        let record = &message["record"];
+        assert_eq!((&record["stream"], &record["namespace"]), (&"events".into(), &"n".into()));
+        assert!(record["emitted_at"].is_i64() && record["meta"].is_null());
+        let data = &record["data"];
+        assert_eq!((&data["id"], &data["uuid"], &data["project_id"]), (&"u-1".into(), &"u-1".into(), &7.into()));
+        assert_eq!(
+            (&data["session_id"], &data["window_id"], &data["group_4"]),
+            (&Value::Null, &"w".into(), &"g".into())
+        );
+        assert_eq!((&data["person_properties"], &data["distinct_id"]), (&Value::Null, &"me é".into()));
+        let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
+        assert!(data.as_object().unwrap().keys().all(|field| fields.contains_key(field)));
+        assert_eq!(data.as_object().unwrap().len(), fields.len());
+    }
+
+    #[test]
+    fn copies_of_a_row_are_left_out() {
+        let mut writer = writer();
+        let first = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
+        assert_eq!(write(&mut writer, &first).0, Ok(Written::Record));
+        assert_eq!(write(&mut writer, &first), (Ok(Written::Copy), String::new()));
+        let tie = row("\"{}\"", "\"u-2\"", "\"2026-01-01T00:00:00Z\"");
+        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
+        let key = writer.last_key().unwrap().unwrap();
+        assert_eq!((key.id.as_str(), key.position.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
+        writer.restart();
+        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_null_and_listed() {
+        let (written, line) = write(&mut writer(), &row("\"{broken\"", "\"u\"", "\"2026-01-01T02:00:00+02:00\""));
+        assert_eq!(written, Ok(Written::Record));
+        let record: Value = serde_json::from_str(&line).unwrap();
+        let record = &record["record"];
+        assert_eq!(record["data"]["properties"], Value::Null);
+        assert_eq!(record["data"]["timestamp"], "2026-01-01T00:00:00.000000Z");
+        assert_eq!(
+            record["meta"]["changes"][0],
+            serde_json::json!({"field": "properties", "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"})
+        );
+    }
+
+    #[test]
+    fn rows_of_another_shape_are_refused() {
+        let mut writer = writer();
+        let mut short = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
+        short.pop();
+        assert!(write(&mut writer, &short).0.is_err());
+        let (written, line) = write(&mut writer, &row("\"{}\"", "null", "\"2026-01-01T00:00:00Z\""));
+        assert!(written.is_err() && line.is_empty());
+        assert_eq!(writer.last_key(), Ok(None));
+    }
+}

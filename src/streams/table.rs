@@ -1,0 +1,82 @@
+//! A stream that is read by queries from one `HogQL` table.
+
+use serde_json::{Map, Value, json};
+
+use super::column::Column;
+
+/// Everything that distinguishes one table stream from another. A new one is a new constant.
+#[derive(Debug)]
+pub struct Table {
+    /// Stream name.
+    pub stream: &'static str,
+    /// `HogQL` table.
+    pub from: &'static str,
+    /// Selected columns, in the order of the SELECT list.
+    pub columns: &'static [Column],
+    /// Columns that are only selected when the user wants them; null otherwise.
+    pub optional_columns: &'static [Column],
+    /// Expression that rows are ordered and sliced by: an instant that every row has.
+    pub position: &'static str,
+    /// Field that carries the position.
+    pub position_field: &'static str,
+    /// Expression that numbers the UTC day of the position since the epoch.
+    pub day: &'static str,
+    /// Expression that, with the position, identifies a row.
+    pub id: &'static str,
+    /// Field that carries the id.
+    pub id_field: &'static str,
+    /// Field for a second copy of the id, for compatibility.
+    pub id_copy: Option<&'static str>,
+    /// When the server received a row, if that is another instant than the position.
+    ///
+    /// With it, incremental syncs ask for what has arrived; without it, for what has moved on.
+    pub arrival: Option<&'static str>,
+    /// Order of un-merged copies of one row: the one to keep comes first.
+    pub copies: Option<&'static str>,
+    /// Cursor field in the catalog.
+    pub cursor_field: &'static str,
+    /// Column that `include_events` and `exclude_events` apply to.
+    pub name_column: Option<&'static str>,
+    /// Whether `start_date` and `end_date` bound the position.
+    pub bounded_by_dates: bool,
+    /// Whether rows move to a later position while they are read.
+    pub rows_move: bool,
+}
+
+/// The field that says which project a record belongs to.
+pub(super) const PROJECT_FIELD: &str = "project_id";
+
+impl Table {
+    /// The columns to select.
+    pub fn selected(&self, with_optional: bool) -> Vec<Column> {
+        let optional = if with_optional { self.optional_columns } else { &[] };
+        self.columns.iter().chain(optional).copied().collect()
+    }
+
+    /// JSON schema (draft 7) of the records.
+    pub fn schema(&self) -> Value {
+        let mut properties = Map::new();
+        if let Some(copy) = self.id_copy {
+            let description = format!("The same as `{}`.", self.id_field);
+            properties.insert(copy.to_owned(), json!({"type": ["null", "string"], "description": description}));
+        }
+        properties.insert(
+            PROJECT_FIELD.to_owned(),
+            json!({"type": ["null", "integer"], "description": "Number of the project in PostHog."}),
+        );
+        for column in self.columns.iter().chain(self.optional_columns) {
+            properties.insert(column.field.to_owned(), column.schema());
+        }
+        json!({
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "type": "object",
+            "additionalProperties": true,
+            "properties": properties,
+        })
+    }
+
+    /// Primary key of the records.
+    pub fn primary_key(&self) -> &'static str {
+        self.id_copy.unwrap_or(self.id_field)
+    }
+}

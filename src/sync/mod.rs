@@ -1,0 +1,22 @@
+//! Reads tables completely: scans, windows, pages, the audit and the state.
+//!
+//! ```text
+//! project ─► scan (fixed bounds) ─► windows (whole days) ─► pages (keyset) ─► audit ─► closed in the state
+//! ```
+//!
+//! A scan's bounds on arrival never change, so what it reads does not grow while it is read. A window
+//! is closed only when the number of its records agrees with the server's count.
+
+mod checkpoint;
+mod interval;
+mod page_size;
+mod plan;
+mod project;
+mod reader;
+mod state;
+mod window;
+
+pub use checkpoint::Checkpoint;
+pub use page_size::PageSize;
+pub use reader::{ProjectReader, StreamObserver};
+pub use state::TableState;

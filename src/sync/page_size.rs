@@ -1,0 +1,82 @@
+//! How many rows to ask for.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+/// Below this, smaller windows are a better answer to slow queries than smaller pages.
+const SMALL: u32 = 500;
+/// Good pages in a row after which a larger one is tried again.
+const PATIENCE: u32 = 50;
+
+/// The page size that the windows of a project share: it is halved when the server finds a page too
+/// large, and slowly grows again.
+#[derive(Debug)]
+pub struct PageSize {
+    most: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    rows: u32,
+    successes: u32,
+}
+
+impl PageSize {
+    /// Starts with `most` rows.
+    pub fn new(most: u32) -> Self {
+        Self { most, state: Mutex::new(State { rows: most, successes: 0 }) }
+    }
+
+    /// Rows to ask for now.
+    pub fn rows(&self) -> u32 {
+        self.state().rows
+    }
+
+    /// A page of `rows` rows was too large. Returns false when it was small already.
+    pub fn too_large(&self, rows: u32, may_be_tiny: bool) -> bool {
+        let floor = if may_be_tiny { 1 } else { SMALL };
+        if rows <= floor {
+            return false;
+        }
+        let mut state = self.state();
+        // Another window may have asked for less meanwhile.
+        state.rows = state.rows.min((rows / 2).max(1));
+        state.successes = 0;
+        true
+    }
+
+    /// A full page came well.
+    pub fn succeeded(&self) {
+        let mut state = self.state();
+        state.successes += 1;
+        if state.successes >= PATIENCE && state.rows < self.most {
+            state.rows = state.rows.saturating_mul(2).min(self.most);
+            state.successes = 0;
+        }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_down_to_small_pages_and_grows_again() {
+        let size = PageSize::new(3_000);
+        assert!(size.too_large(3_000, false));
+        assert!(size.too_large(3_000, false), "another window asked for the same before");
+        assert_eq!(size.rows(), 1_500);
+        assert!(size.too_large(1_500, false) && size.too_large(750, false));
+        assert!(!size.too_large(375, false));
+        assert!(size.too_large(375, true));
+        assert_eq!(size.rows(), 187);
+        (0..500).for_each(|_| size.succeeded());
+        assert_eq!(size.rows(), 3_000);
+        assert!(!PageSize::new(1).too_large(1, true));
+    }
+}

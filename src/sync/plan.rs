@@ -1,0 +1,104 @@
+//! Where to cut a scan into windows.
+//!
+//! `PostHog` stores events by day, and a page costs nearly its whole days whatever its LIMIT. So
+//! windows are whole UTC days, as many as fill a page; a day with more rows than a page is one
+//! window that is read page by page.
+
+use super::interval::Interval;
+use crate::time::Timestamp;
+
+/// What is read, counted and closed as one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Window {
+    /// Positions inside.
+    pub(super) interval: Interval,
+    /// Rows that the server has counted, copies included, if it has.
+    pub(super) rows: Option<u64>,
+}
+
+/// Rows of one UTC day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Day {
+    /// Number of the day since the epoch.
+    pub(super) number: i64,
+    /// Rows, unless they could not be counted.
+    pub(super) rows: Option<u64>,
+}
+
+/// Cuts `whole` into windows of about `target` rows each, without gap or overlap.
+///
+/// `days` are the days that have rows, in ascending order. A stretch without any rows at the end is
+/// a window of its own, which knows that it is empty.
+pub(super) fn windows(whole: Interval, days: &[Day], target: u64) -> Vec<Window> {
+    let mut windows = Vec::new();
+    let mut from = whole.from;
+    let mut rows: Option<u64> = Some(0);
+    for day in days {
+        let start = Timestamp::from_day(day.number).clamp(whole.from, whole.to);
+        let fits = rows.zip(day.rows).is_some_and(|(sum, more)| sum == 0 || sum + more <= target);
+        if !fits && start > from {
+            windows.push(Window { interval: Interval { from, to: start }, rows });
+            from = start;
+            rows = Some(0);
+        }
+        rows = rows.zip(day.rows).map(|(sum, more)| sum + more);
+    }
+    let last = days.last().map_or(whole.from, |day| Timestamp::from_day(day.number + 1).clamp(whole.from, whole.to));
+    windows.push(Window { interval: Interval { from, to: last }, rows });
+    windows.push(Window { interval: Interval { from: last, to: whole.to }, rows: Some(0) });
+    windows.retain(|window| !window.interval.is_empty());
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn instant(hours: i64) -> Timestamp {
+        Timestamp::from_micros(hours * 3_600_000_000)
+    }
+
+    proptest! {
+        #[test]
+        fn windows_cover_the_whole_once_and_count_every_row(
+            from in 0i64..240, hours in 0i64..2_400, target in 1u64..500,
+            counts in prop::collection::btree_map(0i64..120, prop::option::weighted(0.9, 1u64..300), 0..40),
+        ) {
+            let whole = Interval { from: instant(from), to: instant(from + hours) };
+            let days: Vec<Day> = counts
+                .iter()
+                .map(|(number, rows)| Day { number: *number, rows: *rows })
+                .filter(|day| Timestamp::from_day(day.number + 1) > whole.from && Timestamp::from_day(day.number) < whole.to)
+                .collect();
+            let windows = windows(whole, &days, target);
+            let mut next = whole.from;
+            for window in &windows {
+                prop_assert_eq!(window.interval.from, next);
+                prop_assert!(!window.interval.is_empty());
+                next = window.interval.to;
+                let inside: Vec<&Day> = days.iter().filter(|day| {
+                    let start = Timestamp::from_day(day.number).max(whole.from);
+                    window.interval.from <= start && start < window.interval.to
+                }).collect();
+                prop_assert_eq!(window.rows, inside.iter().map(|day| day.rows).sum::<Option<u64>>());
+                prop_assert!(inside.len() <= 1 || window.rows.is_some_and(|rows| rows <= target));
+            }
+            prop_assert_eq!(next, whole.to.max(whole.from));
+        }
+    }
+
+    #[test]
+    fn days_are_joined_until_a_page_is_full() {
+        let whole = Interval { from: Timestamp::from_day(10), to: Timestamp::MAX };
+        let day = |number, rows| Day { number, rows: Some(rows) };
+        let cut: Vec<(i64, i64, Option<u64>)> =
+            windows(whole, &[day(10, 40), day(12, 50), day(13, 900), day(20, 5)], 100)
+                .iter()
+                .map(|window| (window.interval.from.day(), window.interval.to.day(), window.rows))
+                .collect();
+        let end = Timestamp::MAX.day();
+        assert_eq!(cut, [(10, 13, Some(90)), (13, 20, Some(900)), (20, 21, Some(5)), (21, end, Some(0))]);
+    }
+}

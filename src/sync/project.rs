@@ -1,0 +1,228 @@
+//! Brings one table of one project up to date, scan by scan.
+//!
+//! The first scan reads everything from the start date on that was received before now. Each later
+//! sync reads what has been received since, looking back over the late window, and from time to
+//! time what arrived with an even older timestamp.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use tokio::task::JoinSet;
+
+use super::interval::{Interval, Intervals};
+use super::plan::{Window, windows};
+use super::reader::ProjectReader;
+use super::state::{LateCheck, OpenWindow, ProjectState, Scan, ScanKind};
+use super::window::Outcome;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+/// A check for very late rows that reads less than this is part of every sync (2 % of the hourly
+/// budget of a free project).
+const CHEAP_CHECK_BYTES: u64 = 400_000_000;
+/// A dearer one is done once in so much time.
+const DEAR_CHECK_INTERVAL: TimeDelta = TimeDelta::hours(24);
+/// After a scan that took longer than this (or the overlap, if longer), what has arrived meanwhile
+/// is read in the same sync.
+const LONG_SCAN: TimeDelta = TimeDelta::minutes(15);
+
+/// Hears how many rows a scan is going to read.
+pub(super) type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+impl ProjectReader {
+    /// Reads what is new since the state, or everything.
+    ///
+    /// # Errors
+    /// When a scan cannot be finished; what it has closed stays closed.
+    pub async fn run(self: &Arc<Self>, incremental: bool, on_plan: OnPlan<'_>) -> Result<(), Error> {
+        let mut scanned = Vec::new();
+        loop {
+            let state = self.checkpoint.project(self.project).await;
+            let Some(scan) = self.next_scan(&state, incremental, &scanned) else { return Ok(()) };
+            scanned.push(scan.kind);
+            self.warn_about_changes(&state);
+            let bytes = self.run_scan(scan.clone(), on_plan).await?;
+            let start = self.start();
+            self.checkpoint
+                .update(self.project, |project| {
+                    project.scan = None;
+                    project.resume_from = None;
+                    project.since.get_or_insert(start);
+                    match scan.kind {
+                        ScanKind::Backfill => {
+                            project.watermark = Some(scan.until);
+                            project.late_check = Some(LateCheck { until: scan.until, bytes: None });
+                        }
+                        ScanKind::Tail => project.watermark = Some(scan.until),
+                        ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
+                    }
+                })
+                .await?;
+        }
+    }
+
+    /// The first position to read.
+    fn start(&self) -> Timestamp {
+        if self.table.bounded_by_dates { self.config.start } else { Timestamp::MIN }
+    }
+
+    fn end(&self) -> Timestamp {
+        self.config.end.filter(|_| self.table.bounded_by_dates).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Decides what to do next; `scanned` is what this sync has done already.
+    fn next_scan(&self, state: &ProjectState, incremental: bool, scanned: &[ScanKind]) -> Option<Scan> {
+        if let Some(scan) = &state.scan {
+            return Some(scan.clone());
+        }
+        let now = self.client.now();
+        let scan = |kind, from: Timestamp, to: Timestamp, arrived_from| {
+            let interval = Interval { from, to };
+            let (closed, open) = (Intervals::default(), Vec::new());
+            (!interval.is_empty()).then_some(Scan { kind, interval, arrived_from, until: now, closed, open })
+        };
+        let overlap = self.options.overlap;
+        let Some(watermark) = state.watermark else {
+            let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(overlap));
+            return scan(ScanKind::Backfill, self.start().max(resume), self.end(), None);
+        };
+        if !incremental {
+            return None;
+        }
+        let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
+        let arrived = watermark.minus(overlap);
+        if self.table.arrival.is_none() {
+            let due = scanned.is_empty() || behind > overlap.max(LONG_SCAN);
+            return due.then(|| scan(ScanKind::Tail, arrived, Timestamp::MAX, None)).flatten();
+        }
+        let late_bound = arrived.minus(self.options.late_window).max(self.start());
+        // None when the end date lies before everything that the tail looks at.
+        let tail = scan(ScanKind::Tail, late_bound, self.end(), Some(arrived));
+        if tail.is_some() && (scanned.is_empty() || behind > overlap.max(LONG_SCAN)) {
+            return tail;
+        }
+        if scanned.contains(&ScanKind::Late) || (tail.is_some() && !scanned.contains(&ScanKind::Tail)) {
+            return None;
+        }
+        let check = state.late_check.unwrap_or(LateCheck { until: watermark, bytes: None });
+        let cheap = check.bytes.is_none_or(|bytes| bytes <= CHEAP_CHECK_BYTES);
+        let old = TimeDelta::microseconds(now.micros() - check.until.micros()) >= DEAR_CHECK_INTERVAL;
+        let to = late_bound.min(self.end());
+        (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
+    }
+
+    /// A start date that was moved back has no effect on a project that has been read.
+    fn warn_about_changes(&self, state: &ProjectState) {
+        if let Some(since) = state.since.filter(|since| *since > self.start()) {
+            tracing::warn!(
+                "project {}: `start_date` is now {}, but {} before {since} have never been read; clear the stream's state to read them",
+                self.project,
+                self.start(),
+                self.table.stream
+            );
+        }
+    }
+
+    /// Reads what is left of a scan. Returns the bytes that planning it made the server read.
+    async fn run_scan(self: &Arc<Self>, scan: Scan, on_plan: OnPlan<'_>) -> Result<Option<u64>, Error> {
+        self.checkpoint.update(self.project, |project| project.scan = Some(scan.clone())).await?;
+        let (queue, bytes) = self.plan(&scan).await?;
+        let rows: u64 = queue.iter().filter_map(|work| work.window.rows).sum();
+        let resumed = if scan.closed == Intervals::default() && scan.open.is_empty() { "" } else { ", continued" };
+        tracing::info!(
+            "project {}: {} by query, {}{resumed}: about {rows} rows in {} windows",
+            self.project,
+            self.table.stream,
+            match scan.kind {
+                ScanKind::Backfill => format!("everything from {}", scan.interval.from),
+                ScanKind::Tail => format!("new since {}", scan.arrived_from.unwrap_or(scan.interval.from)),
+                ScanKind::Late => format!("late ones from before {}", scan.interval.to),
+            },
+            queue.len()
+        );
+        on_plan(rows);
+        let scan = Arc::new(scan);
+        self.run_windows(&scan, queue).await?;
+        Ok(bytes)
+    }
+
+    /// Cuts what is left of a scan into windows, open ones first.
+    async fn plan(&self, scan: &Scan) -> Result<(VecDeque<Work>, Option<u64>), Error> {
+        let mut known = scan.closed.clone();
+        let mut queue: VecDeque<Work> = VecDeque::new();
+        for open in &scan.open {
+            known.add(open.interval);
+            queue.push_back(Work { window: Window { interval: open.interval, rows: None }, open: Some(open.clone()) });
+        }
+        let mut bytes = None;
+        for gap in known.gaps(scan.interval) {
+            let histogram = self.histogram(scan, gap).await?;
+            bytes = histogram.bytes.map(|more| more + bytes.unwrap_or(0)).or(bytes);
+            let target = u64::from(self.page_size.rows());
+            for window in windows(gap, &histogram.days, target) {
+                queue.push_back(Work { window, open: None });
+            }
+        }
+        if self.table.rows_move {
+            queue = ascending_with_open_end(queue);
+        }
+        Ok((queue, bytes))
+    }
+
+    /// Works the queue off, several windows at a time.
+    async fn run_windows(self: &Arc<Self>, scan: &Arc<Scan>, mut queue: VecDeque<Work>) -> Result<(), Error> {
+        // Rows that move to a later position are met again only when windows are read in order.
+        let most = if self.table.rows_move { 1 } else { self.config.concurrency };
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < most {
+                let Some(work) = queue.pop_front() else { break };
+                if work.window.rows == Some(0) {
+                    self.close_empty(work.window.interval).await?;
+                    continue;
+                }
+                let (reader, scan) = (Arc::clone(self), Arc::clone(scan));
+                running.spawn(async move { reader.read_window(&scan, work.window, work.open).await });
+            }
+            match running.join_next().await {
+                None => return Ok(()),
+                Some(Ok(Ok(Outcome::Whole))) => {}
+                Some(Ok(Ok(Outcome::Part(interval)))) => {
+                    queue.push_front(Work { window: Window { interval, rows: None }, open: None });
+                }
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(error)) => {
+                    return Err(Error::system("a task of this connector has failed").with_details(error.to_string()));
+                }
+            }
+        }
+    }
+
+    async fn close_empty(&self, interval: Interval) -> Result<(), Error> {
+        self.checkpoint
+            .update(self.project, |project| {
+                if let Some(scan) = &mut project.scan {
+                    scan.close(interval);
+                }
+            })
+            .await
+    }
+}
+
+/// A window to read, and how far an earlier run has read it.
+struct Work {
+    window: Window,
+    open: Option<OpenWindow>,
+}
+
+/// Windows in ascending order, the last of which is read even if it was empty when it was counted:
+/// rows that have moved on since are there.
+fn ascending_with_open_end(queue: VecDeque<Work>) -> VecDeque<Work> {
+    let mut queue = Vec::from(queue);
+    queue.sort_by_key(|work| work.window.interval.from);
+    if let Some(last) = queue.last_mut() {
+        last.window.rows = None;
+    }
+    queue.into()
+}

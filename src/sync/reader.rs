@@ -1,0 +1,194 @@
+//! What all scans and windows of one project share, and the queries that they ask.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::checkpoint::Checkpoint;
+use super::interval::Interval;
+use super::page_size::PageSize;
+use super::plan::Day;
+use super::state::Scan;
+use crate::config::{Config, QueryOptions};
+use crate::error::Error;
+use crate::http::{Client, Observer, Retry};
+use crate::posthog::query::{MOST_ROWS, small_with_retry};
+use crate::posthog::{Key, Predicate, Query};
+use crate::protocol::message::Message;
+use crate::protocol::{Output, StreamDescriptor};
+use crate::streams::{Column, Table};
+
+/// Reads one table of one project.
+pub struct ProjectReader {
+    /// Sends the requests.
+    pub client: Client,
+    /// What is read.
+    pub table: &'static Table,
+    /// Number of the project.
+    pub project: u64,
+    /// Selected columns.
+    pub columns: Vec<Column>,
+    /// Options of the method.
+    pub options: QueryOptions,
+    /// The user's configuration.
+    pub config: Arc<Config>,
+    /// Rows to ask for.
+    pub page_size: PageSize,
+    /// Where records go.
+    pub output: Output,
+    /// Name under which they go.
+    pub stream: Arc<StreamDescriptor>,
+    /// Where progress is noted.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Hears of waits.
+    pub observer: StreamObserver,
+}
+
+/// Tells the platform that a stream waits for a limit.
+pub struct StreamObserver {
+    /// Where messages go.
+    pub output: Output,
+    /// The stream that waits.
+    pub stream: Arc<StreamDescriptor>,
+}
+
+impl Observer for StreamObserver {
+    fn waiting(&self, _: &str, until: DateTime<Utc>) {
+        self.output.log(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
+    }
+}
+
+/// Counts of an interval on the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Rows, un-merged copies included.
+    pub(super) rows: u64,
+    /// Different rows.
+    pub(super) distinct: u64,
+}
+
+/// What the histogram of a scan has found.
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    /// Days that have rows, in ascending order.
+    pub(super) days: Vec<Day>,
+    /// Bytes that the server has read for it, when it counts them.
+    pub(super) bytes: Option<u64>,
+}
+
+impl ProjectReader {
+    fn predicate(&self, scan: &Scan, interval: Interval) -> Predicate {
+        let mut predicate = Predicate::default();
+        predicate.range(self.table.position, interval.from, interval.to);
+        if let Some(arrival) = self.table.arrival {
+            predicate.range(arrival, scan.arrived_from.unwrap_or(crate::time::Timestamp::MIN), scan.until);
+        }
+        if let Some(column) = self.table.name_column {
+            predicate.names(column, "IN", "include", &self.config.include_events);
+            predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
+        }
+        predicate
+    }
+
+    /// The next page of a window: `limit` rows after `after`.
+    pub(super) fn page(&self, scan: &Scan, interval: Interval, after: Option<&Key>, limit: u32) -> Query {
+        // Everything before the key has been read; the narrower range spares the server the work.
+        let from = after.map_or(interval.from, |key| key.position.max(interval.from));
+        let mut predicate = self.predicate(scan, Interval { from, ..interval });
+        let (position, id) = (self.table.position, self.table.id);
+        if let Some(key) = after {
+            predicate.after(position, id, key);
+        }
+        let list: Vec<&str> = self.columns.iter().map(|column| column.expression).collect();
+        let copies = self.table.copies.map(|order| format!(", {order}")).unwrap_or_default();
+        let tail = format!("ORDER BY {position} ASC, toString({id}) ASC{copies} LIMIT {limit}");
+        predicate.select(&list.join(", "), self.table.from, &tail)
+    }
+
+    /// Counts the rows of an interval, in parts when it is too large for one query.
+    ///
+    /// # Errors
+    /// When the server does not answer, or cannot count even a tiny part in time.
+    pub(super) async fn count(&self, scan: &Scan, interval: Interval) -> Result<Count, Error> {
+        let columns = format!("count(), uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        let mut total = Count::default();
+        let mut parts = vec![interval];
+        while let Some(part) = parts.pop() {
+            let query = self.predicate(scan, part).select(&columns, self.table.from, "LIMIT 1");
+            let answer = self.ask::<(u64, u64)>(&query).await?;
+            match answer {
+                Some(answer) => {
+                    let (rows, distinct) =
+                        answer.0.first().copied().ok_or_else(|| {
+                            Error::system(format!("PostHog has answered a count of {part} with no row"))
+                        })?;
+                    total.rows += rows;
+                    total.distinct += distinct;
+                }
+                None => parts.extend(self.halve(part)?),
+            }
+        }
+        Ok(total)
+    }
+
+    /// Counts the rows of every day of an interval.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(super) async fn histogram(&self, scan: &Scan, interval: Interval) -> Result<Histogram, Error> {
+        let columns = format!("{} AS day, count()", self.table.day);
+        let tail = format!("GROUP BY day ORDER BY day LIMIT {MOST_ROWS}");
+        let mut histogram = Histogram::default();
+        // The last part is taken first, so parts are kept in descending order.
+        let mut parts = vec![interval];
+        while let Some(part) = parts.pop() {
+            let query = self.predicate(scan, part).select(&columns, self.table.from, &tail);
+            match self.ask::<(i64, u64)>(&query).await? {
+                Some((rows, bytes)) => {
+                    histogram.days.extend(rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) }));
+                    histogram.bytes = bytes.map(|bytes| bytes + histogram.bytes.unwrap_or(0)).or(histogram.bytes);
+                }
+                // A day that cannot even be counted is read in parts without a count.
+                None if part.from.day() == part.to.plus_micros(-1).day() => {
+                    histogram.days.push(Day { number: part.from.day(), rows: None });
+                }
+                None => {
+                    let [second, first] = self.halve(part)?;
+                    parts.extend([second, first]);
+                }
+            }
+        }
+        merge_same_days(&mut histogram.days);
+        Ok(histogram)
+    }
+
+    /// The two halves of an interval, the second one first.
+    fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
+        let (first, second) = interval.halve(self.client.now()).ok_or_else(|| {
+            Error::transient(format!(
+                "project {}: PostHog cannot count {} from {interval} within its time limit; try again later",
+                self.project, self.table.stream
+            ))
+        })?;
+        Ok([second, first])
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned + Send>(
+        &self,
+        query: &Query,
+    ) -> Result<Option<(Vec<T>, Option<u64>)>, Error> {
+        let answer = small_with_retry(&self.client, self.project, query, &self.observer, Retry::default()).await?;
+        Ok(answer.map(|answer| (answer.rows, answer.bytes_read)))
+    }
+}
+
+/// Two parts of an interval may share a day.
+fn merge_same_days(days: &mut Vec<Day>) {
+    days.dedup_by(|later, earlier| {
+        let same = later.number == earlier.number;
+        if same {
+            earlier.rows = earlier.rows.zip(later.rows).map(|(first, second)| first + second);
+        }
+        same
+    });
+}

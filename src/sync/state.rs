@@ -1,0 +1,350 @@
+//! The state of a table stream: how far each project has been read.
+//!
+//! ```json
+//! {"version": 1, "projects": {"1001": {
+//!   "method": "query",
+//!   "since": "2026-01-01T00:00:00.000000Z",
+//!   "created_at": "2026-11-23T14:00:00.000000Z",
+//!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234},
+//!   "scan": {"kind": "tail", "from": "…", "to": "…", "arrived_from": "…", "until": "…",
+//!            "closed": [{"from": "…", "to": "…"}],
+//!            "open": [{"from": "…", "to": "…", "after": {"position": "…", "id": "…"}, "rows": 50000}]}}}}
+//! ```
+//!
+//! The watermark has the cursor field's name (`created_at` for events): everything that the server
+//! received before it has been read. `scan` is there while one is under way. Unknown keys are
+//! ignored; states of Airbyte's own connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`)
+//! are understood.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::interval::{Interval, Intervals};
+use crate::error::Error;
+use crate::posthog::Key;
+use crate::time::Timestamp;
+
+const VERSION: u64 = 1;
+
+/// State of a table stream.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TableState {
+    /// By number of the project.
+    pub projects: BTreeMap<u64, ProjectState>,
+    /// A full refresh has read everything; the next one starts over.
+    pub complete: bool,
+    /// Where another connector stopped in every project.
+    pub(super) resume_from: Option<Timestamp>,
+}
+
+/// State of one project.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProjectState {
+    /// Everything that was received before this has been read.
+    pub watermark: Option<Timestamp>,
+    /// Where the first scan began, to notice an earlier start date.
+    pub since: Option<Timestamp>,
+    /// Where another connector stopped.
+    pub resume_from: Option<Timestamp>,
+    /// The last search for very late rows.
+    pub late_check: Option<LateCheck>,
+    /// The scan under way.
+    pub scan: Option<Scan>,
+}
+
+/// The last search for rows that arrived later than the late window allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateCheck {
+    /// Everything received before this has been looked at.
+    pub until: Timestamp,
+    /// Bytes that it made the server read, which decides how often it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// What a scan is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ScanKind {
+    /// Everything from the start date on.
+    Backfill,
+    /// What has arrived since the last scan.
+    Tail,
+    /// What has arrived since the last check with a position before the late window.
+    Late,
+}
+
+/// A piece of work with fixed bounds, so that the rows in it do not change while it is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scan {
+    /// What it is for.
+    pub kind: ScanKind,
+    /// Positions to read.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// Only rows received at this time or later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arrived_from: Option<Timestamp>,
+    /// Only rows received before this time; the watermark when the scan is done.
+    pub until: Timestamp,
+    /// What has been read and agreed upon.
+    #[serde(default)]
+    pub closed: Intervals,
+    /// Windows that have been read in part.
+    #[serde(default)]
+    pub open: Vec<OpenWindow>,
+}
+
+/// A window that has been read in part.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OpenWindow {
+    /// Positions of the window.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// The last row that has been emitted.
+    pub after: SavedKey,
+    /// Records emitted so far.
+    pub rows: u64,
+}
+
+/// A [`Key`] as the state keeps it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedKey {
+    position: Timestamp,
+    id: String,
+}
+
+impl From<Key> for SavedKey {
+    fn from(key: Key) -> Self {
+        Self { position: key.position, id: key.id }
+    }
+}
+
+impl From<SavedKey> for Key {
+    fn from(key: SavedKey) -> Self {
+        Self { position: key.position, id: key.id }
+    }
+}
+
+impl Scan {
+    /// Marks a window as read and agreed upon.
+    pub fn close(&mut self, interval: Interval) {
+        self.open.retain(|open| open.interval.from != interval.from);
+        self.closed.add(interval);
+    }
+
+    /// Remembers how far a window has been read; none when it is read anew.
+    pub fn set_open(&mut self, interval: Interval, progress: Option<(Key, u64)>) {
+        self.open.retain(|open| open.interval.from != interval.from);
+        if let Some((after, rows)) = progress {
+            self.open.push(OpenWindow { interval, after: after.into(), rows });
+            self.open.sort_unstable_by_key(|open| open.interval.from);
+        }
+    }
+}
+
+impl TableState {
+    /// Reads a stream's state; `cursor_field` names the watermark.
+    ///
+    /// # Errors
+    /// A config error that names the key.
+    pub fn parse(state: Option<&Value>, cursor_field: &str) -> Result<Self, Error> {
+        let Some(state) = state else { return Ok(Self::default()) };
+        let fields = state.as_object().ok_or_else(|| unusable("it is not an object"))?;
+        let Some(version) = fields.get("version") else { return Self::foreign(fields) };
+        match version.as_u64() {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => {
+                return Err(unusable(format_args!(
+                    "`version` is {newer}, from a newer version of this connector; upgrade it"
+                )));
+            }
+            _ => return Err(unusable(format_args!("`version` is {version}"))),
+        }
+        let mut parsed =
+            Self { complete: fields.get("complete").and_then(Value::as_bool).unwrap_or(false), ..Self::default() };
+        if let Some(from) = fields.get("resume_from").filter(|from| !from.is_null()) {
+            parsed.resume_from = Some(instant("resume_from", from)?);
+        }
+        let projects = match fields.get("projects") {
+            None | Some(Value::Null) => return Ok(parsed),
+            Some(projects) => projects.as_object().ok_or_else(|| unusable("`projects` is not an object"))?,
+        };
+        for (id, project) in projects {
+            let number =
+                id.parse().map_err(|_| unusable(format_args!("`projects.{id}` is not the number of a project")))?;
+            parsed.projects.insert(number, ProjectState::parse(project, id, cursor_field)?);
+        }
+        Ok(parsed)
+    }
+
+    /// The state of another connector, or none in disguise.
+    fn foreign(fields: &Map<String, Value>) -> Result<Self, Error> {
+        let mut parsed = Self::default();
+        for (key, value) in fields {
+            match value {
+                _ if key.starts_with("__ab_") => {}
+                Value::String(_) if key == "timestamp" => parsed.resume_from = Some(instant(key, value)?),
+                Value::Object(project) if key.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    let number =
+                        key.parse().map_err(|_| unusable(format_args!("`{key}` is not the number of a project")))?;
+                    let from = match project.get("timestamp") {
+                        None | Some(Value::Null) => None,
+                        Some(value) => Some(instant(&format!("{key}.timestamp"), value)?),
+                    };
+                    parsed.projects.insert(number, ProjectState { resume_from: from, ..ProjectState::default() });
+                }
+                Value::Null => {}
+                _ => return Err(unusable(format_args!("`{key}` is not known"))),
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// The state of one project, with what applies to all.
+    pub fn project(&self, id: u64) -> ProjectState {
+        let mut project = self.projects.get(&id).cloned().unwrap_or_default();
+        project.resume_from = project.resume_from.or(self.resume_from);
+        project
+    }
+
+    /// The state as it is emitted.
+    pub fn to_value(&self, cursor_field: &str) -> Value {
+        let projects: Map<String, Value> =
+            self.projects.iter().map(|(id, project)| (id.to_string(), project.to_value(cursor_field))).collect();
+        let mut state = json!({"version": VERSION, "projects": projects});
+        if self.complete {
+            state["complete"] = Value::Bool(true);
+        }
+        if let Some(from) = self.resume_from {
+            state["resume_from"] = json!(from);
+        }
+        state
+    }
+}
+
+impl ProjectState {
+    fn parse(value: &Value, id: &str, cursor_field: &str) -> Result<Self, Error> {
+        let read = |field: &str| value.get(field).filter(|value| !value.is_null());
+        let time = |field: &str| read(field).map(|value| instant(&format!("projects.{id}.{field}"), value)).transpose();
+        if let Some(method) = read("method").filter(|method| *method != "query") {
+            return Err(unusable(format_args!(
+                "`projects.{id}.method` is {method}, which this version cannot continue"
+            )));
+        }
+        let wrong = |field: &str, error: serde_json::Error| unusable(format_args!("`projects.{id}.{field}`: {error}"));
+        Ok(Self {
+            watermark: time(cursor_field)?,
+            since: time("since")?,
+            resume_from: time("resume_from")?,
+            late_check: read("late_check")
+                .map(|value| LateCheck::deserialize(value).map_err(|error| wrong("late_check", error)))
+                .transpose()?,
+            scan: read("scan")
+                .map(|value| Scan::deserialize(value).map_err(|error| wrong("scan", error)))
+                .transpose()?,
+        })
+    }
+
+    fn to_value(&self, cursor_field: &str) -> Value {
+        let mut state = json!({"method": "query"});
+        let mut set = |field: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                state[field] = value;
+            }
+        };
+        set("since", self.since.map(|since| json!(since)));
+        set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
+        set("resume_from", self.resume_from.map(|from| json!(from)));
+        set("late_check", self.late_check.map(|check| json!(check)));
+        set("scan", self.scan.as_ref().map(|scan| json!(scan)));
+        state
+    }
+}
+
+fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
+    let parsed = value.as_str().and_then(Timestamp::parse);
+    parsed
+        .ok_or_else(|| unusable(format_args!("`{field}` is {value}, which is not a time such as 2026-01-31T00:00:00Z")))
+}
+
+fn unusable(problem: impl std::fmt::Display) -> Error {
+    Error::config(format!("the state is not usable: {problem}. To read everything again, start without a state"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(state: Value) -> Result<TableState, Error> {
+        TableState::parse(Some(&state), "created_at")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_state_survives_being_written_and_read() {
+        let interval = Interval { from: at("2026-01-01"), to: at("2026-02-01") };
+        let mut scan = Scan {
+            kind: ScanKind::Tail,
+            interval,
+            arrived_from: Some(at("2026-01-01")),
+            until: at("2026-01-02"),
+            closed: Intervals::default(),
+            open: Vec::new(),
+        };
+        let first = Interval { to: at("2026-01-05"), ..interval };
+        let second = Interval { from: at("2026-01-05"), ..interval };
+        scan.set_open(second, Some((Key { position: at("2026-01-06T00:00:00.000001Z"), id: "u".into() }, 7)));
+        scan.close(first);
+        let project = ProjectState {
+            watermark: Some(at("2026-01-01T00:00:00.123456Z")),
+            since: Some(at("2025-01-01")),
+            resume_from: None,
+            late_check: Some(LateCheck { until: at("2026-01-01"), bytes: None }),
+            scan: Some(scan),
+        };
+        let state = TableState { projects: [(7, project)].into(), ..TableState::default() };
+        let value = state.to_value("created_at");
+        assert_eq!(value["projects"]["7"]["created_at"], "2026-01-01T00:00:00.123456Z");
+        assert_eq!(parse(value).unwrap(), state);
+    }
+
+    #[test]
+    fn states_of_other_connectors_are_understood() {
+        let timestamp = Some(at("2026-01-01"));
+        let old =
+            parse(json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
+        assert_eq!((old.project(1001).resume_from, old.project(1002).resume_from), (timestamp, None));
+        assert_eq!(parse(json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().project(5).resume_from, timestamp);
+        for none in
+            [json!({}), json!({"__ab_no_cursor_state_message": true}), json!({"version": 1, "projects": null, "x": 1})]
+        {
+            assert_eq!(parse(none).unwrap(), TableState::default());
+        }
+        assert_eq!(TableState::parse(None, "created_at").unwrap(), TableState::default());
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (state, expected) in [
+            (json!(5), "not an object"),
+            (json!({"version": 2}), "newer version"),
+            (json!({"version": "x"}), "`version`"),
+            (json!({"version": 1, "projects": []}), "`projects`"),
+            (json!({"version": 1, "projects": {"a": {}}}), "`projects.a`"),
+            (json!({"version": 1, "projects": {"7": {"created_at": 5}}}), "`projects.7.created_at`"),
+            (json!({"version": 1, "projects": {"7": {"scan": {"kind": "tail"}}}}), "`projects.7.scan`"),
+            (json!({"version": 1, "projects": {"7": {"method": "magic"}}}), "`projects.7.method`"),
+            (json!({"1001": {"timestamp": "soon"}}), "`1001.timestamp`"),
+            (json!({"cursor": {"a": 1}}), "`cursor`"),
+        ] {
+            let error = parse(state.clone()).unwrap_err();
+            assert!(error.message().contains(expected), "{state}: {error}");
+        }
+    }
+}

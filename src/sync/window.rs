@@ -1,0 +1,297 @@
+//! Reads one window: pages until its end, then the audit.
+
+use super::interval::Interval;
+use super::plan::Window;
+use super::reader::ProjectReader;
+use super::state::{OpenWindow, Scan};
+use crate::error::Error;
+use crate::http::{Failure, Next, Retry};
+use crate::posthog::query::Rows;
+use crate::posthog::{Key, Malformed, Row};
+use crate::streams::{RecordWriter, Written};
+
+/// Records are handed to the writer in batches of about this size.
+const BATCH: usize = 128 * 1024;
+/// How often a window is read before its disagreement with the count is final.
+const PASSES: u32 = 3;
+
+/// One read of a window from its beginning, or from where an earlier run stopped.
+#[derive(Default)]
+struct Pass {
+    /// The last row read.
+    after: Option<Key>,
+    /// Records emitted.
+    records: u64,
+    /// Rows received, copies included; unknown when an earlier run has read a part.
+    received: Option<u64>,
+    /// Copies among them.
+    copies: u64,
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self { received: Some(0), ..Self::default() }
+    }
+
+    fn resume(open: OpenWindow) -> Self {
+        Self { after: Some(open.after.into()), records: open.rows, received: None, copies: 0 }
+    }
+}
+
+/// How reading a window has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// The whole window has been read.
+    Whole,
+    /// It was too large: its first part has been read, this is what remains.
+    Part(Interval),
+}
+
+/// How a page has ended.
+enum Page {
+    Rows {
+        count: u64,
+        limit: u32,
+    },
+    /// Even a small page is too large.
+    TooLarge,
+}
+
+impl ProjectReader {
+    /// Reads a window of `scan` and closes it in the state.
+    ///
+    /// # Errors
+    /// When `PostHog` stops answering usefully, or what was read does not agree with its counts.
+    pub(super) async fn read_window(&self, scan: &Scan, window: Window, open: Option<OpenWindow>) -> Result<Outcome, Error> {
+        let mut interval = window.interval;
+        let mut expected = window.rows;
+        let mut pass = open.map_or_else(Pass::new, Pass::resume);
+        let mut writer = RecordWriter::new(self.table, &self.columns, &self.stream, self.project);
+        let mut rest = None;
+        for number in 1..=PASSES {
+            while let Some(smaller) = self.read_pages(scan, interval, expected, &mut pass, &mut writer).await? {
+                rest = Some(Interval { from: smaller.to, to: rest.map_or(interval.to, |rest: Interval| rest.to) });
+                (interval, expected) = (smaller, None);
+            }
+            match self.audit(scan, interval, expected, &pass).await? {
+                Audit::Agrees => {
+                    self.checkpoint
+                        .update(self.project, |project| {
+                            if let Some(scan) = &mut project.scan {
+                                scan.close(interval);
+                            }
+                        })
+                        .await?;
+                    return Ok(rest.map_or(Outcome::Whole, Outcome::Part));
+                }
+                Audit::Differs { stored } if number == PASSES => {
+                    return Err(Error::system(format!(
+                        "project {}: {} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {PASSES} attempts. \
+                         The window was not marked as read; the next sync reads it again",
+                        self.project, self.table.stream, pass.records
+                    )));
+                }
+                Audit::Differs { stored } => {
+                    tracing::warn!(
+                        "project {}: {} {} read from {interval} but PostHog counts {stored}; reading them again",
+                        self.project,
+                        pass.records,
+                        self.table.stream
+                    );
+                    expected = Some(stored);
+                    pass = Pass::new();
+                    writer.restart();
+                    self.note(interval, None).await?;
+                }
+            }
+        }
+        Err(Error::system(format!("project {}: {} from {interval} could not be read", self.project, self.table.stream)))
+    }
+
+    /// Reads pages to the window's end. Returns a smaller interval when the server cannot cope with
+    /// this one; what has been read belongs to it.
+    async fn read_pages(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        expected: Option<u64>,
+        pass: &mut Pass,
+        writer: &mut RecordWriter,
+    ) -> Result<Option<Interval>, Error> {
+        loop {
+            let (records, key) = (pass.records, pass.after.clone());
+            match self.read_page(scan, interval, pass, writer).await? {
+                Page::TooLarge => return self.shorten(interval, pass).map(Some),
+                Page::Rows { count: 0, .. } => return Ok(None),
+                Page::Rows { count, limit } => {
+                    if pass.after == key {
+                        return Err(Error::system(format!(
+                            "project {}: PostHog answers with the same page of {} from {interval} again and again",
+                            self.project, self.table.stream
+                        )));
+                    }
+                    // A page with fewer rows than asked for is the last one, unless the server has a
+                    // lower limit than it admits; then rows are still missing.
+                    let missing = expected.zip(pass.received).is_some_and(|(expected, received)| received < expected);
+                    if count < u64::from(limit) && !missing {
+                        return Ok(None);
+                    }
+                    if pass.records > records {
+                        self.note(interval, pass.after.clone().map(|key| (key, pass.records))).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads one page, however often that takes.
+    async fn read_page(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        pass: &mut Pass,
+        writer: &mut RecordWriter,
+    ) -> Result<Page, Error> {
+        let mut retry = Retry::default();
+        let mut may_be_tiny = false;
+        loop {
+            let limit = self.page_size.rows();
+            let received = pass.received.unwrap_or(0) + pass.records;
+            let failure = match self.request_page(scan, interval, limit, pass, writer).await? {
+                Ok(count) => {
+                    if count == u64::from(limit) {
+                        self.page_size.succeeded();
+                    }
+                    return Ok(Page::Rows { count, limit });
+                }
+                Err(failure) => failure,
+            };
+            if pass.received.unwrap_or(0) + pass.records > received {
+                retry.progress();
+            }
+            match retry.after(failure, self.client.gate()).await? {
+                Next::Again => {}
+                Next::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
+                Next::Smaller if !may_be_tiny && self.can_be_shortened(interval, pass) => return Ok(Page::TooLarge),
+                // The window is tiny as well: the rows themselves must be huge.
+                Next::Smaller if !may_be_tiny => may_be_tiny = true,
+                Next::Smaller => {
+                    return Err(Error::transient(format!(
+                        "project {}: PostHog cannot answer even for one row of {} from {interval}; try again later",
+                        self.project, self.table.stream
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Sends one request and emits its rows as they come. The outer error is final; the inner one
+    /// leaves the pass at the last row that came.
+    async fn request_page(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        limit: u32,
+        pass: &mut Pass,
+        writer: &mut RecordWriter,
+    ) -> Result<Result<u64, Failure>, Error> {
+        let query = self.page(scan, interval, pass.after.as_ref(), limit);
+        let mut answer = match Rows::open(&self.client, self.project, &query, &self.observer).await {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        writer.stamp();
+        let mut batch = Batch { lines: self.output.buffer(), records: 0 };
+        loop {
+            let (lines, records, copies) = (&mut batch.lines, &mut batch.records, &mut pass.copies);
+            let received = &mut pass.received;
+            let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
+                match writer.write(row, lines)? {
+                    Written::Record => *records += 1,
+                    Written::Copy => *copies += 1,
+                }
+                if let Some(received) = received {
+                    *received += 1;
+                }
+                Ok(())
+            };
+            let outcome = answer.read(&mut take).await;
+            let ended = !matches!(outcome, Ok(None));
+            if batch.lines.len() >= BATCH || ended {
+                self.emit(&mut batch, pass).await?;
+            }
+            if ended {
+                pass.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(pass.after.take());
+                return Ok(outcome.map(Option::unwrap_or_default));
+            }
+        }
+    }
+
+    async fn emit(&self, batch: &mut Batch, pass: &mut Pass) -> Result<(), Error> {
+        if batch.records > 0 {
+            let lines = std::mem::replace(&mut batch.lines, self.output.buffer());
+            self.output.records(&self.stream, lines, batch.records).await?;
+            pass.records += batch.records;
+            batch.records = 0;
+        }
+        Ok(())
+    }
+
+    /// Notes in the state how far the window has been read.
+    async fn note(&self, interval: Interval, progress: Option<(Key, u64)>) -> Result<(), Error> {
+        self.checkpoint
+            .update(self.project, |project| {
+                if let Some(scan) = &mut project.scan {
+                    scan.set_open(interval, progress);
+                }
+            })
+            .await
+    }
+
+    fn can_be_shortened(&self, interval: Interval, pass: &Pass) -> bool {
+        self.shorten(interval, pass).is_ok()
+    }
+
+    /// The first half of what is left, together with what has been read.
+    fn shorten(&self, interval: Interval, pass: &Pass) -> Result<Interval, Error> {
+        let from = pass.after.as_ref().map_or(interval.from, |key| key.position.max(interval.from));
+        let left = Interval { from, ..interval };
+        let (first, _) = left.halve(self.client.now()).ok_or_else(|| {
+            Error::transient(format!("project {}: {interval} cannot be read in smaller parts", self.project))
+        })?;
+        Ok(Interval { from: interval.from, to: first.to })
+    }
+
+    /// Compares what was read with what the server counts.
+    async fn audit(&self, scan: &Scan, interval: Interval, expected: Option<u64>, pass: &Pass) -> Result<Audit, Error> {
+        // The plan has counted these rows already. Copies make that count ambiguous.
+        if pass.copies == 0 && expected.is_some() && expected == pass.received && Some(pass.records) == expected {
+            return Ok(Audit::Agrees);
+        }
+        // Rows that move on while they are read have been read but are no longer there, and new ones
+        // appear behind the scan's end, where the next sync reads them.
+        let counted =
+            if self.table.rows_move { Interval { to: interval.to.min(scan.until), ..interval } } else { interval };
+        if counted.is_empty() {
+            return Ok(Audit::Agrees);
+        }
+        let mut stored = 0;
+        for _ in 0..2 {
+            stored = self.count(scan, counted).await?.distinct;
+            if pass.records == stored || (self.table.rows_move && pass.records >= stored) {
+                return Ok(Audit::Agrees);
+            }
+        }
+        Ok(Audit::Differs { stored })
+    }
+}
+
+enum Audit {
+    Agrees,
+    Differs { stored: u64 },
+}
+
+struct Batch {
+    lines: Vec<u8>,
+    records: u64,
+}
