@@ -12,9 +12,12 @@ use super::secret::Secret;
 
 const DATE_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
 
+const OVERLAP: &str = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.";
+const LATE_WINDOW: &str = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.";
+
 /// One to one with the JSON file; see [`super::Config`] for what it means.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "PostHog source")]
+#[schemars(title = "PostHog source", description = "Reads events, persons and projects from PostHog.")]
 pub(super) struct RawConfig {
     #[schemars(
         with = "String",
@@ -80,7 +83,7 @@ pub(super) struct RawConfig {
         with = "RawMethod",
         title = "Method",
         description = "How events and persons are read.",
-        extend("type" = "object", "order" = 7, "group" = "method")
+        extend("type" = "object", "order" = 7, "group" = "method", "default" = {"type": "auto"})
     )]
     pub(super) method: Option<RawMethod>,
     #[serde(default)]
@@ -135,7 +138,7 @@ pub(super) struct RawAuto {
     #[schemars(
         with = "u32",
         title = "Overlap (minutes)",
-        description = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.",
+        description = OVERLAP,
         extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
     )]
     pub(super) overlap_minutes: Option<u32>,
@@ -143,7 +146,7 @@ pub(super) struct RawAuto {
     #[schemars(
         with = "u32",
         title = "Late window (days)",
-        description = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.",
+        description = LATE_WINDOW,
         extend("order" = 2, "default" = 30, "minimum" = 1, "maximum" = 3650)
     )]
     pub(super) late_window_days: Option<u32>,
@@ -167,7 +170,7 @@ pub(super) struct RawQuery {
     #[schemars(
         with = "u32",
         title = "Overlap (minutes)",
-        description = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.",
+        description = OVERLAP,
         extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
     )]
     pub(super) overlap_minutes: Option<u32>,
@@ -175,7 +178,7 @@ pub(super) struct RawQuery {
     #[schemars(
         with = "u32",
         title = "Late window (days)",
-        description = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.",
+        description = LATE_WINDOW,
         extend("order" = 2, "default" = 30, "minimum" = 1, "maximum" = 3650)
     )]
     pub(super) late_window_days: Option<u32>,
@@ -225,9 +228,8 @@ pub fn specification() -> Value {
     ]);
     json!({
         "protocol_version": "0.2.0",
-        "documentationUrl": "https://docs.airbyte.com/integrations/sources/posthog",
+        "documentationUrl": "https://posthog.com/docs/api",
         "supportsIncremental": true,
-        "supported_destination_sync_modes": [],
         "connectionSpecification": form,
     })
 }

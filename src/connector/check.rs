@@ -48,7 +48,7 @@ async fn examine(config: &Path) -> Result<String, Error> {
                 format!("project {id}")
             }
         };
-        found.push(format!("{name} will be read by {method}; it received {rows} events in the last 24 hours"));
+        found.push(format!("{name} will be read by {method} and has {rows} events of the last 24 hours"));
     }
     if let Some(error) = unnamed {
         found.push(format!("the stream `projects` cannot be read: {error}"));
@@ -65,7 +65,7 @@ async fn examine(config: &Path) -> Result<String, Error> {
 /// A config error for a method that this version does not have.
 pub(super) fn chosen_method(config: &Config) -> Result<&'static str, Error> {
     match config.method {
-        Method::Auto(_) => Ok("queries (chosen automatically, because this version has no file exports)"),
+        Method::Auto(_) => Ok("queries (chosen by `auto`: this version has no file exports)"),
         Method::Query(_) => Ok("queries"),
         Method::Export { .. } => {
             Err(Error::config("`method` is `export`, which is not built yet; set it to `query` or `auto`"))

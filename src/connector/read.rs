@@ -139,9 +139,9 @@ impl Sync {
             self.output.log(&Message::estimate(stream, total));
         };
         let reads = self.projects.iter().map(|project| {
-            let reader = Arc::new(self.reader(*project, table, stream, &checkpoint));
+            let reader = Arc::new(self.reader(*project, table, incremental, stream, &checkpoint));
             let on_plan = &on_plan;
-            async move { reader.run(incremental, on_plan).await.map_err(|error| named(error, *project)) }
+            async move { reader.run(on_plan).await.map_err(|error| named(error, *project)) }
         });
         let results: Vec<Result<(), Error>> =
             stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
@@ -157,6 +157,7 @@ impl Sync {
         &self,
         project: u64,
         table: &'static Table,
+        incremental: bool,
         stream: &Arc<StreamDescriptor>,
         checkpoint: &Arc<Checkpoint>,
     ) -> ProjectReader {
@@ -164,6 +165,7 @@ impl Sync {
             client: self.client.clone(),
             table,
             project,
+            incremental,
             columns: table.selected(self.options.person_properties),
             options: self.options.clone(),
             config: Arc::clone(&self.config),

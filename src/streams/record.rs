@@ -30,6 +30,17 @@ pub struct RecordWriter {
     position: usize,
     id: usize,
     last: Last,
+    settling: Option<Settling>,
+}
+
+/// Counts records that arrived so recently that the server may not show all of their neighbours yet.
+struct Settling {
+    /// Column with the time of arrival.
+    column: usize,
+    from: Timestamp,
+    records: u64,
+    /// Whether the row before is counted.
+    last_counted: bool,
 }
 
 struct Field {
@@ -88,7 +99,21 @@ impl RecordWriter {
             position: place(table.position_field),
             id: place(table.id_field),
             last: Last::default(),
+            settling: None,
         }
+    }
+
+    /// Counts, from now on, the rows that arrived at `from` or later; see [`RecordWriter::settling`].
+    #[must_use]
+    pub fn counting_arrivals(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
+        let column = columns.iter().position(|column| Some(column.expression) == table.arrival);
+        self.settling = column.map(|column| Settling { column, from, records: 0, last_counted: false });
+        self
+    }
+
+    /// How many different rows have only copies that arrived recently, if that is counted.
+    pub fn settling(&self) -> Option<u64> {
+        self.settling.as_ref().map(|settling| settling.records)
     }
 
     /// Sets `emitted_at` of the following records to now.
@@ -107,7 +132,11 @@ impl RecordWriter {
         let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
-        if self.last.position == position.get() && self.last.id == id.get() {
+        let is_copy = self.last.position == position.get() && self.last.id == id.get();
+        if is_copy {
+            if let Some(settling) = &mut self.settling {
+                settling.count(row, is_copy)?;
+            }
             return Ok(Written::Copy);
         }
         if !is_text(position) || !is_text(id) {
@@ -115,6 +144,9 @@ impl RecordWriter {
         }
         let begin = lines.len();
         self.append(row, id, lines).inspect_err(|_| lines.truncate(begin))?;
+        if let Some(settling) = &mut self.settling {
+            settling.count(row, is_copy).inspect_err(|_| lines.truncate(begin))?;
+        }
         self.last.position.clear();
         self.last.position.push_str(position.get());
         self.last.id.clear();
@@ -170,6 +202,27 @@ impl RecordWriter {
     /// Forgets the row before, so that a window is read from its beginning again.
     pub fn restart(&mut self) {
         self.last = Last::default();
+        if let Some(settling) = &mut self.settling {
+            settling.records = 0;
+        }
+    }
+}
+
+impl Settling {
+    fn count(&mut self, row: &Row<'_>, is_copy: bool) -> Result<(), Malformed> {
+        let text = row.get(self.column).map_or("", |value| value.get());
+        let arrived = Timestamp::parse(text.trim_matches('"'))
+            .ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))?;
+        let recent = arrived >= self.from;
+        if !is_copy {
+            self.records += u64::from(recent);
+            self.last_counted = recent;
+        } else if self.last_counted && !recent {
+            // An older copy is the same row, and the server shows it already.
+            self.records -= 1;
+            self.last_counted = false;
+        }
+        Ok(())
     }
 }
 
@@ -318,6 +371,25 @@ mod tests {
         assert_eq!((key.id.as_str(), key.position.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
         writer.restart();
         assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
+    }
+
+    #[test]
+    fn rows_that_arrived_recently_are_counted_once_and_only_without_older_copies() {
+        let arrived = |uuid: &str, second: u32| {
+            let mut row = row("\"{}\"", uuid, "\"2026-01-01T00:00:00Z\"");
+            row[4] = RawValue::from_string(format!("\"2026-01-01T00:00:{second:02}.5Z\"")).unwrap();
+            row
+        };
+        let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
+        let mut writer = writer().counting_arrivals(&EVENTS, EVENTS.columns, from);
+        for (uuid, second, expected) in
+            [("\"a\"", 31, 1), ("\"a\"", 30, 1), ("\"b\"", 29, 1), ("\"c\"", 40, 2), ("\"c\"", 10, 1), ("\"c\"", 9, 1)]
+        {
+            write(&mut writer, &arrived(uuid, second)).0.unwrap();
+            assert_eq!(writer.settling(), Some(expected), "{uuid} {second}");
+        }
+        writer.restart();
+        assert_eq!(writer.settling(), Some(0));
     }
 
     #[test]

@@ -19,6 +19,12 @@ impl Interval {
         self.from >= self.to
     }
 
+    /// What both have in common; may be empty.
+    #[must_use]
+    pub fn intersection(&self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
+    }
+
     /// Cuts in two, at midnight UTC when it is longer than a day.
     ///
     /// The part that can hold rows ends at `horizon`, which matters for intervals without a real

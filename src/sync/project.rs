@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::interval::{Interval, Intervals};
 use super::plan::{Window, windows};
 use super::reader::ProjectReader;
-use super::state::{LateCheck, OpenWindow, ProjectState, Scan, ScanKind};
+use super::state::{LateCheck, Names, OpenWindow, ProjectState, Scan, ScanKind};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -35,30 +35,61 @@ impl ProjectReader {
     ///
     /// # Errors
     /// When a scan cannot be finished; what it has closed stays closed.
-    pub async fn run(self: &Arc<Self>, incremental: bool, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    pub async fn run(self: &Arc<Self>, on_plan: OnPlan<'_>) -> Result<(), Error> {
         let mut scanned = Vec::new();
         loop {
             let state = self.checkpoint.project(self.project).await;
-            let Some(scan) = self.next_scan(&state, incremental, &scanned) else { return Ok(()) };
+            let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
+            if scanned.is_empty() {
+                self.warn_about_names(&state);
+            }
             scanned.push(scan.kind);
-            self.warn_about_changes(&state);
             let bytes = self.run_scan(scan.clone(), on_plan).await?;
-            let start = self.start();
-            self.checkpoint
-                .update(self.project, |project| {
-                    project.scan = None;
-                    project.resume_from = None;
-                    project.since.get_or_insert(start);
-                    match scan.kind {
-                        ScanKind::Backfill => {
-                            project.watermark = Some(scan.until);
-                            project.late_check = Some(LateCheck { until: scan.until, bytes: None });
-                        }
-                        ScanKind::Tail => project.watermark = Some(scan.until),
-                        ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
-                    }
-                })
-                .await?;
+            self.checkpoint.update(self.project, |project| self.finish(project, &scan, bytes)).await?;
+        }
+    }
+
+    /// Enters a finished scan into the state.
+    fn finish(&self, project: &mut ProjectState, scan: &Scan, bytes: Option<u64>) {
+        let wanted = self.wanted();
+        // What another connector has read counts as covered.
+        let covered = match project.resume_from {
+            Some(_) => Interval { from: wanted.from, ..scan.interval },
+            None => scan.interval,
+        };
+        project.covered = Some(match (scan.kind, project.covered) {
+            (ScanKind::Backfill, _) | (ScanKind::Extension, None) => covered,
+            (ScanKind::Extension, Some(known)) if known.intersection(wanted).is_empty() => covered,
+            (ScanKind::Extension, Some(known)) => {
+                Interval { from: known.from.min(covered.from), to: known.to.max(covered.to) }
+            }
+            (ScanKind::Tail | ScanKind::Late, known) => known.unwrap_or(wanted).intersection(wanted),
+        });
+        match scan.kind {
+            ScanKind::Backfill => {
+                project.watermark = Some(scan.until);
+                project.late_check = Some(LateCheck { until: scan.until, bytes: None });
+            }
+            ScanKind::Extension => {}
+            ScanKind::Tail => project.watermark = Some(scan.until),
+            ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
+        }
+        project.names = Some(self.names());
+        project.scan = None;
+        project.resume_from = None;
+    }
+
+    /// The positions that the configuration asks for.
+    fn wanted(&self) -> Interval {
+        Interval { from: self.start(), to: self.end() }
+    }
+
+    fn names(&self) -> Names {
+        match self.table.name_column {
+            Some(_) => {
+                Names { include: self.config.include_events.clone(), exclude: self.config.exclude_events.clone() }
+            }
+            None => Names::default(),
         }
     }
 
@@ -72,7 +103,7 @@ impl ProjectReader {
     }
 
     /// Decides what to do next; `scanned` is what this sync has done already.
-    fn next_scan(&self, state: &ProjectState, incremental: bool, scanned: &[ScanKind]) -> Option<Scan> {
+    fn next_scan(&self, state: &ProjectState, scanned: &[ScanKind]) -> Option<Scan> {
         if let Some(scan) = &state.scan {
             return Some(scan.clone());
         }
@@ -87,19 +118,34 @@ impl ProjectReader {
             let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(overlap));
             return scan(ScanKind::Backfill, self.start().max(resume), self.end(), None);
         };
-        if !incremental {
+        if !self.incremental {
             return None;
+        }
+        // Other dates in the configuration: read what they add before going on.
+        let wanted = self.wanted();
+        let covered = state.covered.unwrap_or(wanted).intersection(wanted);
+        let missing = if covered.is_empty() {
+            wanted
+        } else if covered.from > wanted.from {
+            Interval { to: covered.from, ..wanted }
+        } else {
+            Interval { from: covered.to, ..wanted }
+        };
+        if let Some(extension) = scan(ScanKind::Extension, missing.from, missing.to, None) {
+            return Some(Scan { until: watermark, ..extension });
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
         let arrived = watermark.minus(overlap);
         if self.table.arrival.is_none() {
-            let due = scanned.is_empty() || behind > overlap.max(LONG_SCAN);
+            let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
+                || behind > overlap.max(LONG_SCAN);
             return due.then(|| scan(ScanKind::Tail, arrived, Timestamp::MAX, None)).flatten();
         }
         let late_bound = arrived.minus(self.options.late_window).max(self.start());
         // None when the end date lies before everything that the tail looks at.
         let tail = scan(ScanKind::Tail, late_bound, self.end(), Some(arrived));
-        if tail.is_some() && (scanned.is_empty() || behind > overlap.max(LONG_SCAN)) {
+        let first = scanned.iter().all(|kind| *kind == ScanKind::Extension);
+        if tail.is_some() && (first || behind > overlap.max(LONG_SCAN)) {
             return tail;
         }
         if scanned.contains(&ScanKind::Late) || (tail.is_some() && !scanned.contains(&ScanKind::Tail)) {
@@ -112,14 +158,13 @@ impl ProjectReader {
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
     }
 
-    /// A start date that was moved back has no effect on a project that has been read.
-    fn warn_about_changes(&self, state: &ProjectState) {
-        if let Some(since) = state.since.filter(|since| *since > self.start()) {
+    /// Events that have been chosen later have no effect on what has been read before.
+    fn warn_about_names(&self, state: &ProjectState) {
+        let (Some(before), Some(watermark)) = (&state.names, state.watermark) else { return };
+        if !self.names().is_within(before) {
             tracing::warn!(
-                "project {}: `start_date` is now {}, but {} before {since} have never been read; clear the stream's state to read them",
-                self.project,
-                self.start(),
-                self.table.stream
+                "project {}: `include_events` or `exclude_events` now choose more events than before; those that PostHog received before {watermark} have not been read. To read them, clear the stream's state",
+                self.project
             );
         }
     }
@@ -136,6 +181,7 @@ impl ProjectReader {
             self.table.stream,
             match scan.kind {
                 ScanKind::Backfill => format!("everything from {}", scan.interval.from),
+                ScanKind::Extension => format!("added by other dates, {}", scan.interval),
                 ScanKind::Tail => format!("new since {}", scan.arrived_from.unwrap_or(scan.interval.from)),
                 ScanKind::Late => format!("late ones from before {}", scan.interval.to),
             },

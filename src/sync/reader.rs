@@ -26,6 +26,8 @@ pub struct ProjectReader {
     pub table: &'static Table,
     /// Number of the project.
     pub project: u64,
+    /// Whether a later sync continues from this one.
+    pub incremental: bool,
     /// Selected columns.
     pub columns: Vec<Column>,
     /// Options of the method.
@@ -56,15 +58,6 @@ impl Observer for StreamObserver {
     fn waiting(&self, _: &str, until: DateTime<Utc>) {
         self.output.log(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
     }
-}
-
-/// Counts of an interval on the server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Count {
-    /// Rows, un-merged copies included.
-    pub(super) rows: u64,
-    /// Different rows.
-    pub(super) distinct: u64,
 }
 
 /// What the histogram of a scan has found.
@@ -105,25 +98,22 @@ impl ProjectReader {
         predicate.select(&list.join(", "), self.table.from, &tail)
     }
 
-    /// Counts the rows of an interval, in parts when it is too large for one query.
+    /// Counts the different rows of an interval, in parts when it is too large for one query.
     ///
     /// # Errors
     /// When the server does not answer, or cannot count even a tiny part in time.
-    pub(super) async fn count(&self, scan: &Scan, interval: Interval) -> Result<Count, Error> {
-        let columns = format!("count(), uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
-        let mut total = Count::default();
+    pub(super) async fn count(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
+        let columns = format!("uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        let mut total = 0;
         let mut parts = vec![interval];
         while let Some(part) = parts.pop() {
             let query = self.predicate(scan, part).select(&columns, self.table.from, "LIMIT 1");
-            let answer = self.ask::<(u64, u64)>(&query).await?;
-            match answer {
-                Some(answer) => {
-                    let (rows, distinct) =
-                        answer.0.first().copied().ok_or_else(|| {
-                            Error::system(format!("PostHog has answered a count of {part} with no row"))
-                        })?;
-                    total.rows += rows;
-                    total.distinct += distinct;
+            match self.ask::<(u64,)>(&query).await? {
+                Some((rows, _)) => {
+                    let row = rows
+                        .first()
+                        .ok_or_else(|| Error::system(format!("PostHog has answered a count of {part} with no row")))?;
+                    total += row.0;
                 }
                 None => parts.extend(self.halve(part)?),
             }

@@ -3,7 +3,7 @@
 //! ```json
 //! {"version": 1, "projects": {"1001": {
 //!   "method": "query",
-//!   "since": "2026-01-01T00:00:00.000000Z",
+//!   "covered": {"from": "2026-01-01T00:00:00.000000Z", "to": "2299-01-01T00:00:00.000000Z"},
 //!   "created_at": "2026-11-23T14:00:00.000000Z",
 //!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234},
 //!   "scan": {"kind": "tail", "from": "…", "to": "…", "arrived_from": "…", "until": "…",
@@ -44,14 +44,37 @@ pub struct TableState {
 pub struct ProjectState {
     /// Everything that was received before this has been read.
     pub watermark: Option<Timestamp>,
-    /// Where the first scan began, to notice an earlier start date.
-    pub since: Option<Timestamp>,
+    /// Positions that have been read up to the watermark, to notice other dates in the configuration.
+    pub covered: Option<Interval>,
+    /// The choice of event names, to notice another one.
+    pub names: Option<Names>,
     /// Where another connector stopped.
     pub resume_from: Option<Timestamp>,
     /// The last search for very late rows.
     pub late_check: Option<LateCheck>,
     /// The scan under way.
     pub scan: Option<Scan>,
+}
+
+/// The user's choice of event names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// Only these; all when empty.
+    #[serde(default)]
+    pub include: Vec<String>,
+    /// Not these.
+    #[serde(default)]
+    pub exclude: Vec<String>,
+}
+
+impl Names {
+    /// Returns true if every event that `self` chooses is chosen by `other`, too.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let includes = other.include.is_empty()
+            || (!self.include.is_empty() && self.include.iter().all(|name| other.include.contains(name)));
+        let chosen = |name: &String| self.include.is_empty() || self.include.contains(name);
+        includes && other.exclude.iter().all(|name| self.exclude.contains(name) || !chosen(name))
+    }
 }
 
 /// The last search for rows that arrived later than the late window allows.
@@ -70,6 +93,8 @@ pub struct LateCheck {
 pub enum ScanKind {
     /// Everything from the start date on.
     Backfill,
+    /// What other dates in the configuration have added.
+    Extension,
     /// What has arrived since the last scan.
     Tail,
     /// What has arrived since the last check with a position before the late window.
@@ -237,7 +262,12 @@ impl ProjectState {
         let wrong = |field: &str, error: serde_json::Error| unusable(format_args!("`projects.{id}.{field}`: {error}"));
         Ok(Self {
             watermark: time(cursor_field)?,
-            since: time("since")?,
+            covered: read("covered")
+                .map(|value| Interval::deserialize(value).map_err(|error| wrong("covered", error)))
+                .transpose()?,
+            names: read("names")
+                .map(|value| Names::deserialize(value).map_err(|error| wrong("names", error)))
+                .transpose()?,
             resume_from: time("resume_from")?,
             late_check: read("late_check")
                 .map(|value| LateCheck::deserialize(value).map_err(|error| wrong("late_check", error)))
@@ -255,7 +285,8 @@ impl ProjectState {
                 state[field] = value;
             }
         };
-        set("since", self.since.map(|since| json!(since)));
+        set("covered", self.covered.map(|covered| json!(covered)));
+        set("names", self.names.as_ref().map(|names| json!(names)));
         set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
         set("resume_from", self.resume_from.map(|from| json!(from)));
         set("late_check", self.late_check.map(|check| json!(check)));
@@ -303,7 +334,8 @@ mod tests {
         scan.close(first);
         let project = ProjectState {
             watermark: Some(at("2026-01-01T00:00:00.123456Z")),
-            since: Some(at("2025-01-01")),
+            covered: Some(interval),
+            names: Some(Names { include: vec!["a".into()], exclude: Vec::new() }),
             resume_from: None,
             late_check: Some(LateCheck { until: at("2026-01-01"), bytes: None }),
             scan: Some(scan),
@@ -312,6 +344,27 @@ mod tests {
         let value = state.to_value("created_at");
         assert_eq!(value["projects"]["7"]["created_at"], "2026-01-01T00:00:00.123456Z");
         assert_eq!(parse(value).unwrap(), state);
+    }
+
+    #[test]
+    fn a_choice_of_names_can_be_wider_or_narrower() {
+        let names = |include: &[&str], exclude: &[&str]| Names {
+            include: include.iter().map(ToString::to_string).collect(),
+            exclude: exclude.iter().map(ToString::to_string).collect(),
+        };
+        let all = Names::default();
+        for (inner, outer, expected) in [
+            (names(&["a"], &[]), all.clone(), true),
+            (all.clone(), names(&["a"], &[]), false),
+            (names(&["a"], &[]), names(&["a", "b"], &[]), true),
+            (names(&["a", "b"], &[]), names(&["a"], &[]), false),
+            (names(&[], &["x"]), all.clone(), true),
+            (all.clone(), names(&[], &["x"]), false),
+            (names(&["a"], &[]), names(&[], &["x"]), true),
+            (names(&["x"], &[]), names(&[], &["x"]), false),
+        ] {
+            assert_eq!(inner.is_within(&outer), expected, "{inner:?} within {outer:?}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Reads one window: pages until its end, then the audit.
 
+use chrono::TimeDelta;
+
 use super::interval::Interval;
 use super::plan::Window;
 use super::reader::ProjectReader;
@@ -12,6 +14,9 @@ use crate::streams::{RecordWriter, Written};
 
 /// Records are handed to the writer in batches of about this size.
 const BATCH: usize = 128 * 1024;
+/// Rows may become visible some minutes after they arrived. What arrived so shortly before the end
+/// of a scan is read again by the next sync, as long as its overlap reaches back that far.
+const SETTLING: TimeDelta = TimeDelta::minutes(10);
 /// How often a window is read before its disagreement with the count is final.
 const PASSES: u32 = 3;
 
@@ -62,18 +67,27 @@ impl ProjectReader {
     ///
     /// # Errors
     /// When `PostHog` stops answering usefully, or what was read does not agree with its counts.
-    pub(super) async fn read_window(&self, scan: &Scan, window: Window, open: Option<OpenWindow>) -> Result<Outcome, Error> {
+    pub(super) async fn read_window(
+        &self,
+        scan: &Scan,
+        window: Window,
+        open: Option<OpenWindow>,
+    ) -> Result<Outcome, Error> {
         let mut interval = window.interval;
         let mut expected = window.rows;
         let mut pass = open.map_or_else(Pass::new, Pass::resume);
         let mut writer = RecordWriter::new(self.table, &self.columns, &self.stream, self.project);
+        let settled = scan.until.minus(SETTLING.min(self.options.overlap));
+        if self.incremental && pass.received.is_some() {
+            writer = writer.counting_arrivals(self.table, &self.columns, settled);
+        }
         let mut rest = None;
         for number in 1..=PASSES {
             while let Some(smaller) = self.read_pages(scan, interval, expected, &mut pass, &mut writer).await? {
                 rest = Some(Interval { from: smaller.to, to: rest.map_or(interval.to, |rest: Interval| rest.to) });
                 (interval, expected) = (smaller, None);
             }
-            match self.audit(scan, interval, expected, &pass).await? {
+            match self.audit(scan, interval, expected, &pass, writer.settling()).await? {
                 Audit::Agrees => {
                     self.checkpoint
                         .update(self.project, |project| {
@@ -263,7 +277,14 @@ impl ProjectReader {
     }
 
     /// Compares what was read with what the server counts.
-    async fn audit(&self, scan: &Scan, interval: Interval, expected: Option<u64>, pass: &Pass) -> Result<Audit, Error> {
+    async fn audit(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        expected: Option<u64>,
+        pass: &Pass,
+        settling: Option<u64>,
+    ) -> Result<Audit, Error> {
         // The plan has counted these rows already. Copies make that count ambiguous.
         if pass.copies == 0 && expected.is_some() && expected == pass.received && Some(pass.records) == expected {
             return Ok(Audit::Agrees);
@@ -277,9 +298,20 @@ impl ProjectReader {
         }
         let mut stored = 0;
         for _ in 0..2 {
-            stored = self.count(scan, counted).await?.distinct;
+            stored = self.count(scan, counted).await?;
             if pass.records == stored || (self.table.rows_move && pass.records >= stored) {
                 return Ok(Audit::Agrees);
+            }
+            if let Some(settling) = settling.filter(|_| stored > pass.records) {
+                let until = scan.until.minus(SETTLING.min(self.options.overlap));
+                let settled = self.count(&Scan { until, ..scan.clone() }, counted).await?;
+                if settled == pass.records - settling {
+                    tracing::debug!(
+                        "{} rows have become visible meanwhile, the next sync reads them",
+                        stored - pass.records
+                    );
+                    return Ok(Audit::Agrees);
+                }
             }
         }
         Ok(Audit::Differs { stored })

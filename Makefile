@@ -1,0 +1,41 @@
+# The commands of this project. `make` alone lists them.
+
+CARGO_TEST ?= cargo test --locked
+
+.PHONY: help build quickstart test lint unit doc spec live
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make build       release builds of both programs, in target/release
+build:
+	cargo build --release --locked --bins
+
+## make quickstart  the main job against a sandbox: PostHog to Patterns, twice
+quickstart: build
+	cargo run --release --locked --example quickstart
+
+## make test        everything that must pass
+test: lint unit doc live
+
+## make lint        format and clippy
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+## make unit        Rust tests
+unit:
+	$(CARGO_TEST) --workspace
+
+## make doc         documentation without broken links
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+## make live        real PostHog SDKs through the whole chain
+live:
+	cargo build --locked --workspace --bins
+	integration_tests/python/run
+
+## make spec        the specifications, generated from the types
+spec:
+	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration specification
