@@ -1,3 +1,4 @@
-//! Tests of the built programs.
+//! Tests of the built programs, one file per subject.
 
-fn main() {}
+mod specification;
+mod support;

@@ -136,7 +136,7 @@ impl Sync {
         let estimate = AtomicU64::new(0);
         let on_plan = |rows: u64| {
             let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
-            self.output.log(&Message::estimate(stream, total));
+            self.output.hint(&Message::estimate(stream, total));
         };
         let reads = self.projects.iter().map(|project| {
             let reader = Arc::new(self.reader(*project, table, incremental, stream, &checkpoint));

@@ -21,7 +21,7 @@ use crate::time::Timestamp;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longest silence between two pieces of a body. `PostHog` may wait 30 s for a free query slot and
 /// runs queries for up to 60 s on one's own instance.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+const READ_TIMEOUT: Duration = Duration::from_mins(2);
 /// Error bodies beyond this tell nothing more.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.

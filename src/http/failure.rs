@@ -13,7 +13,7 @@ use serde::Deserialize;
 use crate::error::Error;
 
 /// Waits beyond an hour are never asked for by `PostHog`; a larger figure is a mistake.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2 * 3_600);
+const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 
 /// Why a request has not given what was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -114,9 +114,8 @@ impl Failure {
             429 => Self::Throttled { pause: retry_after(headers, Utc::now()), message: said },
             400 if report.code == "too_many_bytes" => Self::TooLarge { message: said },
             504 if report.is_json => Self::TooLarge { message: said },
-            512 => Self::TooLarge { message: said },
             513 if report.detail.contains("heavy load") => Self::transient(said),
-            513 => Self::TooLarge { message: said },
+            512 | 513 => Self::TooLarge { message: said },
             502 | 504 | 522 | 524 => Self::Transient { message: said, perhaps_too_large: true },
             408 | 425 | 500..=599 => Self::transient(said),
             _ => Self::Fatal(Error::system(format!("PostHog rejects the request: {said}")).with_details(path.to_owned())),

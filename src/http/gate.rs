@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 /// Waits shorter than this are not worth a word.
 const WORTH_MENTIONING: Duration = Duration::from_secs(3);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3_600);
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 /// The classes of requests that `PostHog` counts apart, with requests per minute and per hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +105,9 @@ impl Gate {
         if let Some(wait) = wait {
             return Some((wait, "the configured share of PostHog's request limit is used up".to_owned()));
         }
-        windows.iter_mut().for_each(|window| window.sent.push_back(now));
+        for window in windows {
+            window.sent.push_back(now);
+        }
         None
     }
 

@@ -15,9 +15,9 @@ use crate::error::Error;
 /// Attempts in a row without progress before giving up; with the waits below, about 4 minutes.
 const ATTEMPTS: usize = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A limit that stays used up for this long without any progress is not a matter of waiting.
-const LONGEST_THROTTLING: Duration = Duration::from_secs(4 * 3_600);
+const LONGEST_THROTTLING: Duration = Duration::from_hours(4);
 /// Gateway time-outs in a row after which the query is taken to be too large.
 const GATEWAY_PATIENCE: u32 = 2;
 

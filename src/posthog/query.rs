@@ -55,8 +55,8 @@ impl Rows {
     }
 }
 
-fn unusable(malformed: Malformed) -> Failure {
-    Failure::transient(format!("PostHog's answer is not usable: {}", malformed.0))
+fn unusable(Malformed(reason): Malformed) -> Failure {
+    Failure::transient(format!("PostHog's answer is not usable: {reason}"))
 }
 
 /// Reads all rows of a small answer.

@@ -210,7 +210,7 @@ impl<'b> Cursor<'b> {
         let value = match values.next() {
             None => return Err(Stop::Short),
             // serde_json calls a number that is cut after `-` or `1.` invalid, not cut.
-            Some(Err(error)) if error.is_eof() || rest.last().is_some_and(may_stand_in_a_number) => {
+            Some(Err(error)) if error.is_eof() || rest.last().copied().is_some_and(may_stand_in_a_number) => {
                 return Err(Stop::Short);
             }
             Some(Err(error)) => return Err(Stop::Malformed(Malformed(format!("not JSON: {error}")))),
@@ -221,7 +221,7 @@ impl<'b> Cursor<'b> {
     }
 }
 
-fn may_stand_in_a_number(byte: &u8) -> bool {
+fn may_stand_in_a_number(byte: u8) -> bool {
     matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E')
 }
 

@@ -100,7 +100,7 @@ impl Message {
                         name: stream.name.clone(),
                         namespace: stream.namespace.clone(),
                         kind: EstimateKind::Stream,
-                        row_estimate: rows,
+                        rows,
                     },
                 },
             },
@@ -198,7 +198,8 @@ pub struct Estimate {
     namespace: Option<String>,
     #[serde(rename = "type")]
     kind: EstimateKind,
-    row_estimate: u64,
+    #[serde(rename = "row_estimate")]
+    rows: u64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -256,12 +257,12 @@ pub struct StreamDescriptor {
 /// The line is completed by the data, [`record_suffix`] and, if there is something to report,
 /// `meta` in between.
 pub fn record_prefix(stream: &StreamDescriptor) -> Vec<u8> {
-    let mut prefix = format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":{}", Value::from(stream.name.as_str()));
-    if let Some(namespace) = &stream.namespace {
-        prefix.push_str(&format!(",\"namespace\":{}", Value::from(namespace.as_str())));
-    }
-    prefix.push_str(",\"data\":");
-    prefix.into_bytes()
+    let name = Value::from(stream.name.as_str());
+    let namespace = match &stream.namespace {
+        Some(namespace) => format!(",\"namespace\":{}", Value::from(namespace.as_str())),
+        None => String::new(),
+    };
+    format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":{name}{namespace},\"data\":").into_bytes()
 }
 
 /// The bytes of a RECORD line after its data: `,"emitted_at":1764000000000}}` and a line feed.

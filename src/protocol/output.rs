@@ -93,7 +93,7 @@ impl Output {
         self.queue.send(item).await.map_err(|_| Error::output_closed())
     }
 
-    /// Queues a log line without waiting. When the reader of stdout is far behind, the oldest
+    /// Queues a log line without waiting; it may overtake other messages. When the reader of stdout is far behind, the oldest
     /// waiting log lines give way.
     pub fn log(&self, message: &Message) {
         {
@@ -106,6 +106,12 @@ impl Output {
         }
         // A full queue means that the writer is at work and will look at the logs anyway.
         drop(self.queue.try_send(Item::LogsWaiting));
+    }
+
+    /// Queues a message in its order, or forgets it when the reader of stdout is far behind: for
+    /// messages that are out of date by then, such as estimates.
+    pub fn hint(&self, message: &Message) {
+        drop(self.queue.try_send(Item::Line(to_line(message))));
     }
 
     /// An empty buffer for a batch, one that has been used before if there is one.

@@ -75,12 +75,12 @@ impl RecordWriter {
             prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
         }
         let comma = if table.id_copy.is_some() { "," } else { "" };
-        let absent: String = table
-            .optional_columns
-            .iter()
-            .filter(|optional| columns.iter().all(|column| column.field != optional.field))
-            .map(|optional| format!(",\"{}\":null", optional.field))
-            .collect();
+        let mut absent = Vec::new();
+        for optional in table.optional_columns {
+            if columns.iter().all(|column| column.field != optional.field) {
+                absent.extend_from_slice(format!(",\"{}\":null", optional.field).as_bytes());
+            }
+        }
         let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
         Self {
             prefix,
@@ -93,7 +93,7 @@ impl RecordWriter {
                     kind: column.kind,
                 })
                 .collect(),
-            absent: absent.into_bytes(),
+            absent,
             suffix: record_suffix(now_milliseconds()),
             has_id_copy: table.id_copy.is_some(),
             position: place(table.position_field),
@@ -275,11 +275,10 @@ fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
         append(lines, text);
         return Ok(true);
     }
-    let inner: Cow<'_, str> = match text.contains('\\') {
-        false => Cow::Borrowed(text.trim_matches('"')),
-        true => {
-            Cow::Owned(serde_json::from_str(text).map_err(|error| Malformed(format!("a text is not usable: {error}")))?)
-        }
+    let inner: Cow<'_, str> = if text.contains('\\') {
+        Cow::Owned(serde_json::from_str(text).map_err(|error| Malformed(format!("a text is not usable: {error}")))?)
+    } else {
+        Cow::Borrowed(text.trim_matches('"'))
     };
     if inner.is_empty() {
         lines.extend_from_slice(b"null");

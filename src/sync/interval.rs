@@ -94,7 +94,9 @@ impl Intervals {
 impl From<Vec<Interval>> for Intervals {
     fn from(list: Vec<Interval>) -> Self {
         let mut set = Self::default();
-        list.into_iter().for_each(|interval| set.add(interval));
+        for interval in list {
+            set.add(interval);
+        }
         set
     }
 }

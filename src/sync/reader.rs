@@ -56,7 +56,7 @@ pub struct StreamObserver {
 
 impl Observer for StreamObserver {
     fn waiting(&self, _: &str, until: DateTime<Utc>) {
-        self.output.log(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
+        self.output.hint(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
     }
 }
 

@@ -1,0 +1,4 @@
+//! Runs the built programs and reads what they print.
+
+pub(crate) mod messages;
+pub(crate) mod program;
