@@ -43,8 +43,8 @@ def record(directory, arguments):
             ["node", NODE / "send_node.mjs", *common, "--count", "700", "--seed", "2"],
             ["node", NODE / "browse.mjs", *common, "--visitors", "40", "--seed", "3"],
         ):
-            directory = Path(command[1]).parent  # stack traces name files relative to the working directory
-            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=directory).stdout)
+            source = Path(command[1]).parent  # stack traces name files relative to the working directory
+            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=source).stdout)
             handed += report.get("sent", 0)
             print({key: value for key, value in report.items() if key != "uuids"}, flush=True)
     finally:
