@@ -8,6 +8,7 @@ mod raw;
 mod secret;
 
 use std::path::Path;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 use url::Url;
@@ -28,6 +29,10 @@ const DEFAULT_LATE_WINDOW_DAYS: u32 = 30;
 const DEFAULT_SETTLE_MINUTES: u32 = 5;
 const DEFAULT_RATE_LIMIT_SHARE: f64 = 0.8;
 const DEFAULT_CONCURRENCY: u32 = 3;
+/// `PostHog` may wait 30 s for a free query slot, and runs queries for up to 60 s on one's own instance.
+const DEFAULT_READ_TIMEOUT_SECONDS: u32 = 120;
+/// With the waits of the retry policy, about 4 minutes.
+const DEFAULT_ATTEMPTS: u32 = 10;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -52,6 +57,10 @@ pub struct Config {
     pub rate_limit_share: f64,
     /// Requests at a time, at least 1.
     pub concurrency: usize,
+    /// Longest silence in the middle of an answer.
+    pub read_timeout: Duration,
+    /// Attempts in a row without progress before giving up, at least 1.
+    pub attempts: usize,
 }
 
 /// How events and persons are read.
@@ -150,6 +159,9 @@ impl Config {
             )));
         }
         let concurrency = within("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
+        let read_timeout = raw.read_timeout_seconds.unwrap_or(DEFAULT_READ_TIMEOUT_SECONDS);
+        let read_timeout = within("read_timeout_seconds", read_timeout, 1, 3_600)?;
+        let attempts = within("attempts", raw.attempts.unwrap_or(DEFAULT_ATTEMPTS), 1, 1_000)?;
         Ok(Self {
             api_key,
             base_url,
@@ -161,6 +173,8 @@ impl Config {
             method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
             rate_limit_share,
             concurrency: concurrency as usize,
+            read_timeout: Duration::from_secs(u64::from(read_timeout)),
+            attempts: attempts as usize,
         })
     }
 }

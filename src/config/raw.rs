@@ -110,6 +110,22 @@ pub(super) struct RawConfig {
         extend("order" = 10, "group" = "connection", "default" = false)
     )]
     pub(super) allow_http: Option<bool>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Longest silence (seconds)",
+        description = "How long PostHog may be silent in the middle of an answer before it is asked again.",
+        extend("order" = 11, "group" = "limits", "airbyte_hidden" = true, "default" = 120, "minimum" = 1, "maximum" = 3600)
+    )]
+    pub(super) read_timeout_seconds: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Attempts",
+        description = "How often in a row, without any progress, something is tried before the sync fails.",
+        extend("order" = 12, "group" = "limits", "airbyte_hidden" = true, "default" = 10, "minimum" = 1, "maximum" = 1000)
+    )]
+    pub(super) attempts: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

@@ -10,7 +10,7 @@ use super::check::chosen_method;
 use super::cli::ReadArguments;
 use crate::config::{Config, Method, QueryOptions};
 use crate::error::Error;
-use crate::http::{Client, Retry, Silent};
+use crate::http::{Client, Silent};
 use crate::posthog::account::{self, project_ids};
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
@@ -51,7 +51,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&catalog, &state)?;
     let client = Client::new(&config)?;
-    let projects = project_ids(&client, &config, Retry::default, &Silent).await?;
+    let projects = project_ids(&client, &config, || client.retry(), &Silent).await?;
     let sync = Sync { config: Arc::new(config), options, client, projects, output: output.clone() };
     let mut all_complete = true;
     for job in jobs {
@@ -182,10 +182,11 @@ impl Sync {
         let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
         let mut failures = Vec::new();
         for id in &self.projects {
-            let record = account::project(&self.client, *id, Retry::default(), &observer).await.and_then(|project| {
-                projects::record(&project.document)
-                    .map_err(|error| Error::system(format!("its description is not usable: {error}")))
-            });
+            let record =
+                account::project(&self.client, *id, self.client.retry(), &observer).await.and_then(|project| {
+                    projects::record(&project.document)
+                        .map_err(|error| Error::system(format!("its description is not usable: {error}")))
+                });
             match record {
                 Ok(record) => {
                     let line = [record_prefix(stream), record, record_suffix(now_milliseconds())].concat();

@@ -19,9 +19,6 @@ use crate::error::Error;
 use crate::time::Timestamp;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Longest silence between two pieces of a body. `PostHog` may wait 30 s for a free query slot and
-/// runs queries for up to 60 s on one's own instance.
-const READ_TIMEOUT: Duration = Duration::from_mins(2);
 /// Error bodies beyond this tell nothing more.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.
@@ -39,6 +36,7 @@ struct Inner {
     http: reqwest::Client,
     base: Url,
     gate: Gate,
+    attempts: usize,
     /// Seconds by which the server's clock is ahead of ours.
     skew: AtomicI64,
 }
@@ -60,19 +58,25 @@ impl Client {
             // A redirect to another host would take the key along or lose it; neither is wanted.
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .read_timeout(config.read_timeout)
             .build()
             .map_err(|error| {
                 Error::config("cannot prepare encrypted connections; are CA certificates installed on this machine?")
                     .with_details(format!("{error:?}"))
             })?;
         let gate = Gate::new(config.concurrency, config.rate_limit_share);
-        Ok(Self { inner: Arc::new(Inner { http, base: config.base_url.clone(), gate, skew: AtomicI64::new(0) }) })
+        let (base, attempts) = (config.base_url.clone(), config.attempts);
+        Ok(Self { inner: Arc::new(Inner { http, base, gate, attempts, skew: AtomicI64::new(0) }) })
     }
 
     /// The gate that all requests of this client pass.
     pub fn gate(&self) -> &Gate {
         &self.inner.gate
+    }
+
+    /// The configured patience, for one piece of progress.
+    pub fn retry(&self) -> Retry {
+        Retry::with_attempts(self.inner.attempts)
     }
 
     /// The server's clock, as its last answer told it.

@@ -81,6 +81,9 @@ impl Failure {
                 Error::config("the request could not be built; check `base_url` and `api_key`").with_details(message),
             );
         }
+        if error.is_connect() {
+            message = format!("no connection to the address in `base_url`: {message}");
+        }
         Self::transient(message)
     }
 
@@ -112,6 +115,13 @@ impl Failure {
                 Error::config("the answer does not come from PostHog's API; check `base_url`").with_details(format!("{path}: {said}")),
             ),
             429 => Self::Throttled { pause: retry_after(headers, Utc::now()), message: said },
+            400 if report.detail.contains("Unable to resolve field") => Self::Fatal(
+                Error::config(format!(
+                    "this version of PostHog lacks something that the stream needs ({}); upgrade PostHog, or leave the stream out",
+                    report.detail
+                ))
+                .with_details(path.to_owned()),
+            ),
             400 if report.code == "too_many_bytes" => Self::TooLarge { message: said },
             504 if report.is_json => Self::TooLarge { message: said },
             513 if report.detail.contains("heavy load") => Self::transient(said),
@@ -206,7 +216,8 @@ mod tests {
         let html = "<html><title>502 Bad Gateway</title></html>";
         for (status, body, expected) in [
             (301, String::new(), "config"),
-            (400, json("invalid_input", "Unable to resolve field: x"), "fatal"),
+            (400, json("invalid_input", "Syntax error"), "fatal"),
+            (400, json("invalid_input", "Unable to resolve field: last_seen_at"), "config"),
             (400, json("too_many_bytes", "…"), "too large"),
             (401, json("authentication_failed", "invalid"), "config"),
             (402, json("quota_limit_exceeded", "…"), "config"),

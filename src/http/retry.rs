@@ -12,8 +12,6 @@ use super::failure::Failure;
 use super::gate::Gate;
 use crate::error::Error;
 
-/// Attempts in a row without progress before giving up; with the waits below, about 4 minutes.
-const ATTEMPTS: usize = 10;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A limit that stays used up for this long without any progress is not a matter of waiting.
@@ -37,12 +35,6 @@ pub enum Next {
     Again,
     /// Ask for less.
     Smaller,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self::with_attempts(ATTEMPTS)
-    }
 }
 
 impl Retry {
@@ -158,7 +150,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_gateway_timeout_asks_for_less() {
-        let mut retry = Retry::default();
+        let mut retry = Retry::with_attempts(5);
         let timeout = || Failure::Transient { message: "524".into(), perhaps_too_large: true };
         assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Again);
         assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Smaller);

@@ -11,7 +11,7 @@ use super::plan::Day;
 use super::state::Scan;
 use crate::config::{Config, QueryOptions};
 use crate::error::Error;
-use crate::http::{Client, Observer, Retry};
+use crate::http::{Client, Observer};
 use crate::posthog::query::{MOST_ROWS, small_with_retry};
 use crate::posthog::{Key, Predicate, Query};
 use crate::protocol::message::Message;
@@ -167,7 +167,7 @@ impl ProjectReader {
         &self,
         query: &Query,
     ) -> Result<Option<(Vec<T>, Option<u64>)>, Error> {
-        let answer = small_with_retry(&self.client, self.project, query, &self.observer, Retry::default()).await?;
+        let answer = small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await?;
         Ok(answer.map(|answer| (answer.rows, answer.bytes_read)))
     }
 }

@@ -309,8 +309,8 @@ fn unusable(problem: impl std::fmt::Display) -> Error {
 mod tests {
     use super::*;
 
-    fn parse(state: Value) -> Result<TableState, Error> {
-        TableState::parse(Some(&state), "created_at")
+    fn parse(state: &Value) -> Result<TableState, Error> {
+        TableState::parse(Some(state), "created_at")
     }
 
     fn at(text: &str) -> Timestamp {
@@ -343,7 +343,7 @@ mod tests {
         let state = TableState { projects: [(7, project)].into(), ..TableState::default() };
         let value = state.to_value("created_at");
         assert_eq!(value["projects"]["7"]["created_at"], "2026-01-01T00:00:00.123456Z");
-        assert_eq!(parse(value).unwrap(), state);
+        assert_eq!(parse(&value).unwrap(), state);
     }
 
     #[test]
@@ -371,13 +371,13 @@ mod tests {
     fn states_of_other_connectors_are_understood() {
         let timestamp = Some(at("2026-01-01"));
         let old =
-            parse(json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
+            parse(&json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
         assert_eq!((old.project(1001).resume_from, old.project(1002).resume_from), (timestamp, None));
-        assert_eq!(parse(json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().project(5).resume_from, timestamp);
+        assert_eq!(parse(&json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().project(5).resume_from, timestamp);
         for none in
             [json!({}), json!({"__ab_no_cursor_state_message": true}), json!({"version": 1, "projects": null, "x": 1})]
         {
-            assert_eq!(parse(none).unwrap(), TableState::default());
+            assert_eq!(parse(&none).unwrap(), TableState::default());
         }
         assert_eq!(TableState::parse(None, "created_at").unwrap(), TableState::default());
     }
@@ -396,7 +396,7 @@ mod tests {
             (json!({"1001": {"timestamp": "soon"}}), "`1001.timestamp`"),
             (json!({"cursor": {"a": 1}}), "`cursor`"),
         ] {
-            let error = parse(state.clone()).unwrap_err();
+            let error = parse(&state).unwrap_err();
             assert!(error.message().contains(expected), "{state}: {error}");
         }
     }

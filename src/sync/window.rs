@@ -7,7 +7,7 @@ use super::plan::Window;
 use super::reader::ProjectReader;
 use super::state::{OpenWindow, Scan};
 use crate::error::Error;
-use crate::http::{Failure, Next, Retry};
+use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;
 use crate::posthog::{Key, Malformed, Row};
 use crate::streams::{RecordWriter, Written};
@@ -166,7 +166,7 @@ impl ProjectReader {
         pass: &mut Pass,
         writer: &mut RecordWriter,
     ) -> Result<Page, Error> {
-        let mut retry = Retry::default();
+        let mut retry = self.client.retry();
         let mut may_be_tiny = false;
         loop {
             let limit = self.page_size.rows();
