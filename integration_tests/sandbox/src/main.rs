@@ -1,0 +1,53 @@
+//! Starts a PostHog stand-in to try things by hand.
+
+use std::io::Write as _;
+
+use chrono::Utc;
+use clap::Parser;
+use posthog_sandbox::posthog::{Key, Limits, Project, Sandbox};
+
+/// A stand-in for PostHog on 127.0.0.1; prints one line of JSON when it is ready.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Port to listen on; 0 takes a free one.
+    #[arg(long, default_value_t = 8010)]
+    port: u16,
+    /// Number of generated events.
+    #[arg(long, default_value_t = 1000)]
+    events: usize,
+    /// Takes in the stored events of real SDKs as well.
+    #[arg(long)]
+    dataset: bool,
+    /// Makes different events.
+    #[arg(long, default_value_t = 7)]
+    seed: u64,
+    /// Number of the project.
+    #[arg(long, default_value_t = 1001)]
+    project: u64,
+    /// Time zone of the project.
+    #[arg(long, default_value = "UTC")]
+    timezone: String,
+    /// Enforces the limits of PostHog Cloud.
+    #[arg(long)]
+    limits: bool,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let project = Project { id: arguments.project, timezone: arguments.timezone, ..Project::default() };
+    let token = project.token.clone();
+    let builder = Sandbox::builder().project(project).key(Key::default()).port(arguments.port);
+    let builder = if arguments.limits { builder.limits(Limits::posthog()) } else { builder };
+    let posthog = builder.start().await?;
+    let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
+    if arguments.dataset {
+        events += posthog.load_dataset(arguments.project, Utc::now())?;
+    }
+    let ready = serde_json::json!({
+        "url": posthog.url(), "project": arguments.project, "api_key": Key::default().value, "token": token, "events": events,
+    });
+    writeln!(std::io::stdout(), "{ready}")?;
+    tokio::signal::ctrl_c().await?;
+    Ok(())
+}

@@ -1,0 +1,49 @@
+//! Refusals in the shape PostHog gives them.
+
+use serde_json::{Value, json};
+
+/// An answer that isn't a success: `{"type", "code", "detail", "attr"}` with a status and headers.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub(crate) status: u16,
+    pub(crate) kind: &'static str,
+    pub(crate) code: String,
+    pub(crate) detail: String,
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl ApiError {
+    pub(crate) fn new(status: u16, kind: &'static str, code: &str, detail: impl Into<String>) -> Self {
+        Self { status, kind, code: code.to_owned(), detail: detail.into(), headers: Vec::new() }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(400, "validation_error", "invalid_input", detail)
+    }
+
+    pub(crate) fn code(code: &str, detail: impl Into<String>) -> Self {
+        Self::new(400, "validation_error", code, detail)
+    }
+
+    /// SQL that PostHog may well understand, but this stand-in doesn't: it never guesses.
+    pub(crate) fn unsupported(what: impl std::fmt::Display) -> Self {
+        Self::invalid(format!("The sandbox does not support {what}"))
+    }
+
+    pub(crate) fn not_found() -> Self {
+        Self::new(404, "invalid_request", "not_found", "Not found.")
+    }
+
+    pub(crate) fn denied(detail: impl Into<String>) -> Self {
+        Self::new(403, "authentication_error", "permission_denied", detail)
+    }
+
+    pub(crate) fn body(&self) -> Value {
+        json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": null})
+    }
+}

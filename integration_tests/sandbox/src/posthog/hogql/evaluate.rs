@@ -1,0 +1,204 @@
+//! Runs a query over the rows of one project.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::expression::{Expression, Row, Scope, Table};
+use super::lower::{Aggregate, AggregateFunction};
+use super::select::{Select, is_timestamp};
+use super::value::Value;
+use crate::posthog::store::Tables;
+
+/// The rows of an answer and what it took to find them.
+#[derive(Debug)]
+pub(crate) struct Answer<'a> {
+    pub(crate) rows: Vec<Vec<Value<'a>>>,
+    /// Rows in the range of timestamps that was looked at.
+    pub(crate) rows_read: usize,
+}
+
+/// The first `limit` rows of the answer.
+pub(crate) fn run<'a>(select: &'a Select, tables: &'a Tables, now: i64, limit: usize) -> Answer<'a> {
+    let mut persons: Vec<_> = Vec::new();
+    let (found, rows_read) = match select.table {
+        Table::Persons => {
+            persons.extend(tables.persons().map(AsRef::as_ref));
+            // A hash map has no order, and answers should repeat.
+            persons.sort_by_key(|person| person.id);
+            let rows: Vec<_> =
+                persons.iter().map(|person| Row::Person(person)).filter(|row| matches(select, *row)).collect();
+            (rows, persons.len())
+        }
+        Table::Events => events(select, tables, now, limit),
+    };
+    let rows = match &select.groups {
+        Some(groups) => grouped(select, groups, &found, limit),
+        None => sorted(select, found, limit),
+    };
+    Answer { rows, rows_read }
+}
+
+fn matches(select: &Select, row: Row<'_>) -> bool {
+    select.filter.as_ref().is_none_or(|filter| filter.holds(Scope { row: Some(row), aggregates: &[] }))
+}
+
+/// Matching events. If the query orders by timestamp, which is how they are stored, this stops
+/// once there are enough of them.
+fn events<'a>(select: &Select, tables: &'a Tables, now: i64, limit: usize) -> (Vec<Row<'a>>, usize) {
+    let (from, to) = select.range();
+    let range = tables.between(from, to);
+    let with_person = select.reads(super::Column::PersonProperties);
+    let first = select.order.first().filter(|(by, _)| is_timestamp(by));
+    let stops = select.groups.is_none() && (select.order.is_empty() || first.is_some());
+    let descending = first.is_some_and(|(_, descending)| *descending);
+    let mut found = Vec::new();
+    let mut last = None;
+    for index in 0..range.len() {
+        let Some(event) = range.get(if descending { range.len() - 1 - index } else { index }) else { break };
+        if stops && found.len() >= limit && last != Some(event.timestamp) {
+            break;
+        }
+        if event.visible_at.is_some_and(|at| at > now) {
+            continue;
+        }
+        let person = if with_person { tables.person(event.person_id).map(AsRef::as_ref) } else { None };
+        let row = Row::Event(event, person);
+        if matches(select, row) {
+            last = Some(event.timestamp);
+            found.push(row);
+        }
+    }
+    (found, range.len())
+}
+
+fn sorted<'a>(select: &'a Select, mut rows: Vec<Row<'a>>, limit: usize) -> Vec<Vec<Value<'a>>> {
+    let scope = |row| Scope { row: Some(row), aggregates: &[] };
+    rows.sort_by(|left, right| order(&select.order, |by| (by.evaluate(scope(*left)), by.evaluate(scope(*right)))));
+    rows.truncate(limit);
+    let output = |row| select.outputs.iter().map(|output| output.expression.evaluate(scope(row))).collect();
+    rows.into_iter().map(output).collect()
+}
+
+fn order<'v>(
+    expressions: &'v [(Expression, bool)],
+    values: impl Fn(&'v Expression) -> (Value<'v>, Value<'v>),
+) -> Ordering {
+    for (by, descending) in expressions {
+        let (left, right) = values(by);
+        // NULL stays last in either direction.
+        let null = (left == Value::Null).cmp(&(right == Value::Null));
+        let order = left.cmp(&right);
+        let order = if *descending { order.reverse() } else { order };
+        let order = null.then(order);
+        if order.is_ne() {
+            return order;
+        }
+    }
+    Ordering::Equal
+}
+
+struct Group<'a> {
+    sample: Option<Row<'a>>,
+    states: Vec<State<'a>>,
+}
+
+fn grouped<'a>(select: &'a Select, groups: &'a [Expression], rows: &[Row<'a>], limit: usize) -> Vec<Vec<Value<'a>>> {
+    let fresh = || select.aggregates.iter().map(State::new).collect::<Vec<_>>();
+    let mut found: BTreeMap<Vec<Value<'_>>, Group<'_>> = BTreeMap::new();
+    if groups.is_empty() {
+        // Without keys there is always exactly one group.
+        found.insert(Vec::new(), Group { sample: None, states: fresh() });
+    }
+    for row in rows {
+        let scope = Scope { row: Some(*row), aggregates: &[] };
+        let key = groups.iter().map(|key| key.evaluate(scope)).collect();
+        let group = found.entry(key).or_insert_with(|| Group { sample: Some(*row), states: fresh() });
+        for (aggregate, state) in select.aggregates.iter().zip(&mut group.states) {
+            state.add(aggregate.argument.as_ref().map(|argument| argument.evaluate(scope)));
+        }
+    }
+    let done: Vec<(Option<Row<'_>>, Vec<Value<'static>>)> = found
+        .into_values()
+        .map(|group| {
+            let finished = group.states.into_iter().zip(&select.aggregates).map(|(state, of)| state.finish(of));
+            (group.sample, finished.collect())
+        })
+        .collect();
+    let mut results: Vec<(Vec<Value<'static>>, Vec<Value<'static>>)> = done
+        .iter()
+        .map(|(row, aggregates)| {
+            let scope = Scope { row: *row, aggregates };
+            let keys = select.order.iter().map(|(by, _)| by.evaluate(scope).into_owned()).collect();
+            let outputs = select.outputs.iter().map(|output| output.expression.evaluate(scope).into_owned()).collect();
+            (keys, outputs)
+        })
+        .collect();
+    results.sort_by(|(left, _), (right, _)| {
+        for ((left, right), (_, descending)) in left.iter().zip(right).zip(&select.order) {
+            let order = if *descending { right.cmp(left) } else { left.cmp(right) };
+            if order.is_ne() {
+                return order;
+            }
+        }
+        Ordering::Equal
+    });
+    results.truncate(limit);
+    results.into_iter().map(|(_, outputs)| outputs).collect()
+}
+
+/// What an aggregate function has seen so far.
+enum State<'a> {
+    Count(i64),
+    Distinct(BTreeSet<Value<'a>>),
+    Least(Option<Value<'a>>),
+    Greatest(Option<Value<'a>>),
+}
+
+impl<'a> State<'a> {
+    fn new(aggregate: &Aggregate) -> Self {
+        match aggregate.function {
+            AggregateFunction::Count => Self::Count(0),
+            AggregateFunction::UniqExact => Self::Distinct(BTreeSet::new()),
+            AggregateFunction::Min => Self::Least(None),
+            AggregateFunction::Max => Self::Greatest(None),
+        }
+    }
+
+    /// `value` is `None` for `count()`; NULL is never counted.
+    fn add(&mut self, value: Option<Value<'a>>) {
+        let value = match value {
+            Some(Value::Null) => return,
+            value => value,
+        };
+        match (self, value) {
+            (Self::Count(count), _) => *count += 1,
+            (Self::Distinct(seen), Some(value)) => {
+                seen.insert(value);
+            }
+            (Self::Least(least), Some(value)) => {
+                if least.as_ref().is_none_or(|least| value < *least) {
+                    *least = Some(value);
+                }
+            }
+            (Self::Greatest(greatest), Some(value)) => {
+                if greatest.as_ref().is_none_or(|greatest| value > *greatest) {
+                    *greatest = Some(value);
+                }
+            }
+            (_, None) => {}
+        }
+    }
+
+    fn finish(self, aggregate: &Aggregate) -> Value<'static> {
+        match self {
+            Self::Count(count) => Value::Integer(count),
+            Self::Distinct(seen) => Value::Integer(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
+            Self::Least(Some(value)) | Self::Greatest(Some(value)) => value.into_owned(),
+            // ClickHouse gives the type's default for no rows, 1970 for a time.
+            Self::Least(None) | Self::Greatest(None) => match aggregate.argument.as_ref() {
+                Some(argument) if !argument.nullable => argument.kind.default_value(),
+                _ => Value::Null,
+            },
+        }
+    }
+}

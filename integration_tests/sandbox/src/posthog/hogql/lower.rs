@@ -1,0 +1,374 @@
+//! From syntax to typed expressions; whatever isn't known is refused by name.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use chrono_tz::Tz;
+use sqlparser::ast::{
+    BinaryOperator, DuplicateTreatment, Expr, Function as SqlFunction, FunctionArg, FunctionArgExpr,
+    FunctionArgumentList, FunctionArguments, UnaryOperator, Value as SqlValue,
+};
+use uuid::Uuid;
+
+use super::expression::{Column, Comparison, Expression, Function, Node, Scope, Table};
+use super::value::{Kind, Value, parse_time};
+use crate::posthog::error::ApiError;
+
+type Lowered = Result<Expression, ApiError>;
+
+/// An aggregate function and its argument.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Aggregate {
+    pub(crate) function: AggregateFunction,
+    pub(crate) argument: Option<Expression>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AggregateFunction {
+    Count,
+    UniqExact,
+    Min,
+    Max,
+}
+
+/// Turns the expressions of one query into typed ones.
+pub(crate) struct Lowering {
+    pub(crate) table: Table,
+    /// Zone in which columns are shown.
+    pub(crate) shown: Tz,
+    /// Zone in which literals without a zone are read.
+    pub(crate) literals: Tz,
+    pub(crate) now: i64,
+    pub(crate) aliases: HashMap<String, Expression>,
+    pub(crate) aggregates: Vec<Aggregate>,
+}
+
+impl Lowering {
+    pub(crate) fn expression(&mut self, expr: &Expr) -> Lowered {
+        match expr {
+            Expr::Nested(inner) => self.expression(inner),
+            Expr::Identifier(name) => self.column(&name.value),
+            Expr::CompoundIdentifier(parts) => {
+                let parts: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
+                let own = if self.table == Table::Events { "events" } else { "persons" };
+                let path = if parts.first() == Some(&own) { parts.get(1..) } else { parts.get(..) };
+                self.column(&path.unwrap_or_default().join("."))
+            }
+            Expr::Value(value) => literal(&value.value),
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negative(self.expression(expr)?),
+            Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
+                Ok(condition(Node::Not(Box::new(self.expression(expr)?))))
+            }
+            Expr::Tuple(items) => self.tuple(items),
+            Expr::IsNull(item) => self.is_null(item, false),
+            Expr::IsNotNull(item) => self.is_null(item, true),
+            Expr::InList { expr, list, negated } => self.in_list(expr, list, *negated),
+            Expr::BinaryOp { left, op, right } => self.binary(left, op, right),
+            Expr::Function(function) => self.function(function),
+            other => Err(ApiError::unsupported(format_args!("the expression `{other}`"))),
+        }
+    }
+
+    fn column(&self, name: &str) -> Lowered {
+        // As in HogQL, an alias hides the column of the same name.
+        if let Some(aliased) = self.aliases.get(name) {
+            return Ok(aliased.clone());
+        }
+        let (column, kind, nullable) = Column::find(self.table, name, self.shown)
+            .ok_or_else(|| ApiError::invalid(format!("Unable to resolve field: {name}")))?;
+        Ok(Expression { node: Node::Column(column), kind, nullable })
+    }
+
+    fn tuple(&mut self, items: &[Expr]) -> Lowered {
+        let items = items.iter().map(|item| self.expression(item)).collect::<Result<Vec<_>, _>>()?;
+        Ok(tuple(items))
+    }
+
+    fn is_null(&mut self, item: &Expr, negated: bool) -> Lowered {
+        Ok(condition(Node::IsNull { item: Box::new(self.expression(item)?), negated }))
+    }
+
+    fn in_list(&mut self, item: &Expr, list: &[Expr], negated: bool) -> Lowered {
+        let item = self.expression(item)?;
+        let mut values = Vec::with_capacity(list.len());
+        for each in list {
+            let each = self.expression(each)?;
+            let (_, each) = self.comparable(&item, &each)?;
+            let Some(value) = constant(&each) else {
+                return Err(ApiError::unsupported("IN with anything but literals"));
+            };
+            values.push(value);
+        }
+        Ok(condition(Node::In { item: Box::new(item), list: values, negated }))
+    }
+
+    fn binary(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Lowered {
+        let comparison = match op {
+            BinaryOperator::And | BinaryOperator::Or => {
+                let both = vec![self.expression(left)?, self.expression(right)?];
+                return Ok(condition(if *op == BinaryOperator::And { Node::All(both) } else { Node::Any(both) }));
+            }
+            BinaryOperator::Eq => Comparison::Equal,
+            BinaryOperator::NotEq => Comparison::NotEqual,
+            BinaryOperator::Lt => Comparison::Less,
+            BinaryOperator::LtEq => Comparison::LessOrEqual,
+            BinaryOperator::Gt => Comparison::Greater,
+            BinaryOperator::GtEq => Comparison::GreaterOrEqual,
+            other => return Err(ApiError::unsupported(format_args!("the operator `{other}`"))),
+        };
+        let (left, right) = (self.expression(left)?, self.expression(right)?);
+        let (left, right) = self.comparable(&left, &right)?;
+        Ok(condition(Node::Compare(comparison, Box::new(left), Box::new(right))))
+    }
+
+    /// Gives both sides the same type; ClickHouse reads a text literal as whatever it is compared with.
+    fn comparable(&self, left: &Expression, right: &Expression) -> Result<(Expression, Expression), ApiError> {
+        if let (Node::Tuple(lefts), Node::Tuple(rights)) = (&left.node, &right.node)
+            && lefts.len() == rights.len()
+        {
+            let pairs = lefts.iter().zip(rights).map(|(left, right)| self.comparable(left, right));
+            let (lefts, rights): (Vec<_>, Vec<_>) = pairs.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+            return Ok((tuple(lefts), tuple(rights)));
+        }
+        let (left, right) = (self.adapted(left.clone(), &right.kind)?, self.adapted(right.clone(), &left.kind)?);
+        if left.kind.comparable(&right.kind) {
+            return Ok((left, right));
+        }
+        let detail =
+            format!("Illegal types of arguments ({}, {}) of a comparison", left.kind.name(), right.kind.name());
+        Err(ApiError::code("illegal_type_of_argument", detail))
+    }
+
+    fn adapted(&self, literal: Expression, wanted: &Kind) -> Lowered {
+        match (&literal.node, wanted) {
+            (Node::Literal(Value::Text(text)), Kind::Time(..)) => {
+                let micros = time(text, self.literals)?;
+                Ok(Expression::literal(Value::Time(micros), wanted.clone()))
+            }
+            (Node::Literal(Value::Text(text)), Kind::Uuid) => {
+                Ok(Expression::literal(Value::Uuid(uuid(text)?), Kind::Uuid))
+            }
+            _ => Ok(literal),
+        }
+    }
+
+    fn function(&mut self, function: &SqlFunction) -> Lowered {
+        let name = function.name.to_string();
+        let FunctionArguments::List(FunctionArgumentList { duplicate_treatment, args, clauses }) = &function.args
+        else {
+            return Err(ApiError::unsupported(format_args!("this form of `{name}`")));
+        };
+        let plain = SqlFunction { args: function.args.clone(), ..bare(function) };
+        if plain != *function || !clauses.is_empty() {
+            return Err(ApiError::unsupported(format_args!("a clause of `{function}`")));
+        }
+        let mut arguments = Vec::with_capacity(args.len());
+        for argument in args {
+            match argument {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => arguments.push(self.expression(expr)?),
+                FunctionArg::Unnamed(FunctionArgExpr::Wildcard) if name.eq_ignore_ascii_case("count") => {}
+                other => return Err(ApiError::unsupported(format_args!("the argument `{other}` of `{name}`"))),
+            }
+        }
+        let distinct = match duplicate_treatment {
+            None => false,
+            Some(DuplicateTreatment::Distinct) if name.eq_ignore_ascii_case("count") => true,
+            Some(_) => return Err(ApiError::unsupported(format_args!("DISTINCT or ALL in `{name}`"))),
+        };
+        if let Some(aggregate) = aggregate(&name, distinct) {
+            return self.aggregate(&name, aggregate, arguments);
+        }
+        let call = self.call(&name, arguments)?;
+        if call.is_constant() && !matches!(call.node, Node::Literal(_) | Node::Tuple(_)) {
+            let value = call.evaluate(Scope { row: None, aggregates: &[] }).into_owned();
+            return Ok(Expression::literal(value, call.kind));
+        }
+        Ok(call)
+    }
+
+    fn aggregate(&mut self, name: &str, function: AggregateFunction, mut arguments: Vec<Expression>) -> Lowered {
+        let argument = arguments.pop();
+        if !arguments.is_empty() || (argument.is_none() && function != AggregateFunction::Count) {
+            return Err(wrong_number(name));
+        }
+        let (kind, nullable) = match (function, &argument) {
+            (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) => {
+                (argument.kind.clone(), argument.nullable)
+            }
+            _ => (Kind::Integer("UInt64"), false),
+        };
+        let aggregate = Aggregate { function, argument };
+        let index = self.aggregates.iter().position(|known| *known == aggregate).unwrap_or_else(|| {
+            self.aggregates.push(aggregate);
+            self.aggregates.len() - 1
+        });
+        Ok(Expression { node: Node::Aggregate(index), kind, nullable })
+    }
+
+    fn call(&self, name: &str, mut arguments: Vec<Expression>) -> Lowered {
+        let first = arguments.first().map(|argument| argument.kind.clone());
+        let nullable = arguments.iter().any(|argument| argument.nullable);
+        let (function, kind) = match (name, first, arguments.len()) {
+            ("tuple", _, 1..) => return Ok(tuple(arguments)),
+            ("now", _, 0) => return Ok(instant(self.now.div_euclid(1_000_000) * 1_000_000, 0, self.shown)),
+            ("toDateTime64", Some(Kind::Text), 2 | 3) => return self.date_time(name, &arguments, arguments.get(1)),
+            ("toDateTime", Some(Kind::Text), 1 | 2) => return self.date_time(name, &arguments, None),
+            ("toString", Some(Kind::Integer(_) | Kind::Text | Kind::Uuid | Kind::Time(..)), 1) => {
+                (Function::ToString, Kind::Text)
+            }
+            ("toDateTime", Some(Kind::Time(_, zone)), 1) => (Function::ToSeconds, Kind::Time(0, zone)),
+            ("toUUID", Some(Kind::Text), 1) => {
+                if let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) {
+                    return Ok(Expression::literal(Value::Uuid(uuid(text)?), Kind::Uuid));
+                }
+                (Function::ToUuid, Kind::Uuid)
+            }
+            ("toUUID", Some(Kind::Uuid), 1) => (Function::ToUuid, Kind::Uuid),
+            ("intDiv", Some(Kind::Integer(_)), 2) if is_divisor(arguments.get(1)) => {
+                (Function::IntDiv, Kind::Integer("Int64"))
+            }
+            ("toUnixTimestamp", Some(Kind::Time(..)), 1) => (Function::UnixSeconds, Kind::Integer("UInt32")),
+            ("toUnixTimestamp64Milli", Some(Kind::Time(..)), 1) => (Function::UnixMillis, Kind::Integer("Int64")),
+            ("toStartOfDay", Some(Kind::Time(_, zone)), 1) => (Function::StartOfDay, Kind::Time(0, zone)),
+            ("toStartOfHour", Some(Kind::Time(_, zone)), 1) => (Function::StartOfHour, Kind::Time(0, zone)),
+            (coalesce, Some(kind), 1..) if coalesce.eq_ignore_ascii_case("coalesce") => {
+                for argument in arguments.iter_mut().skip(1) {
+                    *argument = self.adapted(argument.clone(), &kind)?;
+                    if !kind.comparable(&argument.kind) {
+                        let detail =
+                            format!("There is no supertype for types {}, {}", kind.name(), argument.kind.name());
+                        return Err(ApiError::code("no_common_type", detail));
+                    }
+                }
+                let nullable = arguments.iter().all(|argument| argument.nullable);
+                return Ok(Expression { node: Node::Call(Function::Coalesce, arguments), kind, nullable });
+            }
+            (known, _, _) if KNOWN.contains(&known) => {
+                let kinds = arguments.iter().map(|argument| argument.kind.name()).collect::<Vec<_>>().join(", ");
+                return Err(ApiError::code(
+                    "illegal_type_of_argument",
+                    format!("Illegal number or types of arguments of function {known}: ({kinds})"),
+                ));
+            }
+            (unknown, _, _) => return Err(ApiError::unsupported(format_args!("the function `{unknown}`"))),
+        };
+        Ok(Expression { node: Node::Call(function, arguments), kind, nullable })
+    }
+
+    /// `toDateTime64(text, digits[, zone])` and `toDateTime(text[, zone])`.
+    fn date_time(&self, name: &str, arguments: &[Expression], digits: Option<&Expression>) -> Lowered {
+        let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) else {
+            return Err(ApiError::unsupported(format_args!("`{name}` of anything but a literal")));
+        };
+        let digits = match digits.map(|digits| &digits.node) {
+            None => 0,
+            Some(Node::Literal(Value::Integer(digits @ 0..=6))) => u8::try_from(*digits).unwrap_or(6),
+            Some(_) => return Err(ApiError::unsupported("a precision of toDateTime64 other than 0 to 6")),
+        };
+        let zone = arguments.get(if name == "toDateTime64" { 2 } else { 1 });
+        let zone = match zone.map(|zone| &zone.node) {
+            None => self.literals,
+            Some(Node::Literal(Value::Text(zone))) => {
+                zone.parse().map_err(|_| ApiError::code("bad_arguments", format!("Unknown time zone {zone:?}")))?
+            }
+            Some(_) => return Err(ApiError::unsupported("a time zone that is no literal")),
+        };
+        let unit = 10_i64.pow(6 - u32::from(digits));
+        Ok(instant(time(text, zone)?.div_euclid(unit) * unit, digits, zone))
+    }
+}
+
+const KNOWN: [&str; 11] = [
+    "toString",
+    "toDateTime64",
+    "toDateTime",
+    "toUUID",
+    "intDiv",
+    "toUnixTimestamp",
+    "toUnixTimestamp64Milli",
+    "tuple",
+    "toStartOfDay",
+    "toStartOfHour",
+    "now",
+];
+
+fn aggregate(name: &str, distinct: bool) -> Option<AggregateFunction> {
+    match name.to_ascii_lowercase().as_str() {
+        "count" if distinct => Some(AggregateFunction::UniqExact),
+        "count" => Some(AggregateFunction::Count),
+        "min" => Some(AggregateFunction::Min),
+        "max" => Some(AggregateFunction::Max),
+        _ if name == "uniqExact" => Some(AggregateFunction::UniqExact),
+        _ => None,
+    }
+}
+
+/// The call without any of the clauses that other dialects allow.
+fn bare(function: &SqlFunction) -> SqlFunction {
+    SqlFunction {
+        name: function.name.clone(),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::None,
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    }
+}
+
+fn literal(value: &SqlValue) -> Lowered {
+    match value {
+        SqlValue::SingleQuotedString(text) => {
+            Ok(Expression::literal(Value::Text(Cow::Owned(text.clone())), Kind::Text))
+        }
+        SqlValue::Number(text, _) => {
+            let number = text.parse().map_err(|_| ApiError::unsupported(format_args!("the number {text}")))?;
+            Ok(Expression::literal(Value::Integer(number), Kind::Integer("Int64")))
+        }
+        SqlValue::Boolean(value) => Ok(Expression::literal(Value::Integer((*value).into()), Kind::Integer("Bool"))),
+        SqlValue::Null => Ok(Expression::literal(Value::Null, Kind::Null)),
+        other => Err(ApiError::unsupported(format_args!("the literal {other}"))),
+    }
+}
+
+fn negative(operand: Expression) -> Lowered {
+    match operand.node {
+        Node::Literal(Value::Integer(number)) => Ok(Expression::literal(Value::Integer(-number), operand.kind)),
+        _ => Err(ApiError::unsupported("a minus before anything but a number")),
+    }
+}
+
+fn constant(expression: &Expression) -> Option<Value<'static>> {
+    expression.is_constant().then(|| expression.evaluate(Scope { row: None, aggregates: &[] }).into_owned())
+}
+
+fn tuple(items: Vec<Expression>) -> Expression {
+    let kind = Kind::Tuple(items.iter().map(|item| item.kind.clone()).collect());
+    Expression { node: Node::Tuple(items), kind, nullable: false }
+}
+
+fn condition(node: Node) -> Expression {
+    Expression { node, kind: Kind::Integer("UInt8"), nullable: false }
+}
+
+fn time(text: &str, zone: Tz) -> Result<i64, ApiError> {
+    parse_time(text, zone)
+        .ok_or_else(|| ApiError::code("cannot_parse_datetime", format!("Cannot parse datetime: {text:?}")))
+}
+
+fn instant(micros: i64, digits: u8, zone: Tz) -> Expression {
+    Expression::literal(Value::Time(micros), Kind::Time(digits, zone))
+}
+
+fn is_divisor(argument: Option<&Expression>) -> bool {
+    matches!(argument.map(|argument| &argument.node), Some(Node::Literal(Value::Integer(number))) if *number != 0)
+}
+
+fn uuid(text: &str) -> Result<Uuid, ApiError> {
+    Uuid::try_parse(text).map_err(|_| ApiError::code("cannot_parse_uuid", format!("Cannot parse uuid {text}")))
+}
+
+fn wrong_number(name: &str) -> ApiError {
+    ApiError::code("number_of_arguments_doesnt_match", format!("Number of arguments for function {name} doesn't match"))
+}

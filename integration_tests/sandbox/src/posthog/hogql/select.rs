@@ -1,0 +1,292 @@
+//! A whole SELECT: parsed, checked, and ready to run.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use chrono_tz::Tz;
+use serde_json::{Map, Value as Json};
+use sqlparser::ast::{
+    Expr, GroupByExpr, LimitClause, ObjectName, OrderByKind, Query, Select as SqlSelect, SelectItem, SetExpr,
+    Statement, TableFactor,
+};
+use sqlparser::dialect::ClickHouseDialect;
+use sqlparser::parser::Parser;
+
+use super::expression::{Column, Expression, Node, Table};
+use super::lower::{Aggregate, AggregateFunction, Lowering};
+use super::value::{Kind, Value};
+use crate::posthog::error::ApiError;
+
+const OFFSET: &str = "OFFSET is not supported on queries made with a personal API key. For pagination, use keyset \
+    pagination on the `timestamp` column, e.g. `WHERE timestamp > :last_seen_timestamp ORDER BY timestamp LIMIT N`. For \
+    bulk data extraction, use batch exports: https://posthog.com/docs/cdp/batch-exports";
+
+/// One column of the result.
+#[derive(Debug)]
+pub(crate) struct Output {
+    pub(crate) name: String,
+    pub(crate) expression: Expression,
+}
+
+/// What a query asks for.
+#[derive(Debug)]
+pub(crate) struct Select {
+    pub(crate) table: Table,
+    pub(crate) outputs: Vec<Output>,
+    pub(crate) filter: Option<Expression>,
+    /// Group keys; `None` if rows aren't grouped at all.
+    pub(crate) groups: Option<Vec<Expression>>,
+    pub(crate) aggregates: Vec<Aggregate>,
+    /// Expressions, and whether they descend.
+    pub(crate) order: Vec<(Expression, bool)>,
+    pub(crate) limit: Option<usize>,
+}
+
+/// How a query's times are read and shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Zones {
+    pub(crate) shown: Tz,
+    pub(crate) literals: Tz,
+}
+
+/// Parses and checks HogQL; `{name}` stands for one of `values`.
+pub(crate) fn compile(text: &str, values: &Map<String, Json>, zones: Zones, now: i64) -> Result<Select, ApiError> {
+    let sql = super::placeholder::fill(text, values)?;
+    let query = parse(&sql).map_err(|error| ApiError::code("syntax_error", error))?;
+    let (limit, offset) = limit(&query)?;
+    if offset {
+        return Err(ApiError::invalid(OFFSET));
+    }
+    let SetExpr::Select(select) = query.body.as_ref() else {
+        return Err(ApiError::unsupported(format_args!("`{}`", query.body)));
+    };
+    refuse_the_rest(&query, select)?;
+    let table = table(select)?;
+    let mut lowering = Lowering {
+        table,
+        shown: zones.shown,
+        literals: zones.literals,
+        now,
+        aliases: HashMap::new(),
+        aggregates: Vec::new(),
+    };
+
+    let mut outputs = Vec::new();
+    for item in &select.projection {
+        let output = match item {
+            SelectItem::UnnamedExpr(expr) => Output { name: name(expr), expression: lowering.expression(expr)? },
+            SelectItem::ExprWithAlias { expr, alias } => {
+                let expression = lowering.expression(expr)?;
+                lowering.aliases.insert(alias.value.clone(), expression.clone());
+                Output { name: alias.value.clone(), expression }
+            }
+            other => return Err(ApiError::unsupported(format_args!("`{other}` in a SELECT list"))),
+        };
+        outputs.push(output);
+    }
+    let filter = select.selection.as_ref().map(|expr| lowering.expression(expr)).transpose()?;
+    if filter.as_ref().is_some_and(has_aggregate) {
+        return Err(ApiError::code("illegal_aggregation", "Aggregate function is found in WHERE"));
+    }
+    let mut groups = Vec::new();
+    if let GroupByExpr::Expressions(expressions, _) = &select.group_by {
+        for expr in expressions {
+            groups.push(lowering.expression(expr)?);
+        }
+    }
+    let mut order = Vec::new();
+    if let Some(by) = &query.order_by {
+        let OrderByKind::Expressions(expressions) = &by.kind else { return Err(ApiError::unsupported("ORDER BY ALL")) };
+        for by in expressions {
+            if by.options.nulls_first.is_some() || by.with_fill.is_some() {
+                return Err(ApiError::unsupported(format_args!("`ORDER BY {by}`")));
+            }
+            order.push((lowering.expression(&by.expr)?, by.options.asc == Some(false)));
+        }
+    }
+    let grouped = !groups.is_empty() || !lowering.aggregates.is_empty();
+    if grouped {
+        for expression in outputs.iter().map(|output| &output.expression).chain(order.iter().map(|(by, _)| by)) {
+            only_groups(expression, &groups)?;
+        }
+    }
+    let groups = grouped.then_some(groups);
+    Ok(Select { table, outputs, filter, groups, aggregates: lowering.aggregates, order, limit })
+}
+
+fn parse(sql: &str) -> Result<Box<Query>, String> {
+    let mut statements = Parser::parse_sql(&ClickHouseDialect {}, sql).map_err(|error| error.to_string())?;
+    match (statements.pop(), statements.is_empty()) {
+        (Some(Statement::Query(query)), true) => Ok(query),
+        _ => Err("Only one SELECT query is supported".to_owned()),
+    }
+}
+
+/// The limit, and whether there is any offset.
+fn limit(query: &Query) -> Result<(Option<usize>, bool), ApiError> {
+    let number =
+        |expr: &Expr| expr.to_string().parse().map_err(|_| ApiError::unsupported(format_args!("`LIMIT {expr}`")));
+    match &query.limit_clause {
+        None => Ok((None, false)),
+        Some(LimitClause::OffsetCommaLimit { .. } | LimitClause::LimitOffset { offset: Some(_), .. }) => {
+            Ok((None, true))
+        }
+        Some(LimitClause::LimitOffset { limit_by, .. }) if !limit_by.is_empty() => {
+            Err(ApiError::unsupported("LIMIT BY"))
+        }
+        Some(LimitClause::LimitOffset { limit, .. }) => Ok((limit.as_ref().map(number).transpose()?, false)),
+    }
+}
+
+/// The parser knows dozens of clauses. With everything that is evaluated put aside, nothing may be
+/// left that the plainest query doesn't have.
+fn refuse_the_rest(query: &Query, select: &SqlSelect) -> Result<(), ApiError> {
+    static PLAINEST: LazyLock<Option<Box<Query>>> = LazyLock::new(|| parse("SELECT 1 GROUP BY 1").ok());
+    let Some(plainest) = PLAINEST.as_ref() else { return Err(ApiError::unsupported("anything")) };
+    let SetExpr::Select(reference) = plainest.body.as_ref() else { return Err(ApiError::unsupported("anything")) };
+    let rest = SqlSelect {
+        projection: reference.projection.clone(),
+        from: Vec::new(),
+        selection: None,
+        group_by: match &select.group_by {
+            GroupByExpr::Expressions(_, modifiers) if modifiers.is_empty() => reference.group_by.clone(),
+            other => other.clone(),
+        },
+        ..select.clone()
+    };
+    let outer = Query {
+        body: plainest.body.clone(),
+        order_by: query.order_by.clone().filter(|by| by.interpolate.is_some()),
+        limit_clause: None,
+        ..query.clone()
+    };
+    if rest == **reference && outer == **plainest {
+        return Ok(());
+    }
+    Err(ApiError::unsupported(format_args!("one of the clauses of `{query}`")))
+}
+
+fn table(select: &SqlSelect) -> Result<Table, ApiError> {
+    let [from] = select.from.as_slice() else { return Err(ApiError::unsupported("a query of no or several tables")) };
+    let TableFactor::Table { name, .. } = &from.relation else {
+        return Err(ApiError::unsupported(format_args!("FROM `{from}`")));
+    };
+    let ObjectName(_) = name;
+    if from.to_string() != name.to_string() {
+        return Err(ApiError::unsupported(format_args!("FROM `{from}`")));
+    }
+    match name.to_string().as_str() {
+        "events" => Ok(Table::Events),
+        "persons" => Ok(Table::Persons),
+        other => Err(ApiError::unsupported(format_args!("the table `{other}`"))),
+    }
+}
+
+/// The name of a column that has no alias.
+fn name(expr: &Expr) -> String {
+    match expr {
+        Expr::Identifier(name) => name.value.clone(),
+        Expr::CompoundIdentifier(parts) => parts.last().map(|part| part.value.clone()).unwrap_or_default(),
+        other => other.to_string(),
+    }
+}
+
+fn has_aggregate(expression: &Expression) -> bool {
+    match &expression.node {
+        Node::Aggregate(_) => true,
+        Node::Literal(_) | Node::Column(_) => false,
+        Node::Tuple(items) | Node::Call(_, items) | Node::All(items) | Node::Any(items) => {
+            items.iter().any(has_aggregate)
+        }
+        Node::Compare(_, left, right) => has_aggregate(left) || has_aggregate(right),
+        Node::In { item, .. } | Node::IsNull { item, .. } | Node::Not(item) => has_aggregate(item),
+    }
+}
+
+/// Beside aggregates, a grouped query may only show its group keys.
+fn only_groups(expression: &Expression, groups: &[Expression]) -> Result<(), ApiError> {
+    if groups.contains(expression) {
+        return Ok(());
+    }
+    match &expression.node {
+        Node::Aggregate(_) | Node::Literal(_) => Ok(()),
+        Node::Tuple(items) | Node::Call(_, items) => items.iter().try_for_each(|item| only_groups(item, groups)),
+        Node::Column(column) => Err(ApiError::code(
+            "not_an_aggregate",
+            format!("Column {column:?} is not under aggregate function and not in GROUP BY keys"),
+        )),
+        _ => Err(ApiError::unsupported("conditions in the SELECT list of a grouped query")),
+    }
+}
+
+impl Select {
+    /// The range of timestamps outside of which no row can match, ends included.
+    pub(crate) fn range(&self) -> (i64, i64) {
+        let mut range = (i64::MIN, i64::MAX);
+        if let Some(filter) = &self.filter {
+            narrow(filter, &mut range);
+        }
+        range
+    }
+
+    /// Positions of plain counts in the answer.
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        let is_count = |output: &Output| match output.expression.node {
+            Node::Aggregate(index) => {
+                self.aggregates.get(index).is_some_and(|each| each.function == AggregateFunction::Count)
+            }
+            _ => false,
+        };
+        (0..self.outputs.len()).filter(|index| self.outputs.get(*index).is_some_and(is_count)).collect()
+    }
+
+    /// Whether the column (long, if it is the properties) has to be read.
+    pub(crate) fn reads(&self, column: Column) -> bool {
+        let outputs = self.outputs.iter().map(|output| &output.expression);
+        outputs.chain(&self.filter).chain(self.order.iter().map(|(by, _)| by)).any(|each| each.reads(column))
+            || self.aggregates.iter().filter_map(|each| each.argument.as_ref()).any(|each| each.reads(column))
+    }
+}
+
+fn narrow(filter: &Expression, range: &mut (i64, i64)) {
+    use super::expression::Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+    match &filter.node {
+        Node::All(items) => items.iter().for_each(|item| narrow(item, range)),
+        Node::Compare(comparison, left, right) => {
+            let (comparison, bound) = match (is_timestamp(left), is_timestamp(right)) {
+                (true, false) => (*comparison, time(right)),
+                (false, true) => (comparison.flipped(), time(left)),
+                _ => return,
+            };
+            let Some(bound) = bound else { return };
+            let single = !matches!(left.kind, Kind::Tuple(_));
+            match comparison {
+                // With a tuple, later items decide on a tie.
+                Greater if single => range.0 = range.0.max(bound.saturating_add(1)),
+                Less if single => range.1 = range.1.min(bound.saturating_sub(1)),
+                Greater | GreaterOrEqual => range.0 = range.0.max(bound),
+                Less | LessOrEqual => range.1 = range.1.min(bound),
+                Equal => *range = (range.0.max(bound), range.1.min(bound)),
+                NotEqual => {}
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Whether the expression is the timestamp or a tuple that starts with it.
+pub(crate) fn is_timestamp(expression: &Expression) -> bool {
+    match &expression.node {
+        Node::Column(Column::Timestamp) => true,
+        Node::Tuple(items) => items.first().is_some_and(is_timestamp),
+        _ => false,
+    }
+}
+
+fn time(expression: &Expression) -> Option<i64> {
+    match &expression.node {
+        Node::Literal(Value::Time(micros)) => Some(*micros),
+        Node::Tuple(items) => time(items.first()?),
+        _ => None,
+    }
+}

@@ -1,0 +1,342 @@
+//! A stand-in for PostHog: its query, account and capture endpoints over events in memory.
+//!
+//! [`Sandbox::builder`] starts one on a free port of the loopback interface. Events come in through
+//! [`Sandbox::insert`], with every column under the caller's control, or through the capture
+//! endpoints, as real SDKs send them. What PostHog limits is limited if asked for, and what can go
+//! wrong on the way goes wrong by [`faults`].
+//!
+//! ```
+//! use posthog_sandbox::posthog::{Action, Event, Fault, Sandbox};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> anyhow::Result<()> {
+//! let posthog = Sandbox::builder()
+//!     .faults(vec![Fault::query(Action::throttle(2)).sql(r"count\(\)").nth(&[1])])
+//!     .start()
+//!     .await?;
+//! posthog.insert(1001, vec![Event { event: "signed up".to_owned(), ..Event::default() }]);
+//! println!("POST {}/api/projects/1001/query/", posthog.url());
+//! assert_eq!(posthog.events(1001).len(), 1);
+//! assert!(posthog.requests().is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+mod account;
+mod capture;
+mod dataset;
+mod error;
+pub mod faults;
+mod generate;
+mod hogql;
+pub mod limits;
+mod lists;
+pub mod log;
+mod query;
+mod server;
+mod store;
+mod wire;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use anyhow::{Context, bail};
+use chrono::{DateTime, Utc};
+use chrono_tz::Tz;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+pub use faults::{Action, Fault};
+pub use limits::{Budget, Limits, Overload};
+pub use log::{RequestLog, Stats};
+pub use store::{Event, Person};
+
+use faults::Faults;
+use limits::Meter;
+use log::Log;
+use store::Tables;
+
+/// Rows that PostHog returns at most, whatever the LIMIT.
+pub const PAGE_CLAMP: usize = 50_000;
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Its number in paths.
+    pub id: u64,
+    /// Its name.
+    pub name: String,
+    /// IANA name of its time zone.
+    pub timezone: String,
+    /// What SDKs send as `api_key` or `token`.
+    pub token: String,
+}
+
+impl Default for Project {
+    fn default() -> Self {
+        Self { id: 1001, name: "Web shop".into(), timezone: "UTC".into(), token: "phc_sandbox".into() }
+    }
+}
+
+/// A personal API key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// What comes after `Bearer`.
+    pub value: String,
+    /// Scopes such as `query:read`; `*` and, as with PostHog's oldest keys, none at all mean everything.
+    pub scopes: Vec<String>,
+    /// The projects it is restricted to, if it is.
+    pub projects: Option<Vec<u64>>,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self { value: "phx_full".into(), scopes: vec!["*".into()], projects: None }
+    }
+}
+
+/// Everything the handlers share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    projects: Vec<(Project, Tz)>,
+    keys: Vec<Key>,
+    page_clamp: usize,
+    tables: RwLock<HashMap<u64, Tables>>,
+    limits: Mutex<Limits>,
+    meter: Mutex<Meter>,
+    faults: Mutex<Faults>,
+    log: Mutex<Log>,
+    cache: Mutex<HashMap<String, query::Cached>>,
+}
+
+/// A panic elsewhere must not hide behind a poisoned lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Shared {
+    fn read_tables(&self) -> RwLockReadGuard<'_, HashMap<u64, Tables>> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_tables(&self) -> RwLockWriteGuard<'_, HashMap<u64, Tables>> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn project(&self, id: u64) -> Option<&(Project, Tz)> {
+        self.projects.iter().find(|(project, _)| project.id == id)
+    }
+}
+
+/// A running stand-in. It stops listening when it is dropped.
+#[derive(Debug)]
+pub struct Sandbox {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+impl Drop for Sandbox {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// How a [`Sandbox`] starts.
+#[derive(Debug, Default)]
+pub struct Builder {
+    projects: Vec<Project>,
+    keys: Vec<Key>,
+    limits: Limits,
+    faults: Vec<Fault>,
+    page_clamp: Option<usize>,
+    port: u16,
+}
+
+impl Builder {
+    /// Adds a project. Without any, there is [`Project::default`].
+    #[must_use]
+    pub fn project(mut self, project: Project) -> Self {
+        self.projects.push(project);
+        self
+    }
+
+    /// Adds a personal API key. Without any, there is [`Key::default`].
+    #[must_use]
+    pub fn key(mut self, key: Key) -> Self {
+        self.keys.push(key);
+        self
+    }
+
+    /// Limits what PostHog limits. By default nothing is limited.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Limits the bytes that the queries of each project may read.
+    #[must_use]
+    pub fn budget(mut self, budget: Budget) -> Self {
+        self.limits.budget = Some(budget);
+        self
+    }
+
+    /// Lets answers go wrong.
+    #[must_use]
+    pub fn faults(mut self, faults: Vec<Fault>) -> Self {
+        self.faults = faults;
+        self
+    }
+
+    /// Returns at most so many rows per query, silently, instead of [`PAGE_CLAMP`].
+    #[must_use]
+    pub fn page_clamp(mut self, rows: usize) -> Self {
+        self.page_clamp = Some(rows);
+        self
+    }
+
+    /// Listens on this port instead of a free one.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
+    /// Starts to listen.
+    pub async fn start(mut self) -> anyhow::Result<Sandbox> {
+        if self.projects.is_empty() {
+            self.projects.push(Project::default());
+        }
+        if self.keys.is_empty() {
+            self.keys.push(Key::default());
+        }
+        let mut projects = Vec::new();
+        let mut tables = HashMap::new();
+        for project in self.projects {
+            let zone = project.timezone.parse().with_context(|| format!("time zone of project {}", project.id))?;
+            if tables.insert(project.id, Tables::default()).is_some() {
+                bail!("two projects have the id {}", project.id);
+            }
+            projects.push((project, zone));
+        }
+        let shared = Arc::new(Shared {
+            projects,
+            keys: self.keys,
+            page_clamp: self.page_clamp.unwrap_or(PAGE_CLAMP),
+            tables: RwLock::new(tables),
+            limits: Mutex::new(self.limits),
+            meter: Mutex::default(),
+            faults: Mutex::new(Faults::new(self.faults)?),
+            log: Mutex::default(),
+            cache: Mutex::default(),
+        });
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.context("bind a port of 127.0.0.1")?;
+        let address = listener.local_addr()?;
+        let server = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
+        Ok(Sandbox { shared, address, server })
+    }
+}
+
+impl Sandbox {
+    /// Says how it should start.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// Adds rows to the events table of a project, exactly as they are.
+    pub fn insert(&self, project: u64, events: Vec<Event>) {
+        self.shared.write_tables().entry(project).or_default().insert(events);
+    }
+
+    /// Adds or replaces a row of the persons table.
+    pub fn insert_person(&self, project: u64, person: Person) {
+        self.shared.write_tables().entry(project).or_default().put_person(person);
+    }
+
+    /// Sets what a list endpoint such as `annotations` or `feature_flags` returns.
+    pub fn set_list(&self, project: u64, name: &str, objects: Vec<serde_json::Value>) {
+        self.shared.write_tables().entry(project).or_default().lists.insert(name.to_owned(), objects);
+    }
+
+    /// Takes in the stored data set, events of real SDKs, as if captured now, moved in time so that
+    /// the newest event is at `newest`. Returns how many there are.
+    pub fn load_dataset(&self, project: u64, newest: DateTime<Utc>) -> anyhow::Result<usize> {
+        let mut tables = self.shared.write_tables();
+        dataset::load(project, tables.entry(project).or_default(), newest)
+    }
+
+    /// Makes events that only depend on the arguments, ordinary ones and all kinds of awkward ones, and
+    /// the persons behind them. The first has the timestamp `newest`, a few lie in its future; each is
+    /// taken in within five seconds, except for those that come forty days late. Returns how many
+    /// rows were added, which is `count`.
+    pub fn generate(&self, project: u64, count: usize, seed: u64, newest: DateTime<Utc>) -> usize {
+        let events = generate::events(project, count, seed, newest.timestamp_micros());
+        let added = events.len();
+        let mut tables = self.shared.write_tables();
+        let tables = tables.entry(project).or_default();
+        for person in generate::persons(&events) {
+            tables.put_person(person);
+        }
+        tables.insert(events);
+        added
+    }
+
+    /// All rows of the events table in the order of their timestamps, hidden ones too: the truth.
+    pub fn events(&self, project: u64) -> Vec<Event> {
+        let tables = self.shared.read_tables();
+        let events = tables.get(&project).map(Tables::events).unwrap_or_default();
+        events.iter().map(|event| Event::clone(event)).collect()
+    }
+
+    /// All persons, by id.
+    pub fn persons(&self, project: u64) -> Vec<Person> {
+        let tables = self.shared.read_tables();
+        let mut persons: Vec<Person> =
+            tables.get(&project).into_iter().flat_map(Tables::persons).map(|person| Person::clone(person)).collect();
+        persons.sort_by_key(|person| person.id);
+        persons
+    }
+
+    /// The person that a distinct id leads to, whether or not there is a row for it.
+    pub fn person_id(&self, project: u64, distinct_id: &str) -> Uuid {
+        let tables = self.shared.read_tables();
+        tables
+            .get(&project)
+            .map_or_else(|| store::person_uuid(project, distinct_id), |tables| tables.person_id(project, distinct_id))
+    }
+
+    /// Every request since the last [`Sandbox::clear_requests`], in the order they came.
+    pub fn requests(&self) -> Vec<RequestLog> {
+        lock(&self.shared.log).requests.clone()
+    }
+
+    /// Sums over the same requests.
+    pub fn stats(&self) -> Stats {
+        lock(&self.shared.log).stats.clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn clear_requests(&self) {
+        lock(&self.shared.log).clear();
+    }
+
+    /// Replaces the rules by which answers go wrong; their counters start over.
+    pub fn set_faults(&self, faults: Vec<Fault>) -> anyhow::Result<()> {
+        *lock(&self.shared.faults) = Faults::new(faults)?;
+        Ok(())
+    }
+
+    /// Replaces the limits; their counters start over.
+    pub fn set_limits(&self, limits: Limits) {
+        *lock(&self.shared.limits) = limits;
+        *lock(&self.shared.meter) = Meter::default();
+    }
+}

@@ -1,0 +1,256 @@
+//! The way of a request: log, fault, handler, compression, wire.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+
+use super::error::ApiError;
+use super::faults::Action;
+use super::wire::{Cut, Listener, drip, partial};
+use super::{Shared, account, capture, lists, lock, query};
+
+/// What PostHog accepts as a body.
+const LARGEST_BODY: usize = 20 * 1024 * 1024;
+/// Shorter answers aren't worth compressing.
+const COMPRESS_FROM: usize = 200;
+
+/// A request that has been read.
+pub(crate) struct Call {
+    pub(crate) parts: Parts,
+    pub(crate) body: Bytes,
+    /// Number in the log.
+    pub(crate) id: u64,
+    /// Fault that the handler itself has to apply.
+    pub(crate) fault: Option<Action>,
+}
+
+impl Call {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The value of a parameter of the query string.
+    pub(crate) fn parameter(&self, name: &str) -> Option<String> {
+        let pairs = self.parts.uri.query().unwrap_or_default().split('&');
+        let value = pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name)?.1;
+        Some(capture::percent_decode(value))
+    }
+}
+
+/// An answer that is complete and still whole.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) fn json(value: &Value) -> Self {
+        Self::raw("application/json", value.to_string())
+    }
+
+    pub(crate) fn raw(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self { status: 200, content_type, headers: Vec::new(), body: body.into() }
+    }
+
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        self.headers.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
+impl From<ApiError> for Answer {
+    fn from(error: ApiError) -> Self {
+        let headers = error.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        Self { status: error.status, headers, ..Self::json(&error.body()) }
+    }
+}
+
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let service = Router::new().fallback(handle).with_state(shared).into_make_service_with_connect_info::<Cut>();
+    if let Err(error) = axum::serve(Listener(listener), service).await {
+        // Nobody waits for this task; without the line a test would only see refused connections.
+        #[expect(clippy::print_stderr, reason = "the only place to say it")]
+        {
+            eprintln!("posthog-sandbox stopped serving: {error}");
+        }
+    }
+}
+
+/// Counts the request as done even if the client goes away.
+struct Active(Arc<Shared>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        lock(&self.0.log).end();
+    }
+}
+
+async fn handle(
+    State(shared): State<Arc<Shared>>,
+    ConnectInfo(cut): ConnectInfo<Cut>,
+    request: Request,
+) -> Response<Body> {
+    let (parts, body) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or_else(String::new, ToString::to_string);
+    let body = to_bytes(body, LARGEST_BODY).await.map_err(|_| too_large());
+    let text = body.as_ref().map(|body| String::from_utf8_lossy(body).into_owned()).unwrap_or_default();
+    let sql = query::sql_of(&path, &text);
+    let fault = lock(&shared.faults).pick(parts.method.as_str(), &path, sql.as_deref().unwrap_or(&text));
+    drop(text);
+    let id = lock(&shared.log).begin(parts.method.as_str(), &path, sql);
+    let active = Active(Arc::clone(&shared));
+    lock(&shared.log).note(id, |entry| entry.fault = fault.as_ref().map(Action::name));
+
+    if let Some(Action::Delay { wait }) = fault {
+        tokio::time::sleep(wait).await;
+    }
+    if fault == Some(Action::Reset) {
+        drop(active);
+        cut.reset();
+        // The connection goes away before this could end.
+        return std::future::pending().await;
+    }
+    let accepts = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let compress = accepts.contains("gzip") && fault != Some(Action::BadEncoding);
+    let answer = match (replaced(fault.as_ref()), body) {
+        (Some(answer), _) => answer,
+        (None, Ok(body)) => {
+            let call = Call { parts, body, id, fault: fault.clone() };
+            dispatch(&shared, call).await.unwrap_or_else(Answer::from)
+        }
+        (None, Err(error)) => error.into(),
+    };
+    let answer = if compress { gzip(answer).await } else { answer };
+    lock(&shared.log).note(id, |entry| {
+        entry.status = Some(answer.status);
+        entry.bytes_sent = answer.body.len();
+    });
+    deliver(answer, fault.as_ref(), cut)
+}
+
+fn too_large() -> ApiError {
+    ApiError::new(413, "invalid_request", "request_too_large", "The request body is too large.")
+}
+
+/// Faults that replace the whole answer.
+fn replaced(fault: Option<&Action>) -> Option<Answer> {
+    match fault? {
+        Action::Status { code, body, headers } => {
+            let content_type = if body.starts_with('{') { "application/json" } else { "text/html; charset=UTF-8" };
+            Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
+        }
+        Action::Html { code } => {
+            let page = format!(
+                "<!DOCTYPE html>\n<html lang=\"en-US\"><head><title>posthog | {code}: An error occurred</title></head><body>\
+                 <div id=\"cf-error-details\"><h1>Error code {code}</h1></div></body></html>"
+            );
+            Some(
+                Answer { status: *code, ..Answer::raw("text/html; charset=UTF-8", page) }
+                    .header("server", "cloudflare"),
+            )
+        }
+        _ => None,
+    }
+}
+
+async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> {
+    let path = call.parts.uri.path().to_owned();
+    let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if segments.first() != Some(&"api") {
+        return Ok(capture::answer(shared, &call, &segments));
+    }
+    let key = account::authenticate(shared, &call)?;
+    let method = &call.parts.method;
+    let is_query = matches!(segments.as_slice(), ["api", "projects" | "environments", _, "query", ..]);
+    let admit = || {
+        let limits = lock(&shared.limits).clone();
+        lock(&shared.meter).admit(&limits, &key.value, is_query && *method == Method::POST, Instant::now())
+    };
+    match segments.as_slice() {
+        ["api", "projects" | "environments", project, "query", kind @ ..] if kind.len() <= 1 => {
+            let project = account::project(shared, key, project, "query:read")?;
+            if method != Method::POST {
+                return Err(ApiError::unsupported("asynchronous queries"));
+            }
+            admit()?;
+            let kind = kind.first().map(|kind| (*kind).to_owned());
+            query::answer(Arc::clone(shared), project, call, kind).await
+        }
+        _ if method != Method::GET => {
+            let detail = format!("Method \"{method}\" not allowed.");
+            Err(ApiError::new(405, "invalid_request", "method_not_allowed", detail))
+        }
+        ["api", "projects" | "environments", project, name] => {
+            let scope = lists::scope(name).ok_or_else(ApiError::not_found)?;
+            let project = account::project(shared, key, project, &format!("{scope}:read"))?;
+            admit()?;
+            Ok(lists::answer(shared, &call, project, name))
+        }
+        rest => {
+            let answer = account::answer(shared, key, &call, rest)?;
+            admit()?;
+            Ok(answer)
+        }
+    }
+}
+
+async fn gzip(answer: Answer) -> Answer {
+    if answer.body.len() < COMPRESS_FROM || matches!(answer.status, 204 | 304) {
+        return answer;
+    }
+    let plain = answer.body.clone();
+    let squeeze = move || {
+        let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+        encoder.write_all(&plain)?;
+        encoder.finish()
+    };
+    match tokio::task::spawn_blocking(squeeze).await {
+        Ok(Ok(body)) => {
+            Answer { body: body.into(), ..answer }.header("content-encoding", "gzip").header("vary", "Accept-Encoding")
+        }
+        _ => answer,
+    }
+}
+
+/// Puts the answer on the wire, spoiled if the fault concerns its bytes.
+fn deliver(answer: Answer, fault: Option<&Action>, cut: Cut) -> Response<Body> {
+    let Answer { status, content_type, mut headers, mut body } = answer;
+    if fault == Some(&Action::Malformed) {
+        headers.retain(|(name, _)| name != "content-encoding");
+        body = [body.get(..body.len() / 2).unwrap_or_default(), b",,}\n"].concat().into();
+    }
+    if fault == Some(&Action::BadEncoding) {
+        headers.push(("content-encoding".to_owned(), "gzip".to_owned()));
+    }
+    let length = body.len();
+    let body = match fault {
+        Some(Action::Truncate { fraction }) => partial(&body, *fraction, Duration::ZERO, move || cut.close()),
+        Some(Action::ResetMidBody { fraction }) => partial(&body, *fraction, Duration::ZERO, move || cut.reset()),
+        Some(Action::Stall { wait }) => partial(&body, 0.5, *wait, move || cut.close()),
+        Some(Action::Drip { pieces, over }) => drip(body, *pieces, *over),
+        _ => Body::from(body),
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let map = response.headers_mut();
+    map.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    for (name, value) in headers {
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            map.append(name, value);
+        }
+    }
+    response
+}

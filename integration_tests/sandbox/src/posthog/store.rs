@@ -1,0 +1,253 @@
+//! What the stand-in knows: events and persons of each project.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Microseconds of one day.
+pub(crate) const DAY: i64 = 86_400_000_000;
+
+/// One row of the events table; every column is the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// Identity of the event. Several rows may share one, as un-merged copies do in PostHog.
+    pub uuid: Uuid,
+    /// Name of the event.
+    pub event: String,
+    /// JSON text, stored and returned untouched: it may hold NaN, repeated keys or no JSON at all.
+    pub properties: String,
+    /// Microseconds since 1970, as the client reported.
+    pub timestamp: i64,
+    /// Microseconds since 1970, when the server took the event in.
+    pub created_at: i64,
+    /// Whom the client says did it.
+    pub distinct_id: String,
+    /// PostHog's text form of the clicked elements.
+    pub elements_chain: String,
+    /// The person the distinct id belongs to.
+    pub person_id: Uuid,
+    /// `$session_id`, or nothing.
+    pub session_id: String,
+    /// `$window_id`, or nothing.
+    pub window_id: String,
+    /// `$group_0` to `$group_4`.
+    pub groups: [String; 5],
+    /// `full`, `propertyless` or `force_upgrade`.
+    pub person_mode: String,
+    /// Queries don't see the row before this instant (microseconds since 1970), as ClickHouse
+    /// shows an event some time after `created_at`.
+    pub visible_at: Option<i64>,
+}
+
+impl Default for Event {
+    fn default() -> Self {
+        Self {
+            uuid: Uuid::nil(),
+            event: "$pageview".to_owned(),
+            properties: "{}".to_owned(),
+            timestamp: 0,
+            created_at: 0,
+            distinct_id: "user".to_owned(),
+            elements_chain: String::new(),
+            person_id: Uuid::nil(),
+            session_id: String::new(),
+            window_id: String::new(),
+            groups: Default::default(),
+            person_mode: "full".to_owned(),
+            visible_at: None,
+        }
+    }
+}
+
+/// One row of the persons table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Person {
+    /// Identity.
+    pub id: Uuid,
+    /// Microseconds since 1970.
+    pub created_at: i64,
+    /// JSON text of the person's properties.
+    pub properties: String,
+    /// Whether `$identify` was ever called.
+    pub is_identified: bool,
+    /// Microseconds since 1970 of the last event, if known.
+    pub last_seen_at: Option<i64>,
+    /// All ids that lead to this person.
+    pub distinct_ids: Vec<String>,
+}
+
+/// Sizes of one UTC day, for the estimate of how much a query reads.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct DaySize {
+    pub(crate) rows: u64,
+    pub(crate) property_bytes: u64,
+}
+
+/// Events and persons of one project.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    /// Sorted by timestamp; rows of one timestamp in the order they came.
+    events: Vec<Arc<Event>>,
+    days: BTreeMap<i64, DaySize>,
+    persons: HashMap<Uuid, Arc<Person>>,
+    distinct_ids: HashMap<String, Uuid>,
+    /// Group types in the order they were first seen; PostHog numbers five of them.
+    group_types: Vec<String>,
+    /// Objects of the list endpoints, by the endpoint's name.
+    pub(crate) lists: HashMap<String, Vec<Value>>,
+}
+
+impl Tables {
+    pub(crate) fn insert(&mut self, events: Vec<Event>) {
+        for event in events {
+            self.push(event);
+        }
+        self.events.sort_by_key(|event| event.timestamp);
+    }
+
+    /// Adds one event where it belongs.
+    pub(crate) fn insert_one(&mut self, event: Event) {
+        let at = self.events.partition_point(|other| other.timestamp <= event.timestamp);
+        self.push(event);
+        if let Some(tail) = self.events.get_mut(at..) {
+            tail.rotate_right(1);
+        }
+    }
+
+    fn push(&mut self, event: Event) {
+        let day = self.days.entry(event.timestamp.div_euclid(DAY)).or_default();
+        day.rows += 1;
+        day.property_bytes += event.properties.len() as u64;
+        self.events.push(Arc::new(event));
+    }
+
+    pub(crate) fn events(&self) -> &[Arc<Event>] {
+        &self.events
+    }
+
+    /// Rows with `from <= timestamp <= to`.
+    pub(crate) fn between(&self, from: i64, to: i64) -> &[Arc<Event>] {
+        let start = self.events.partition_point(|event| event.timestamp < from);
+        let end = self.events.partition_point(|event| event.timestamp <= to).max(start);
+        self.events.get(start..end).unwrap_or_default()
+    }
+
+    /// What lies in the UTC days that a range of timestamps touches.
+    pub(crate) fn size_of_days(&self, from: i64, to: i64) -> DaySize {
+        let (first, last) = (from.div_euclid(DAY), to.div_euclid(DAY));
+        let mut total = DaySize::default();
+        if first <= last {
+            for day in self.days.range(first..=last).map(|(_, day)| day) {
+                total.rows += day.rows;
+                total.property_bytes += day.property_bytes;
+            }
+        }
+        total
+    }
+
+    pub(crate) fn persons(&self) -> impl Iterator<Item = &Arc<Person>> {
+        self.persons.values()
+    }
+
+    pub(crate) fn person(&self, id: Uuid) -> Option<&Arc<Person>> {
+        self.persons.get(&id)
+    }
+
+    pub(crate) fn put_person(&mut self, person: Person) {
+        for distinct_id in &person.distinct_ids {
+            self.distinct_ids.insert(distinct_id.clone(), person.id);
+        }
+        self.persons.insert(person.id, Arc::new(person));
+    }
+
+    /// The person a distinct id leads to now, whether or not there is a profile.
+    pub(crate) fn person_id(&self, project: u64, distinct_id: &str) -> Uuid {
+        self.distinct_ids.get(distinct_id).copied().unwrap_or_else(|| person_uuid(project, distinct_id))
+    }
+
+    /// The number of a group type, unless there are five others already.
+    pub(crate) fn group_index(&mut self, kind: &str) -> Option<usize> {
+        let known = self.group_types.iter().position(|known| known == kind);
+        if known.is_none() && self.group_types.len() < 5 {
+            self.group_types.push(kind.to_owned());
+            return Some(self.group_types.len() - 1);
+        }
+        known
+    }
+
+    /// Creates or updates the profile behind `distinct_id` and returns its id.
+    pub(crate) fn touch_person(
+        &mut self,
+        project: u64,
+        distinct_id: &str,
+        at: i64,
+        set: &Map<String, Value>,
+        set_once: &Map<String, Value>,
+    ) -> Uuid {
+        let id = self.person_id(project, distinct_id);
+        let mut person = self.persons.get(&id).map_or_else(
+            || Person {
+                id,
+                created_at: at,
+                properties: "{}".to_owned(),
+                is_identified: false,
+                last_seen_at: None,
+                distinct_ids: vec![distinct_id.to_owned()],
+            },
+            |person| Person::clone(person),
+        );
+        if !(set.is_empty() && set_once.is_empty()) {
+            let mut properties: Map<String, Value> = serde_json::from_str(&person.properties).unwrap_or_default();
+            for (key, value) in set_once {
+                properties.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+            properties.extend(set.clone());
+            person.properties = Value::Object(properties).to_string();
+        }
+        person.last_seen_at = person.last_seen_at.max(Some(at));
+        self.put_person(person);
+        id
+    }
+
+    /// `$identify`: what the anonymous id did belongs to the person of `distinct_id` from now on.
+    pub(crate) fn identify(&mut self, project: u64, distinct_id: &str, anonymous: &str, at: i64) {
+        let nothing = Map::new();
+        let known = self.distinct_ids.contains_key(distinct_id);
+        let anonymous_id = self.person_id(project, anonymous);
+        if !known && self.persons.contains_key(&anonymous_id) {
+            self.distinct_ids.insert(distinct_id.to_owned(), anonymous_id);
+        }
+        let id = self.touch_person(project, distinct_id, at, &nothing, &nothing);
+        let Some(mut person) = self.persons.get(&id).map(|person| Person::clone(person)) else { return };
+        person.is_identified = true;
+        let mut ids = vec![distinct_id.to_owned(), anonymous.to_owned()];
+        if anonymous_id != id {
+            if let Some(merged) = self.persons.remove(&anonymous_id) {
+                let mut properties: Map<String, Value> = serde_json::from_str(&merged.properties).unwrap_or_default();
+                properties.extend(serde_json::from_str::<Map<String, Value>>(&person.properties).unwrap_or_default());
+                person.properties = Value::Object(properties).to_string();
+                person.created_at = person.created_at.min(merged.created_at);
+                ids.extend(merged.distinct_ids.iter().cloned());
+            }
+            for event in &mut self.events {
+                if event.person_id == anonymous_id {
+                    Arc::make_mut(event).person_id = id;
+                }
+            }
+        }
+        for each in ids {
+            if !person.distinct_ids.contains(&each) {
+                person.distinct_ids.push(each);
+            }
+        }
+        self.put_person(person);
+    }
+}
+
+/// PostHog derives the id of a person from the project and the distinct id that was seen first.
+pub(crate) fn person_uuid(project: u64, distinct_id: &str) -> Uuid {
+    let namespace = Uuid::from_u128(0x9329_79b4_65c3_4424_8467_0b66_ec27_bc22);
+    Uuid::new_v5(&namespace, format!("{project}:{distinct_id}").as_bytes())
+}
