@@ -1,3 +1,12 @@
 //! The command-line entry of `destination-patterns`.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use source_posthog::patterns::{self, Arguments};
+use source_posthog::program;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    program::run(|output| async move { patterns::run(&arguments.command, &output).await })
+}

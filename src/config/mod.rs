@@ -4,6 +4,7 @@
 //! so that a configuration of Airbyte's own `source-posthog` works.
 
 mod base_url;
+pub mod form;
 mod raw;
 mod secret;
 
@@ -15,6 +16,7 @@ use url::Url;
 
 use crate::error::Error;
 use crate::time::{Timestamp, days};
+use form::within;
 use raw::{RawAuto, RawConfig, RawMethod};
 
 pub use raw::specification;
@@ -107,14 +109,7 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn parse(text: &[u8], api_key: Option<&str>) -> Result<Self, Error> {
-        let mut reader = serde_json::Deserializer::from_slice(text);
-        let raw: RawConfig = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-            let path = error.path().to_string();
-            match path.as_str() {
-                "." => Error::config(format!("the configuration is not usable: {}", error.inner())),
-                _ => Error::config(format!("`{path}` in the configuration is not usable: {}", error.inner())),
-            }
-        })?;
+        let raw: RawConfig = form::read(text)?;
         Self::validate(raw, api_key)
     }
 
@@ -208,13 +203,6 @@ fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
         return Err(Error::config(format!("`{field}` contains an empty name; remove it")));
     }
     Ok(list)
-}
-
-fn within(field: &str, value: u32, least: u32, most: u32) -> Result<u32, Error> {
-    if (least..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Error::config(format!("`{field}` is {value}; it must be between {least} and {most}")))
 }
 
 fn method(raw: RawMethod) -> Result<Method, Error> {

@@ -4,10 +4,10 @@
 //! conventions are those of its form builder (`order`, `group`, `oneOf` with one `const`, no `$ref`).
 
 use schemars::JsonSchema;
-use schemars::generate::SchemaSettings;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::{Value, json};
 
+use super::form;
 use super::secret::Secret;
 
 const DATE_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
@@ -231,42 +231,15 @@ fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
 
 /// The connector specification (`spec.json`), generated from the types above.
 pub fn specification() -> Value {
-    let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
-    let schema = settings.into_generator().into_root_schema_for::<RawConfig>();
-    let mut form = schema.to_value();
-    tidy(&mut form);
-    form["additionalProperties"] = json!(true);
-    form["groups"] = json!([
-        {"id": "connection", "title": "Connection"},
-        {"id": "data", "title": "What to read"},
-        {"id": "method", "title": "How to read it"},
-        {"id": "limits", "title": "Limits"},
-    ]);
     json!({
         "protocol_version": "0.2.0",
         "documentationUrl": "https://posthog.com/docs/api",
         "supportsIncremental": true,
-        "connectionSpecification": form,
+        "connectionSpecification": form::schema::<RawConfig>(&[
+            ("connection", "Connection"),
+            ("data", "What to read"),
+            ("method", "How to read it"),
+            ("limits", "Limits"),
+        ]),
     })
-}
-
-/// Removes what the form builder does not know: integer formats, and defaults that repeat null.
-fn tidy(schema: &mut Value) {
-    match schema {
-        Value::Object(fields) => {
-            if fields
-                .get("format")
-                .and_then(Value::as_str)
-                .is_some_and(|format| format != "date-time" && format != "date")
-            {
-                fields.remove("format");
-            }
-            if fields.get("default").is_some_and(Value::is_null) {
-                fields.remove("default");
-            }
-            fields.values_mut().for_each(tidy);
-        }
-        Value::Array(values) => values.iter_mut().for_each(tidy),
-        _ => {}
-    }
 }
