@@ -19,6 +19,18 @@ impl Interval {
         self.from >= self.to
     }
 
+    /// Length in microseconds.
+    pub fn length(&self) -> i64 {
+        self.to.micros().saturating_sub(self.from.micros())
+    }
+
+    /// Cuts off the first part, `length` microseconds long; the rest is empty when it is shorter.
+    #[must_use]
+    pub fn cut(&self, length: i64) -> (Self, Self) {
+        let at = self.from.plus_micros(length).min(self.to);
+        (Self { to: at, ..*self }, Self { from: at, ..*self })
+    }
+
     /// What both have in common; may be empty.
     #[must_use]
     pub fn intersection(&self, other: Self) -> Self {

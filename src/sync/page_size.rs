@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 
 /// Below this, smaller windows are a better answer to slow queries than smaller pages.
-const SMALL: u32 = 500;
+const SMALL: u32 = 100;
 /// Good pages in a row after which a larger one is tried again.
 const PATIENCE: u32 = 50;
 
@@ -71,10 +71,10 @@ mod tests {
         assert!(size.too_large(3_000, false));
         assert!(size.too_large(3_000, false), "another window asked for the same before");
         assert_eq!(size.rows(), 1_500);
-        assert!(size.too_large(1_500, false) && size.too_large(750, false));
-        assert!(!size.too_large(375, false));
-        assert!(size.too_large(375, true));
-        assert_eq!(size.rows(), 187);
+        assert!([1_500, 750, 375, 187].iter().all(|rows| size.too_large(*rows, false)));
+        assert!(!size.too_large(93, false));
+        assert!(size.too_large(93, true));
+        assert_eq!(size.rows(), 46);
         (0..500).for_each(|_| size.succeeded());
         assert_eq!(size.rows(), 3_000);
         assert!(!PageSize::new(1).too_large(1, true));

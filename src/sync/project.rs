@@ -199,7 +199,11 @@ impl ProjectReader {
         let mut queue: VecDeque<Work> = VecDeque::new();
         for open in &scan.open {
             known.add(open.interval);
-            queue.push_back(Work { window: Window { interval: open.interval, rows: None }, open: Some(open.clone()) });
+            queue.push_back(Work {
+                window: Window { interval: open.interval, rows: None },
+                open: Some(open.clone()),
+                length: None,
+            });
         }
         let mut bytes = None;
         for gap in known.gaps(scan.interval) {
@@ -207,7 +211,7 @@ impl ProjectReader {
             bytes = histogram.bytes.map(|more| more + bytes.unwrap_or(0)).or(bytes);
             let target = u64::from(self.page_size.rows());
             for window in windows(gap, &histogram.days, target) {
-                queue.push_back(Work { window, open: None });
+                queue.push_back(Work { window, open: None, length: None });
             }
         }
         if self.table.rows_move {
@@ -223,7 +227,16 @@ impl ProjectReader {
         let mut running = JoinSet::new();
         loop {
             while running.len() < most {
-                let Some(work) = queue.pop_front() else { break };
+                let Some(mut work) = queue.pop_front() else { break };
+                if let Some(length) = work.length {
+                    let (first, rest) = work.window.interval.cut(length);
+                    work.window.interval = first;
+                    if !rest.is_empty() {
+                        // Rows are not spread evenly: dare twice as much each time.
+                        let length = Some(length.saturating_mul(2));
+                        queue.push_front(Work { window: Window { interval: rest, rows: None }, open: None, length });
+                    }
+                }
                 if work.window.rows == Some(0) {
                     self.close_empty(work.window.interval).await?;
                     continue;
@@ -234,8 +247,9 @@ impl ProjectReader {
             match running.join_next().await {
                 None => return Ok(()),
                 Some(Ok(Ok(Outcome::Whole))) => {}
-                Some(Ok(Ok(Outcome::Part(interval)))) => {
-                    queue.push_front(Work { window: Window { interval, rows: None }, open: None });
+                Some(Ok(Ok(Outcome::Part { read, rest }))) => {
+                    let length = Some(read.length());
+                    queue.push_front(Work { window: Window { interval: rest, rows: None }, open: None, length });
                 }
                 Some(Ok(Err(error))) => return Err(error),
                 Some(Err(error)) => {
@@ -260,6 +274,8 @@ impl ProjectReader {
 struct Work {
     window: Window,
     open: Option<OpenWindow>,
+    /// How much of it to read at a time, in microseconds, after it has turned out to be too large.
+    length: Option<i64>,
 }
 
 /// Windows in ascending order, the last of which is read even if it was empty when it was counted:

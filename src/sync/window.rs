@@ -48,8 +48,13 @@ impl Pass {
 pub(super) enum Outcome {
     /// The whole window has been read.
     Whole,
-    /// It was too large: its first part has been read, this is what remains.
-    Part(Interval),
+    /// It was too large: its first part has been read, the rest remains.
+    Part {
+        /// What has been read.
+        read: Interval,
+        /// What remains.
+        rest: Interval,
+    },
 }
 
 /// How a page has ended.
@@ -96,7 +101,7 @@ impl ProjectReader {
                             }
                         })
                         .await?;
-                    return Ok(rest.map_or(Outcome::Whole, Outcome::Part));
+                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
                 }
                 Audit::Differs { stored } if number == PASSES => {
                     return Err(Error::system(format!(
