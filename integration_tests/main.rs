@@ -1,4 +1,13 @@
 //! Tests of the built programs, one file per subject.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod audit;
+mod bad_input;
+mod check;
+mod destination;
+mod faults;
+mod read;
+mod resume;
 mod specification;
 mod support;

@@ -1,51 +1,95 @@
-//! `spec`, `discover` and `catalog`: what the connector says of itself.
+//! `spec`, `discover` and `catalog`: what the connectors say of themselves.
 
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, repository_file, run};
 
 /// The specification that a program prints.
-async fn printed(source: &Source) -> Value {
-    let mut command = source.bare();
+async fn printed_by(program: &str) -> Value {
+    let mut command = tokio::process::Command::new(program);
     command.arg("spec");
     let outcome = run(command).await;
     assert_eq!(outcome.code, Some(0));
     outcome.messages.of_type("SPEC")[0]["spec"].clone()
 }
 
-#[tokio::test]
-async fn specification_is_the_committed_one() {
-    let printed = printed(&Source::new("http://127.0.0.1:1")).await;
-    let path = repository_file("spec.json");
-    if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
-        std::fs::write(&path, serde_json::to_string_pretty(&printed).unwrap() + "\n").unwrap();
-    }
-    let committed: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    assert_eq!(printed, committed, "run `make spec` and commit the result");
+async fn printed() -> Value {
+    printed_by(env!("CARGO_BIN_EXE_source-posthog")).await
 }
 
-/// The rules of Airbyte's form builder; see `schemaToFormBlock.ts` and its acceptance tests.
 #[tokio::test]
-async fn specification_fits_the_form_builder() {
-    let printed = printed(&Source::new("http://127.0.0.1:1")).await;
-    assert_eq!(printed["protocol_version"], "0.2.0");
+async fn specifications_are_the_committed_ones() {
+    for (program, file) in [
+        (env!("CARGO_BIN_EXE_source-posthog"), "spec.json"),
+        (env!("CARGO_BIN_EXE_destination-patterns"), "destination-patterns-spec.json"),
+    ] {
+        let printed = printed_by(program).await;
+        let path = repository_file(file);
+        if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
+            std::fs::write(&path, serde_json::to_string_pretty(&printed).unwrap() + "\n").unwrap();
+        }
+        let committed: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        assert_eq!(printed, committed, "run `make spec` and commit the result");
+    }
+}
+
+/// Calls `check` for every property of a form, those of nested objects included.
+fn for_each_property(form: &Value, check: &mut dyn FnMut(&str, &Value)) {
+    let Some(properties) = form["properties"].as_object() else { return };
+    let mut orders = std::collections::BTreeSet::new();
+    for (name, property) in properties {
+        if property.get("const").is_some() {
+            continue;
+        }
+        assert!(property["title"].is_string() && property["description"].is_string(), "{name}");
+        assert!(property["type"].is_string(), "{name}");
+        assert!(orders.insert(property["order"].as_i64().unwrap()), "the order of {name} is taken");
+        check(name, property);
+        for_each_property(property, check);
+        for_each_property(&property["items"], check);
+        for variant in property["oneOf"].as_array().into_iter().flatten() {
+            for_each_property(variant, check);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_destinations_specification_fits_the_form_builder() {
+    let printed = printed_by(env!("CARGO_BIN_EXE_destination-patterns")).await;
+    assert_eq!(printed["supported_destination_sync_modes"], json!(["append"]));
     let form = &printed["connectionSpecification"];
+    assert_no_forbidden_keys(form);
+    assert_eq!(form["required"], json!(["webhook_url"]));
+    let secrets = ["webhook_url", "bearer_token", "signing_secret", "value"];
+    for_each_property(form, &mut |name, property| {
+        assert_eq!(property["airbyte_secret"] == true, secrets.contains(&name), "{name}");
+    });
+}
+
+fn assert_no_forbidden_keys(form: &Value) {
     let text = form.to_string();
     for forbidden in ["$ref", "anyOf", "allOf", "\"not\"", "patternProperties", "prefixItems", "\"if\"", "definitions"]
     {
         assert!(!text.contains(forbidden), "{forbidden} in the form");
     }
     assert_eq!(form["additionalProperties"], true);
+}
+
+/// The rules of Airbyte's form builder; see `schemaToFormBlock.ts` and its acceptance tests.
+#[tokio::test]
+async fn specification_fits_the_form_builder() {
+    let printed = printed().await;
+    assert_eq!(printed["protocol_version"], "0.2.0");
+    let form = &printed["connectionSpecification"];
+    assert_no_forbidden_keys(form);
     let properties = form["properties"].as_object().unwrap();
     let groups: Vec<&Value> = form["groups"].as_array().unwrap().iter().map(|group| &group["id"]).collect();
-    let mut orders = std::collections::BTreeSet::new();
     for (name, property) in properties {
-        assert!(property["title"].is_string() && property["description"].is_string(), "{name}");
-        assert!(orders.insert(property["order"].as_i64().unwrap()), "the order of {name} is taken");
         assert!(groups.contains(&&property["group"]), "{name} has no group");
-        assert_eq!(property["airbyte_secret"] == true, name == "api_key", "{name}");
-        assert!(property["type"].is_string(), "{name}");
     }
+    for_each_property(form, &mut |name, property| {
+        assert_eq!(property["airbyte_secret"] == true, name == "api_key", "{name}");
+    });
     for name in ["start_date", "end_date"] {
         assert!(properties[name]["pattern"].is_string() && properties[name]["pattern_descriptor"].is_string());
         let example = properties[name]["examples"][0].as_str().unwrap();
@@ -61,7 +105,7 @@ async fn specification_fits_the_form_builder() {
 
 #[tokio::test]
 async fn specification_accepts_what_the_connector_accepts() {
-    let printed = printed(&Source::new("http://127.0.0.1:1")).await;
+    let printed = printed().await;
     let form = jsonschema::validator_for(&printed["connectionSpecification"]).unwrap();
     let base = json!({"api_key": "phx_1", "start_date": "2026-01-01T00:00:00Z"});
     let with = |field: &str, value: Value| {

@@ -2,3 +2,4 @@
 
 pub(crate) mod messages;
 pub(crate) mod program;
+pub(crate) mod world;

@@ -1,0 +1,103 @@
+//! Catalogs and states that cannot be used: a config error that names the problem, and nothing is read.
+
+use serde_json::{Value, json};
+
+use crate::support::program::{Source, catalog, run};
+use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
+
+#[tokio::test]
+async fn unusable_catalogs_are_refused() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(90)));
+    let source = Source::new(&posthog.url());
+    let mut invalid_mode = catalog(&["events"], "incremental");
+    invalid_mode["streams"][0]["sync_mode"] = json!("INVALID");
+    for (catalog, expected) in [
+        (catalog(&["evnts"], "incremental"), "unknown stream `evnts`; there are events"),
+        (invalid_mode, "unknown variant `INVALID`"),
+        (catalog(&["projects"], "incremental"), "`projects` cannot be read incrementally"),
+        (catalog(&[], "incremental"), "no streams"),
+        (catalog(&["events", "events"], "incremental"), "`events` twice"),
+        (json!({"stream": []}), "missing field `streams`"),
+        (json!("x"), "not a configured catalog"),
+    ] {
+        let outcome = source.read(&catalog, None).await;
+        assert_eq!(outcome.code, Some(1), "{catalog}");
+        let errors = outcome.messages.errors();
+        assert!(errors.len() == 1 && errors[0].starts_with("config_error"), "{errors:?}");
+        assert!(errors[0].contains(expected), "{errors:?}");
+        assert!(outcome.messages.of_type("RECORD").is_empty());
+    }
+    assert!(posthog.requests().is_empty(), "nothing is asked before the input is known to be good");
+}
+
+#[tokio::test]
+async fn states_of_every_shape_are_read() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(30, minutes_ago(600)));
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let stream_state = source.read_all(&catalog, None).await.stream_state("events");
+    let descriptor = json!({"name": "events", "namespace": null, "unknown": 1});
+    let entry = json!({"stream_descriptor": descriptor, "stream_state": stream_state, "extra": true});
+    for state in [
+        json!([{"type": "STREAM", "stream": entry, "sourceStats": null}]),
+        json!({"type": "STREAM", "stream": entry}),
+        json!([{"type": "GLOBAL", "global": {"shared_state": null, "stream_states": [entry]}}]),
+        json!([{"type": "STATE", "state": {"type": "STREAM", "stream": entry, "id": 7}}]),
+        json!({"events": stream_state}),
+    ] {
+        let messages = source.read_all(&catalog, Some(&state)).await;
+        assert_eq!(messages.ids("events").len(), 0, "{state} was not understood");
+    }
+    for state in [
+        json!([]),
+        json!({}),
+        json!(null),
+        json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": null}}]),
+    ] {
+        let messages = source.read_all(&catalog, Some(&state)).await;
+        assert_eq!(messages.ids("events").len(), 30, "{state} is no state");
+    }
+    let twice = format!(
+        r#"[{{"type":"STREAM","stream":{{"stream_descriptor":{{"name":"events"}},"stream_state":{stream_state}}},"global_":null,"global_":null}}]"#
+    );
+    let mut command = source.read_command(&catalog, None);
+    command.arg("--state").arg(source.file("state.json", &twice));
+    assert_eq!(run(command).await.messages.ids("events").len(), 0, "repeated unknown keys are no problem");
+}
+
+#[tokio::test]
+async fn unusable_states_are_refused() {
+    let posthog = sandbox().await;
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let of_stream = |state: Value| json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": state}}]);
+    for (state, expected) in [
+        (of_stream(json!({"version": 99})), "newer version"),
+        (of_stream(json!({"version": 1, "projects": {"1001": {"created_at": "soon"}}})), "`projects.1001.created_at`"),
+        (of_stream(json!({"cursor": "x"})), "`cursor`"),
+        (json!(["x"]), "not an object"),
+        (json!(5), "neither an array nor an object"),
+    ] {
+        let outcome = source.read(&catalog, Some(&state)).await;
+        assert_eq!(outcome.code, Some(1), "{state}");
+        let errors = outcome.messages.errors();
+        assert!(errors[0].starts_with("config_error") && errors[0].contains(expected), "{errors:?}");
+    }
+    assert!(posthog.requests().is_empty());
+}
+
+#[tokio::test]
+async fn wrong_command_lines_are_explained_on_stderr() {
+    let source = Source::new("http://127.0.0.1:9");
+    let mut command = source.bare();
+    command.args(["read", "--config", "x"]);
+    let outcome = run(command).await;
+    assert_eq!(outcome.code, Some(2));
+    assert!(outcome.stderr.contains("--catalog"), "{}", outcome.stderr);
+    let mut command = source.bare();
+    command.arg("--version");
+    let output = command.output().await.unwrap();
+    assert!(String::from_utf8(output.stdout).unwrap().starts_with("source-posthog 0."));
+}

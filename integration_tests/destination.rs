@@ -1,0 +1,499 @@
+//! `destination-patterns`: nothing is acknowledged that has not arrived.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::Command;
+
+use crate::support::program::catalog;
+
+/// The end of the webhook's address, which must never be printed.
+const SECRET: &str = "wh-sandbox-secret";
+
+/// The destination, with its files.
+struct Destination {
+    directory: TempDir,
+    config: Value,
+}
+
+/// What a run has left.
+struct Outcomes {
+    code: Option<i32>,
+    lines: Vec<Value>,
+    text: String,
+}
+
+impl Destination {
+    fn new(webhook: &Webhook) -> Self {
+        let retry = json!({"first_wait_ms": 20, "max_elapsed_seconds": 20});
+        let config = json!({"webhook_url": webhook.url(), "retry": retry, "request_timeout_seconds": 2});
+        Self { directory: TempDir::new().unwrap(), config }
+    }
+
+    fn with(mut self, field: &str, value: Value) -> Self {
+        self.config[field] = value;
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        std::fs::write(self.path("patterns.json"), self.config.to_string()).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_destination-patterns"));
+        command.current_dir(self.directory.path()).args([name, "--config", "patterns.json"]);
+        command.env_remove("PATTERNS_WEBHOOK_URL").env_remove("LOG_LEVEL").env_remove("RUST_LOG");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    fn write_command(&self) -> Command {
+        std::fs::write(self.path("catalog.json"), catalog(&["events", "persons"], "incremental").to_string()).unwrap();
+        let mut command = self.command("write");
+        command.args(["--catalog", "catalog.json", "--state-file", "state.json"]);
+        command
+    }
+
+    async fn write(&self, input: &str) -> Outcomes {
+        run(self.write_command(), input).await
+    }
+
+    async fn delivered(&self, input: &str) -> Outcomes {
+        let outcomes = self.write(input).await;
+        assert_eq!(outcomes.code, Some(0), "{}", outcomes.text);
+        outcomes
+    }
+
+    async fn check(&self, arguments: &[&str]) -> (String, String) {
+        let mut command = self.command("check");
+        command.args(arguments);
+        let outcomes = run(command, "").await;
+        let status =
+            &outcomes.lines.iter().find(|line| line["type"] == "CONNECTION_STATUS").unwrap()["connectionStatus"];
+        let text = |field: &str| status[field].as_str().unwrap().to_owned();
+        (text("status"), text("message"))
+    }
+
+    fn state_file(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.path("state.json")).unwrap()).unwrap()
+    }
+}
+
+async fn run(mut command: Command, input: &str) -> Outcomes {
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    let feed = tokio::spawn(async move {
+        // The program may end before it has read everything.
+        drop(stdin.write_all(input.as_bytes()).await);
+    });
+    let output = child.wait_with_output().await.unwrap();
+    feed.await.unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for printed in [&text, &String::from_utf8(output.stderr).unwrap()] {
+        for secret in [SECRET, "t0ken", "c2lnbmluZw"] {
+            assert!(!printed.contains(secret), "a secret was printed: {printed}");
+        }
+    }
+    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")));
+    Outcomes { code: output.status.code(), lines: lines.collect(), text }
+}
+
+impl Outcomes {
+    fn states(&self) -> Vec<&Value> {
+        self.lines.iter().filter(|line| line["type"] == "STATE").map(|line| &line["state"]).collect()
+    }
+
+    fn error(&self) -> String {
+        let errors: Vec<&Value> = self.lines.iter().filter(|line| line["trace"]["type"] == "ERROR").collect();
+        assert_eq!(errors.len(), 1, "{}", self.text);
+        let error = &errors[0]["trace"]["error"];
+        format!("{}: {}", error["failure_type"].as_str().unwrap(), error["message"].as_str().unwrap())
+    }
+
+    fn cursors(&self) -> Vec<i64> {
+        self.states().iter().map(|state| state["stream"]["stream_state"]["cursor"].as_i64().unwrap()).collect()
+    }
+}
+
+fn record(stream: &str, number: usize) -> String {
+    let data = format!(r#"{{"uuid":"u-{number}","event":"e{}","n":{number}}}"#, number % 3);
+    format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":\"{stream}\",\"data\":{data},\"emitted_at\":1}}}}\n")
+}
+
+fn state(stream: &str, cursor: usize) -> String {
+    format!(
+        "{{\"type\":\"STATE\",\"state\":{{\"type\":\"STREAM\",\"id\":{cursor},\"stream\":{{\"stream_descriptor\":{{\"name\":\"{stream}\"}},\"stream_state\":{{\"cursor\":{cursor}}}}},\"sourceStats\":{{\"recordCount\":1.0}}}}}}\n"
+    )
+}
+
+/// `count` records, with a state after every `step`.
+fn input(count: usize, step: usize) -> String {
+    (1..=count)
+        .map(|number| {
+            record("events", number) + &if number % step == 0 { state("events", number) } else { String::new() }
+        })
+        .collect()
+}
+
+fn numbers(webhook: &Webhook) -> Vec<u64> {
+    webhook.records().iter().map(|record| record["n"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn records_arrive_in_order_and_states_come_back_as_they_were() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook);
+    let outcomes = destination.delivered(&input(1_234, 100)).await;
+    assert_eq!(numbers(&webhook), (1..=1_234).collect::<Vec<u64>>());
+    assert_eq!(outcomes.cursors(), (1..=12).map(|step| step * 100).collect::<Vec<i64>>());
+    let first = outcomes.text.lines().find(|line| line.starts_with("{\"type\":\"STATE\"")).unwrap();
+    let expected =
+        state("events", 100).trim_end().replace("1.0}}}", "1.0},\"destinationStats\":{\"recordCount\":100.0}}}");
+    assert_eq!(first, expected);
+    let requests = webhook.received();
+    assert_eq!(requests.iter().map(|request| request.records).collect::<Vec<usize>>(), [500, 500, 234]);
+    assert!(requests.iter().all(|request| request.header("content-type") == Some("application/json")));
+    assert_eq!(webhook.peak(), 1);
+    let kept = destination.state_file();
+    assert_eq!(
+        kept,
+        json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": {"cursor": 1_200}}}])
+    );
+}
+
+#[tokio::test]
+async fn values_are_not_touched_and_lines_may_be_long() {
+    let webhook = Webhook::start().await.unwrap();
+    let long = "x\u{2028}".repeat(900_000);
+    let datas = [
+        r#"{ "z":12345678901234567890123,"a":1.0,"a":1e5,"é":"\ud83e\udd94" }"#.to_owned(),
+        format!(r#"{{"long":"{long}"}}"#),
+        r#"{"after":true}"#.to_owned(),
+    ];
+    let input: String = datas
+        .iter()
+        .map(|data| {
+            format!("{{\"record\":{{\"emitted_at\":1,\"data\":{data},\"stream\":\"events\"}},\"type\":\"RECORD\"}}\n")
+        })
+        .collect();
+    Destination::new(&webhook).delivered(&input).await;
+    assert_eq!(webhook.texts(), datas);
+    assert_eq!(webhook.received().len(), 3, "the long record goes alone");
+}
+
+#[tokio::test]
+async fn a_state_waits_for_every_record_before_it() {
+    let webhook =
+        Webhook::start_with(Behaviour { outcomes: vec![(1, Outcome::Gate)], ..Behaviour::default() }).await.unwrap();
+    let destination =
+        Destination::new(&webhook).with("batch", json!({"max_age_ms": 10})).with("request_timeout_seconds", json!(60));
+    let mut child = destination.write_command().spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all((record("events", 1) + &state("events", 1)).as_bytes()).await.unwrap();
+    webhook.wait_for_requests(1).await;
+    // The first batch is held; another stream may overtake it, its state may not.
+    stdin.write_all((record("persons", 2) + &state("persons", 2)).as_bytes()).await.unwrap();
+    webhook.wait_for_requests(2).await;
+    assert_eq!(numbers(&webhook), [2]);
+    assert!(!destination.path("state.json").exists(), "a state ran ahead");
+    webhook.open_gate();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut states = Vec::new();
+    drop(stdin);
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if line.starts_with("{\"type\":\"STATE\"") {
+            assert_eq!(numbers(&webhook).len(), 2);
+            states.push(line);
+        }
+    }
+    assert!(states[0].contains("\"name\":\"events\"") && states[1].contains("\"name\":\"persons\""), "{states:?}");
+    assert!(child.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn what_passes_is_tried_again_with_the_same_key() {
+    for outcome in [
+        Outcome::status(500),
+        Outcome::status(503),
+        Outcome::status(408),
+        Outcome::status(409),
+        Outcome::status(425),
+        Outcome::retry_after(429, "1"),
+        Outcome::retry_after(503, "Mon, 01 Jan 2024 00:00:00 GMT"),
+        Outcome::Break,
+    ] {
+        let webhook = Webhook::start_with(Behaviour {
+            outcomes: vec![(1, outcome.clone()), (2, outcome.clone())],
+            ..Behaviour::default()
+        })
+        .await
+        .unwrap();
+        let outcomes = Destination::new(&webhook).delivered(&input(10, 10)).await;
+        assert_eq!(numbers(&webhook), (1..=10).collect::<Vec<u64>>(), "{outcome:?}");
+        assert_eq!(outcomes.cursors(), [10]);
+        let keys: Vec<String> =
+            webhook.received().iter().map(|request| request.header("idempotency-key").unwrap().to_owned()).collect();
+        assert!(keys.len() >= 3 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_never_comes_repeats_at_most_one_batch() {
+    for outcome in [Outcome::StoreThenBreak, Outcome::StoreThenStall(Duration::from_secs(30))] {
+        let webhook = Webhook::start_with(Behaviour { outcomes: vec![(2, outcome.clone())], ..Behaviour::default() })
+            .await
+            .unwrap();
+        let destination = Destination::new(&webhook).with("batch", json!({"max_records": 10}));
+        let outcomes = destination.delivered(&input(40, 20)).await;
+        let numbers = numbers(&webhook);
+        assert_eq!(numbers.len(), 50, "{outcome:?}");
+        assert_eq!(numbers.iter().collect::<std::collections::BTreeSet<_>>().len(), 40);
+        assert_eq!(outcomes.cursors(), [20, 40]);
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_pass_ends_the_run_and_acknowledges_nothing_more() {
+    for (outcome, expected) in [
+        (Outcome::status(401), "config_error: the webhook does not let us in"),
+        (Outcome::status(403), "config_error: the webhook does not let us in"),
+        (Outcome::status(404), "config_error: there is no such webhook"),
+        (Outcome::status(410), "config_error: there is no such webhook"),
+        (
+            Outcome::Status { code: 302, headers: vec![("location".into(), format!("https://new.example/{SECRET}"))] },
+            "config_error: the webhook redirects to new.example",
+        ),
+        (Outcome::status(400), "system_error: the webhook at http://127.0.0.1/… refuses a record of events"),
+        (Outcome::status(422), "system_error: the webhook at http://127.0.0.1/… refuses a record"),
+        (Outcome::status(501), "system_error: the webhook at http://127.0.0.1/… refuses a record"),
+        (Outcome::status(505), "system_error"),
+        (Outcome::status(500), "transient_error: the webhook at http://127.0.0.1/… did not accept a batch"),
+    ] {
+        let webhook = Webhook::start().await.unwrap();
+        let destination = Destination::new(&webhook)
+            .with("batch", json!({"max_records": 10}))
+            .with("retry", json!({"first_wait_ms": 1, "max_elapsed_seconds": 0}));
+        let later: Vec<(u64, Outcome)> = (2..200).map(|number| (number, outcome.clone())).collect();
+        webhook.behave(Behaviour { outcomes: later, ..Behaviour::default() });
+        let outcomes = destination.write(&input(30, 10)).await;
+        assert_eq!(outcomes.code, Some(1), "{outcome:?}");
+        assert!(outcomes.error().starts_with(expected), "{outcome:?}: {}", outcomes.error());
+        assert_eq!(outcomes.cursors(), [10], "{outcome:?}");
+        assert_eq!(destination.state_file()[0]["stream"]["stream_state"]["cursor"], 10);
+    }
+}
+
+#[tokio::test]
+async fn too_large_requests_are_halved_and_stay_small() {
+    let webhook = Webhook::start_with(Behaviour { max_records: Some(30), ..Behaviour::default() }).await.unwrap();
+    let outcomes =
+        Destination::new(&webhook).with("batch", json!({"max_records": 100})).delivered(&input(400, 400)).await;
+    assert_eq!(numbers(&webhook), (1..=400).collect::<Vec<u64>>());
+    assert_eq!(outcomes.cursors(), [400]);
+    let refused = webhook.received().iter().filter(|request| request.status == Some(413)).count();
+    assert!(refused <= 3, "{refused} requests were too large");
+}
+
+#[tokio::test]
+async fn a_refused_record_is_found_and_set_aside() {
+    for code in [400, 422] {
+        let poison = Some(("\"u-77\"".to_owned(), code));
+        let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
+        let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+        let outcomes = destination.delivered(&input(200, 100)).await;
+        assert_eq!(numbers(&webhook).len(), 199);
+        assert_eq!(outcomes.cursors(), [100, 200]);
+        let stats = |index: usize| outcomes.states()[index]["destinationStats"].clone();
+        assert_eq!(stats(0), json!({"recordCount": 99.0, "rejectedRecordCount": 1.0}));
+        assert_eq!(stats(1), json!({"recordCount": 100.0}));
+        let refused: Value =
+            serde_json::from_slice(&std::fs::read(destination.path("refused.jsonl")).unwrap()).unwrap();
+        assert_eq!(
+            (&refused["stream"], &refused["status"], &refused["record"]["n"]),
+            (&json!("events"), &json!(code), &json!(77))
+        );
+    }
+    let webhook =
+        Webhook::start_with(Behaviour { poison: Some(("u-7".into(), 422)), ..Behaviour::default() }).await.unwrap();
+    let outcomes = Destination::new(&webhook).write(&input(20, 5)).await;
+    assert_eq!(outcomes.code, Some(1));
+    assert!(outcomes.error().contains("`dead_letter_file`"), "{}", outcomes.error());
+    assert!(outcomes.cursors().is_empty());
+}
+
+#[tokio::test]
+async fn requests_can_be_compressed_signed_and_authorised() {
+    let webhook =
+        Webhook::start_with(Behaviour { bearer: Some("t0ken".into()), ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook)
+        .with("compression", json!("gzip"))
+        .with("bearer_token", json!("t0ken"))
+        .with("headers", json!([{"name": "X-Team", "value": "growth"}]))
+        .with("signing_secret", json!("whsec_c2lnbmluZw=="))
+        .with("record_shape", json!("posthog_app"));
+    destination.delivered(&input(3, 3)).await;
+    let request = &webhook.received()[0];
+    assert_eq!(request.header("content-encoding"), Some("gzip"));
+    assert_eq!(request.header("x-team"), Some("growth"));
+    assert!(request.header("webhook-signature").unwrap().starts_with("v1,"));
+    assert!(request.header("webhook-timestamp").unwrap().parse::<i64>().unwrap() > 1_700_000_000);
+    assert_eq!(request.header("webhook-id"), request.header("idempotency-key"));
+    assert_eq!(webhook.texts()[0], r#"{"ip":null,"event":"e1","uuid":"u-1"}"#);
+}
+
+#[tokio::test]
+async fn only_allowed_events_are_sent_and_the_rest_counts_as_handled() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("allowed_event_types", json!("e1, E2 ,typo"));
+    let outcomes = destination.delivered(&input(9, 3)).await;
+    assert_eq!(numbers(&webhook), [1, 4, 7]);
+    assert_eq!(outcomes.cursors(), [3, 6, 9]);
+    let warnings: Vec<&Value> = outcomes.lines.iter().filter(|line| line["log"]["level"] == "WARN").collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for blank in [json!(" "), json!(","), json!([" "])] {
+        let outcomes = Destination::new(&webhook).with("allowed_event_types", blank).write(&input(1, 1)).await;
+        assert!(outcomes.error().starts_with("config_error: `allowed_event_types`"), "{}", outcomes.error());
+    }
+}
+
+#[tokio::test]
+async fn more_requests_at_a_time_keep_the_rule() {
+    let mut outcomes: Vec<(u64, Outcome)> = (1..=4).map(|number| (number, Outcome::Gate)).collect();
+    outcomes.push((9, Outcome::StoreThenBreak));
+    let behaviour = Behaviour { outcomes, ..Behaviour::default() };
+    let webhook = Webhook::start_with(behaviour).await.unwrap();
+    let destination = Destination::new(&webhook)
+        .with("concurrency", json!(4))
+        .with("batch", json!({"max_records": 10}))
+        .with("request_timeout_seconds", json!(60));
+    let open = async {
+        webhook.wait_for_requests(4).await;
+        webhook.open_gate();
+    };
+    let input = input(500, 25);
+    let (outcomes, ()) = tokio::join!(destination.delivered(&input), open);
+    let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+    assert_eq!(arrived.len(), 500);
+    assert_eq!(outcomes.cursors(), (1..=20).map(|step| step * 25).collect::<Vec<i64>>());
+    assert_eq!(webhook.peak(), 4);
+}
+
+#[tokio::test]
+async fn killed_anywhere_it_repeats_only_what_was_not_acknowledged() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("batch", json!({"max_records": 5}));
+    let mut done = 0;
+    for kill_after in [3, 9, 20, usize::MAX] {
+        let mut child = destination.write_command().spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let rest: String = (done + 1..=200).map(|number| record("events", number) + &state("events", number)).collect();
+        let feed = tokio::spawn(async move { drop(stdin.write_all(rest.as_bytes()).await) });
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut seen = 0;
+        while let Some(line) = lines.next_line().await.unwrap() {
+            seen += usize::from(line.starts_with("{\"type\":\"STATE\""));
+            if seen >= kill_after {
+                child.kill().await.unwrap();
+                break;
+            }
+        }
+        feed.await.unwrap();
+        let kept = destination.state_file()[0]["stream"]["stream_state"]["cursor"].as_u64().unwrap();
+        let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+        assert!((1..=kept).all(|number| arrived.contains(&number)), "the state ran ahead of what arrived");
+        done = usize::try_from(kept).unwrap();
+    }
+    assert_eq!(done, 200);
+}
+
+#[tokio::test]
+async fn unusable_input_is_refused() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook);
+    for (input, expected) in [
+        (record("sessions", 1), "config_error: a record of the stream `sessions`"),
+        (state("sessions", 1), "config_error: a state of the stream `sessions`"),
+        (
+            "{\"type\":\"RECORD\",\"record\":{\"stre\n".to_owned(),
+            "system_error: a RECORD or STATE line is not valid JSON",
+        ),
+    ] {
+        let outcomes = destination.write(&input).await;
+        assert_eq!(outcomes.code, Some(1));
+        assert!(outcomes.error().starts_with(expected), "{}", outcomes.error());
+    }
+    let noise =
+        "plain text\n\n{\"type\":\"LOG\",\"log\":{}}\n{\"type\":\"NEW\",\"x\":1}\n[1]\n".to_owned() + &input(2, 2);
+    assert_eq!(destination.delivered(&noise).await.cursors(), [2]);
+    assert_eq!(webhook.received().len(), 1);
+
+    let mut overwrite = catalog(&["events"], "full_refresh");
+    overwrite["streams"][0]["destination_sync_mode"] = json!("overwrite");
+    let command = destination.write_command();
+    std::fs::write(destination.path("catalog.json"), overwrite.to_string()).unwrap();
+    let outcomes = run(command, "").await;
+    assert!(outcomes.error().contains("set it to `append`"), "{}", outcomes.error());
+}
+
+#[tokio::test]
+async fn nothing_is_sent_when_there_is_nothing_to_send() {
+    let webhook = Webhook::start().await.unwrap();
+    let outcomes = Destination::new(&webhook).delivered(&state("events", 5)).await;
+    assert_eq!(outcomes.cursors(), [5]);
+    assert!(webhook.received().is_empty());
+}
+
+#[tokio::test]
+async fn two_runs_do_not_share_a_state_file() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook);
+    let mut first = destination.write_command().spawn().unwrap();
+    let mut stdin = first.stdin.take().unwrap();
+    stdin.write_all(input(1, 1).as_bytes()).await.unwrap();
+    webhook.wait_for_requests(1).await;
+    let second = destination.write(&input(1, 1)).await;
+    assert!(second.error().contains("another run"), "{}", second.error());
+    drop(stdin);
+    assert!(first.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn check_asks_without_sending_a_record() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook);
+    let (status, message) = destination.check(&[]).await;
+    assert_eq!(status, "SUCCEEDED", "{message}");
+    assert!(webhook.records().is_empty() && webhook.received()[0].method == "HEAD");
+    assert_eq!(destination.check(&["--send-test-record"]).await.0, "SUCCEEDED");
+    assert_eq!(webhook.records().len(), 1);
+    webhook.behave(Behaviour { bearer: Some("other".into()), ..Behaviour::default() });
+    let (status, message) = destination.check(&[]).await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("bearer_token"), "{message}");
+    let nowhere = Destination::new(&webhook).with("webhook_url", json!(format!("http://127.0.0.1:9/{SECRET}")));
+    let (status, message) = nowhere.check(&[]).await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("`webhook_url`"), "{message}");
+}
+
+#[tokio::test]
+async fn a_closed_stdout_ends_it_without_a_panic() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("batch", json!({"max_records": 1}));
+    let mut child = destination.write_command().spawn().unwrap();
+    drop(child.stdout.take());
+    let mut stdin = child.stdin.take().unwrap();
+    drop(stdin.write_all(input(50, 1).as_bytes()).await);
+    drop(stdin);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");
+}

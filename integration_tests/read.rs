@@ -1,0 +1,301 @@
+//! `read` without trouble: everything arrives once, with its values, in the protocol's shapes.
+
+use chrono::{Duration, Utc};
+use posthog_sandbox::posthog::{Event, Person, Sandbox};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::support::program::{Source, catalog};
+use crate::support::world::{
+    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, sandbox, settled, two_projects,
+};
+
+#[tokio::test]
+async fn events_of_real_sdks_arrive_once_with_their_values() {
+    let posthog = two_projects().await;
+    let first = posthog.load_dataset(1001, settled()).unwrap();
+    posthog.generate(1002, 1_500, 7, settled());
+    let messages = Source::new(&posthog.url()).read_all(&catalog(&["events"], "full_refresh"), None).await;
+    assert!(first > 3_000, "the data set has {first} events");
+    assert_events(&messages, &posthog, &[1001, 1002]);
+    assert_no_duplicates(&messages);
+    assert_eq!(messages.statuses("events"), ["STARTED", "RUNNING", "COMPLETE"]);
+    let estimates: Vec<&Value> = messages
+        .of_type("TRACE")
+        .into_iter()
+        .filter(|message| message["trace"]["type"] == "ESTIMATE")
+        .map(|message| &message["trace"]["estimate"]["row_estimate"])
+        .collect();
+    let rows = posthog.events(1001).len() + posthog.events(1002).len();
+    assert_eq!(estimates.last().unwrap().as_u64(), Some(rows as u64));
+}
+
+#[tokio::test]
+async fn big_numbers_and_key_order_are_not_touched() {
+    let posthog = sandbox().await;
+    let properties = r#"{"z":123456789012345678901234567890,"a":1.0,"m":1e-7,"a":2,"deep":{"b":-0.0}}"#;
+    posthog.insert(PROJECT, vec![Event { properties: properties.to_owned(), ..event(1, minutes_ago(120)) }]);
+    let messages = Source::new(&posthog.url()).read_all(&catalog(&["events"], "full_refresh"), None).await;
+    assert!(messages.text().contains(&format!("\"properties\":{properties}")), "{}", messages.text());
+}
+
+#[tokio::test]
+async fn ties_across_pages_are_neither_lost_nor_doubled() {
+    let posthog = sandbox().await;
+    let instant = minutes_ago(300);
+    posthog.insert(PROJECT, (0..950).map(|number| event(number * 0x1_0000_0000_0001, instant)).collect());
+    let source = Source::new(&posthog.url()).with_page_size(100);
+    let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;
+    assert_events(&messages, &posthog, &[PROJECT]);
+    assert_no_duplicates(&messages);
+    assert!(posthog.requests().iter().filter(|request| request.rows == Some(100)).count() >= 9);
+}
+
+#[tokio::test]
+async fn copies_that_are_not_merged_yet_become_one_record_with_the_newest_arrival() {
+    let posthog = sandbox().await;
+    let mut rows = events(300, minutes_ago(120));
+    for number in (0..300).step_by(3) {
+        let newer = Event { created_at: rows[number].created_at + 5_000_000, ..rows[number].clone() };
+        rows.push(newer);
+    }
+    posthog.insert(PROJECT, rows);
+    for page_size in [7, 50_000] {
+        let source = Source::new(&posthog.url()).with_page_size(page_size);
+        let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;
+        assert_events(&messages, &posthog, &[PROJECT]);
+        assert_no_duplicates(&messages);
+        let records = messages.records("events");
+        let newest = records.iter().filter(|record| {
+            let instant =
+                |field: &str| source_posthog::time::Timestamp::parse(record[field].as_str().unwrap()).unwrap();
+            instant("created_at").micros() - instant("timestamp").micros() == 6_000_000
+        });
+        assert_eq!(newest.count(), 100);
+    }
+}
+
+#[tokio::test]
+async fn a_second_sync_reads_only_what_is_new() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(500, minutes_ago(600)));
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    assert_events(&first, &posthog, &[PROJECT]);
+    posthog.insert(
+        PROJECT,
+        (1_000..1_010).map(|number| event(number, Utc::now().timestamp_micros() - 2_000_000)).collect(),
+    );
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.ids("events").len(), 10);
+    let third = source.read_all(&catalog, Some(&second.state())).await;
+    assert_eq!(third.ids("events").len(), 10, "the overlap of one hour is read again");
+    assert_ne!(second.stream_state("events"), third.stream_state("events"));
+}
+
+#[tokio::test]
+async fn late_events_are_found_however_late_they_are() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(50, minutes_ago(600)));
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    let now = Utc::now();
+    let ages = [
+        Duration::minutes(1),
+        Duration::days(3),
+        Duration::days(29),
+        Duration::days(40),
+        Duration::days(900),
+        Duration::days(-400),
+    ];
+    let late = ages.iter().zip(5_000..).map(|(age, number)| Event {
+        created_at: now.timestamp_micros() - 1_000_000,
+        ..event(number, (now - *age).timestamp_micros())
+    });
+    posthog.insert(PROJECT, late.collect());
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.ids("events").len(), ages.len(), "{}", second.without_records());
+    assert_no_duplicates(&second);
+}
+
+#[tokio::test]
+async fn events_that_become_visible_late_are_found_by_the_overlap() {
+    let posthog = sandbox().await;
+    let mut rows = events(100, minutes_ago(600));
+    let now = Utc::now().timestamp_micros();
+    // Received before the first sync, visible only after it.
+    rows.extend((200..220).map(|number| Event { visible_at: Some(i64::MAX), ..event(number, now - 60_000_000) }));
+    posthog.insert(PROJECT, rows.clone());
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(first.ids("events").len(), 100);
+    posthog.insert(PROJECT, (200..220).map(|number| event(number, now - 60_000_000)).collect());
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.id_set("events").len(), 20);
+}
+
+#[tokio::test]
+async fn other_dates_are_read_without_reading_everything_again() {
+    let posthog = sandbox().await;
+    let day = 86_400_000_000;
+    let newest = minutes_ago(600);
+    posthog
+        .insert(PROJECT, (0..30).map(|number| event(number, newest - i64::try_from(number).unwrap() * day)).collect());
+    let date = |days: i64| json!((Utc::now() - Duration::days(days)).format("%Y-%m-%dT00:00:00Z").to_string());
+    let catalog = catalog(&["events"], "incremental");
+    let narrow = Source::new(&posthog.url()).with("start_date", date(20)).with("end_date", date(10));
+    let first = narrow.read_all(&catalog, None).await;
+    assert!((9..=11).contains(&first.ids("events").len()));
+    let wide = Source::new(&posthog.url()).with("start_date", date(25));
+    let second = wide.read_all(&catalog, Some(&first.state())).await;
+    assert_no_duplicates(&second);
+    assert!(first.id_set("events").is_disjoint(&second.id_set("events")));
+    assert!((24..=26).contains(&(first.ids("events").len() + second.ids("events").len())));
+    let third = wide.read_all(&catalog, Some(&second.state())).await;
+    assert_eq!(third.ids("events").len(), 0);
+}
+
+#[tokio::test]
+async fn event_names_are_chosen_exactly_and_as_values() {
+    let posthog = sandbox().await;
+    let names = ["$pageview", "it's {odd} \\ `name`", "Sign Up", "sign up"];
+    let rows = names
+        .iter()
+        .zip(0..)
+        .map(|(name, number)| Event { event: (*name).to_owned(), ..event(number, minutes_ago(90)) });
+    posthog.insert(PROJECT, rows.collect());
+    let read = async |field: &str, chosen: &[&str]| {
+        let source = Source::new(&posthog.url()).with(field, json!(chosen));
+        let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;
+        messages.records("events").iter().map(|record| record["event"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(read("include_events", &[names[1], "Sign Up"]).await.len(), 2);
+    assert_eq!(read("exclude_events", &[names[1], "Sign Up"]).await.len(), 2);
+    assert_eq!(read("include_events", &["nothing"]).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_project_without_events_ends_complete_with_a_state() {
+    let posthog = sandbox().await;
+    let source = Source::new(&posthog.url());
+    for mode in ["full_refresh", "incremental"] {
+        let messages = source.read_all(&catalog(&["events", "persons"], mode), None).await;
+        assert_eq!(messages.statuses("events"), ["STARTED", "COMPLETE"]);
+        assert!(messages.stream_state("events").is_object() && messages.stream_state("persons").is_object());
+    }
+}
+
+#[tokio::test]
+async fn names_are_copied_from_the_catalog() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(90)));
+    let source = Source::new(&posthog.url());
+    for namespace in [json!("warehouse"), json!("")] {
+        let mut catalog = catalog(&["events"], "incremental");
+        catalog["streams"][0]["stream"]["namespace"] = namespace.clone();
+        let messages = source.read_all(&catalog, None).await;
+        assert!(messages.of_type("RECORD").iter().all(|message| message["record"]["namespace"] == namespace));
+        assert_eq!(messages.state()[0]["stream"]["stream_descriptor"]["namespace"], namespace);
+        let again = source.read_all(&catalog, Some(&messages.state())).await;
+        assert_eq!(again.ids("events").len(), 0, "the state was not found");
+    }
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert!(messages.of_type("RECORD").iter().all(|message| message["record"].get("namespace").is_none()));
+}
+
+fn person(number: u128, created_at: i64, last_seen_at: Option<i64>) -> Person {
+    Person {
+        id: Uuid::from_u128(number),
+        created_at,
+        properties: format!(r#"{{"number":{number}}}"#),
+        is_identified: number.is_multiple_of(2),
+        last_seen_at,
+        distinct_ids: vec![format!("user-{number}")],
+    }
+}
+
+async fn sandbox_with_persons(count: u128) -> Sandbox {
+    let posthog = sandbox().await;
+    for number in 0..count {
+        let created = minutes_ago(90_000) + i64::try_from(number).unwrap() * 60_000_000;
+        let seen = (number % 3 > 0).then_some(created + 1_000_000_000);
+        posthog.insert_person(PROJECT, person(number, created, seen));
+    }
+    posthog
+}
+
+#[tokio::test]
+async fn persons_are_read_fully_and_incrementally() {
+    let posthog = sandbox_with_persons(500).await;
+    let source = Source::new(&posthog.url()).with_page_size(64);
+    let full = source.read_all(&catalog(&["persons"], "full_refresh"), None).await;
+    assert_eq!(full.ids("persons").len(), 500);
+    assert_eq!(full.id_set("persons").len(), 500);
+    let record = full.records("persons")[0];
+    assert!(record["properties"]["number"].is_u64() && record["is_identified"].is_boolean());
+    assert_eq!(record["uuid"], record["id"]);
+    assert_eq!(record["project_id"], PROJECT);
+
+    let catalog = catalog(&["persons"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(first.id_set("persons").len(), 500);
+    posthog.insert_person(PROJECT, person(3, minutes_ago(90_000), Some(Utc::now().timestamp_micros())));
+    posthog.insert_person(PROJECT, person(9_000, Utc::now().timestamp_micros(), None));
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    let expected = [3, 9_000].map(|number| Uuid::from_u128(number).to_string());
+    assert_eq!(second.id_set("persons"), expected.into_iter().collect());
+}
+
+#[tokio::test]
+async fn projects_are_read_with_the_fields_of_their_schema() {
+    let posthog = two_projects().await;
+    let source = Source::new(&posthog.url());
+    let messages = source.read_all(&catalog(&["projects"], "full_refresh"), None).await;
+    let projects = messages.records("projects");
+    let zones: Vec<&Value> = projects.iter().map(|project| &project["timezone"]).collect();
+    assert_eq!(zones, ["America/New_York", "Asia/Kolkata"]);
+    let schema = source_posthog::streams::projects::schema();
+    for project in projects {
+        assert!(project.as_object().unwrap().keys().all(|field| schema["properties"].get(field).is_some()));
+    }
+    assert!(messages.stream_state("projects").is_object());
+}
+
+#[tokio::test]
+async fn only_the_listed_projects_are_read() {
+    let posthog = two_projects().await;
+    posthog.insert(1001, events(5, minutes_ago(90)));
+    posthog.insert(1002, vec![event(77, minutes_ago(90))]);
+    let source = Source::new(&posthog.url()).with("project_ids", json!(["1002"]));
+    let messages = source.read_all(&catalog(&["events", "projects"], "full_refresh"), None).await;
+    assert_events(&messages, &posthog, &[1002]);
+    assert_eq!(messages.records("projects").len(), 1);
+    assert!(posthog.requests().iter().all(|request| !request.path.contains("1001")));
+}
+
+#[tokio::test]
+async fn a_state_of_airbytes_own_connector_is_continued() {
+    let posthog = two_projects().await;
+    let day = 86_400_000_000;
+    for project in [1001, 1002] {
+        posthog.insert(
+            project,
+            (0..10)
+                .map(|number| {
+                    event(number + u128::from(project) * 100, minutes_ago(600) - i64::try_from(number).unwrap() * day)
+                })
+                .collect(),
+        );
+    }
+    let source = Source::new(&posthog.url()).with("events_time_step", json!(30));
+    let at = source_posthog::time::Timestamp::from_micros(minutes_ago(660) - 4 * day);
+    let stream_state = json!({"1001": {"timestamp": at.to_string()}});
+    let state =
+        json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": stream_state}}]);
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
+    let of = |project: u64| messages.records("events").iter().filter(|record| record["project_id"] == project).count();
+    assert_eq!((of(1001), of(1002)), (5, 10));
+}

@@ -1,0 +1,143 @@
+//! An interrupted `read` continues from any state that it has printed.
+
+use std::collections::BTreeSet;
+use std::process::Stdio;
+
+use posthog_sandbox::posthog::{Action, Fault};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::support::messages::Messages;
+use crate::support::program::{Source, catalog};
+use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, settled, two_projects};
+
+#[tokio::test]
+async fn every_state_is_a_place_to_continue_from() {
+    let posthog = two_projects().await;
+    for project in [1001, 1002] {
+        posthog.generate(project, 400, project, settled());
+    }
+    for mode in ["incremental", "full_refresh"] {
+        let source = Source::new(&posthog.url()).with_page_size(60);
+        let catalog = catalog(&["events", "persons"], mode);
+        let whole = source.read_all(&catalog, None).await;
+        assert_events(&whole, &posthog, &[1001, 1002]);
+        let states = whole.state_lines();
+        assert!(states.len() > 10, "only {} states", states.len());
+        for line in states {
+            let part = whole.up_to(line);
+            let rest = source.read_all(&catalog, Some(&part.state())).await;
+            for stream in ["events", "persons"] {
+                let union: BTreeSet<String> = part.id_set(stream).union(&rest.id_set(stream)).cloned().collect();
+                assert_eq!(union, whole.id_set(stream), "{mode}, {stream}, state on line {line}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_finished_full_refresh_starts_over() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "full_refresh");
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(first.stream_state("events")["complete"], true);
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.ids("events").len(), 20);
+}
+
+/// Reads until so many lines have come, then kills the program, and returns the whole lines.
+async fn read_and_kill(source: &Source, catalog: &Value, state: Option<&Value>, lines: usize) -> (Messages, bool) {
+    let mut child = source.read_command(catalog, state).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut read = Vec::new();
+    let mut ended = false;
+    for _ in 0..lines {
+        let before = read.len();
+        stdout.read_until(b'\n', &mut read).await.unwrap();
+        if read.len() == before {
+            ended = true;
+            break;
+        }
+        if read.last() != Some(&b'\n') {
+            read.truncate(before);
+            break;
+        }
+    }
+    if !ended {
+        child.kill().await.unwrap();
+    }
+    let completed = child.wait().await.unwrap().success();
+    (Messages::parse(&read), ended && completed)
+}
+
+#[tokio::test]
+async fn killing_it_anywhere_loses_nothing() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 700, 5, settled());
+    posthog.set_faults(vec![Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(3)]).unwrap();
+    let source = Source::new(&posthog.url()).with_page_size(50);
+    let catalog = catalog(&["events"], "incremental");
+    let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
+    for step in [17, 61, 149] {
+        let (mut state, mut seen) = (None, BTreeSet::new());
+        let mut lines = step;
+        for run in 0.. {
+            let (messages, complete) = read_and_kill(&source, &catalog, state.as_ref(), lines).await;
+            seen.extend(messages.id_set("events"));
+            if !messages.state_lines().is_empty() {
+                state = Some(messages.state());
+            }
+            if complete {
+                break;
+            }
+            // A little further each time, or a run that dies before its first state goes on for ever.
+            lines += step;
+            assert!(run < 100, "no end after {run} runs");
+        }
+        assert_eq!(seen, truth, "killed every {step} lines");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_pipe_ends_it_with_a_plain_message() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 5_000, 5, settled());
+    let source = Source::new(&posthog.url());
+    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    stdout.read_line(&mut line).await.unwrap();
+    drop(stdout);
+    let output = child.wait_with_output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");
+}
+
+#[tokio::test]
+async fn sigterm_ends_it_by_the_signal_after_whole_lines() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 300, 5, settled());
+    posthog.set_faults(vec![Fault::query(Action::throttle(600)).sql("properties").after(2)]).unwrap();
+    let source = Source::new(&posthog.url()).with_page_size(50);
+    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let mut read = Vec::new();
+    // It waits for the limit now, which it has said.
+    while !String::from_utf8_lossy(&read).contains("RATE_LIMITED") {
+        assert!(stdout.read_until(b'\n', &mut read).await.unwrap() > 0);
+    }
+    let pid = child.id().unwrap().to_string();
+    assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    while stdout.read_until(b'\n', &mut read).await.unwrap() > 0 {}
+    assert_eq!(child.wait().await.unwrap().signal(), Some(15));
+    let messages = Messages::parse(&read);
+    let rest = posthog.set_faults(Vec::new()).map(|()| messages.state()).unwrap();
+    let second = source.read_all(&catalog(&["events"], "incremental"), Some(&rest)).await;
+    let union: BTreeSet<String> = messages.id_set("events").union(&second.id_set("events")).cloned().collect();
+    assert_eq!(union, posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect());
+}

@@ -1,0 +1,125 @@
+//! Sandboxes with events, and comparison of what was read with what they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, Duration, Utc};
+use posthog_sandbox::posthog::{Event, Key, Project, Sandbox};
+use serde_json::Value;
+use source_posthog::time::Timestamp;
+use uuid::Uuid;
+
+use super::messages::Messages;
+
+/// The number of the default project.
+pub(crate) const PROJECT: u64 = 1001;
+
+/// A sandbox with the default project, without events.
+pub(crate) async fn sandbox() -> Sandbox {
+    Sandbox::builder().start().await.unwrap()
+}
+
+/// A sandbox with two projects in different time zones.
+pub(crate) async fn two_projects() -> Sandbox {
+    let project = |id, name: &str, timezone: &str| Project {
+        id,
+        name: name.to_owned(),
+        timezone: timezone.to_owned(),
+        token: format!("phc_{id}"),
+    };
+    Sandbox::builder()
+        .project(project(1001, "Web shop", "America/New_York"))
+        .project(project(1002, "App", "Asia/Kolkata"))
+        .start()
+        .await
+        .unwrap()
+}
+
+/// A key with these scopes.
+pub(crate) fn key(value: &str, scopes: &[&str], projects: Option<Vec<u64>>) -> Key {
+    Key { value: value.to_owned(), scopes: scopes.iter().map(ToString::to_string).collect(), projects }
+}
+
+/// The instant so many minutes ago, in microseconds.
+pub(crate) fn minutes_ago(minutes: i64) -> i64 {
+    (Utc::now() - Duration::minutes(minutes)).timestamp_micros()
+}
+
+/// An hour ago: everything in a test's past has settled by then.
+pub(crate) fn settled() -> DateTime<Utc> {
+    Utc::now() - Duration::hours(2)
+}
+
+/// An event with this number, at `timestamp`, received a second later.
+pub(crate) fn event(number: u128, timestamp: i64) -> Event {
+    Event {
+        uuid: Uuid::from_u128(number),
+        timestamp,
+        created_at: timestamp + 1_000_000,
+        properties: format!(r#"{{"number":{number}}}"#),
+        ..Event::default()
+    }
+}
+
+/// `count` events, one a second, the last one at `until`.
+pub(crate) fn events(count: u32, until: i64) -> Vec<Event> {
+    (0..count).map(|number| event(u128::from(number), until - i64::from(count - number) * 1_000_000)).collect()
+}
+
+/// Fails unless exactly the events of these projects have been read, each with its own values.
+pub(crate) fn assert_events(messages: &Messages, sandbox: &Sandbox, projects: &[u64]) {
+    let mut truth: BTreeMap<String, Vec<Event>> = BTreeMap::new();
+    for project in projects {
+        for event in sandbox.events(*project) {
+            truth.entry(event.uuid.to_string()).or_default().push(event);
+        }
+    }
+    let read = messages.id_set("events");
+    let wanted: BTreeSet<String> = truth.keys().cloned().collect();
+    let missing: Vec<&String> = wanted.difference(&read).take(5).collect();
+    let extra: Vec<&String> = read.difference(&wanted).take(5).collect();
+    assert!(
+        missing.is_empty() && extra.is_empty(),
+        "missing {missing:?}, extra {extra:?}\n{}",
+        messages.without_records()
+    );
+    for record in messages.records("events") {
+        let copies = &truth[record["id"].as_str().unwrap()];
+        assert!(copies.iter().any(|event| same(record, event)), "{record} is not {copies:?}");
+    }
+}
+
+/// Fails if an event has been read more than once.
+pub(crate) fn assert_no_duplicates(messages: &Messages) {
+    assert_eq!(messages.ids("events").len(), messages.id_set("events").len(), "events were read twice");
+}
+
+fn same(record: &Value, event: &Event) -> bool {
+    let instant = |field: &str| Timestamp::parse(record[field].as_str().unwrap_or_default()).map(Timestamp::micros);
+    let text = |field: &str| record[field].as_str().unwrap_or_default();
+    let [group_0, .., group_4] = &event.groups;
+    instant("timestamp") == Some(event.timestamp)
+        && instant("created_at") == Some(event.created_at)
+        && record["uuid"] == record["id"]
+        && text("event") == event.event
+        && text("distinct_id") == event.distinct_id
+        && text("elements_chain") == event.elements_chain
+        && text("person_id") == event.person_id.to_string()
+        && text("session_id") == event.session_id
+        && text("window_id") == event.window_id
+        && text("group_0") == group_0
+        && text("group_4") == group_4
+        && text("person_mode") == event.person_mode
+        && record["person_properties"].is_null()
+        && record["properties"] == lenient(&event.properties)
+}
+
+/// What a lenient parser makes of stored properties: `NaN` and its like are null, no JSON is null.
+fn lenient(text: &str) -> Value {
+    if let Ok(value) = serde_json::from_str(text) {
+        return value;
+    }
+    let mended = ["NaN", "Infinity", "-Infinity"].iter().fold(text.to_owned(), |text, token| {
+        text.replace(&format!(":{token}"), ":null").replace(&format!("[{token}"), "[null")
+    });
+    serde_json::from_str(&mended).unwrap_or_default()
+}
