@@ -1,6 +1,7 @@
 //! Tests of the built programs, one file per subject.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::format_collect, clippy::too_many_lines, reason = "short and plain matters more than fast here")]
 
 mod audit;
 mod bad_input;

@@ -267,14 +267,14 @@ impl Messages {
         found.map(|state| state["stream"]["stream_state"].clone()).unwrap_or_default()
     }
 
-    /// Statuses of a stream, RATE_LIMITED ones included.
+    /// Statuses of a stream, `RATE_LIMITED` ones included.
     pub(crate) fn statuses(&self, stream: &str) -> Vec<String> {
         let statuses = self.of_type("TRACE").into_iter().map(|message| &message["trace"]["stream_status"]);
         let of_stream = statuses.filter(|status| status["stream_descriptor"]["name"] == stream);
         of_stream
-            .map(|status| match status["reasons"].is_array() {
-                true => "RATE_LIMITED".to_owned(),
-                false => status["status"].as_str().unwrap().to_owned(),
+            .map(|status| {
+                let limited = status["reasons"].is_array();
+                if limited { "RATE_LIMITED" } else { status["status"].as_str().unwrap() }.to_owned()
             })
             .collect()
     }
