@@ -245,7 +245,7 @@ echo '{{"webhook_url": "https://api.patterns.app/api/app/webhooks/..."}}' > patt
 source-posthog check --config config.json
 source-posthog catalog --config config.json --streams events > catalog.json
 touch state.json
-source-posthog read --config config.json --catalog catalog.json --state state.json \
+source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \
   | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json"#,
         programs.display()
     )

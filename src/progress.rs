@@ -1,36 +1,63 @@
-//! A live line for people, on stderr, when that is a terminal.
+//! A live line for people, on stderr.
+//!
+//! It is shown only when stderr is a terminal and stdout is not, because messages and a live line on
+//! the same screen would tear each other apart.
 
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How many records have been handled, and how fast.
+const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {per_sec}, {elapsed}{msg}";
+const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {per_sec}, {elapsed}{msg}";
+
+/// How many records have been handled, how fast, and what is being waited for.
 pub struct Progress {
     bar: ProgressBar,
+    bytes: u64,
 }
 
 impl Progress {
-    /// Starts to show progress, as in `1,234 records delivered, 567/s`; not when `quiet`, and not
-    /// when stderr goes to a file.
+    /// Shows nothing.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), bytes: 0 }
+    }
+
+    /// Starts to show progress, as in `1,234 records delivered, 567/s`; not when `quiet`.
     pub fn start(done: &'static str, quiet: bool) -> Self {
-        let target = if quiet || !std::io::stderr().is_terminal() {
-            ProgressDrawTarget::hidden()
-        } else {
-            ProgressDrawTarget::stderr_with_hz(5)
-        };
-        let bar = ProgressBar::with_draw_target(None, target).with_message(done);
-        // The template is a constant; were it wrong, the default style would do.
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {human_pos} records {msg}, {per_sec}, {elapsed}") {
-            bar.set_style(style);
+        if quiet || !std::io::stderr().is_terminal() || std::io::stdout().is_terminal() {
+            return Self::hidden();
         }
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5)).with_prefix(done);
         bar.enable_steady_tick(Duration::from_millis(200));
-        Self { bar }
+        let progress = Self { bar, bytes: 0 };
+        progress.style(OPEN_END);
+        progress
+    }
+
+    /// The templates are constants; were one wrong, the style before it would stay.
+    fn style(&self, template: &str) {
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            self.bar.set_style(style);
+        }
     }
 
     /// More records are done.
-    pub fn add(&self, records: u64) {
+    pub fn add(&mut self, records: u64, bytes: usize) {
+        self.bytes += bytes as u64;
         self.bar.inc(records);
+        self.bar.set_message(format!(", {}", HumanBytes(self.bytes)));
+    }
+
+    /// So many records are expected in all.
+    pub fn expect(&self, records: u64) {
+        self.bar.set_length(records);
+        self.style(WITH_TOTAL);
+    }
+
+    /// Nothing moves until something happens elsewhere.
+    pub fn waiting(&self, reason: &str) {
+        self.bar.set_message(format!(", {}, {reason}", HumanBytes(self.bytes)));
     }
 
     /// Removes the line.

@@ -12,7 +12,7 @@ Examples:
   source-posthog check --config config.json
   source-posthog catalog --config config.json --streams events > catalog.json
   source-posthog read --config config.json --catalog catalog.json > messages.jsonl
-  source-posthog read --config config.json --catalog catalog.json --state state.json \\
+  source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \\
     | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json
 
 The smallest config.json:
@@ -74,6 +74,9 @@ pub struct ReadArguments {
     /// State to continue from (JSON); leave it out to read everything
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// Show no live line, even when standard error is a terminal
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Arguments of `catalog`.

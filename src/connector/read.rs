@@ -12,6 +12,7 @@ use crate::config::{Config, Method, QueryOptions};
 use crate::error::Error;
 use crate::http::{Client, Silent};
 use crate::posthog::account::{self, project_ids};
+use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
@@ -52,6 +53,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let jobs = jobs(&catalog, &state)?;
     let client = Client::new(&config)?;
     let projects = project_ids(&client, &config, || client.retry(), &Silent).await?;
+    output.show(Progress::start("read", arguments.quiet));
     let sync = Sync { config: Arc::new(config), options, client, projects, output: output.clone() };
     let mut all_complete = true;
     for job in jobs {
@@ -137,6 +139,7 @@ impl Sync {
         let on_plan = |rows: u64| {
             let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
             self.output.hint(&Message::estimate(stream, total));
+            self.output.progress().expect(total);
         };
         let reads = self.projects.iter().map(|project| {
             let reader = Arc::new(self.reader(*project, table, incremental, stream, &checkpoint));

@@ -21,7 +21,8 @@ pub(super) struct Batch {
     pub(super) stream: usize,
     /// The records.
     pub(super) entries: Vec<Entry>,
-    bytes: usize,
+    /// Size of the body.
+    pub(super) bytes: usize,
     /// When its first record came.
     pub(super) since: Instant,
 }

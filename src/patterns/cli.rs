@@ -8,7 +8,7 @@ const EXAMPLES: &str = "\
 Examples:
   destination-patterns spec
   destination-patterns check --config patterns.json
-  source-posthog read --config config.json --catalog catalog.json --state state.json \\
+  source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \\
     | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json
 
 The smallest patterns.json:
@@ -68,7 +68,7 @@ pub struct WriteArguments {
     /// Keep the acknowledged states in this file, for `--state` of the next `source-posthog read`
     #[arg(long, value_name = "FILE")]
     pub state_file: Option<PathBuf>,
-    /// Show no progress, even on a terminal
+    /// Show no live line, even when standard error is a terminal
     #[arg(long)]
     pub quiet: bool,
 }

@@ -41,7 +41,7 @@ pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
 
 async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result<(), Error> {
     let examine = async {
-        let webhook = Webhook::new(Arc::new(Config::from_file(config)?))?;
+        let webhook = Webhook::new(Arc::new(Config::from_file(config)?), output)?;
         if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
     };
     let connection_status = match examine.await {

@@ -23,6 +23,7 @@ use super::config::Config;
 use super::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::http::retry_after;
+use crate::protocol::Output;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -36,6 +37,7 @@ pub(super) struct Webhook {
     http: reqwest::Client,
     config: Arc<Config>,
     dead_letters: Option<DeadLetters>,
+    output: Output,
     /// Nobody sends before this: the webhook has asked for patience.
     paused_until: Mutex<Option<Instant>>,
     /// Most records that the webhook has shown to take in one request.
@@ -51,6 +53,8 @@ pub(super) struct Delivered {
     pub(super) stream: usize,
     /// Records that arrived.
     pub(super) records: u64,
+    /// Size of the batch.
+    pub(super) bytes: usize,
     /// Records that were refused and set aside.
     pub(super) set_aside: Vec<Ordinal>,
 }
@@ -82,7 +86,7 @@ impl Webhook {
     ///
     /// # Errors
     /// When no certificates are installed, or the file for refused records cannot be written.
-    pub(super) fn new(config: Arc<Config>) -> Result<Self, Error> {
+    pub(super) fn new(config: Arc<Config>, output: &Output) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .default_headers(config.headers.clone())
             .user_agent(concat!("destination-patterns/", env!("CARGO_PKG_VERSION")))
@@ -96,7 +100,7 @@ impl Webhook {
             })?;
         let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
         let most_records = AtomicUsize::new(config.max_records);
-        Ok(Self { http, config, dead_letters, paused_until: Mutex::new(None), most_records })
+        Ok(Self { http, config, dead_letters, output: output.clone(), paused_until: Mutex::new(None), most_records })
     }
 
     /// Asks whether the webhook is there, without sending a record.
@@ -142,7 +146,7 @@ impl Webhook {
     pub(super) async fn deliver(&self, name: &str, batch: Batch) -> Result<Delivered, Error> {
         let (first, stream) = (batch.first(), batch.stream);
         let begin = Instant::now();
-        let mut delivered = Delivered { first, stream, records: 0, set_aside: Vec::new() };
+        let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, set_aside: Vec::new() };
         let mut parts: VecDeque<Vec<Entry>> = VecDeque::new();
         self.queue(&mut parts, batch.entries);
         while let Some(part) = parts.pop_front() {
@@ -205,6 +209,7 @@ impl Webhook {
                         wait.as_millis()
                     );
                     self.pause_for(wait);
+                    self.output.progress().waiting(&format!("waiting {} s for the webhook", wait.as_secs()));
                 }
                 verdict => return Ok(verdict),
             }

@@ -52,7 +52,6 @@ struct Run {
     ledger: Ledger,
     state_file: Option<StateFile>,
     output: Output,
-    progress: Progress,
     /// How often each name of the allow-list has come.
     matched: HashMap<String, u64>,
     totals: Totals,
@@ -72,7 +71,7 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
     let config = Arc::new(Config::from_file(&arguments.config)?);
     let streams = streams(&arguments.catalog)?;
     let state_file = arguments.state_file.as_deref().map(StateFile::open).transpose()?;
-    let webhook = Arc::new(Webhook::new(Arc::clone(&config))?);
+    let webhook = Arc::new(Webhook::new(Arc::clone(&config), output)?);
     let numbers = streams.iter().cloned().zip(0..).collect();
     let matched = config.allowed.iter().flatten().map(|name| (name.clone(), 0)).collect();
     let mut run = Run {
@@ -86,13 +85,12 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
         ledger: Ledger::default(),
         state_file,
         output: output.clone(),
-        progress: Progress::start("delivered", arguments.quiet),
         matched,
         totals: Totals::default(),
     };
+    output.show(Progress::start("delivered", arguments.quiet));
     let begin = Instant::now();
     let result = run.deliver_all(input::start(io::stdin())).await;
-    run.progress.finish();
     run.report(begin);
     result
 }
@@ -259,7 +257,7 @@ impl Run {
         self.totals.requests += 1;
         self.totals.delivered += delivered.records;
         self.totals.set_aside += delivered.set_aside.len() as u64;
-        self.progress.add(delivered.records);
+        self.output.progress().add(delivered.records, delivered.bytes);
         self.ledger.end(delivered.first, delivered.stream, &delivered.set_aside);
         self.release().await
     }

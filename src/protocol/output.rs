@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::message::{Message, StreamDescriptor, StreamStatus};
 use crate::error::Error;
+use crate::progress::Progress;
 
 /// Batches that may wait for the writer. With batches of at most 256 KiB, 4 MiB.
 const QUEUE: usize = 16;
@@ -44,10 +45,10 @@ pub struct Output {
     shared: Arc<Shared>,
 }
 
-#[derive(Default)]
 struct Shared {
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Vec<u8>>>,
+    progress: Mutex<Progress>,
 }
 
 #[derive(Default)]
@@ -114,6 +115,16 @@ impl Output {
         drop(self.queue.try_send(Item::Line(to_line(message))));
     }
 
+    /// Shows the records that are written from now on.
+    pub fn show(&self, progress: Progress) {
+        *lock(&self.shared.progress) = progress;
+    }
+
+    /// The live line.
+    pub fn progress(&self) -> impl std::ops::DerefMut<Target = Progress> {
+        lock(&self.shared.progress)
+    }
+
     /// An empty buffer for a batch, one that has been used before if there is one.
     pub fn buffer(&self) -> Vec<u8> {
         lock(&self.shared.spare).pop().unwrap_or_default()
@@ -145,7 +156,8 @@ impl Writer {
     /// Starts a writer on `sink`.
     pub fn start(sink: impl Write + Send + 'static) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
-        let shared = Arc::new(Shared::default());
+        let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
+        let shared = Arc::new(Shared { logs, spare, progress });
         let books = Books { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
@@ -159,6 +171,7 @@ impl Writer {
     /// # Errors
     /// When stdout has been closed by its reader or could not be written.
     pub async fn close(self, output: &Output) -> Result<(), Error> {
+        output.progress().finish();
         // When the thread has ended already, its result says why.
         drop(output.queue.send(Item::Close).await);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
@@ -180,6 +193,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut books: Books<impl W
                 Item::Line(line) => books.sink.write_all(&line)?,
                 Item::Records { stream, lines, count } => {
                     books.records(&stream, &lines, count)?;
+                    lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
                 }
                 Item::State { stream, state } => books.state(&stream, state)?,

@@ -55,7 +55,8 @@ pub struct StreamObserver {
 }
 
 impl Observer for StreamObserver {
-    fn waiting(&self, _: &str, until: DateTime<Utc>) {
+    fn waiting(&self, reason: &str, until: DateTime<Utc>) {
+        self.output.progress().waiting(&format!("waiting until {}: {reason}", until.format("%H:%M:%S UTC")));
         self.output.hint(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
     }
 }
