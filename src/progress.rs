@@ -3,13 +3,14 @@
 //! It is shown only when stderr is a terminal and stdout is not, because messages and a live line on
 //! the same screen would tear each other apart.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::Duration;
 
-use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {per_sec}, {elapsed}{msg}";
-const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {per_sec}, {elapsed}{msg}";
+const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {rate}, {elapsed}{msg}";
+const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {rate}, {elapsed}{msg}";
 
 /// How many records have been handled, how fast, and what is being waited for.
 pub struct Progress {
@@ -38,7 +39,11 @@ impl Progress {
     /// The templates are constants; were one wrong, the style before it would stay.
     fn style(&self, template: &str) {
         if let Ok(style) = ProgressStyle::with_template(template) {
-            self.bar.set_style(style);
+            let rate = |state: &ProgressState, out: &mut dyn Write| {
+                let written = write!(out, "{:.0}/s", state.per_sec());
+                debug_assert!(written.is_ok());
+            };
+            self.bar.set_style(style.with_key("rate", rate));
         }
     }
 
