@@ -19,6 +19,7 @@ use crate::time::{Timestamp, days};
 use form::within;
 use raw::{RawAuto, RawConfig, RawMethod};
 
+pub(crate) use base_url::is_loopback;
 pub use raw::specification;
 pub use secret::Secret;
 

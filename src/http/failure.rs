@@ -52,21 +52,9 @@ impl Failure {
     }
 
     /// A failure on the way: no connection, a cut or stalled body, an undecodable one.
-    ///
-    /// The sources of a reqwest error say what really happened, so all of them are shown. The
-    /// address is left out; it is the same for all requests.
     pub fn from_transport(error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !message.ends_with(&text) {
-                message.push_str(": ");
-                message.push_str(&text);
-            }
-            source = cause.source();
-        }
+        let (is_builder, is_connect) = (error.is_builder(), error.is_connect());
+        let mut message = describe(error);
         let lower = message.to_lowercase();
         if lower.contains("certificate") || lower.contains("unknownissuer") {
             return Self::Fatal(
@@ -76,12 +64,12 @@ impl Failure {
                 .with_details(message),
             );
         }
-        if error.is_builder() {
+        if is_builder {
             return Self::Fatal(
                 Error::config("the request could not be built; check `base_url` and `api_key`").with_details(message),
             );
         }
-        if error.is_connect() {
+        if is_connect {
             message = format!("no connection to the address in `base_url`: {message}");
         }
         Self::transient(message)
@@ -146,6 +134,25 @@ fn forbidden(detail: &str, said: &str) -> String {
         return "the API key is limited to some projects and cannot list them; set `project_ids`".to_owned();
     }
     format!("PostHog forbids it: {said}")
+}
+
+/// Says what went wrong on the way.
+///
+/// The sources of a reqwest error say what really happened, so all of them are shown. The address is
+/// left out, because it can be a secret.
+pub fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
 }
 
 /// Reads `Retry-After`, a number of seconds or a date.

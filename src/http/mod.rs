@@ -6,6 +6,6 @@ mod gate;
 mod retry;
 
 pub use client::{Answer, Client, Request};
-pub use failure::{Failure, retry_after};
+pub use failure::{Failure, describe, retry_after};
 pub use gate::{Class, Gate, Observer, Silent, Slot};
 pub use retry::{Next, Retry};

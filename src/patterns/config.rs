@@ -9,9 +9,9 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use url::{Host, Url};
+use url::Url;
 
-use crate::config::{Secret, form};
+use crate::config::{Secret, form, is_loopback};
 use crate::error::Error;
 
 /// Environment variable that supplies the webhook's address when the file has none.
@@ -371,15 +371,9 @@ fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Erro
     let url = Url::parse(address.expose()).map_err(|error| {
         Error::config(format!("`webhook_url` is not an address ({error}); copy it from the webhook node"))
     })?;
-    let loopback = match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    };
     match url.scheme() {
         "https" => Ok(WebhookUrl(url)),
-        "http" if allow_http || loopback => Ok(WebhookUrl(url)),
+        "http" if allow_http || is_loopback(&url) => Ok(WebhookUrl(url)),
         "http" => Err(Error::config("`webhook_url` is not encrypted; use https://, or set `allow_http` to true")),
         other => Err(Error::config(format!("`webhook_url` begins with `{other}://`; only https:// is supported"))),
     }

@@ -22,7 +22,7 @@ use super::batch::{Batch, Entry, Ordinal, body};
 use super::config::Config;
 use super::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::http::retry_after;
+use crate::http::{describe, retry_after};
 use crate::protocol::Output;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -337,18 +337,6 @@ fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
         // 400, 422, other 4xx, 501 and 505.
         _ => Verdict::Refused { status: code, reason },
     }
-}
-
-/// Says what went wrong on the way, without the address, which is a secret.
-fn describe(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(&error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 /// The same for the same records, in this run and in the next.
