@@ -12,8 +12,9 @@ build:
 	cargo build --release --locked --bins
 
 ## make quickstart  the main job against a sandbox: PostHog to Patterns, twice
-quickstart: build
-	cargo run --release --locked --example quickstart
+quickstart:
+	cargo build --locked --bins
+	cargo run --locked --example quickstart
 
 ## make test        everything that must pass
 test: lint unit doc live
@@ -31,7 +32,7 @@ unit:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-## make live        real PostHog SDKs through the whole chain
+## make live        real PostHog SDKs through the whole chain, and PyAirbyte's smoke test
 live:
 	cargo build --locked --workspace --bins
 	integration_tests/python/run

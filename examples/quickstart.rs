@@ -238,7 +238,8 @@ fn shortened(record: &Value) -> String {
 fn instructions(programs: &Path) -> String {
     let start = (Utc::now() - Duration::days(30)).format("%Y-%m-%dT00:00:00Z");
     format!(
-        r#"export PATH="{}:$PATH"
+        r#"make build
+export PATH="{}:$PATH"
 export POSTHOG_API_KEY=phx_...      # Settings > Personal API keys, scopes query:read and project:read
 echo '{{"base_url": "https://us.posthog.com", "start_date": "{start}"}}' > config.json
 echo '{{"webhook_url": "https://api.patterns.app/api/app/webhooks/..."}}' > patterns.json
@@ -247,6 +248,6 @@ source-posthog catalog --config config.json --streams events > catalog.json
 touch state.json
 source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \
   | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json"#,
-        programs.display()
+        programs.with_file_name("release").display()
     )
 }
