@@ -443,6 +443,19 @@ async fn unusable_input_is_refused() {
 }
 
 #[tokio::test]
+async fn what_the_source_says_is_passed_on_and_its_failure_is_ours() {
+    let webhook = Webhook::start().await.unwrap();
+    let said = r#"{"type":"LOG","log":{"level":"WARN","message":"look here"}}
+{"type":"TRACE","trace":{"type":"ERROR","emitted_at":1,"error":{"message":"the key is wrong","failure_type":"config_error"}}}
+"#;
+    let outcomes = Destination::new(&webhook).write(&(input(5, 5) + said)).await;
+    assert_eq!(outcomes.code, Some(1));
+    assert_eq!(outcomes.cursors(), [5], "what came is delivered and acknowledged all the same");
+    assert_eq!(outcomes.error(), "config_error: the source has failed: the key is wrong");
+    assert!(outcomes.text.contains(r#""level":"WARN","message":"source: look here""#), "{}", outcomes.text);
+}
+
+#[tokio::test]
 async fn nothing_is_sent_when_there_is_nothing_to_send() {
     let webhook = Webhook::start().await.unwrap();
     let outcomes = Destination::new(&webhook).delivered(&state("events", 5)).await;

@@ -10,6 +10,7 @@ mod dead_letter;
 mod input;
 mod ledger;
 mod payload;
+mod raw;
 mod state_file;
 mod webhook;
 mod write;
@@ -24,7 +25,8 @@ use config::Config;
 use webhook::Webhook;
 
 pub use cli::{Arguments, Command};
-pub use config::{WEBHOOK_URL_VARIABLE, specification};
+pub use config::WEBHOOK_URL_VARIABLE;
+pub use raw::specification;
 
 /// Runs one command.
 ///

@@ -39,6 +39,33 @@ struct Line<'a> {
     record: Option<&'a RawValue>,
     #[serde(borrow, default)]
     state: Option<&'a RawValue>,
+    #[serde(default)]
+    log: Option<Log>,
+    #[serde(default)]
+    trace: Option<Trace>,
+}
+
+/// What the source has to say to people.
+#[derive(Deserialize)]
+struct Log {
+    #[serde(default)]
+    level: String,
+    #[serde(default)]
+    message: String,
+}
+
+#[derive(Deserialize)]
+struct Trace {
+    #[serde(default)]
+    error: Option<SourceError>,
+}
+
+#[derive(Deserialize)]
+struct SourceError {
+    #[serde(default)]
+    message: String,
+    #[serde(default)]
+    failure_type: String,
 }
 
 struct Run {
@@ -55,6 +82,8 @@ struct Run {
     /// How often each name of the allow-list has come.
     matched: HashMap<String, u64>,
     totals: Totals,
+    /// The first failure that the source has reported.
+    source_error: Option<Error>,
 }
 
 #[derive(Default)]
@@ -87,6 +116,7 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
         output: output.clone(),
         matched,
         totals: Totals::default(),
+        source_error: None,
     };
     output.show(Progress::start("delivered", arguments.quiet));
     let begin = Instant::now();
@@ -134,7 +164,8 @@ impl Run {
         }
         self.release().await?;
         debug_assert_eq!(self.ledger.waiting(), 0);
-        Ok(())
+        // Everything that came has been delivered, but it was not everything.
+        self.source_error.take().map_or(Ok(()), Err)
     }
 
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {
@@ -152,10 +183,31 @@ impl Run {
                 ("RECORD" | "STATE", ..) => {
                     return Err(Error::system(format!("a {} message has no content", message.kind)));
                 }
-                _ => {}
+                _ => self.pass_on(message.log, message.trace),
             }
         }
         Ok(())
+    }
+
+    /// In a pipe, what the source says comes in here and would be lost.
+    fn pass_on(&mut self, log: Option<Log>, trace: Option<Trace>) {
+        if let Some(Log { level, message }) = log.filter(|log| !log.message.is_empty()) {
+            match level.as_str() {
+                "FATAL" | "ERROR" => tracing::error!("source: {message}"),
+                "WARN" => tracing::warn!("source: {message}"),
+                "INFO" => tracing::info!("source: {message}"),
+                _ => tracing::debug!("source: {message}"),
+            }
+        }
+        if let Some(error) = trace.and_then(|trace| trace.error) {
+            let text = format!("the source has failed: {}", error.message);
+            let error = match error.failure_type.as_str() {
+                "config_error" => Error::config(text),
+                "transient_error" => Error::transient(text),
+                _ => Error::system(text),
+            };
+            self.source_error.get_or_insert(error);
+        }
     }
 
     async fn take_record(&mut self, record: &RawValue) -> Result<(), Error> {
