@@ -329,6 +329,41 @@ async fn a_refused_record_is_found_and_set_aside() {
 }
 
 #[tokio::test]
+async fn a_batch_that_is_refused_for_another_reason_is_set_aside_whole() {
+    let always = Some(Outcome::status(405));
+    let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+    let outcomes = destination.delivered(&input(50, 50)).await;
+    assert_eq!(webhook.received().len(), 1, "a batch is not taken apart for nothing");
+    assert_eq!(outcomes.states()[0]["destinationStats"], json!({"recordCount": 0.0, "rejectedRecordCount": 50.0}));
+    let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+    assert_eq!(refused.lines().count(), 50);
+}
+
+#[tokio::test]
+async fn a_slow_webhook_stops_the_reading() {
+    let webhook = Webhook::start_with(Behaviour { always: Some(Outcome::Gate), ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook).with("request_timeout_seconds", json!(600));
+    let mut child = destination.write_command().spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let megabyte: String = input(1_000_000 / record("events", 1).len(), usize::MAX);
+    let mut accepted = 0;
+    // Until a megabyte is not taken for a second; a program that buffers takes them all.
+    while accepted < 60 {
+        match tokio::time::timeout(Duration::from_secs(1), stdin.write_all(megabyte.as_bytes())).await {
+            Ok(written) => written.unwrap(),
+            Err(_) => break,
+        }
+        accepted += 1;
+    }
+    assert!(accepted < 10, "{accepted} MB were read while the webhook had not answered once");
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(kilobytes < 64 * 1024, "{kilobytes} kB");
+}
+
+#[tokio::test]
 async fn requests_can_be_compressed_signed_and_authorised() {
     let webhook =
         Webhook::start_with(Behaviour { bearer: Some("t0ken".into()), ..Behaviour::default() }).await.unwrap();

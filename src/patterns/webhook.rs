@@ -72,7 +72,7 @@ enum Verdict {
         status: u16,
         reason: String,
     },
-    /// One of the records might be the reason.
+    /// Not now and not later. With 400 and 422, one of the records might be the reason.
     Refused {
         status: u16,
         reason: String,
@@ -151,7 +151,7 @@ impl Webhook {
         self.queue(&mut parts, batch.entries);
         while let Some(part) = parts.pop_front() {
             match self.deliver_part(name, &part, begin).await? {
-                Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, .. } if part.len() > 1 => {
+                Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, status: 400 | 422 } if part.len() > 1 => {
                     tracing::debug!("{} records of {name} are sent in two halves: {reason}", part.len());
                     let mut first_half = part;
                     let second_half = first_half.split_off(first_half.len() / 2);
