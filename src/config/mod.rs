@@ -208,7 +208,7 @@ fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
 
 fn method(raw: RawMethod) -> Result<Method, Error> {
     let options = |overlap: Option<u32>, late_window: Option<u32>| -> Result<QueryOptions, Error> {
-        let overlap = within("method.overlap_minutes", overlap.unwrap_or(DEFAULT_OVERLAP_MINUTES), 0, 10_080)?;
+        let overlap = within("method.overlap_minutes", overlap.unwrap_or(DEFAULT_OVERLAP_MINUTES), 1, 10_080)?;
         let late_window = within("method.late_window_days", late_window.unwrap_or(DEFAULT_LATE_WINDOW_DAYS), 1, 3_650)?;
         Ok(QueryOptions {
             overlap: TimeDelta::minutes(i64::from(overlap)),

@@ -155,7 +155,7 @@ pub(super) struct RawAuto {
         with = "u32",
         title = "Overlap (minutes)",
         description = OVERLAP,
-        extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
+        extend("order" = 1, "default" = 60, "minimum" = 1, "maximum" = 10080)
     )]
     pub(super) overlap_minutes: Option<u32>,
     #[serde(default)]
@@ -187,7 +187,7 @@ pub(super) struct RawQuery {
         with = "u32",
         title = "Overlap (minutes)",
         description = OVERLAP,
-        extend("order" = 1, "default" = 60, "minimum" = 0, "maximum" = 10080)
+        extend("order" = 1, "default" = 60, "minimum" = 1, "maximum" = 10080)
     )]
     pub(super) overlap_minutes: Option<u32>,
     #[serde(default)]
