@@ -488,6 +488,10 @@ async fn what_the_source_says_is_passed_on_and_its_failure_is_ours() {
     assert_eq!(outcomes.cursors(), [5], "what came is delivered and acknowledged all the same");
     assert_eq!(outcomes.error(), "config_error: the source has failed: the key is wrong");
     assert!(outcomes.text.contains(r#""level":"WARN","message":"source: look here""#), "{}", outcomes.text);
+    let torn = input(5, 5) + record("events", 6).trim_end().trim_end_matches('}');
+    let outcomes = Destination::new(&webhook).write(&torn).await;
+    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![5]));
+    assert!(outcomes.error().starts_with("system_error: the source was cut off"), "{}", outcomes.error());
 }
 
 #[tokio::test]

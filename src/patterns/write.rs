@@ -172,8 +172,15 @@ impl Run {
         for line in block.split(|byte| *byte == b'\n') {
             // Anything that is not a message is somebody's log line and none of our business.
             let Ok(message) = serde_json::from_slice::<Line<'_>>(line) else {
-                if line.starts_with(b"{\"type\":\"RECORD\"") || line.starts_with(b"{\"type\":\"STATE\"") {
-                    return Err(Error::system("a RECORD or STATE line is not valid JSON; was the source cut off?"));
+                let matters = line.starts_with(b"{\"type\":\"RECORD\"") || line.starts_with(b"{\"type\":\"STATE\"");
+                // Only the very last line of the input can lack its line feed.
+                if matters && block.ends_with(line) && !block.ends_with(b"\n") {
+                    let error = Error::system(
+                        "the source was cut off in the middle of a line; the next sync reads what is missing",
+                    );
+                    self.source_error.get_or_insert(error);
+                } else if matters {
+                    return Err(Error::system("a RECORD or STATE line is not valid JSON"));
                 }
                 continue;
             };

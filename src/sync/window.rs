@@ -310,7 +310,7 @@ impl ProjectReader {
             if let Some(settling) = settling.filter(|_| stored > pass.records) {
                 let until = scan.until.minus(SETTLING.min(self.options.overlap));
                 let settled = self.count(&Scan { until, ..scan.clone() }, counted).await?;
-                if settled == pass.records - settling {
+                if settled + settling == pass.records {
                     tracing::debug!(
                         "{} rows have become visible meanwhile, the next sync reads them",
                         stored - pass.records
