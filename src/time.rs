@@ -86,11 +86,6 @@ impl Timestamp {
     pub fn next_midnight(self) -> Self {
         Self::from_day(self.day() + 1)
     }
-
-    /// Returns true at midnight UTC.
-    pub fn is_midnight(self) -> bool {
-        self.0.rem_euclid(DAY) == 0
-    }
 }
 
 impl fmt::Display for Timestamp {

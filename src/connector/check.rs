@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::config::{Config, Method};
+use crate::config::{Config, Method, QueryOptions};
 use crate::error::Error;
 use crate::http::{Client, Retry, Silent};
 use crate::posthog::Predicate;
@@ -33,7 +33,7 @@ pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
 
 async fn examine(config: &Path) -> Result<String, Error> {
     let config = Config::from_file(config)?;
-    let method = chosen_method(&config)?;
+    let (method, _) = chosen_method(&config)?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
     let ids = project_ids(&client, &config, retry, &Silent).await?;
@@ -59,14 +59,14 @@ async fn examine(config: &Path) -> Result<String, Error> {
     Ok(found.join(". "))
 }
 
-/// The method that projects are read by, as a word for messages.
+/// The method that projects are read by, as a word for messages, and its options.
 ///
 /// # Errors
 /// A config error for a method that this version does not have.
-pub(super) fn chosen_method(config: &Config) -> Result<&'static str, Error> {
-    match config.method {
-        Method::Auto(_) => Ok("queries (chosen by `auto`: this version has no file exports)"),
-        Method::Query(_) => Ok("queries"),
+pub(super) fn chosen_method(config: &Config) -> Result<(&'static str, &QueryOptions), Error> {
+    match &config.method {
+        Method::Auto(options) => Ok(("queries (chosen by `auto`: this version has no file exports)", options)),
+        Method::Query(options) => Ok(("queries", options)),
         Method::Export { .. } => {
             Err(Error::config("`method` is `export`, which is not built yet; set it to `query` or `auto`"))
         }

@@ -8,7 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::check::chosen_method;
 use super::cli::ReadArguments;
-use crate::config::{Config, Method, QueryOptions};
+use crate::config::{Config, QueryOptions};
 use crate::error::Error;
 use crate::http::{Client, Silent};
 use crate::posthog::account::{self, project_ids};
@@ -42,11 +42,7 @@ enum JobKind {
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
     let config = Config::from_file(&arguments.config)?;
-    chosen_method(&config)?;
-    let options = match &config.method {
-        Method::Auto(options) | Method::Query(options) => options.clone(),
-        Method::Export { .. } => return Err(Error::config("`method` is `export`, which is not built yet")),
-    };
+    let options = chosen_method(&config)?.1.clone();
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
     let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();

@@ -10,15 +10,20 @@ use serde_json::value::RawValue;
 /// Appends `text` as a JSON value to `line`; false, with nothing appended, when it is not JSON.
 pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
     if is_json(text) {
-        if text.contains(['\n', '\r']) {
-            line.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-        } else {
-            line.extend_from_slice(text.as_bytes());
-        }
+        append(text, line);
         return true;
     }
     let mended = without_non_finite(text);
     is_json(&mended) && embed(&mended, line)
+}
+
+/// Appends JSON text; line feeds between its tokens, which would end the line, become spaces.
+pub(super) fn append(text: &str, line: &mut Vec<u8>) {
+    if text.contains(['\n', '\r']) {
+        line.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+    } else {
+        line.extend_from_slice(text.as_bytes());
+    }
 }
 
 fn is_json(text: &str) -> bool {

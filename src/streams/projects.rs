@@ -3,6 +3,8 @@
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use super::document;
+
 /// Stream name.
 pub const NAME: &str = "projects";
 /// Primary key.
@@ -75,7 +77,7 @@ pub fn record(document: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
             record.push(b',');
         }
         record.extend_from_slice(format!("\"{field}\":").as_bytes());
-        record.extend(value.get().bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
+        document::append(value.get(), &mut record);
     }
     record.push(b'}');
     Ok(record)

@@ -234,28 +234,20 @@ fn is_text(value: &RawValue) -> bool {
 fn append_value(kind: Kind, value: &RawValue, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
     let text = value.get();
     match kind {
-        Kind::Text => append(lines, text),
-        Kind::OptionalText => append(lines, if text == "\"\"" { "null" } else { text }),
-        Kind::Boolean => append(
-            lines,
-            match text {
+        Kind::Text => document::append(text, lines),
+        Kind::OptionalText => document::append(if text == "\"\"" { "null" } else { text }, lines),
+        Kind::Boolean => {
+            let text = match text {
                 "0" => "false",
                 "1" => "true",
                 other => other,
-            },
-        ),
-        Kind::Timestamp => append(lines, &in_utc(text)),
+            };
+            document::append(text, lines);
+        }
+        Kind::Timestamp => document::append(&in_utc(text), lines),
         Kind::Document => return append_document(text, lines),
     }
     Ok(true)
-}
-
-fn append(lines: &mut Vec<u8>, text: &str) {
-    if text.contains(['\n', '\r']) {
-        lines.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
-    } else {
-        lines.extend_from_slice(text.as_bytes());
-    }
 }
 
 /// Servers answer in UTC when asked to; one that does not is translated.
@@ -272,7 +264,7 @@ fn in_utc(text: &str) -> Cow<'_, str> {
 /// `properties` is JSON text inside a JSON text; some versions may send the object itself.
 fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
     if !text.starts_with('"') {
-        append(lines, text);
+        document::append(text, lines);
         return Ok(true);
     }
     let inner: Cow<'_, str> = if text.contains('\\') {

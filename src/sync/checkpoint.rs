@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::interval::Interval;
 use super::state::{ProjectState, TableState};
 use crate::error::Error;
 use crate::protocol::{Output, StreamDescriptor};
@@ -40,6 +41,19 @@ impl Checkpoint {
         change(&mut project);
         state.projects.insert(id, project);
         self.output.state(&self.stream, state.to_value(self.cursor_field)).await
+    }
+
+    /// Marks a window of a project's scan as read and agreed upon.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn close(&self, id: u64, interval: Interval) -> Result<(), Error> {
+        self.update(id, |project| {
+            if let Some(scan) = &mut project.scan {
+                scan.close(interval);
+            }
+        })
+        .await
     }
 
     /// Emits the final state of a stream; `complete` for a full refresh that has read everything.

@@ -238,7 +238,7 @@ impl ProjectReader {
                     }
                 }
                 if work.window.rows == Some(0) {
-                    self.close_empty(work.window.interval).await?;
+                    self.checkpoint.close(self.project, work.window.interval).await?;
                     continue;
                 }
                 let (reader, scan) = (Arc::clone(self), Arc::clone(scan));
@@ -257,16 +257,6 @@ impl ProjectReader {
                 }
             }
         }
-    }
-
-    async fn close_empty(&self, interval: Interval) -> Result<(), Error> {
-        self.checkpoint
-            .update(self.project, |project| {
-                if let Some(scan) = &mut project.scan {
-                    scan.close(interval);
-                }
-            })
-            .await
     }
 }
 

@@ -11,6 +11,7 @@ use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;
 use crate::posthog::{Key, Malformed, Row};
 use crate::streams::{RecordWriter, Written};
+use crate::time::Timestamp;
 
 /// Records are handed to the writer in batches of about this size.
 const BATCH: usize = 128 * 1024;
@@ -82,9 +83,8 @@ impl ProjectReader {
         let mut expected = window.rows;
         let mut pass = open.map_or_else(Pass::new, Pass::resume);
         let mut writer = RecordWriter::new(self.table, &self.columns, &self.stream, self.project);
-        let settled = scan.until.minus(SETTLING.min(self.options.overlap));
         if self.incremental && pass.received.is_some() {
-            writer = writer.counting_arrivals(self.table, &self.columns, settled);
+            writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
         }
         let mut rest = None;
         for number in 1..=PASSES {
@@ -94,13 +94,7 @@ impl ProjectReader {
             }
             match self.audit(scan, interval, expected, &pass, writer.settling()).await? {
                 Audit::Agrees => {
-                    self.checkpoint
-                        .update(self.project, |project| {
-                            if let Some(scan) = &mut project.scan {
-                                scan.close(interval);
-                            }
-                        })
-                        .await?;
+                    self.checkpoint.close(self.project, interval).await?;
                     return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
                 }
                 Audit::Differs { stored } if number == PASSES => {
@@ -267,6 +261,11 @@ impl ProjectReader {
             .await
     }
 
+    /// What arrived before this is visible by now; the rest is in the next sync's overlap.
+    fn settled_until(&self, scan: &Scan) -> Timestamp {
+        scan.until.minus(SETTLING.min(self.options.overlap))
+    }
+
     fn can_be_shortened(&self, interval: Interval, pass: &Pass) -> bool {
         self.shorten(interval, pass).is_ok()
     }
@@ -308,7 +307,7 @@ impl ProjectReader {
                 return Ok(Audit::Agrees);
             }
             if let Some(settling) = settling.filter(|_| stored > pass.records) {
-                let until = scan.until.minus(SETTLING.min(self.options.overlap));
+                let until = self.settled_until(scan);
                 let settled = self.count(&Scan { until, ..scan.clone() }, counted).await?;
                 if settled + settling == pass.records {
                     tracing::debug!(
