@@ -97,14 +97,14 @@ fn event(project: u64, number: usize, timestamp: i64, created_at: i64, random: &
         Builder::from_unix_timestamp_millis(millis, &rest)
     };
     let name = random.pick(&NAMES);
-    let session = format!("0190{:012x}", random.next() >> 16);
+    let session = session(user, timestamp, random.below(11) == 0);
     let awkward = match number % 100 {
         index @ 29..=34 => AWKWARD.get(index - 29).copied().unwrap_or_default(),
         _ => r#""plain":true"#,
     };
     let path = random.pick(&PATHS);
     let properties = format!(
-        r#"{{"$os":"Mac OS X","$os_version":"10.15.7","$browser":"{browser}","$browser_version":{version},"$device_type":"Desktop","$current_url":"https://shop.example.com{path}","$host":"shop.example.com","$pathname":"{path}","$referrer":"https://search.example.com/","$referring_domain":"search.example.com","$screen_height":1080,"$screen_width":1920,"$viewport_height":947,"$viewport_width":1680,"$lib":"web","$lib_version":"1.2{patch}.0","$insert_id":"{insert:016x}","$time":{time},"$raw_user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36","$session_id":"{session}","$window_id":"{session}-w","$ip":"203.0.113.{ip}","$geoip_city_name":"Zürich","$geoip_country_code":"CH","$geoip_latitude":47.3{ip},"$feature/checkout":"control","$active_feature_flags":["checkout","búsqueda"],"number":{number},"revenue":{revenue}.5,"coupon":null,"items":[{{"sku":"A-{insert:x}","qty":2,"price":19.99}},{{"sku":"B","tags":[]}}],"$set_once":{{"$initial_current_url":"https://shop.example.com{path}"}},{awkward}}}"#,
+        r#"{{"$os":"Mac OS X","$os_version":"10.15.7","$browser":"{browser}","$browser_version":{version},"$device_type":"Desktop","$current_url":"https://shop.example.com{path}","$host":"shop.example.com","$pathname":"{path}","$referrer":"https://search.example.com/","$referring_domain":"search.example.com","$screen_height":1080,"$screen_width":1920,"$viewport_height":947,"$viewport_width":1680,"$lib":"web","$lib_version":"1.2{patch}.0","$insert_id":"{insert:016x}","$time":{time},"$raw_user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36","$session_id":"{session}","$window_id":"{window}","$ip":"203.0.113.{ip}","$geoip_city_name":"Zürich","$geoip_country_code":"CH","$geoip_latitude":47.3{ip},"$feature/checkout":"control","$active_feature_flags":["checkout","búsqueda"],"number":{number},"revenue":{revenue}.5,"coupon":null,"items":[{{"sku":"A-{insert:x}","qty":2,"price":19.99}},{{"sku":"B","tags":[]}}],"$set_once":{{"$initial_current_url":"https://shop.example.com{path}"}},{awkward}}}"#,
         browser = random.pick(&BROWSERS),
         version = 100 + random.below(50),
         patch = random.below(99),
@@ -112,6 +112,7 @@ fn event(project: u64, number: usize, timestamp: i64, created_at: i64, random: &
         time = timestamp / SECOND,
         ip = random.below(256),
         revenue = random.below(1000),
+        window = window(&session),
     );
     Event {
         uuid: uuid.into_uuid(),
@@ -122,12 +123,31 @@ fn event(project: u64, number: usize, timestamp: i64, created_at: i64, random: &
         person_id: person_uuid(project, &distinct_id),
         distinct_id,
         elements_chain: if name == "$autocapture" { CHAIN.to_owned() } else { String::new() },
-        window_id: format!("{session}-w"),
+        window_id: window(&session),
         session_id: session,
         groups: [format!("company-{}", user % 20), String::new(), String::new(), String::new(), String::new()],
         person_mode: if user % 10 == 1 { "propertyless" } else { "full" }.to_owned(),
         visible_at: None,
     }
+}
+
+/// A user has one session per day, whose id counts time in its first half; one event in eleven is from
+/// a server and has none.
+fn session(user: i64, timestamp: i64, server: bool) -> String {
+    if server {
+        return String::new();
+    }
+    let day = timestamp.div_euclid(DAY);
+    let same = |value: i64| Random(value.cast_unsigned()).next();
+    let seed = same(day) ^ same(user).rotate_left(7);
+    let millis = u64::try_from(day * DAY / 1000).unwrap_or_default() + seed % 86_400_000;
+    let mut rest = [0_u8; 10];
+    rest.iter_mut().zip(seed.to_be_bytes()).for_each(|(to, from)| *to = from);
+    Builder::from_unix_timestamp_millis(millis, &rest).into_uuid().to_string()
+}
+
+fn window(session: &str) -> String {
+    if session.is_empty() { String::new() } else { format!("{session}-w") }
 }
 
 /// The persons behind those events; one in five was never seen by PostHog's newer columns.

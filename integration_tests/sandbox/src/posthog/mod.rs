@@ -34,6 +34,7 @@ mod lists;
 pub mod log;
 mod query;
 mod server;
+mod sessions;
 mod store;
 mod wire;
 
@@ -51,12 +52,12 @@ use uuid::Uuid;
 pub use faults::{Action, Fault};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
-pub use store::{Event, Person};
+pub use store::{Event, Group, Person};
 
 use faults::Faults;
 use limits::Meter;
 use log::Log;
-use store::Tables;
+use store::{Cohort, Tables};
 
 /// Rows that PostHog returns at most, whatever the LIMIT.
 pub const PAGE_CLAMP: usize = 50_000;
@@ -259,6 +260,29 @@ impl Sandbox {
     /// Adds or replaces a row of the persons table.
     pub fn insert_person(&self, project: u64, person: Person) {
         self.shared.write_tables().entry(project).or_default().put_person(person);
+    }
+
+    /// Adds or replaces a row of the groups table.
+    pub fn insert_group(&self, project: u64, group: Group) {
+        self.shared.write_tables().entry(project).or_default().put_group(group);
+    }
+
+    /// All groups, by their types and keys.
+    pub fn groups(&self, project: u64) -> Vec<Group> {
+        self.shared.read_tables().get(&project).into_iter().flat_map(Tables::groups).cloned().collect()
+    }
+
+    /// Says who belongs to a cohort; static ones have a table of their own.
+    pub fn set_cohort_people(&self, project: u64, cohort_id: i64, is_static: bool, person_ids: Vec<Uuid>) {
+        let cohort = Cohort { is_static, people: person_ids.into_iter().collect() };
+        self.shared.write_tables().entry(project).or_default().cohorts.insert(cohort_id, cohort);
+    }
+
+    /// Who belongs to which cohort, of either sort, by cohort and person.
+    pub fn cohort_people(&self, project: u64) -> Vec<(i64, Uuid)> {
+        let tables = self.shared.read_tables();
+        let cohorts = tables.get(&project).into_iter().flat_map(|tables| &tables.cohorts);
+        cohorts.flat_map(|(id, cohort)| cohort.people.iter().map(|person| (*id, *person))).collect()
     }
 
     /// Sets what a list endpoint such as `annotations` or `feature_flags` returns.

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::faults::Action;
-use super::hogql::{self, Column, Select, Table, Value, Zones, iso};
+use super::hogql::{self, Column, Select, Source, Table, Value, Zones, iso};
 use super::server::{Answer, Call};
 use super::store::{DAY, Tables};
 use super::{Shared, limits, lock};
@@ -294,14 +294,25 @@ fn page(page: &Page<'_>) -> Done {
 
 /// Rows of a day are stored by event and hash, so that any part of a day costs nearly all of it.
 fn bytes_read(select: &Select, tables: &Tables) -> u64 {
-    match select.table {
-        Table::Events => {
+    match &select.source {
+        Source::Table(Table::Events) => {
             let (from, to) = select.range();
             let size = tables.size_of_days(from.max(i64::MIN + DAY), to);
             let properties = if select.reads(Column::Properties) { size.property_bytes } else { 0 };
             size.rows * ROW_BYTES + properties
         }
-        Table::Persons => tables.persons().map(|person| ROW_BYTES + person.properties.len() as u64).sum(),
+        Source::Table(Table::Sessions) => tables.size_of_days(i64::MIN + DAY, i64::MAX).rows * ROW_BYTES,
+        Source::Table(Table::Persons) => {
+            tables.persons().map(|person| ROW_BYTES + person.properties.len() as u64).sum()
+        }
+        Source::Table(Table::PersonDistinctIds) => {
+            tables.persons().map(|person| ROW_BYTES * person.distinct_ids.len() as u64).sum()
+        }
+        Source::Table(Table::Groups) => tables.groups().map(|group| ROW_BYTES + group.properties.len() as u64).sum(),
+        Source::Table(Table::CohortPeople | Table::RawCohortPeople | Table::StaticCohortPeople) => {
+            tables.cohorts.values().map(|cohort| ROW_BYTES * cohort.people.len() as u64).sum()
+        }
+        Source::Query(inner) => bytes_read(inner, tables),
     }
 }
 

@@ -1,10 +1,13 @@
 //! What the stand-in knows: events and persons of each project.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value};
 use uuid::Uuid;
+
+use super::lock;
+use super::sessions::{self, Session};
 
 /// Microseconds of one day.
 pub(crate) const DAY: i64 = 86_400_000_000;
@@ -78,6 +81,29 @@ pub struct Person {
     pub distinct_ids: Vec<String>,
 }
 
+/// One row of the groups table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// Number of the group's type, 0 to 4.
+    pub index: u8,
+    /// Its key among the groups of this type.
+    pub key: String,
+    /// Microseconds since 1970.
+    pub created_at: i64,
+    /// Microseconds since 1970.
+    pub updated_at: i64,
+    /// JSON text of the group's properties.
+    pub properties: String,
+}
+
+/// Who belongs to a cohort.
+#[derive(Debug, Default)]
+pub(crate) struct Cohort {
+    /// Its members were listed by hand, and stand in a table of their own.
+    pub(crate) is_static: bool,
+    pub(crate) people: BTreeSet<Uuid>,
+}
+
 /// Sizes of one UTC day, for the estimate of how much a query reads.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct DaySize {
@@ -95,6 +121,11 @@ pub(crate) struct Tables {
     distinct_ids: HashMap<String, Uuid>,
     /// Group types in the order they were first seen; PostHog numbers five of them.
     group_types: Vec<String>,
+    groups: BTreeMap<(u8, String), Group>,
+    /// By the cohort's number.
+    pub(crate) cohorts: BTreeMap<i64, Cohort>,
+    /// Derived when they are first asked for.
+    sessions: Mutex<Option<Arc<Vec<Session>>>>,
     /// Objects of the list endpoints, by the endpoint's name.
     pub(crate) lists: HashMap<String, Vec<Value>>,
 }
@@ -120,6 +151,7 @@ impl Tables {
         let day = self.days.entry(event.timestamp.div_euclid(DAY)).or_default();
         day.rows += 1;
         day.property_bytes += event.properties.len() as u64;
+        *lock(&self.sessions) = None;
         self.events.push(Arc::new(event));
     }
 
@@ -132,6 +164,41 @@ impl Tables {
         let start = self.events.partition_point(|event| event.timestamp < from);
         let end = self.events.partition_point(|event| event.timestamp <= to).max(start);
         self.events.get(start..end).unwrap_or_default()
+    }
+
+    /// The sessions of the events that can be seen by now, by their ids.
+    pub(crate) fn sessions(&self, now: i64) -> Arc<Vec<Session>> {
+        let mut known = lock(&self.sessions);
+        if let Some(known) = known.as_ref() {
+            return Arc::clone(known);
+        }
+        let hidden = |event: &Arc<Event>| event.visible_at.is_some_and(|at| at > now);
+        let sessions = Arc::new(sessions::derive(self.events.iter().filter(|event| !hidden(event))));
+        if !self.events.iter().any(hidden) {
+            *known = Some(Arc::clone(&sessions));
+        }
+        sessions
+    }
+
+    /// All groups, by their types and keys.
+    pub(crate) fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.groups.values()
+    }
+
+    pub(crate) fn put_group(&mut self, group: Group) {
+        self.groups.insert((group.index, group.key.clone()), group);
+    }
+
+    /// Distinct ids in the order of the alphabet, with the persons that have them.
+    pub(crate) fn distinct_ids(&self) -> BTreeMap<&str, Uuid> {
+        let mut ids = BTreeMap::new();
+        for person in self.persons.values() {
+            for distinct_id in &person.distinct_ids {
+                let owner = self.distinct_ids.get(distinct_id).copied().unwrap_or(person.id);
+                ids.insert(distinct_id.as_str(), owner);
+            }
+        }
+        ids
     }
 
     /// What lies in the UTC days that a range of timestamps touches.
@@ -236,6 +303,7 @@ impl Tables {
                     Arc::make_mut(event).person_id = id;
                 }
             }
+            *lock(&self.sessions) = None;
         }
         for each in ids {
             if !person.distinct_ids.contains(&each) {

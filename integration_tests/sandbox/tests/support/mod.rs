@@ -1,5 +1,7 @@
 //! A client that shows what is really on the wire.
 
+#![allow(dead_code, reason = "not every file of tests needs all of it")]
+
 use std::io::Read as _;
 
 use posthog_sandbox::posthog::Sandbox;

@@ -3,9 +3,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::expression::{Expression, Row, Scope, Table};
+use super::expression::{Arithmetic, Expression, Scope};
+use super::function;
 use super::lower::{Aggregate, AggregateFunction};
 use super::select::{Select, is_timestamp};
+use super::table::{Row, Source, Table};
 use super::value::Value;
 use crate::posthog::store::Tables;
 
@@ -19,23 +21,59 @@ pub(crate) struct Answer<'a> {
 
 /// The first `limit` rows of the answer.
 pub(crate) fn run<'a>(select: &'a Select, tables: &'a Tables, now: i64, limit: usize) -> Answer<'a> {
-    let mut persons: Vec<_> = Vec::new();
-    let (found, rows_read) = match select.table {
-        Table::Persons => {
-            persons.extend(tables.persons().map(AsRef::as_ref));
+    match &select.source {
+        Source::Table(Table::Events) => {
+            let (found, rows_read) = events(select, tables, now, limit);
+            Answer { rows: finish(select, found, limit), rows_read }
+        }
+        Source::Table(Table::Sessions) => {
+            let sessions = tables.sessions(now);
+            detach(answer(select, sessions.iter().map(Row::Session), limit))
+        }
+        Source::Table(Table::Persons) => {
+            let mut persons: Vec<_> = tables.persons().map(AsRef::as_ref).collect();
             // A hash map has no order, and answers should repeat.
             persons.sort_by_key(|person| person.id);
-            let rows: Vec<_> =
-                persons.iter().map(|person| Row::Person(person)).filter(|row| matches(select, *row)).collect();
-            (rows, persons.len())
+            answer(select, persons.into_iter().map(Row::Person), limit)
         }
-        Table::Events => events(select, tables, now, limit),
-    };
-    let rows = match &select.groups {
+        Source::Table(Table::PersonDistinctIds) => {
+            let rows =
+                tables.distinct_ids().into_iter().map(|(distinct_id, person)| Row::DistinctId(distinct_id, person));
+            answer(select, rows, limit)
+        }
+        Source::Table(Table::Groups) => answer(select, tables.groups().map(Row::Group), limit),
+        Source::Table(table @ (Table::CohortPeople | Table::RawCohortPeople | Table::StaticCohortPeople)) => {
+            let listed = *table == Table::StaticCohortPeople;
+            let cohorts = tables.cohorts.iter().filter(|(_, cohort)| cohort.is_static == listed);
+            let people =
+                cohorts.flat_map(|(id, cohort)| cohort.people.iter().map(|person| Row::CohortPerson(*id, *person)));
+            answer(select, people, limit)
+        }
+        Source::Query(inner) => {
+            let rows = run(inner, tables, now, inner.limit.unwrap_or(usize::MAX));
+            let answer = answer(select, rows.rows.iter().map(|row| Row::Values(row)), limit);
+            Answer { rows_read: rows.rows_read, ..detach(answer) }
+        }
+    }
+}
+
+fn answer<'a>(select: &'a Select, rows: impl Iterator<Item = Row<'a>>, limit: usize) -> Answer<'a> {
+    let mut rows_read = 0;
+    let found = rows.inspect(|_| rows_read += 1).filter(|row| matches(select, *row)).collect();
+    Answer { rows: finish(select, found, limit), rows_read }
+}
+
+/// The answer without anything of the rows it was made from.
+fn detach<'a>(answer: Answer<'_>) -> Answer<'a> {
+    let rows = answer.rows.into_iter().map(|row| row.into_iter().map(Value::into_owned).collect()).collect();
+    Answer { rows, rows_read: answer.rows_read }
+}
+
+fn finish<'a>(select: &'a Select, found: Vec<Row<'a>>, limit: usize) -> Vec<Vec<Value<'a>>> {
+    match &select.groups {
         Some(groups) => grouped(select, groups, &found, limit),
         None => sorted(select, found, limit),
-    };
-    Answer { rows, rows_read }
+    }
 }
 
 fn matches(select: &Select, row: Row<'_>) -> bool {
@@ -85,16 +123,19 @@ fn order<'v>(
 ) -> Ordering {
     for (by, descending) in expressions {
         let (left, right) = values(by);
-        // NULL stays last in either direction.
-        let null = (left == Value::Null).cmp(&(right == Value::Null));
-        let order = left.cmp(&right);
-        let order = if *descending { order.reverse() } else { order };
-        let order = null.then(order);
+        let order = compare(&left, &right, *descending);
         if order.is_ne() {
             return order;
         }
     }
     Ordering::Equal
+}
+
+/// NULL stays last in either direction.
+fn compare(left: &Value<'_>, right: &Value<'_>, descending: bool) -> Ordering {
+    let null = (*left == Value::Null).cmp(&(*right == Value::Null));
+    let order = left.cmp(right);
+    null.then(if descending { order.reverse() } else { order })
 }
 
 struct Group<'a> {
@@ -135,7 +176,7 @@ fn grouped<'a>(select: &'a Select, groups: &'a [Expression], rows: &[Row<'a>], l
         .collect();
     results.sort_by(|(left, _), (right, _)| {
         for ((left, right), (_, descending)) in left.iter().zip(right).zip(&select.order) {
-            let order = if *descending { right.cmp(left) } else { left.cmp(right) };
+            let order = compare(left, right, *descending);
             if order.is_ne() {
                 return order;
             }
@@ -152,6 +193,9 @@ enum State<'a> {
     Distinct(BTreeSet<Value<'a>>),
     Least(Option<Value<'a>>),
     Greatest(Option<Value<'a>>),
+    First(Option<Value<'a>>),
+    Sum(Option<Value<'a>>),
+    Average(f64, f64),
 }
 
 impl<'a> State<'a> {
@@ -161,6 +205,9 @@ impl<'a> State<'a> {
             AggregateFunction::UniqExact => Self::Distinct(BTreeSet::new()),
             AggregateFunction::Min => Self::Least(None),
             AggregateFunction::Max => Self::Greatest(None),
+            AggregateFunction::Any => Self::First(None),
+            AggregateFunction::Average => Self::Average(0.0, 0.0),
+            AggregateFunction::Sum => Self::Sum(None),
         }
     }
 
@@ -185,6 +232,19 @@ impl<'a> State<'a> {
                     *greatest = Some(value);
                 }
             }
+            (Self::First(first), Some(value)) => {
+                first.get_or_insert(value);
+            }
+            (Self::Sum(sum), Some(value)) => {
+                *sum = Some(match sum {
+                    Some(sum) => function::compute(Arithmetic::Plus, sum, &value),
+                    None => value,
+                });
+            }
+            (Self::Average(sum, count), Some(value)) => {
+                *sum += value.number().unwrap_or_default();
+                *count += 1.0;
+            }
             (_, None) => {}
         }
     }
@@ -193,12 +253,18 @@ impl<'a> State<'a> {
         match self {
             Self::Count(count) => Value::Integer(count),
             Self::Distinct(seen) => Value::Integer(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
-            Self::Least(Some(value)) | Self::Greatest(Some(value)) => value.into_owned(),
+            Self::Average(sum, count) => Value::Float(sum / count),
+            Self::Least(Some(value))
+            | Self::Greatest(Some(value))
+            | Self::First(Some(value))
+            | Self::Sum(Some(value)) => value.into_owned(),
             // ClickHouse gives the type's default for no rows, 1970 for a time.
-            Self::Least(None) | Self::Greatest(None) => match aggregate.argument.as_ref() {
-                Some(argument) if !argument.nullable => argument.kind.default_value(),
-                _ => Value::Null,
-            },
+            Self::Least(None) | Self::Greatest(None) | Self::First(None) | Self::Sum(None) => {
+                match aggregate.argument.as_ref() {
+                    Some(argument) if !argument.nullable => argument.kind.default_value(),
+                    _ => Value::Null,
+                }
+            }
         }
     }
 }

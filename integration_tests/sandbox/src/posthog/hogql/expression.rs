@@ -1,14 +1,12 @@
 //! Typed expressions: what a query computes from one row or one group.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use chrono::{DateTime, Timelike};
 use chrono_tz::Tz;
-use uuid::Uuid;
 
-use super::value::{Kind, Value, local, plain};
-use crate::posthog::store::{Event, Person};
+use super::function::call;
+use super::table::{Column, Row};
+use super::value::{Kind, Unit, Value};
 
 /// An expression with its type.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,116 +73,37 @@ impl Comparison {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Functions of the values in one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Function {
     ToString,
     /// To whole seconds.
     ToSeconds,
     ToUuid,
+    ToFloat,
+    ToInteger,
+    ToDate,
+    /// The instant at which a day begins, in this zone.
+    Midnight(Tz),
     Coalesce,
     IntDiv,
     UnixSeconds,
     UnixMillis,
     StartOfDay,
     StartOfHour,
+    Arithmetic(Arithmetic),
+    /// So many units later than the first argument.
+    Shift(Unit),
+    /// The property at the end of this path.
+    Property(Vec<String>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Table {
-    Events,
-    Persons,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Column {
-    Uuid,
-    Event,
-    Properties,
-    Timestamp,
-    CreatedAt,
-    DistinctId,
-    ElementsChain,
-    PersonId,
-    PersonProperties,
-    SessionId,
-    WindowId,
-    Group(usize),
-    PersonMode,
-    Id,
-    IsIdentified,
-    LastSeenAt,
-}
-
-impl Column {
-    /// The column of that name, its type in `zone`, and whether it can be NULL.
-    pub(crate) fn find(table: Table, name: &str, zone: Tz) -> Option<(Self, Kind, bool)> {
-        let found = match (table, name) {
-            (Table::Events, "uuid") => (Self::Uuid, Kind::Uuid),
-            (Table::Events, "event") => (Self::Event, Kind::Text),
-            (Table::Events, "timestamp") => (Self::Timestamp, Kind::Time(6, zone)),
-            (Table::Events, "created_at") => (Self::CreatedAt, Kind::Time(6, zone)),
-            (Table::Events, "distinct_id") => (Self::DistinctId, Kind::Text),
-            (Table::Events, "elements_chain") => (Self::ElementsChain, Kind::Text),
-            (Table::Events, "person_id" | "person.id") => (Self::PersonId, Kind::Uuid),
-            (Table::Events, "person.properties") => (Self::PersonProperties, Kind::Text),
-            (Table::Events, "$session_id") => (Self::SessionId, Kind::Text),
-            (Table::Events, "$window_id") => (Self::WindowId, Kind::Text),
-            (Table::Events, "person_mode") => (Self::PersonMode, Kind::Text),
-            (Table::Events, group) if group.starts_with("$group_") => {
-                let index = group.strip_prefix("$group_")?.parse().ok().filter(|index| *index < 5)?;
-                (Self::Group(index), Kind::Text)
-            }
-            (_, "properties") => (Self::Properties, Kind::Text),
-            (Table::Persons, "id") => (Self::Id, Kind::Uuid),
-            (Table::Persons, "created_at") => (Self::CreatedAt, Kind::Time(3, zone)),
-            (Table::Persons, "is_identified") => (Self::IsIdentified, Kind::Integer("Int8")),
-            (Table::Persons, "last_seen_at") => return Some((Self::LastSeenAt, Kind::Time(3, zone), true)),
-            _ => return None,
-        };
-        Some((found.0, found.1, false))
-    }
-}
-
-/// A row of either table.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Row<'a> {
-    Event(&'a Event, Option<&'a Person>),
-    Person(&'a Person),
-}
-
-impl<'a> Row<'a> {
-    fn column(self, column: Column) -> Value<'a> {
-        let text = |text: &'a str| Value::Text(Cow::Borrowed(text));
-        match (self, column) {
-            (Row::Event(event, _), Column::Uuid) => Value::Uuid(event.uuid),
-            (Row::Event(event, _), Column::Event) => text(&event.event),
-            (Row::Event(event, _), Column::Properties) => text(&event.properties),
-            (Row::Event(event, _), Column::Timestamp) => Value::Time(event.timestamp),
-            (Row::Event(event, _), Column::CreatedAt) => Value::Time(event.created_at),
-            (Row::Event(event, _), Column::DistinctId) => text(&event.distinct_id),
-            (Row::Event(event, _), Column::ElementsChain) => text(&event.elements_chain),
-            (Row::Event(event, _), Column::PersonId) => Value::Uuid(event.person_id),
-            (Row::Event(_, person), Column::PersonProperties) => text(person.map_or("{}", |person| &person.properties)),
-            (Row::Event(event, _), Column::SessionId) => text(&event.session_id),
-            (Row::Event(event, _), Column::WindowId) => text(&event.window_id),
-            (Row::Event(event, _), Column::Group(index)) => text(event.groups.get(index).map_or("", String::as_str)),
-            (Row::Event(event, _), Column::PersonMode) => text(&event.person_mode),
-            (Row::Person(person), Column::Id) => Value::Uuid(person.id),
-            (Row::Person(person), Column::CreatedAt) => Value::Time(millis(person.created_at)),
-            (Row::Person(person), Column::Properties) => text(&person.properties),
-            (Row::Person(person), Column::IsIdentified) => Value::Integer(person.is_identified.into()),
-            (Row::Person(person), Column::LastSeenAt) => {
-                person.last_seen_at.map_or(Value::Null, |at| Value::Time(millis(at)))
-            }
-            // `Column::find` gives no column of the other table.
-            _ => Value::Null,
-        }
-    }
-}
-
-/// The persons table has milliseconds only.
-fn millis(micros: i64) -> i64 {
-    micros.div_euclid(1000) * 1000
+pub(crate) enum Arithmetic {
+    Plus,
+    Minus,
+    Multiply,
+    Divide,
 }
 
 /// What an expression can look at: a row (of a group, any of its rows) and the aggregates.
@@ -200,12 +119,20 @@ impl Expression {
         Self { node: Node::Literal(value), kind, nullable }
     }
 
+    /// The column that it is, if it is nothing else.
+    pub(crate) fn column(&self) -> Option<Column> {
+        match self.node {
+            Node::Column(column) => Some(column),
+            _ => None,
+        }
+    }
+
     pub(crate) fn evaluate<'a>(&'a self, scope: Scope<'a, '_>) -> Value<'a> {
         match &self.node {
             Node::Literal(value) => value.clone(),
             Node::Column(column) => scope.row.map_or(Value::Null, |row| row.column(*column)),
             Node::Tuple(items) => Value::Tuple(items.iter().map(|item| item.evaluate(scope)).collect()),
-            Node::Call(function, arguments) => call(*function, arguments, scope),
+            Node::Call(function, arguments) => call(function, arguments, scope),
             Node::Aggregate(index) => scope.aggregates.get(*index).cloned().unwrap_or(Value::Null),
             _ => Value::Integer(self.holds(scope).into()),
         }
@@ -266,41 +193,4 @@ fn compare(left: &Expression, right: &Expression, scope: Scope<'_, '_>) -> Optio
         (Value::Null, _) | (_, Value::Null) => None,
         (left, right) => Some(left.cmp(&right)),
     }
-}
-
-fn call<'a>(function: Function, arguments: &'a [Expression], scope: Scope<'a, '_>) -> Value<'a> {
-    let value = |index: usize| arguments.get(index).map_or(Value::Null, |argument| argument.evaluate(scope));
-    let (digits, zone) = match arguments.first().map(|argument| &argument.kind) {
-        Some(Kind::Time(digits, zone)) => (*digits, *zone),
-        _ => (0, Tz::UTC),
-    };
-    match (function, value(0)) {
-        (Function::Coalesce, first) => {
-            let rest = (1..arguments.len()).map(value);
-            std::iter::once(first).chain(rest).find(|value| *value != Value::Null).unwrap_or(Value::Null)
-        }
-        (Function::ToString, Value::Integer(number)) => Value::Text(Cow::Owned(number.to_string())),
-        (Function::ToString, Value::Uuid(uuid)) => Value::Text(Cow::Owned(uuid.to_string())),
-        (Function::ToString, Value::Time(micros)) => Value::Text(Cow::Owned(plain(micros, digits, zone))),
-        (Function::ToString, text @ Value::Text(_)) => text,
-        (Function::ToSeconds, Value::Time(micros)) => Value::Time(micros.div_euclid(1_000_000) * 1_000_000),
-        (Function::ToUuid, Value::Text(text)) => Uuid::try_parse(&text).map_or(Value::Null, Value::Uuid),
-        (Function::ToUuid, uuid @ Value::Uuid(_)) => uuid,
-        (Function::IntDiv, Value::Integer(left)) => match value(1) {
-            Value::Integer(right) => left.checked_div(right).map_or(Value::Null, Value::Integer),
-            _ => Value::Null,
-        },
-        (Function::UnixSeconds, Value::Time(micros)) => Value::Integer(micros.div_euclid(1_000_000)),
-        (Function::UnixMillis, Value::Time(micros)) => Value::Integer(micros.div_euclid(1000)),
-        (Function::StartOfDay, Value::Time(micros)) => start_of(micros, zone, true),
-        (Function::StartOfHour, Value::Time(micros)) => start_of(micros, zone, false),
-        _ => Value::Null,
-    }
-}
-
-fn start_of<'a>(micros: i64, zone: Tz, day: bool) -> Value<'a> {
-    let Some(instant) = DateTime::from_timestamp_micros(micros) else { return Value::Null };
-    let wall = instant.with_timezone(&zone).naive_local();
-    let hour = if day { 0 } else { wall.hour() };
-    wall.date().and_hms_opt(hour, 0, 0).map_or(Value::Null, |start| Value::Time(local(start, zone)))
 }

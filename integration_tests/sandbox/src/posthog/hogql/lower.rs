@@ -10,11 +10,13 @@ use sqlparser::ast::{
 };
 use uuid::Uuid;
 
-use super::expression::{Column, Comparison, Expression, Function, Node, Scope, Table};
-use super::value::{Kind, Value, parse_time};
+use super::expression::{Arithmetic, Comparison, Expression, Function, Node, Scope};
+use super::operate::{arithmetic, folded, instant_of_day, interval, interval_function};
+use super::table::Source;
+use super::value::{Kind, Value, day_of, parse_time};
 use crate::posthog::error::ApiError;
 
-type Lowered = Result<Expression, ApiError>;
+pub(super) type Lowered = Result<Expression, ApiError>;
 
 /// An aggregate function and its argument.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,11 +31,17 @@ pub(crate) enum AggregateFunction {
     UniqExact,
     Min,
     Max,
+    Sum,
+    Average,
+    /// The first value that comes along.
+    Any,
 }
 
 /// Turns the expressions of one query into typed ones.
-pub(crate) struct Lowering {
-    pub(crate) table: Table,
+pub(crate) struct Lowering<'s> {
+    pub(crate) source: &'s Source,
+    /// What the query calls its source.
+    pub(crate) name: Option<String>,
     /// Zone in which columns are shown.
     pub(crate) shown: Tz,
     /// Zone in which literals without a zone are read.
@@ -43,17 +51,18 @@ pub(crate) struct Lowering {
     pub(crate) aggregates: Vec<Aggregate>,
 }
 
-impl Lowering {
+impl Lowering<'_> {
     pub(crate) fn expression(&mut self, expr: &Expr) -> Lowered {
         match expr {
             Expr::Nested(inner) => self.expression(inner),
             Expr::Identifier(name) => self.column(&name.value),
             Expr::CompoundIdentifier(parts) => {
                 let parts: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
-                let own = if self.table == Table::Events { "events" } else { "persons" };
-                let path = if parts.first() == Some(&own) { parts.get(1..) } else { parts.get(..) };
-                self.column(&path.unwrap_or_default().join("."))
+                let own = self.name.as_deref();
+                let path = if parts.first().copied() == own { parts.get(1..) } else { parts.get(..) };
+                self.path(path.unwrap_or_default())
             }
+            Expr::Interval(by) => interval(by, self.expression(&by.value)?),
             Expr::Value(value) => literal(&value.value),
             Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negative(self.expression(expr)?),
             Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
@@ -74,9 +83,33 @@ impl Lowering {
         if let Some(aliased) = self.aliases.get(name) {
             return Ok(aliased.clone());
         }
-        let (column, kind, nullable) = Column::find(self.table, name, self.shown)
+        let (column, kind, nullable) = self
+            .source
+            .find(name, self.shown)
             .ok_or_else(|| ApiError::invalid(format!("Unable to resolve field: {name}")))?;
         Ok(Expression { node: Node::Column(column), kind, nullable })
+    }
+
+    /// A column, or a property of the object whose JSON text a column holds.
+    fn path(&self, parts: &[&str]) -> Lowered {
+        let whole = parts.join(".");
+        if parts.len() < 2 || self.source.find(&whole, self.shown).is_some() {
+            return self.column(&whole);
+        }
+        for length in (1..parts.len()).rev() {
+            let (head, keys) = parts.split_at(length);
+            let Some((column, kind, _)) = self.source.find(&head.join("."), self.shown) else { continue };
+            if !self.source.is_object(column) {
+                let (key, head) = (keys.join("."), head.join("."));
+                let detail = format!("Can not access property \"{key}\" on field \"{head}\".");
+                return Err(ApiError::invalid(detail));
+            }
+            let keys = keys.iter().map(|key| (*key).to_owned()).collect();
+            let column = Expression { node: Node::Column(column), kind, nullable: false };
+            let node = Node::Call(Function::Property(keys), vec![column]);
+            return Ok(Expression { node, kind: Kind::Text, nullable: true });
+        }
+        Err(ApiError::invalid(format!("Unable to resolve field: {}", parts.first().copied().unwrap_or_default())))
     }
 
     fn tuple(&mut self, items: &[Expr]) -> Lowered {
@@ -114,7 +147,16 @@ impl Lowering {
             BinaryOperator::LtEq => Comparison::LessOrEqual,
             BinaryOperator::Gt => Comparison::Greater,
             BinaryOperator::GtEq => Comparison::GreaterOrEqual,
-            other => return Err(ApiError::unsupported(format_args!("the operator `{other}`"))),
+            other => {
+                let operator = match other {
+                    BinaryOperator::Plus => Arithmetic::Plus,
+                    BinaryOperator::Minus => Arithmetic::Minus,
+                    BinaryOperator::Multiply => Arithmetic::Multiply,
+                    BinaryOperator::Divide => Arithmetic::Divide,
+                    _ => return Err(ApiError::unsupported(format_args!("the operator `{other}`"))),
+                };
+                return arithmetic(operator, self.expression(left)?, self.expression(right)?);
+            }
         };
         let (left, right) = (self.expression(left)?, self.expression(right)?);
         let (left, right) = self.comparable(&left, &right)?;
@@ -131,6 +173,8 @@ impl Lowering {
             return Ok((tuple(lefts), tuple(rights)));
         }
         let (left, right) = (self.adapted(left.clone(), &right.kind)?, self.adapted(right.clone(), &left.kind)?);
+        let (kinds, zone) = ((left.kind.clone(), right.kind.clone()), self.literals);
+        let (left, right) = (instant_of_day(left, &kinds.1, zone), instant_of_day(right, &kinds.0, zone));
         if left.kind.comparable(&right.kind) {
             return Ok((left, right));
         }
@@ -147,6 +191,13 @@ impl Lowering {
             }
             (Node::Literal(Value::Text(text)), Kind::Uuid) => {
                 Ok(Expression::literal(Value::Uuid(uuid(text)?), Kind::Uuid))
+            }
+            (Node::Literal(Value::Text(text)), Kind::Date) => Ok(Expression::literal(day(text)?, Kind::Date)),
+            (Node::Literal(Value::Text(text)), Kind::Integer(_)) => {
+                let number = text.parse().map_err(|_| {
+                    ApiError::code("type_mismatch", format!("Cannot convert string '{text}' to type {}", wanted.name()))
+                })?;
+                Ok(Expression::literal(Value::Integer(number), wanted.clone()))
             }
             _ => Ok(literal),
         }
@@ -178,12 +229,7 @@ impl Lowering {
         if let Some(aggregate) = aggregate(&name, distinct) {
             return self.aggregate(&name, aggregate, arguments);
         }
-        let call = self.call(&name, arguments)?;
-        if call.is_constant() && !matches!(call.node, Node::Literal(_) | Node::Tuple(_)) {
-            let value = call.evaluate(Scope { row: None, aggregates: &[] }).into_owned();
-            return Ok(Expression::literal(value, call.kind));
-        }
-        Ok(call)
+        Ok(folded(self.call(&name, arguments)?))
     }
 
     fn aggregate(&mut self, name: &str, function: AggregateFunction, mut arguments: Vec<Expression>) -> Lowered {
@@ -192,8 +238,21 @@ impl Lowering {
             return Err(wrong_number(name));
         }
         let (kind, nullable) = match (function, &argument) {
-            (AggregateFunction::Min | AggregateFunction::Max, Some(argument)) => {
+            (AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Any, Some(argument)) => {
                 (argument.kind.clone(), argument.nullable)
+            }
+            (AggregateFunction::Sum | AggregateFunction::Average, Some(argument)) => {
+                let kind = match &argument.kind {
+                    Kind::Integer(_) | Kind::Float if function == AggregateFunction::Average => Kind::Float,
+                    Kind::Integer(of) if of.starts_with('U') || *of == "Bool" => Kind::Integer("UInt64"),
+                    Kind::Integer(_) => Kind::Integer("Int64"),
+                    Kind::Float => Kind::Float,
+                    other => {
+                        let detail = format!("Illegal type {} of argument for aggregate function {name}", other.name());
+                        return Err(ApiError::code("illegal_type_of_argument", detail));
+                    }
+                };
+                (kind, argument.nullable)
             }
             _ => (Kind::Integer("UInt64"), false),
         };
@@ -213,8 +272,36 @@ impl Lowering {
             ("now", _, 0) => return Ok(instant(self.now.div_euclid(1_000_000) * 1_000_000, 0, self.shown)),
             ("toDateTime64", Some(Kind::Text), 2 | 3) => return self.date_time(name, &arguments, arguments.get(1)),
             ("toDateTime", Some(Kind::Text), 1 | 2) => return self.date_time(name, &arguments, None),
-            ("toString", Some(Kind::Integer(_) | Kind::Text | Kind::Uuid | Kind::Time(..)), 1) => {
-                (Function::ToString, Kind::Text)
+            (
+                "toString",
+                Some(Kind::Integer(_) | Kind::Float | Kind::Text | Kind::Uuid | Kind::Time(..) | Kind::Date),
+                1,
+            ) => (Function::ToString, Kind::Text),
+            ("toDate", Some(Kind::Text), 1) => {
+                let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) else {
+                    return Err(ApiError::unsupported("`toDate` of a text that is no literal"));
+                };
+                return Ok(Expression::literal(day(text)?, Kind::Date));
+            }
+            ("toDate", Some(Kind::Time(..) | Kind::Date), 1) => (Function::ToDate, Kind::Date),
+            ("toFloat", Some(Kind::Integer(_) | Kind::Float | Kind::Text), 1) => {
+                return Ok(Expression {
+                    node: Node::Call(Function::ToFloat, arguments),
+                    kind: Kind::Float,
+                    nullable: true,
+                });
+            }
+            ("toInt", Some(Kind::Integer(_) | Kind::Float | Kind::Text), 1) => {
+                return Ok(Expression {
+                    node: Node::Call(Function::ToInteger, arguments),
+                    kind: Kind::Integer("Int64"),
+                    nullable: true,
+                });
+            }
+            (name, Some(Kind::Integer(_)), 1) if interval_function(name).is_some() => {
+                let unit = interval_function(name).ok_or_else(|| wrong_number(name))?;
+                let [count] = <[Expression; 1]>::try_from(arguments).map_err(|_| wrong_number(name))?;
+                return Ok(Expression { kind: Kind::Interval(unit), ..count });
             }
             ("toDateTime", Some(Kind::Time(_, zone)), 1) => (Function::ToSeconds, Kind::Time(0, zone)),
             ("toUUID", Some(Kind::Text), 1) => {
@@ -278,7 +365,7 @@ impl Lowering {
     }
 }
 
-const KNOWN: [&str; 11] = [
+const KNOWN: [&str; 14] = [
     "toString",
     "toDateTime64",
     "toDateTime",
@@ -289,6 +376,9 @@ const KNOWN: [&str; 11] = [
     "tuple",
     "toStartOfDay",
     "toStartOfHour",
+    "toDate",
+    "toFloat",
+    "toInt",
     "now",
 ];
 
@@ -298,6 +388,9 @@ fn aggregate(name: &str, distinct: bool) -> Option<AggregateFunction> {
         "count" => Some(AggregateFunction::Count),
         "min" => Some(AggregateFunction::Min),
         "max" => Some(AggregateFunction::Max),
+        "sum" => Some(AggregateFunction::Sum),
+        "avg" => Some(AggregateFunction::Average),
+        "any" => Some(AggregateFunction::Any),
         _ if name == "uniqExact" => Some(AggregateFunction::UniqExact),
         _ => None,
     }
@@ -323,8 +416,12 @@ fn literal(value: &SqlValue) -> Lowered {
             Ok(Expression::literal(Value::Text(Cow::Owned(text.clone())), Kind::Text))
         }
         SqlValue::Number(text, _) => {
-            let number = text.parse().map_err(|_| ApiError::unsupported(format_args!("the number {text}")))?;
-            Ok(Expression::literal(Value::Integer(number), Kind::Integer("Int64")))
+            if let Ok(number) = text.parse() {
+                return Ok(Expression::literal(Value::Integer(number), Kind::Integer("Int64")));
+            }
+            let fraction = text.parse().ok().filter(|_| text.contains('.'));
+            let number = fraction.ok_or_else(|| ApiError::unsupported(format_args!("the number {text}")))?;
+            Ok(Expression::literal(Value::Float(number), Kind::Float))
         }
         SqlValue::Boolean(value) => Ok(Expression::literal(Value::Integer((*value).into()), Kind::Integer("Bool"))),
         SqlValue::Null => Ok(Expression::literal(Value::Null, Kind::Null)),
@@ -335,6 +432,7 @@ fn literal(value: &SqlValue) -> Lowered {
 fn negative(operand: Expression) -> Lowered {
     match operand.node {
         Node::Literal(Value::Integer(number)) => Ok(Expression::literal(Value::Integer(-number), operand.kind)),
+        Node::Literal(Value::Float(number)) => Ok(Expression::literal(Value::Float(-number), operand.kind)),
         _ => Err(ApiError::unsupported("a minus before anything but a number")),
     }
 }
@@ -355,6 +453,11 @@ fn condition(node: Node) -> Expression {
 fn time(text: &str, zone: Tz) -> Result<i64, ApiError> {
     parse_time(text, zone)
         .ok_or_else(|| ApiError::code("cannot_parse_datetime", format!("Cannot parse datetime: {text:?}")))
+}
+
+fn day(text: &str) -> Result<Value<'static>, ApiError> {
+    let day = parse_time(text, Tz::UTC).and_then(|micros| day_of(micros, Tz::UTC));
+    day.map(Value::Date).ok_or_else(|| ApiError::code("cannot_parse_date", format!("Cannot parse date: {text:?}")))
 }
 
 fn instant(micros: i64, digits: u8, zone: Tz) -> Expression {

@@ -1,4 +1,5 @@
-//! `{name}` placeholders, filled with literals.
+//! What the parser can't read: `{name}` placeholders, filled with literals, and names with a `$`, put in
+//! backticks.
 
 use serde_json::{Map, Value as Json};
 
@@ -7,7 +8,7 @@ use crate::posthog::error::ApiError;
 /// Replaces every `{name}` outside of quotes by the literal for its value.
 pub(crate) fn fill(text: &str, values: &Map<String, Json>) -> Result<String, ApiError> {
     let mut out = String::with_capacity(text.len());
-    let mut letters = text.chars();
+    let mut letters = text.chars().peekable();
     let mut quote = None;
     while let Some(letter) = letters.next() {
         match quote {
@@ -25,6 +26,16 @@ pub(crate) fn fill(text: &str, values: &Map<String, Json>) -> Result<String, Api
                     ApiError::invalid(format!("Placeholders, such as {{{name}}}, are not supported in this context"))
                 })?;
                 out.push_str(&literal(name, value)?);
+                continue;
+            }
+            None if letter == '$' => {
+                out.push_str("`$");
+                while let Some(letter) =
+                    letters.next_if(|letter| letter.is_alphanumeric() || matches!(letter, '_' | '$'))
+                {
+                    out.push(letter);
+                }
+                out.push('`');
                 continue;
             }
             _ => {}
@@ -57,6 +68,7 @@ mod tests {
         let values = serde_json::json!({"a": "it's \\ ñ", "n": 5, "list": ["x", 1]});
         let filled = fill(r"{a} '{a}' `{n}` '\'{a}' { n } {list}", values.as_object().unwrap()).unwrap();
         assert_eq!(filled, r"'it\'s \\ ñ' '{a}' `{n}` '\'{a}' 5 ('x', 1)");
+        assert_eq!(fill("a.$b, `$c`, '$d'", &Map::new()).unwrap(), "a.`$b`, `$c`, '$d'");
         assert_eq!(fill("{missing}", &Map::new()).unwrap_err().status, 400);
     }
 }

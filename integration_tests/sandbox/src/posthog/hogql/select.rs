@@ -6,14 +6,15 @@ use std::sync::LazyLock;
 use chrono_tz::Tz;
 use serde_json::{Map, Value as Json};
 use sqlparser::ast::{
-    Expr, GroupByExpr, LimitClause, ObjectName, OrderByKind, Query, Select as SqlSelect, SelectItem, SetExpr,
-    Statement, TableFactor,
+    Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select as SqlSelect, SelectItem, SetExpr, Statement,
+    TableFactor,
 };
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::parser::Parser;
 
-use super::expression::{Column, Expression, Node, Table};
+use super::expression::{Expression, Node};
 use super::lower::{Aggregate, AggregateFunction, Lowering};
+use super::table::{Column, Source, Table};
 use super::value::{Kind, Value};
 use crate::posthog::error::ApiError;
 
@@ -31,7 +32,7 @@ pub(crate) struct Output {
 /// What a query asks for.
 #[derive(Debug)]
 pub(crate) struct Select {
-    pub(crate) table: Table,
+    pub(crate) source: Source,
     pub(crate) outputs: Vec<Output>,
     pub(crate) filter: Option<Expression>,
     /// Group keys; `None` if rows aren't grouped at all.
@@ -53,17 +54,23 @@ pub(crate) struct Zones {
 pub(crate) fn compile(text: &str, values: &Map<String, Json>, zones: Zones, now: i64) -> Result<Select, ApiError> {
     let sql = super::placeholder::fill(text, values)?;
     let query = parse(&sql).map_err(|error| ApiError::code("syntax_error", error))?;
-    let (limit, offset) = limit(&query)?;
+    check(&query, zones, now)
+}
+
+/// A query or one that stands in place of a table.
+fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
+    let (limit, offset) = limit(query)?;
     if offset {
         return Err(ApiError::invalid(OFFSET));
     }
     let SetExpr::Select(select) = query.body.as_ref() else {
         return Err(ApiError::unsupported(format_args!("`{}`", query.body)));
     };
-    refuse_the_rest(&query, select)?;
-    let table = table(select)?;
+    refuse_the_rest(query, select)?;
+    let (source, name_of_source) = source(select, zones, now)?;
     let mut lowering = Lowering {
-        table,
+        source: &source,
+        name: name_of_source,
         shown: zones.shown,
         literals: zones.literals,
         now,
@@ -111,7 +118,8 @@ pub(crate) fn compile(text: &str, values: &Map<String, Json>, zones: Zones, now:
         }
     }
     let groups = grouped.then_some(groups);
-    Ok(Select { table, outputs, filter, groups, aggregates: lowering.aggregates, order, limit })
+    let aggregates = lowering.aggregates;
+    Ok(Select { source, outputs, filter, groups, aggregates, order, limit })
 }
 
 fn parse(sql: &str) -> Result<Box<Query>, String> {
@@ -166,21 +174,42 @@ fn refuse_the_rest(query: &Query, select: &SqlSelect) -> Result<(), ApiError> {
     Err(ApiError::unsupported(format_args!("one of the clauses of `{query}`")))
 }
 
-fn table(select: &SqlSelect) -> Result<Table, ApiError> {
+/// What the query reads, and what it calls it.
+fn source(select: &SqlSelect, zones: Zones, now: i64) -> Result<(Source, Option<String>), ApiError> {
     let [from] = select.from.as_slice() else { return Err(ApiError::unsupported("a query of no or several tables")) };
-    let TableFactor::Table { name, .. } = &from.relation else {
-        return Err(ApiError::unsupported(format_args!("FROM `{from}`")));
-    };
-    let ObjectName(_) = name;
-    if from.to_string() != name.to_string() {
-        return Err(ApiError::unsupported(format_args!("FROM `{from}`")));
+    let refused = || ApiError::unsupported(format_args!("FROM `{from}`"));
+    if !from.joins.is_empty() {
+        return Err(refused());
     }
-    match name.to_string().as_str() {
-        "events" => Ok(Table::Events),
-        "persons" => Ok(Table::Persons),
-        other => Err(ApiError::unsupported(format_args!("the table `{other}`"))),
+    match &from.relation {
+        TableFactor::Table { name, alias, .. } => {
+            let text = name.to_string();
+            let own = alias.as_ref().map_or_else(|| text.clone(), |alias| alias.name.value.clone());
+            let plain = alias.as_ref().map_or_else(|| text.clone(), |alias| format!("{text} {alias}"));
+            let columns = alias.as_ref().is_some_and(|alias| !alias.columns.is_empty());
+            if from.to_string() != plain || columns || NO_ALIAS.contains(&own.to_ascii_uppercase().as_str()) {
+                return Err(refused());
+            }
+            let bare = text.replace('`', "");
+            match Table::find(&bare) {
+                Some(table) => Ok((Source::Table(table), Some(own))),
+                None if Table::is_absent(&bare) => Err(ApiError::unsupported(format_args!("the table `{bare}`"))),
+                None => Err(ApiError::invalid(format!("Unknown table `{bare}`."))),
+            }
+        }
+        TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
+            if alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
+                return Err(refused());
+            }
+            let select = check(subquery, zones, now)?;
+            Ok((Source::Query(Box::new(select)), alias.as_ref().map(|alias| alias.name.value.clone())))
+        }
+        _ => Err(refused()),
     }
 }
+
+/// What the parser takes for a name and HogQL doesn't.
+const NO_ALIAS: [&str; 3] = ["FINAL", "SAMPLE", "ARRAY"];
 
 /// The name of a column that has no alias.
 fn name(expr: &Expr) -> String {

@@ -8,15 +8,31 @@ use chrono_tz::Tz;
 use uuid::Uuid;
 
 /// A value of one row.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) enum Value<'a> {
     Null,
     Integer(i64),
+    Float(f64),
     Text(Cow<'a, str>),
     Uuid(Uuid),
     /// Microseconds since 1970.
     Time(i64),
+    /// Days since 1970.
+    Date(i64),
+    /// A tuple or an array.
     Tuple(Vec<Value<'a>>),
+}
+
+/// Units of time that intervals are counted in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Second,
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+    Year,
 }
 
 /// The type of an expression, known before any row is looked at.
@@ -25,10 +41,15 @@ pub(crate) enum Kind {
     Null,
     /// With ClickHouse's name for it.
     Integer(&'static str),
+    Float,
     Text,
     Uuid,
     /// Digits of the fraction, and the zone it is shown in.
     Time(u8, Tz),
+    Date,
+    /// A number of units, which only makes sense next to a time.
+    Interval(Unit),
+    Array(Box<Kind>),
     Tuple(Vec<Kind>),
 }
 
@@ -38,7 +59,11 @@ impl Kind {
         match self {
             Self::Null => "Nullable(Nothing)".to_owned(),
             Self::Integer(name) => (*name).to_owned(),
+            Self::Float => "Float64".to_owned(),
             Self::Text => "String".to_owned(),
+            Self::Date => "Date".to_owned(),
+            Self::Interval(unit) => format!("Interval{unit:?}"),
+            Self::Array(item) => format!("Array({})", item.name()),
             Self::Uuid => "UUID".to_owned(),
             Self::Time(0, zone) => format!("DateTime('{zone}')"),
             Self::Time(digits, zone) => format!("DateTime64({digits}, '{zone}')"),
@@ -50,7 +75,10 @@ impl Kind {
     pub(crate) fn default_value(&self) -> Value<'static> {
         match self {
             Self::Null => Value::Null,
-            Self::Integer(_) => Value::Integer(0),
+            Self::Integer(_) | Self::Interval(_) => Value::Integer(0),
+            Self::Float => Value::Float(0.0),
+            Self::Date => Value::Date(0),
+            Self::Array(_) => Value::Tuple(Vec::new()),
             Self::Text => Value::Text(Cow::Borrowed("")),
             Self::Uuid => Value::Uuid(Uuid::nil()),
             Self::Time(..) => Value::Time(0),
@@ -63,7 +91,8 @@ impl Kind {
         match (self, other) {
             (Self::Null, _)
             | (_, Self::Null)
-            | (Self::Integer(_), Self::Integer(_))
+            | (Self::Integer(_) | Self::Float, Self::Integer(_) | Self::Float)
+            | (Self::Date, Self::Date)
             | (Self::Text, Self::Text)
             | (Self::Uuid, Self::Uuid)
             | (Self::Time(..), Self::Time(..)) => true,
@@ -80,10 +109,28 @@ pub(crate) fn uuid_order(uuid: Uuid) -> u128 {
     uuid.as_u128().rotate_left(64)
 }
 
+#[expect(clippy::cast_precision_loss, reason = "what ClickHouse does when it compares both")]
+fn float(integer: i64) -> f64 {
+    integer as f64
+}
+
+impl PartialEq for Value<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Value<'_> {}
+
 impl Ord for Value<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Integer(left), Self::Integer(right)) | (Self::Time(left), Self::Time(right)) => left.cmp(right),
+            (Self::Integer(left), Self::Integer(right))
+            | (Self::Time(left), Self::Time(right))
+            | (Self::Date(left), Self::Date(right)) => left.cmp(right),
+            (Self::Float(left), Self::Float(right)) => left.total_cmp(right),
+            (Self::Integer(left), Self::Float(right)) => float(*left).total_cmp(right),
+            (Self::Float(left), Self::Integer(right)) => left.total_cmp(&float(*right)),
             (Self::Text(left), Self::Text(right)) => left.as_bytes().cmp(right.as_bytes()),
             (Self::Uuid(left), Self::Uuid(right)) => uuid_order(*left).cmp(&uuid_order(*right)),
             (Self::Tuple(left), Self::Tuple(right)) => left.cmp(right),
@@ -102,12 +149,22 @@ impl Value<'_> {
     /// NULL comes last; other mixtures don't pass the type check.
     fn rank(&self) -> u8 {
         match self {
-            Self::Integer(_) => 0,
+            Self::Integer(_) | Self::Float(_) => 0,
             Self::Text(_) => 1,
             Self::Uuid(_) => 2,
             Self::Time(_) => 3,
-            Self::Tuple(_) => 4,
-            Self::Null => 5,
+            Self::Date(_) => 4,
+            Self::Tuple(_) => 5,
+            Self::Null => 6,
+        }
+    }
+
+    /// The value as a number with a fraction, if it is a number.
+    pub(crate) fn number(&self) -> Option<f64> {
+        match self {
+            Self::Integer(value) => Some(float(*value)),
+            Self::Float(value) => Some(*value),
+            _ => None,
         }
     }
 
@@ -118,6 +175,8 @@ impl Value<'_> {
             Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
             Self::Uuid(uuid) => Value::Uuid(uuid),
             Self::Time(micros) => Value::Time(micros),
+            Self::Float(value) => Value::Float(value),
+            Self::Date(days) => Value::Date(days),
             Self::Tuple(items) => Value::Tuple(items.into_iter().map(Value::into_owned).collect()),
         }
     }
@@ -127,6 +186,9 @@ impl Value<'_> {
         match (self, kind) {
             (Self::Null, _) => out.extend_from_slice(b"null"),
             (Self::Integer(value), _) => out.extend_from_slice(value.to_string().as_bytes()),
+            // No number is NULL, as for PostHog's renderer.
+            (Self::Float(value), _) => out.extend_from_slice(serde_json::json!(value).to_string().as_bytes()),
+            (Self::Date(days), _) => write_text(&date(*days), out),
             (Self::Text(text), _) => write_text(text, out),
             (Self::Uuid(uuid), _) => {
                 let mut buffer = Uuid::encode_buffer();
@@ -137,13 +199,17 @@ impl Value<'_> {
             (Self::Time(micros), Kind::Time(_, zone)) => write_text(&iso(*micros, *zone), out),
             (Self::Time(micros), _) => write_text(&iso(*micros, Tz::UTC), out),
             (Self::Tuple(items), kind) => {
-                let kinds = if let Kind::Tuple(kinds) = kind { kinds.as_slice() } else { &[] };
+                let kind_of = |index| match kind {
+                    Kind::Tuple(kinds) => kinds.get(index).unwrap_or(&Kind::Null),
+                    Kind::Array(item) => item,
+                    _ => &Kind::Null,
+                };
                 out.push(b'[');
                 for (index, item) in items.iter().enumerate() {
                     if index > 0 {
                         out.push(b',');
                     }
-                    item.write_json(kinds.get(index).unwrap_or(&Kind::Null), out);
+                    item.write_json(kind_of(index), out);
                 }
                 out.push(b']');
             }
@@ -184,6 +250,24 @@ pub(crate) fn iso(micros: i64, zone: Tz) -> String {
     } else {
         instant.with_timezone(&zone).format(&format!("%Y-%m-%dT%H:%M:%S{fraction}%:z")).to_string()
     }
+}
+
+/// `2026-01-01`.
+pub(crate) fn date(days: i64) -> String {
+    let date = i32::try_from(days).ok().and_then(NaiveDate::from_epoch_days);
+    date.map_or_else(String::new, |date| date.to_string())
+}
+
+/// The day on which a time lies in `zone`.
+pub(crate) fn day_of(micros: i64, zone: Tz) -> Option<i64> {
+    let date = DateTime::from_timestamp_micros(micros)?.with_timezone(&zone).date_naive();
+    Some(date.to_epoch_days().into())
+}
+
+/// The instant at which a day begins in `zone`.
+pub(crate) fn midnight(days: i64, zone: Tz) -> Option<i64> {
+    let date = NaiveDate::from_epoch_days(i32::try_from(days).ok()?)?;
+    Some(local(date.and_hms_opt(0, 0, 0)?, zone))
 }
 
 /// What ClickHouse's `toString` makes of a time.
