@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::lists::page;
+use super::paging::page;
 use super::server::{Answer, Call};
 use super::{Key, Project, Shared};
 
@@ -85,7 +85,7 @@ pub(crate) fn answer(shared: &Shared, key: &Key, call: &Call, segments: &[&str])
         }
         ["api", "organizations"] => {
             unscoped(key, "organization:read")?;
-            Ok(Answer::json(&page(call, vec![organization(shared)])))
+            Ok(Answer::json(&page(call, vec![organization(shared)], None)))
         }
         ["api", "organizations", ORGANIZATION | "@current"] => {
             unscoped(key, "organization:read")?;
@@ -93,7 +93,7 @@ pub(crate) fn answer(shared: &Shared, key: &Key, call: &Call, segments: &[&str])
         }
         ["api", "projects" | "environments"] | ["api", "organizations", ORGANIZATION | "@current", "projects"] => {
             unscoped(key, "project:read")?;
-            Ok(Answer::json(&page(call, projects())))
+            Ok(Answer::json(&page(call, projects(), None)))
         }
         ["api", "projects" | "environments", id] => {
             let id = project(shared, key, id, "project:read")?;

@@ -9,16 +9,23 @@ pub(crate) struct ApiError {
     pub(crate) kind: &'static str,
     pub(crate) code: String,
     pub(crate) detail: String,
+    /// The parameter that is wrong.
+    pub(crate) attribute: Option<&'static str>,
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: u16, kind: &'static str, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, kind, code: code.to_owned(), detail: detail.into(), headers: Vec::new() }
+        Self { status, kind, code: code.to_owned(), detail: detail.into(), attribute: None, headers: Vec::new() }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn attribute(mut self, name: &'static str) -> Self {
+        self.attribute = Some(name);
         self
     }
 
@@ -44,6 +51,6 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> Value {
-        json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": null})
+        json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute})
     }
 }

@@ -88,6 +88,10 @@ pub enum Action {
         /// How many.
         rows: usize,
     },
+    /// The `next` link of a list leads to another host.
+    NextElsewhere,
+    /// The `next` link of a list is the address of the request itself.
+    NextRepeats,
 }
 
 impl Action {
@@ -122,6 +126,8 @@ impl Action {
             Self::DuplicateRows { .. } => "duplicate_rows",
             Self::WrongCount { .. } => "wrong_count",
             Self::Clamp { .. } => "clamp",
+            Self::NextElsewhere => "next_elsewhere",
+            Self::NextRepeats => "next_repeats",
         }
     }
 }

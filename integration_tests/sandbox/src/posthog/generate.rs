@@ -24,10 +24,10 @@ const AWKWARD: [&str; 6] = [
 ];
 
 /// A small generator of random numbers (`SplitMix64`).
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -35,13 +35,13 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: u32) -> i64 {
+    pub(crate) fn below(&mut self, bound: u32) -> i64 {
         // The high half times the bound is spread evenly enough and never reaches it.
         let high = self.next() >> 32;
         i64::try_from((high * u64::from(bound)) >> 32).unwrap_or_default()
     }
 
-    fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
+    pub(crate) fn pick<'a>(&mut self, choices: &[&'a str]) -> &'a str {
         let index = self.below(u32::try_from(choices.len()).unwrap_or(1));
         usize::try_from(index).ok().and_then(|index| choices.get(index)).copied().unwrap_or_default()
     }

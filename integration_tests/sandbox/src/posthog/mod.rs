@@ -32,6 +32,8 @@ mod hogql;
 pub mod limits;
 mod lists;
 pub mod log;
+mod metadata;
+mod paging;
 mod query;
 mod server;
 mod sessions;
@@ -104,6 +106,7 @@ pub(crate) struct Shared {
     projects: Vec<(Project, Tz)>,
     keys: Vec<Key>,
     page_clamp: usize,
+    list_page_cap: Option<usize>,
     tables: RwLock<HashMap<u64, Tables>>,
     limits: Mutex<Limits>,
     meter: Mutex<Meter>,
@@ -153,6 +156,7 @@ pub struct Builder {
     limits: Limits,
     faults: Vec<Fault>,
     page_clamp: Option<usize>,
+    list_page_cap: Option<usize>,
     port: u16,
 }
 
@@ -199,6 +203,14 @@ impl Builder {
         self
     }
 
+    /// Returns at most so many objects per page of a list, silently; the link to the next page goes on
+    /// after what was returned.
+    #[must_use]
+    pub fn list_page_cap(mut self, objects: usize) -> Self {
+        self.list_page_cap = Some(objects);
+        self
+    }
+
     /// Listens on this port instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -227,6 +239,7 @@ impl Builder {
             projects,
             keys: self.keys,
             page_clamp: self.page_clamp.unwrap_or(PAGE_CLAMP),
+            list_page_cap: self.list_page_cap,
             tables: RwLock::new(tables),
             limits: Mutex::new(self.limits),
             meter: Mutex::default(),
@@ -288,6 +301,18 @@ impl Sandbox {
     /// Sets what a list endpoint such as `annotations` or `feature_flags` returns.
     pub fn set_list(&self, project: u64, name: &str, objects: Vec<serde_json::Value>) {
         self.shared.write_tables().entry(project).or_default().lists.insert(name.to_owned(), objects);
+    }
+
+    /// What a list endpoint returns, all of it.
+    pub fn list(&self, project: u64, name: &str) -> Vec<serde_json::Value> {
+        self.shared.read_tables().get(&project).map(|tables| lists::objects(tables, name)).unwrap_or_default()
+    }
+
+    /// Fills every list with objects that only depend on the arguments and on the current day, and adds
+    /// groups of two types, persons with several distinct ids, and the people of three cohorts.
+    pub fn generate_lists(&self, project: u64, seed: u64) {
+        let mut tables = self.shared.write_tables();
+        metadata::generate(project, seed, tables.entry(project).or_default());
     }
 
     /// Takes in the stored data set, events of real SDKs, as if captured now, moved in time so that

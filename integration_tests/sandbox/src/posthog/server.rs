@@ -196,7 +196,13 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
             let scope = lists::scope(name).ok_or_else(ApiError::not_found)?;
             let project = account::project(shared, key, project, &format!("{scope}:read"))?;
             admit()?;
-            Ok(lists::answer(shared, &call, project, name))
+            lists::answer(shared, &call, project, name)
+        }
+        ["api", "projects" | "environments", project, name, id] if lists::scope(name).is_some() => {
+            let scope = lists::scope(name).ok_or_else(ApiError::not_found)?;
+            let project = account::project(shared, key, project, &format!("{scope}:read"))?;
+            admit()?;
+            lists::retrieve(shared, project, name, id)
         }
         rest => {
             let answer = account::answer(shared, key, &call, rest)?;
