@@ -1,4 +1,4 @@
-//! The list endpoints.
+//! The list endpoints, the deprecated list of events among them.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
@@ -7,9 +7,10 @@ mod support;
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, Duration, Utc};
-use posthog_sandbox::posthog::{Action, Fault, Key, Person, Sandbox};
+use posthog_sandbox::posthog::{Action, Event, Fault, Key, Person, Sandbox};
 use serde_json::{Value, json};
 use support::{get, query};
+use uuid::Uuid;
 
 const LISTS: [(&str, usize); 16] = [
     ("annotations", 30),
@@ -220,6 +221,7 @@ async fn single_objects_and_scopes() {
     assert_eq!(status("cohorts/216003/", "query:read").await, 403);
     assert_eq!(status("cohorts/1/", "phx_full").await, 404);
     assert_eq!(status("unknown/1/", "phx_full").await, 404);
+    assert_eq!((status("events/", "query:read").await, status("events/", "cohort:read").await), (200, 403));
 }
 
 #[tokio::test]
@@ -256,4 +258,99 @@ async fn links_can_mislead() {
     assert_eq!(persons, format!("{}/api/projects/1001/persons/", posthog.url()));
     let names: Vec<_> = posthog.requests().iter().filter_map(|request| request.fault).collect();
     assert_eq!(names, ["next_elsewhere", "next_repeats", "next_elsewhere", "next_repeats"]);
+}
+
+fn past(number: u64, seconds: i64) -> Event {
+    Event {
+        uuid: Uuid::from_u64_pair(number, number),
+        event: if number.is_multiple_of(2) { "even" } else { "odd" }.to_owned(),
+        timestamp: noon() + seconds * 1_000_000,
+        properties: format!(r#"{{"number":{number},"nan":NaN,"quoted":"\"q\"","text":"NaN"}}"#),
+        ..Event::default()
+    }
+}
+
+fn noon() -> i64 {
+    "2026-03-01T12:00:00Z".parse::<DateTime<Utc>>().unwrap().timestamp_micros()
+}
+
+const BOUNDS: &str = "after=2026-03-01T11:00:00Z&before=2026-03-01T13:00:00Z";
+
+#[tokio::test]
+async fn the_list_of_events_has_traps() {
+    let posthog = Sandbox::builder().start().await.unwrap();
+    // 700 in the last minute, twenty at a time, and 1300 before it, three at a time.
+    let late = (0..700).map(|number| past(number, 3598 - i64::try_from(number / 20).unwrap()));
+    let early = (700..2000).map(|number| past(number, 3500 - i64::try_from(number / 3).unwrap()));
+    posthog.insert(1001, late.chain(early).collect());
+    let reply = get(&posthog, &format!("/api/projects/1001/events/?limit=5000&{BOUNDS}"), "phx_full").await;
+    assert!(reply.header("x-posthog-warn").is_some());
+    let page = reply.json();
+    let results = page["results"].as_array().unwrap();
+    assert_eq!((results.len(), &page["next"]), (700, &Value::Null), "half a page is taken for all there is");
+    assert_eq!(results[0]["timestamp"], "2026-03-01T12:59:58+00:00");
+    let number = &results[0]["properties"]["number"];
+    assert_eq!(results[0]["properties"], json!({"number": number, "nan": null, "quoted": "q", "text": "NaN"}));
+    assert!(results[0]["person"].is_null() && results[0]["elements"] == json!([]));
+
+    let order = "orderBy=%5B%22timestamp%22%5D";
+    let (ascending, pages) = follow(&posthog, &format!("events/?limit=1000&{order}&{BOUNDS}")).await;
+    let different: BTreeSet<&str> = ascending.iter().map(|event| event["id"].as_str().unwrap()).collect();
+    assert_eq!(pages, 2);
+    assert!((1990..2000).contains(&different.len()), "ties at the end of a page are lost: {}", different.len());
+    let first = &ascending[0]["timestamp"].as_str().unwrap().replace("+00:00", "Z");
+    let exclusive = list(&posthog, &format!("events/?limit=1&{order}&after={first}&before=2026-03-01T13:00:00Z")).await;
+    assert_ne!(exclusive["results"][0]["timestamp"], ascending[0]["timestamp"]);
+    assert_eq!(list(&posthog, "events/").await["results"], json!([]), "only the last 24 hours by default");
+
+    let keyset = "(timestamp, toString(uuid)) > (toDateTime64('2026-03-01 12:59:57', 6, 'UTC'), '') AND event = 'even'";
+    let filters = json!([{"type": "hogql", "key": keyset}]).to_string();
+    let filters = filters.bytes().map(|byte| format!("%{byte:02X}")).collect::<Vec<_>>().concat();
+    let page = list(&posthog, &format!("events/?properties={filters}&{BOUNDS}")).await;
+    assert_eq!(page["results"].as_array().unwrap().len(), 20);
+    let filters = "%5B%7B%22key%22:%22text%22,%22value%22:%5B%22NaN%22%5D%7D%5D";
+    let page = list(&posthog, &format!("events/?properties={filters}&event=odd&limit=3&{BOUNDS}")).await;
+    assert_eq!(page["results"], json!([]), "no property can be read from what isn't JSON");
+
+    let id = results[0]["id"].as_str().unwrap();
+    assert_eq!(list(&posthog, &format!("events/{id}/")).await, results[0]);
+    for (path, status) in [
+        ("events/?offset=50001", 400),
+        ("events/?after=2024-01-01&before=2026-01-01", 500),
+        ("events/?limit=x", 400),
+        ("events/?after=soon", 400),
+        ("events/?properties=%7B", 400),
+        ("events/nothing/", 400),
+        ("events/00000000-0000-0000-0000-00000000ffff/", 404),
+    ] {
+        let reply = get(&posthog, &format!("/api/projects/1001/{path}"), "phx_full").await;
+        assert_eq!(reply.status, status, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn the_list_of_events_can_be_complete() {
+    let posthog = Sandbox::builder().uncapped_events(true).start().await.unwrap();
+    posthog.insert(1001, (0..3000).map(|number| past(number, i64::try_from(number / 700).unwrap())).collect());
+    for order in ["", "orderBy=%5B%22timestamp%22%5D&"] {
+        let (events, pages) = follow(&posthog, &format!("events/?limit=1100&{order}{BOUNDS}")).await;
+        let different: BTreeSet<&str> = events.iter().map(|event| event["id"].as_str().unwrap()).collect();
+        assert_eq!((pages, events.len(), different.len()), (3, 3000, 3000));
+    }
+}
+
+#[tokio::test]
+async fn elements_are_taken_apart() {
+    let posthog = Sandbox::builder().start().await.unwrap();
+    let chain = r#"span.btn:attr__class="btn big"nth-child="1"nth-of-type="2"text="a; \"b\"";a:href="/x"attr_id="i""#;
+    posthog.insert(1001, vec![Event { elements_chain: chain.to_owned(), ..past(1, 0) }]);
+    let event = &list(&posthog, &format!("events/?{BOUNDS}")).await["results"][0];
+    let elements = event["elements"].as_array().unwrap();
+    assert_eq!((elements.len(), &event["elements_chain"]), (2, &json!(chain)));
+    assert_eq!((&elements[0]["tag_name"], &elements[0]["attr_class"]), (&json!("span"), &json!(["btn", "big"])));
+    assert_eq!((&elements[0]["nth_child"], &elements[0]["nth_of_type"]), (&json!(1), &json!(2)));
+    assert_eq!(
+        (&elements[1]["href"], &elements[1]["attr_id"], &elements[1]["order"]),
+        (&json!("/x"), &json!("i"), &json!(1))
+    );
 }

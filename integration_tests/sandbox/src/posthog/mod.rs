@@ -25,6 +25,7 @@
 mod account;
 mod capture;
 mod dataset;
+mod deprecated;
 mod error;
 pub mod faults;
 mod generate;
@@ -107,6 +108,7 @@ pub(crate) struct Shared {
     keys: Vec<Key>,
     page_clamp: usize,
     list_page_cap: Option<usize>,
+    uncapped_events: bool,
     tables: RwLock<HashMap<u64, Tables>>,
     limits: Mutex<Limits>,
     meter: Mutex<Meter>,
@@ -157,6 +159,7 @@ pub struct Builder {
     faults: Vec<Fault>,
     page_clamp: Option<usize>,
     list_page_cap: Option<usize>,
+    uncapped_events: bool,
     port: u16,
 }
 
@@ -211,6 +214,13 @@ impl Builder {
         self
     }
 
+    /// Lets the deprecated list of events return as many as are asked for, with links that lose nothing.
+    #[must_use]
+    pub fn uncapped_events(mut self, uncapped: bool) -> Self {
+        self.uncapped_events = uncapped;
+        self
+    }
+
     /// Listens on this port instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -240,6 +250,7 @@ impl Builder {
             keys: self.keys,
             page_clamp: self.page_clamp.unwrap_or(PAGE_CLAMP),
             list_page_cap: self.list_page_cap,
+            uncapped_events: self.uncapped_events,
             tables: RwLock::new(tables),
             limits: Mutex::new(self.limits),
             meter: Mutex::default(),

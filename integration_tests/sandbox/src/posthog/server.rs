@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::faults::Action;
 use super::wire::{Cut, Listener, drip, partial};
-use super::{Shared, account, capture, lists, lock, query};
+use super::{Shared, account, capture, deprecated, lists, lock, query};
 
 /// What PostHog accepts as a body.
 const LARGEST_BODY: usize = 20 * 1024 * 1024;
@@ -191,6 +191,14 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
         _ if method != Method::GET => {
             let detail = format!("Method \"{method}\" not allowed.");
             Err(ApiError::new(405, "invalid_request", "method_not_allowed", detail))
+        }
+        ["api", "projects" | "environments", project, "events", id @ ..] if id.len() <= 1 => {
+            let project = account::project(shared, key, project, "query:read")?;
+            admit()?;
+            match id.first() {
+                Some(id) => deprecated::retrieve(shared, project, id),
+                None => deprecated::answer(shared, &call, project),
+            }
         }
         ["api", "projects" | "environments", project, name] => {
             let scope = lists::scope(name).ok_or_else(ApiError::not_found)?;
