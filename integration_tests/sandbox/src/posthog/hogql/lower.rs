@@ -58,9 +58,10 @@ impl Lowering<'_> {
             Expr::Identifier(name) => self.column(&name.value),
             Expr::CompoundIdentifier(parts) => {
                 let parts: Vec<&str> = parts.iter().map(|part| part.value.as_str()).collect();
-                let own = self.name.as_deref();
-                let path = if parts.first().copied() == own { parts.get(1..) } else { parts.get(..) };
-                self.path(path.unwrap_or_default())
+                match parts.split_first() {
+                    Some((first, rest)) if !rest.is_empty() && self.name.as_deref() == Some(*first) => self.path(rest),
+                    _ => self.path(&parts),
+                }
             }
             Expr::Interval(by) => interval(by, self.expression(&by.value)?),
             Expr::Value(value) => literal(&value.value),
@@ -80,9 +81,14 @@ impl Lowering<'_> {
 
     fn column(&self, name: &str) -> Lowered {
         // As in HogQL, an alias hides the column of the same name.
-        if let Some(aliased) = self.aliases.get(name) {
-            return Ok(aliased.clone());
+        match self.aliases.get(name) {
+            Some(aliased) => Ok(aliased.clone()),
+            None => self.stored(name),
         }
+    }
+
+    /// A column of the source, whatever has its name as an alias.
+    fn stored(&self, name: &str) -> Lowered {
         let (column, kind, nullable) = self
             .source
             .find(name, self.shown)
@@ -94,7 +100,7 @@ impl Lowering<'_> {
     fn path(&self, parts: &[&str]) -> Lowered {
         let whole = parts.join(".");
         if parts.len() < 2 || self.source.find(&whole, self.shown).is_some() {
-            return self.column(&whole);
+            return self.stored(&whole);
         }
         for length in (1..parts.len()).rev() {
             let (head, keys) = parts.split_at(length);

@@ -98,7 +98,10 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
     let mut groups = Vec::new();
     if let GroupByExpr::Expressions(expressions, _) = &select.group_by {
         for expr in expressions {
-            groups.push(lowering.expression(expr)?);
+            groups.push(match position(expr, &outputs)? {
+                Some(expression) => expression,
+                None => lowering.expression(expr)?,
+            });
         }
     }
     let mut order = Vec::new();
@@ -108,7 +111,11 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
             if by.options.nulls_first.is_some() || by.with_fill.is_some() {
                 return Err(ApiError::unsupported(format_args!("`ORDER BY {by}`")));
             }
-            order.push((lowering.expression(&by.expr)?, by.options.asc == Some(false)));
+            let expression = match position(&by.expr, &outputs)? {
+                Some(expression) => expression,
+                None => lowering.expression(&by.expr)?,
+            };
+            order.push((expression, by.options.asc == Some(false)));
         }
     }
     let grouped = !groups.is_empty() || !lowering.aggregates.is_empty();
@@ -120,6 +127,14 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
     let groups = grouped.then_some(groups);
     let aggregates = lowering.aggregates;
     Ok(Select { source, outputs, filter, groups, aggregates, order, limit })
+}
+
+/// The output that a bare number in GROUP BY or ORDER BY stands for.
+fn position(expr: &Expr, outputs: &[Output]) -> Result<Option<Expression>, ApiError> {
+    let Expr::Value(value) = expr else { return Ok(None) };
+    let found = value.to_string().parse::<usize>().ok().and_then(|number| outputs.get(number.checked_sub(1)?));
+    let found = found.ok_or_else(|| ApiError::unsupported(format_args!("`{expr}` in place of a column")))?;
+    Ok(Some(found.expression.clone()))
 }
 
 fn parse(sql: &str) -> Result<Box<Query>, String> {

@@ -230,6 +230,12 @@ fn an_alias_hides_the_column() {
     let by_text = ask(&tables, "SELECT toString(uuid) AS uuid FROM events ORDER BY timestamp, uuid LIMIT 3");
     let by_uuid = ask(&tables, "SELECT toString(uuid) AS text FROM events ORDER BY timestamp, uuid LIMIT 3");
     assert_ne!(by_text, by_uuid);
+    let qualified = "SELECT toString(e.uuid) AS uuid FROM events e ORDER BY timestamp, e.uuid LIMIT 3";
+    assert_eq!(ask(&tables, qualified), by_uuid, "a qualified name is that of the column");
+    let third = "SELECT event, timestamp, toString(uuid) FROM events ORDER BY 2, 3 LIMIT 1";
+    assert_eq!(ask(&tables, third)[0][2], by_text[0][0]);
+    let grouped = "SELECT toDate(timestamp), count() FROM events GROUP BY 1 ORDER BY 2 DESC";
+    assert_eq!(ask(&tables, grouped), [json!(["2026-01-05", 1000])]);
 }
 
 #[test]
@@ -274,6 +280,8 @@ fn whatever_is_not_understood_is_refused_by_name() {
         ("SELECT 1e400 FROM events", "number 1e400"),
         ("SELECT toDateTime64(event, 6) FROM events", "literal"),
         ("SELECT uuid FROM events ORDER BY uuid NULLS FIRST", "ORDER BY"),
+        ("SELECT uuid FROM events ORDER BY 2", "`2`"),
+        ("SELECT uuid FROM events ORDER BY 'uuid'", "`'uuid'`"),
         ("SELEC uuid", "syntax_error"),
         ("SELECT uuid FROM events; SELECT 1", "syntax_error"),
     ] {
