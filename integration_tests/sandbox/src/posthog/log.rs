@@ -12,6 +12,8 @@ pub struct RequestLog {
     pub method: String,
     /// Path with its query string.
     pub path: String,
+    /// Whether there was an `Authorization` header.
+    pub authorized: bool,
     /// HogQL as it was sent, with its placeholders.
     pub sql: Option<String>,
     /// Status of the answer; `None` while it is awaited, and if the connection was reset instead.
@@ -62,6 +64,7 @@ impl Log {
             at: Utc::now(),
             method: method.to_owned(),
             path: path.to_owned(),
+            authorized: false,
             sql,
             status: None,
             fault: None,

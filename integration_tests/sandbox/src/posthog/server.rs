@@ -111,7 +111,10 @@ async fn handle(
     drop(text);
     let id = lock(&shared.log).begin(parts.method.as_str(), &path, sql);
     let active = Active(Arc::clone(&shared));
-    lock(&shared.log).note(id, |entry| entry.fault = fault.as_ref().map(Action::name));
+    lock(&shared.log).note(id, |entry| {
+        entry.fault = fault.as_ref().map(Action::name);
+        entry.authorized = parts.headers.contains_key(header::AUTHORIZATION);
+    });
 
     if let Some(Action::Delay { wait }) = fault {
         tokio::time::sleep(wait).await;
