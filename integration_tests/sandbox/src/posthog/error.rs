@@ -46,6 +46,10 @@ impl ApiError {
         Self::new(404, "invalid_request", "not_found", "Not found.")
     }
 
+    pub(crate) fn method_not_allowed(method: &str) -> Self {
+        Self::new(405, "invalid_request", "method_not_allowed", format!("Method \"{method}\" not allowed."))
+    }
+
     pub(crate) fn denied(detail: impl Into<String>) -> Self {
         Self::new(403, "authentication_error", "permission_denied", detail)
     }

@@ -8,6 +8,7 @@ use regex::Regex;
 /// One rule. Each rule counts the requests it matches; the first rule that is due wins.
 #[derive(Debug, Clone)]
 pub struct Fault {
+    files: bool,
     path: Option<String>,
     sql: Option<String>,
     method: Option<String>,
@@ -92,6 +93,12 @@ pub enum Action {
     NextElsewhere,
     /// The `next` link of a list is the address of the request itself.
     NextRepeats,
+    /// Files only: one byte in the middle is another one, with a correct length.
+    CorruptByte,
+    /// Files only, silent: the second half is missing, and the length is that of the first.
+    CutGzip,
+    /// Files only, silent: half of the middle line is missing, and the compression is sound.
+    BrokenLine,
 }
 
 impl Action {
@@ -128,14 +135,32 @@ impl Action {
             Self::Clamp { .. } => "clamp",
             Self::NextElsewhere => "next_elsewhere",
             Self::NextRepeats => "next_repeats",
+            Self::CorruptByte => "corrupt_byte",
+            Self::CutGzip => "cut_gzip",
+            Self::BrokenLine => "broken_line",
         }
     }
 }
 
 impl Fault {
-    /// A rule for every request, every time.
+    /// A rule for every request to PostHog itself, every time.
     pub fn new(action: Action) -> Self {
-        Self { path: None, sql: None, method: None, nth: Vec::new(), every: None, after: 0, times: u64::MAX, action }
+        Self {
+            files: false,
+            path: None,
+            sql: None,
+            method: None,
+            nth: Vec::new(),
+            every: None,
+            after: 0,
+            times: u64::MAX,
+            action,
+        }
+    }
+
+    /// A rule for requests to the host of exported files, and no others.
+    pub fn files(action: Action) -> Self {
+        Self { files: true, ..Self::new(action) }
     }
 
     /// A rule for HogQL queries only.
@@ -222,8 +247,17 @@ impl Faults {
 
     /// Counts the request in every rule that matches it and returns what goes wrong with it.
     pub(crate) fn pick(&mut self, method: &str, path: &str, text: &str) -> Option<Action> {
+        self.choose(false, method, path, text)
+    }
+
+    /// The same for a request to the file host.
+    pub(crate) fn pick_file(&mut self, method: &str, path: &str) -> Option<Action> {
+        self.choose(true, method, path, "")
+    }
+
+    fn choose(&mut self, files: bool, method: &str, path: &str, text: &str) -> Option<Action> {
         let mut chosen = None;
-        for rule in &mut self.0 {
+        for rule in self.0.iter_mut().filter(|rule| rule.fault.files == files) {
             let wanted = rule.fault.method.as_deref().is_none_or(|wanted| wanted == method)
                 && rule.path.as_ref().is_none_or(|pattern| pattern.is_match(path))
                 && rule.sql.as_ref().is_none_or(|pattern| pattern.is_match(text));

@@ -1,9 +1,9 @@
-//! A stand-in for PostHog: its query, account and capture endpoints over events in memory.
+//! A stand-in for PostHog: its query, export, account and capture endpoints over events in memory.
 //!
 //! [`Sandbox::builder`] starts one on a free port of the loopback interface. Events come in through
 //! [`Sandbox::insert`], with every column under the caller's control, or through the capture
 //! endpoints, as real SDKs send them. What PostHog limits is limited if asked for, and what can go
-//! wrong on the way goes wrong by [`faults`].
+//! wrong on the way goes wrong by [`faults`]. [`exports`] come as files from a host of their own.
 //!
 //! ```
 //! use posthog_sandbox::posthog::{Action, Event, Fault, Sandbox};
@@ -27,6 +27,7 @@ mod capture;
 mod dataset;
 mod deprecated;
 mod error;
+pub mod exports;
 pub mod faults;
 mod generate;
 mod hogql;
@@ -52,6 +53,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+pub use exports::{ExportOutcome, ExportRun, Exports, FileRequest};
 pub use faults::{Action, Fault};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
@@ -115,6 +117,7 @@ pub(crate) struct Shared {
     faults: Mutex<Faults>,
     log: Mutex<Log>,
     cache: Mutex<HashMap<String, query::Cached>>,
+    exports: Mutex<exports::State>,
 }
 
 /// A panic elsewhere must not hide behind a poisoned lock.
@@ -141,12 +144,13 @@ impl Shared {
 pub struct Sandbox {
     shared: Arc<Shared>,
     address: SocketAddr,
-    server: JoinHandle<()>,
+    files_address: SocketAddr,
+    servers: [JoinHandle<()>; 2],
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        self.server.abort();
+        self.servers.iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -160,6 +164,7 @@ pub struct Builder {
     page_clamp: Option<usize>,
     list_page_cap: Option<usize>,
     uncapped_events: bool,
+    exports: Option<Exports>,
     port: u16,
 }
 
@@ -221,6 +226,13 @@ impl Builder {
         self
     }
 
+    /// Offers file download exports. By default they are missing, with 404.
+    #[must_use]
+    pub fn exports(mut self, exports: Exports) -> Self {
+        self.exports = Some(exports);
+        self
+    }
+
     /// Listens on this port instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -245,6 +257,10 @@ impl Builder {
             }
             projects.push((project, zone));
         }
+        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.context("bind a port of 127.0.0.1")?;
+        let address = listener.local_addr()?;
+        let files_listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a port for files")?;
+        let files_address = files_listener.local_addr()?;
         let shared = Arc::new(Shared {
             projects,
             keys: self.keys,
@@ -257,11 +273,13 @@ impl Builder {
             faults: Mutex::new(Faults::new(self.faults)?),
             log: Mutex::default(),
             cache: Mutex::default(),
+            exports: Mutex::new(exports::State::new(self.exports, address, files_address)),
         });
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.context("bind a port of 127.0.0.1")?;
-        let address = listener.local_addr()?;
-        let server = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
-        Ok(Sandbox { shared, address, server })
+        let servers = [
+            tokio::spawn(server::serve(listener, Arc::clone(&shared))),
+            tokio::spawn(exports::serve(files_listener, Arc::clone(&shared))),
+        ];
+        Ok(Sandbox { shared, address, files_address, servers })
     }
 }
 
@@ -274,6 +292,11 @@ impl Sandbox {
     /// `http://127.0.0.1:PORT`.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// `http://127.0.0.1:PORT` of the host of exported files.
+    pub fn files_url(&self) -> String {
+        format!("http://{}", self.files_address)
     }
 
     /// Adds rows to the events table of a project, exactly as they are.
@@ -383,9 +406,35 @@ impl Sandbox {
         lock(&self.shared.log).stats.clone()
     }
 
-    /// Forgets the requests so far.
+    /// Forgets the requests so far, those to the file host too, but no leaks.
     pub fn clear_requests(&self) {
         lock(&self.shared.log).clear();
+        lock(&self.shared.exports).requests.clear();
+    }
+
+    /// Replaces how exports behave from now on; runs go on as they were started.
+    pub fn set_exports(&self, exports: Exports) {
+        lock(&self.shared.exports).config = exports;
+    }
+
+    /// Every run of an export, in the order they were started.
+    pub fn export_runs(&self) -> Vec<ExportRun> {
+        lock(&self.shared.exports).runs()
+    }
+
+    /// Lets all exported files that there are expire, and with them their links.
+    pub fn expire_export_files(&self) {
+        lock(&self.shared.exports).expire_files();
+    }
+
+    /// Every request to the file host since the last [`Sandbox::clear_requests`], in the order they came.
+    pub fn file_requests(&self) -> Vec<FileRequest> {
+        lock(&self.shared.exports).requests.clone()
+    }
+
+    /// How often a client showed its key where it came by a redirect, to the file host or by way of it.
+    pub fn authorization_leaks(&self) -> usize {
+        lock(&self.shared.exports).leaks
     }
 
     /// Replaces the rules by which answers go wrong; their counters start over.

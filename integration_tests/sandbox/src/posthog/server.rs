@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::error::ApiError;
 use super::faults::Action;
 use super::wire::{Cut, Listener, drip, partial};
-use super::{Shared, account, capture, deprecated, lists, lock, query};
+use super::{Shared, account, capture, deprecated, exports, lists, lock, query};
 
 /// What PostHog accepts as a body.
 const LARGEST_BODY: usize = 20 * 1024 * 1024;
@@ -80,11 +80,15 @@ impl From<ApiError> for Answer {
 pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let service = Router::new().fallback(handle).with_state(shared).into_make_service_with_connect_info::<Cut>();
     if let Err(error) = axum::serve(Listener(listener), service).await {
-        // Nobody waits for this task; without the line a test would only see refused connections.
-        #[expect(clippy::print_stderr, reason = "the only place to say it")]
-        {
-            eprintln!("posthog-sandbox stopped serving: {error}");
-        }
+        say_stopped(&error);
+    }
+}
+
+/// Nobody waits for a server's task; without the line a test would only see refused connections.
+pub(crate) fn say_stopped(error: &std::io::Error) {
+    #[expect(clippy::print_stderr, reason = "the only place to say it")]
+    {
+        eprintln!("posthog-sandbox stopped serving: {error}");
     }
 }
 
@@ -148,10 +152,14 @@ fn too_large() -> ApiError {
 }
 
 /// Faults that replace the whole answer.
-fn replaced(fault: Option<&Action>) -> Option<Answer> {
+pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
     match fault? {
         Action::Status { code, body, headers } => {
-            let content_type = if body.starts_with('{') { "application/json" } else { "text/html; charset=UTF-8" };
+            let content_type = match body {
+                json if json.starts_with('{') => "application/json",
+                xml if xml.starts_with("<?xml") => "application/xml",
+                _ => "text/html; charset=UTF-8",
+            };
             Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
         }
         Action::Html { code } => {
@@ -171,6 +179,9 @@ fn replaced(fault: Option<&Action>) -> Option<Answer> {
 async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> {
     let path = call.parts.uri.path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
+    if let Some(answer) = exports::back(shared, &call) {
+        return Ok(answer);
+    }
     if segments.first() != Some(&"api") {
         return Ok(capture::answer(shared, &call, &segments));
     }
@@ -191,10 +202,10 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
             let kind = kind.first().map(|kind| (*kind).to_owned());
             query::answer(Arc::clone(shared), project, call, kind).await
         }
-        _ if method != Method::GET => {
-            let detail = format!("Method \"{method}\" not allowed.");
-            Err(ApiError::new(405, "invalid_request", "method_not_allowed", detail))
+        ["api", "projects" | "environments", project, "file_download_batch_exports", rest @ ..] => {
+            exports::answer(shared, key, &call, project, rest, admit).await
         }
+        _ if method != Method::GET => Err(ApiError::method_not_allowed(method.as_str())),
         ["api", "projects" | "environments", project, "events", id @ ..] if id.len() <= 1 => {
             let project = account::project(shared, key, project, "query:read")?;
             admit()?;
@@ -242,7 +253,7 @@ async fn gzip(answer: Answer) -> Answer {
 }
 
 /// Puts the answer on the wire, spoiled if the fault concerns its bytes.
-fn deliver(answer: Answer, fault: Option<&Action>, cut: Cut) -> Response<Body> {
+pub(crate) fn deliver(answer: Answer, fault: Option<&Action>, cut: Cut) -> Response<Body> {
     let Answer { status, content_type, mut headers, mut body } = answer;
     if fault == Some(&Action::Malformed) {
         headers.retain(|(name, _)| name != "content-encoding");

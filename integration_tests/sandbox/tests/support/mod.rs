@@ -37,6 +37,14 @@ impl Reply {
         serde_json::from_slice(&self.body).unwrap()
     }
 
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub(crate) fn detail(&self) -> String {
+        self.json()["detail"].as_str().unwrap().to_owned()
+    }
+
     pub(crate) fn rows(&self) -> Vec<Value> {
         assert_eq!(self.status, 200, "{}", String::from_utf8_lossy(&self.body));
         self.json()["results"].as_array().unwrap().clone()
@@ -44,8 +52,11 @@ impl Reply {
 }
 
 pub(crate) async fn send(posthog: &Sandbox, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
-    let host = posthog.url().replace("http://", "");
-    let mut stream = TcpStream::connect(&host).await.unwrap();
+    send_to(&posthog.url().replace("http://", ""), method, path, headers, body).await
+}
+
+pub(crate) async fn send_to(host: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    let mut stream = TcpStream::connect(host).await.unwrap();
     let mut head =
         format!("{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-length: {}\r\n", body.len());
     for (name, value) in headers {

@@ -1,0 +1,146 @@
+//! The files of a run, and the ways in which they come broken.
+
+use std::io::{Read as _, Write as _};
+
+use axum::body::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::Exports;
+use super::request::Asked;
+use crate::posthog::faults::Action;
+
+/// Below this path are the files.
+pub(super) const FOLDER: &str = "/posthog-file-downloads";
+
+/// A file of a run.
+#[derive(Debug, Clone)]
+pub(super) struct File {
+    pub(super) id: Uuid,
+    /// Its path on the file host.
+    pub(super) path: String,
+    pub(super) body: Bytes,
+    pub(super) entity_tag: String,
+    /// When it ceases to exist.
+    pub(super) until: Option<Instant>,
+    pub(super) expired: bool,
+}
+
+impl File {
+    pub(super) fn is_expired(&self) -> bool {
+        self.expired || self.until.is_some_and(|until| until <= Instant::now())
+    }
+}
+
+/// Lines in files, each as large as it may be.
+pub(super) fn pack(
+    lines: &[Vec<u8>],
+    project: u64,
+    run: Uuid,
+    asked: &Asked,
+    config: &Exports,
+) -> std::io::Result<Vec<File>> {
+    let most_rows = config.rows_per_file.unwrap_or(usize::MAX).max(1);
+    let most_bytes = asked.max_bytes.unwrap_or(usize::MAX);
+    let mut texts: Vec<(usize, Vec<u8>)> = Vec::new();
+    for line in lines {
+        match texts.last_mut() {
+            Some((rows, text)) if *rows < most_rows && text.len() + line.len() < most_bytes => {
+                *rows += 1;
+                text.extend_from_slice(line);
+                text.push(b'\n');
+            }
+            _ => texts.push((1, [line.as_slice(), b"\n"].concat())),
+        }
+    }
+    let suffix = if asked.gzip { ".gz" } else { "" };
+    let file = |(index, (_, text)): (usize, (usize, Vec<u8>))| {
+        let body = if asked.gzip { compress(&text)? } else { text };
+        Ok(File {
+            id: Uuid::now_v7(),
+            path: format!("{FOLDER}/{project}/{run}/{}-{index:05}.jsonl{suffix}", asked.model.name()),
+            entity_tag: format!("\"{}\"", Uuid::new_v5(&Uuid::NAMESPACE_URL, &body).simple()),
+            body: body.into(),
+            // A lifetime beyond all clocks is none.
+            until: config.file_lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime)),
+            expired: false,
+        })
+    };
+    texts.into_iter().enumerate().map(file).collect()
+}
+
+fn compress(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 4), Compression::fast());
+    encoder.write_all(text)?;
+    encoder.finish()
+}
+
+/// The file as a fault leaves it.
+pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Bytes> {
+    let middle = body.len() / 2;
+    Ok(match fault {
+        Some(Action::CorruptByte) => {
+            let mut bytes = body.to_vec();
+            if let Some(byte) = bytes.get_mut(middle) {
+                *byte ^= 0x55;
+            }
+            bytes.into()
+        }
+        Some(Action::CutGzip) => body.slice(..middle),
+        Some(Action::BrokenLine) => {
+            let mut text = Vec::new();
+            let compressed = body.starts_with(&[0x1f, 0x8b]);
+            if compressed {
+                GzDecoder::new(&*body).read_to_end(&mut text)?;
+            } else {
+                text.extend_from_slice(&body);
+            }
+            let text = break_line(&text);
+            if compressed { compress(&text)?.into() } else { text.into() }
+        }
+        _ => body,
+    })
+}
+
+/// The text with only the first half of its middle line.
+fn break_line(text: &[u8]) -> Vec<u8> {
+    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+    let middle = lines.len() / 2;
+    let mut out = Vec::with_capacity(text.len());
+    for (index, line) in lines.into_iter().enumerate() {
+        if index == middle {
+            out.extend_from_slice(line.get(..line.len() / 2).unwrap_or_default());
+            out.push(b'\n');
+        } else {
+            out.extend_from_slice(line);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_leave_their_marks() {
+        let text = b"{\"a\":1}\n{\"bb\":22}\n{\"c\":3}\n";
+        let body = Bytes::from(compress(text).unwrap());
+        let read = |body: &Bytes| {
+            let mut text = Vec::new();
+            GzDecoder::new(&**body).read_to_end(&mut text).map(|_| text)
+        };
+        let corrupt = spoil(body.clone(), Some(&Action::CorruptByte)).unwrap();
+        assert!(corrupt.len() == body.len() && read(&corrupt).is_err());
+        let cut = spoil(body.clone(), Some(&Action::CutGzip)).unwrap();
+        assert!(cut.len() == body.len() / 2 && read(&cut).is_err());
+        let broken = spoil(body.clone(), Some(&Action::BrokenLine)).unwrap();
+        assert_eq!(read(&broken).unwrap(), b"{\"a\":1}\n{\"bb\"\n{\"c\":3}\n");
+        let plain = spoil(Bytes::from_static(text), Some(&Action::BrokenLine)).unwrap();
+        assert_eq!(&plain[..], b"{\"a\":1}\n{\"bb\"\n{\"c\":3}\n");
+        assert_eq!(spoil(body.clone(), None).unwrap(), body);
+    }
+}
