@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use chrono::Utc;
 use clap::Parser;
-use posthog_sandbox::posthog::{Key, Limits, Project, Sandbox};
+use posthog_sandbox::posthog::{Exports, Key, Limits, Project, Sandbox};
 
 /// A stand-in for PostHog on 127.0.0.1; prints one line of JSON when it is ready.
 #[derive(Debug, Parser)]
@@ -30,6 +30,9 @@ struct Arguments {
     /// Enforces the limits of PostHog Cloud.
     #[arg(long)]
     limits: bool,
+    /// Offers file download exports.
+    #[arg(long)]
+    exports: bool,
 }
 
 #[tokio::main]
@@ -39,13 +42,14 @@ async fn main() -> anyhow::Result<()> {
     let token = project.token.clone();
     let builder = Sandbox::builder().project(project).key(Key::default()).port(arguments.port);
     let builder = if arguments.limits { builder.limits(Limits::posthog()) } else { builder };
+    let builder = if arguments.exports { builder.exports(Exports::default()) } else { builder };
     let posthog = builder.start().await?;
     let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
     if arguments.dataset {
         events += posthog.load_dataset(arguments.project, Utc::now())?;
     }
     let ready = serde_json::json!({
-        "url": posthog.url(), "project": arguments.project, "api_key": Key::default().value, "token": token, "events": events,
+        "url": posthog.url(), "files_url": posthog.files_url(), "project": arguments.project, "api_key": Key::default().value, "token": token, "events": events,
     });
     writeln!(std::io::stdout(), "{ready}")?;
     tokio::signal::ctrl_c().await?;
