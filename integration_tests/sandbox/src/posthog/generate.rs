@@ -104,7 +104,7 @@ fn event(project: u64, number: usize, timestamp: i64, created_at: i64, random: &
     };
     let path = random.pick(&PATHS);
     let properties = format!(
-        r#"{{"$os":"Mac OS X","$os_version":"10.15.7","$browser":"{browser}","$browser_version":{version},"$device_type":"Desktop","$current_url":"https://shop.example.com{path}","$host":"shop.example.com","$pathname":"{path}","$referrer":"https://search.example.com/","$referring_domain":"search.example.com","$screen_height":1080,"$screen_width":1920,"$viewport_height":947,"$viewport_width":1680,"$lib":"web","$lib_version":"1.2{patch}.0","$insert_id":"{insert:016x}","$time":{time},"$raw_user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36","$session_id":"{session}","$window_id":"{window}","$ip":"203.0.113.{ip}","$geoip_city_name":"Zürich","$geoip_country_code":"CH","$geoip_latitude":47.3{ip},"$feature/checkout":"control","$active_feature_flags":["checkout","búsqueda"],"number":{number},"revenue":{revenue}.5,"coupon":null,"items":[{{"sku":"A-{insert:x}","qty":2,"price":19.99}},{{"sku":"B","tags":[]}}],"$set_once":{{"$initial_current_url":"https://shop.example.com{path}"}},{awkward}}}"#,
+        r#"{{"$os":"Mac OS X","$os_version":"10.15.7","$browser":"{browser}","$browser_version":{version},"$device_type":"Desktop","$current_url":"https://shop.example.com{path}","$host":"shop.example.com","$pathname":"{path}","$referrer":"https://search.example.com/","$referring_domain":"search.example.com","$screen_height":1080,"$screen_width":1920,"$viewport_height":947,"$viewport_width":1680,"$lib":"web","$lib_version":"1.2{patch}.0","$insert_id":"{insert:016x}","$time":{time},"$raw_user_agent":"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36","$session_id":"{session}","$window_id":"{window}","$group_0":"company-{company}","$ip":"203.0.113.{ip}","$geoip_city_name":"Zürich","$geoip_country_code":"CH","$geoip_latitude":47.3{ip},"$feature/checkout":"control","$active_feature_flags":["checkout","búsqueda"],"number":{number},"revenue":{revenue}.5,"coupon":null,"items":[{{"sku":"A-{insert:x}","qty":2,"price":19.99}},{{"sku":"B","tags":[]}}],"$set_once":{{"$initial_current_url":"https://shop.example.com{path}"}},{awkward}}}"#,
         browser = random.pick(&BROWSERS),
         version = 100 + random.below(50),
         patch = random.below(99),
@@ -113,6 +113,7 @@ fn event(project: u64, number: usize, timestamp: i64, created_at: i64, random: &
         ip = random.below(256),
         revenue = random.below(1000),
         window = window(&session),
+        company = user % 20,
     );
     Event {
         uuid: uuid.into_uuid(),

@@ -119,7 +119,8 @@ fn max_bytes(file: &Map<String, Value>) -> Result<Option<usize>, ApiError> {
 
 fn names(body: &Map<String, Value>, name: &'static str, model: Model) -> Result<Vec<String>, ApiError> {
     let Some(value) = body.get(name).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
-    let list = value.as_array().ok_or_else(|| ApiError::code("not_a_list", "Expected a list of items.").attribute(name))?;
+    let list =
+        value.as_array().ok_or_else(|| ApiError::code("not_a_list", "Expected a list of items.").attribute(name))?;
     if !list.is_empty() && model != Model::Events {
         return Err(ApiError::invalid(format!("'{name}' is only supported for events")).attribute(name));
     }

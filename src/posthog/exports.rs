@@ -1,0 +1,213 @@
+//! File download exports: `PostHog` prepares files, which are then downloaded.
+//!
+//! `POST /api/projects/:id/file_download_batch_exports/` starts a run for an interval of ingestion
+//! time of at most seven days, `GET …/:run/` tells its status, `GET …/:run/download/:file/` redirects
+//! to a signed address on another host (`products/batch_exports/backend/api/file_download.py`).
+
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::json;
+use url::Url;
+
+use crate::error::Error;
+use crate::http::{Client, Failure, Next, Observer, Request, Retry};
+use crate::time::Timestamp;
+
+/// Longest interval of one run, in microseconds.
+pub const LONGEST_INTERVAL: i64 = 7 * 86_400_000_000;
+/// Files are cut at this size, so that little is downloaded twice after an interruption.
+const MOST_MEGABYTES: u32 = 128;
+/// Scope that starting a run needs; reading one is part of it.
+pub const SCOPE: &str = "batch_export:write";
+
+/// What a run is to contain.
+#[derive(Debug, Clone)]
+pub struct ExportRequest<'a> {
+    /// `events`, `persons` or `sessions`.
+    pub model: &'a str,
+    /// First instant of ingestion.
+    pub from: Timestamp,
+    /// First instant after it.
+    pub to: Timestamp,
+    /// Only these events; all when empty.
+    pub include: &'a [String],
+    /// Not these events.
+    pub exclude: &'a [String],
+}
+
+/// How a run stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RunStatus {
+    /// The files are not ready yet; `PostHog`'s word for it.
+    Preparing(String),
+    /// These files can be downloaded.
+    Ready(Vec<String>),
+    /// There will be no files.
+    Failed {
+        /// `PostHog`'s word for it, such as `FailedRetryable`.
+        status: String,
+        /// `PostHog`'s explanation.
+        reason: String,
+    },
+    /// `PostHog` does not know the run (any more).
+    Unknown,
+}
+
+/// Whether a project can be exported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Availability {
+    /// It can.
+    Available,
+    /// It cannot, for this reason.
+    Unavailable(String),
+}
+
+/// Where a file can be downloaded.
+pub enum FileAddress {
+    /// Here, for a while.
+    At(Url),
+    /// The run or its files are gone.
+    Gone(String),
+}
+
+/// The export endpoints of one project.
+pub struct Exports<'a> {
+    client: &'a Client,
+    project: u64,
+    observer: &'a dyn Observer,
+}
+
+#[derive(Deserialize)]
+struct Started {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Run {
+    status: String,
+    files: Option<Vec<String>>,
+    error: Option<String>,
+}
+
+impl<'a> Exports<'a> {
+    /// The endpoints of `project`.
+    pub fn new(client: &'a Client, project: u64, observer: &'a dyn Observer) -> Self {
+        Self { client, project, observer }
+    }
+
+    fn path(&self, rest: &str) -> String {
+        format!("api/projects/{}/file_download_batch_exports/{rest}", self.project)
+    }
+
+    /// Finds out whether the key may start runs and whether the instance has them.
+    ///
+    /// An incomplete request is sent: whoever may not start runs is refused, everybody else hears
+    /// what is missing. Nothing is started.
+    ///
+    /// # Errors
+    /// When there is no usable answer.
+    pub async fn availability(&self, mut retry: Retry) -> Result<Availability, Error> {
+        let unavailable = |reason: String| Ok(Availability::Unavailable(reason));
+        loop {
+            let (path, body) = (self.path(""), json!({"model": "events"}));
+            let request = Request { method: Method::POST, path: &path, body: Some(&body) };
+            match self.client.document::<serde_json::Value>(&request, self.observer).await {
+                Ok(_) | Err(Failure::Refused { status: 400, .. }) => return Ok(Availability::Available),
+                Err(Failure::Refused { status: 404 | 405, .. }) => {
+                    return unavailable("this PostHog has no file download exports".to_owned());
+                }
+                Err(Failure::Refused { status: 403, detail, error }) if detail.contains(SCOPE) => {
+                    return unavailable(error.message().to_owned());
+                }
+                Err(Failure::Refused { status: 402 | 403, detail, .. }) => {
+                    return unavailable(format!("PostHog does not allow file download exports here: {detail}"));
+                }
+                Err(failure) => match retry.after(failure, self.client.gate()).await? {
+                    Next::Again => {}
+                    Next::Smaller => {
+                        return Err(Error::transient("PostHog cannot say in time whether it has file exports"));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Starts a run and returns its id.
+    ///
+    /// # Errors
+    /// A [`Failure`]; [`Failure::TooLarge`] when the interval is too long for the server.
+    pub async fn start(&self, export: &ExportRequest<'_>) -> Result<String, Failure> {
+        let mut body = json!({
+            "model": export.model,
+            "file": {"format": "JSONLines", "compression": "gzip", "max_size_mb": MOST_MEGABYTES},
+            "data_interval_start": export.from,
+            "data_interval_end": export.to,
+        });
+        if !export.include.is_empty() {
+            body["include"] = json!(export.include);
+        }
+        if !export.exclude.is_empty() {
+            body["exclude"] = json!(export.exclude);
+        }
+        let path = self.path("");
+        let request = Request { method: Method::POST, path: &path, body: Some(&body) };
+        match self.client.document::<Started>(&request, self.observer).await {
+            Ok(started) => Ok(started.id),
+            Err(Failure::Refused { status: 400, detail, .. }) if detail.contains("range too big") => {
+                Err(Failure::TooLarge { message: detail })
+            }
+            Err(Failure::Refused { status: 404 | 405, .. }) => Err(Failure::Fatal(Error::config(
+                "this PostHog has no file download exports; set `method` to `auto` or `query`",
+            ))),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Asks how a run stands.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn status(&self, run: &str) -> Result<RunStatus, Failure> {
+        let path = self.path(&format!("{run}/"));
+        let request = Request { method: Method::GET, path: &path, body: None };
+        let run: Run = match self.client.document(&request, self.observer).await {
+            Ok(run) => run,
+            Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(RunStatus::Unknown),
+            Err(failure) => return Err(failure),
+        };
+        Ok(match run.status.as_str() {
+            "Starting" | "Running" | "ContinuedAsNew" => RunStatus::Preparing(run.status),
+            // Between the run's end and the appearance of its files.
+            "Completed" if run.files.is_none() => RunStatus::Preparing(run.status),
+            "Completed" => RunStatus::Ready(run.files.unwrap_or_default()),
+            _ => RunStatus::Failed { status: run.status, reason: run.error.unwrap_or_default() },
+        })
+    }
+
+    /// Whether a run that is said to be running has ended without any files.
+    ///
+    /// `PostHog` shows such a run as running for ever; but asked for its first file, it says that
+    /// there is none (404) instead of asking for patience (400).
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn has_ended_empty(&self, run: &str) -> Result<bool, Failure> {
+        match self.client.location(&self.path(&format!("{run}/download/0/")), self.observer).await {
+            Ok(_) | Err(Failure::Refused { status: 400, .. }) => Ok(false),
+            Err(Failure::Refused { status: 404, .. }) => Ok(true),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Asks where a file is.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn file(&self, run: &str, file: &str) -> Result<FileAddress, Failure> {
+        match self.client.location(&self.path(&format!("{run}/download/{file}/")), self.observer).await {
+            Ok(address) => Ok(FileAddress::At(address)),
+            Err(Failure::Refused { status: 400 | 404 | 410, detail, .. }) => Ok(FileAddress::Gone(detail)),
+            Err(failure) => Err(failure),
+        }
+    }
+}

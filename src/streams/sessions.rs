@@ -1,0 +1,80 @@
+//! `sessions`: visits, as `PostHog` computes them from events.
+//!
+//! A session changes as long as events come in for it. Exports tell when that happened. Queries
+//! only know when a session began, so every sync reads those that may still have been open.
+//! Columns are those of PostHog's own export (`batch_exports/…/sql/sessions.py`); older versions
+//! lack some of them, which are null then.
+
+use chrono::TimeDelta;
+
+use super::column::{Column, Exported, Kind};
+use super::table::Table;
+
+/// `PostHog` ends a session after a day; the rest is for what arrives late.
+const LONGEST_SESSION: TimeDelta = TimeDelta::hours(48);
+
+const fn text(field: &'static str, expression: &'static str, description: &'static str) -> Column {
+    Column::new(field, Kind::OptionalText, description).selected_as(expression)
+}
+
+const fn number(field: &'static str, expression: &'static str, description: &'static str) -> Column {
+    Column::new(field, Kind::Integer, description).selected_as(expression)
+}
+
+/// The stream.
+pub static SESSIONS: Table = Table {
+    stream: "sessions",
+    from: "sessions",
+    columns: &[
+        Column::new("session_id", Kind::Text, "Identifies the session."),
+        Column::new("distinct_id", Kind::OptionalText, "The visitor."),
+        // Neither HogQL's nor the export's sessions promise a person; older versions have one.
+        Column::new("person_id", Kind::OptionalText, "The person behind the visitor, where PostHog tells."),
+        Column::new("start_timestamp", Kind::Timestamp, "Time of the first event.").selected_as("`$start_timestamp`"),
+        Column::new("end_timestamp", Kind::Timestamp, "Time of the last event so far.").selected_as("`$end_timestamp`"),
+        Column::new("updated_at", Kind::Timestamp, "When the session changed last. Only filled by file exports.")
+            .not_selected()
+            .exported_as(Exported::Field("_inserted_at")),
+        Column::new("urls", Kind::Texts, "Addresses that were visited.").selected_as("`$urls`"),
+        number("num_uniq_urls", "`$num_uniq_urls`", "Number of different addresses."),
+        text("entry_current_url", "`$entry_current_url`", "First address."),
+        text("entry_pathname", "`$entry_pathname`", "Path of the first address."),
+        text("entry_hostname", "`$entry_hostname`", "Host of the first address."),
+        text("end_current_url", "`$end_current_url`", "Last address."),
+        text("end_pathname", "`$end_pathname`", "Path of the last address."),
+        text("end_hostname", "`$end_hostname`", "Host of the last address."),
+        text("entry_referring_domain", "`$entry_referring_domain`", "Where the visitor came from."),
+        text("entry_utm_source", "`$entry_utm_source`", "UTM source of the first address."),
+        text("entry_utm_campaign", "`$entry_utm_campaign`", "UTM campaign of the first address."),
+        text("entry_utm_medium", "`$entry_utm_medium`", "UTM medium of the first address."),
+        text("entry_utm_term", "`$entry_utm_term`", "UTM term of the first address."),
+        text("entry_utm_content", "`$entry_utm_content`", "UTM content of the first address."),
+        text("entry_gclid", "`$entry_gclid`", "Google click id."),
+        text("entry_gad_source", "`$entry_gad_source`", "Google ad source."),
+        text("entry_fbclid", "`$entry_fbclid`", "Facebook click id."),
+        text("entry_msclkid", "`$entry_msclkid`", "Microsoft click id."),
+        number("pageview_count", "`$pageview_count`", "Number of page views."),
+        number("autocapture_count", "`$autocapture_count`", "Number of automatically captured events."),
+        number("screen_count", "`$screen_count`", "Number of screens of an app."),
+        text("channel_type", "`$channel_type`", "Kind of source, such as Direct or Paid Search."),
+        number("session_duration", "`$session_duration`", "Length in seconds."),
+        Column::new("is_bounce", Kind::Boolean, "Whether the visitor left at once.").selected_as("`$is_bounce`"),
+        text("last_external_click_url", "`$last_external_click_url`", "Address of the last link to another site."),
+    ],
+    optional_columns: &[],
+    position: "`$start_timestamp`",
+    position_field: "start_timestamp",
+    day: "intDiv(toUnixTimestamp(`$start_timestamp`), 86400)",
+    id: "session_id",
+    id_field: "session_id",
+    id_copy: Some("id"),
+    arrival: None,
+    copies: None,
+    cursor_field: "start_timestamp",
+    name_column: None,
+    bounded_by_dates: true,
+    rows_move: false,
+    grows_for: LONGEST_SESSION,
+    columns_vary: true,
+    export: Some("sessions"),
+};

@@ -1,0 +1,122 @@
+//! Values of columns as they stand in records.
+
+use std::borrow::Cow;
+
+use super::column::Kind;
+use super::document;
+use crate::posthog::Malformed;
+use crate::time::Timestamp;
+
+/// Appends one value, given as JSON text; false when it could not be decoded and null was written
+/// instead.
+///
+/// # Errors
+/// When the value cannot belong to a sound answer.
+pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
+    match kind {
+        Kind::Text | Kind::Integer | Kind::Texts => document::append(text, lines),
+        Kind::OptionalText => document::append(if text == "\"\"" { "null" } else { text }, lines),
+        Kind::Boolean => {
+            let text = match text {
+                "0" => "false",
+                "1" => "true",
+                other => other,
+            };
+            document::append(text, lines);
+        }
+        Kind::Timestamp => append_instant(text, lines),
+        Kind::Document => return append_document(text, lines),
+    }
+    Ok(true)
+}
+
+/// Length of `"2026-01-01T00:00:00`, quote included.
+const TO_SECONDS: usize = 20;
+
+/// Writes an instant in UTC with six fraction digits, whichever way the server spells it.
+fn append_instant(text: &str, lines: &mut Vec<u8>) {
+    let bytes = text.as_bytes();
+    let rest = bytes.get(TO_SECONDS..).unwrap_or_default();
+    let (fraction, zone) = match rest.split_first() {
+        Some((b'.', rest)) => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
+        _ => (&[][..], rest),
+    };
+    let is_utc = matches!(zone, b"Z\"" | b"+00:00\"");
+    if is_utc && fraction.len() <= 6 && bytes.get(11) == Some(&b'T') {
+        lines.extend_from_slice(bytes.get(..TO_SECONDS).unwrap_or_default());
+        lines.push(b'.');
+        lines.extend_from_slice(fraction);
+        lines.extend_from_slice(b"000000".get(fraction.len()..).unwrap_or_default());
+        lines.extend_from_slice(b"Z\"");
+        return;
+    }
+    match Timestamp::parse(text.trim_matches('"')) {
+        Some(instant) => lines.extend_from_slice(format!("\"{instant}\"").as_bytes()),
+        None => document::append(text, lines),
+    }
+}
+
+/// `properties` is JSON text inside a JSON text in answers of queries, and an object in exported
+/// files.
+fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
+    if !text.starts_with('"') {
+        document::append(text, lines);
+        return Ok(true);
+    }
+    let inner = unquoted(text)?;
+    if inner.is_empty() {
+        lines.extend_from_slice(b"null");
+        return Ok(true);
+    }
+    if document::embed(&inner, lines) {
+        return Ok(true);
+    }
+    lines.extend_from_slice(b"null");
+    Ok(false)
+}
+
+/// The text that a JSON string stands for.
+pub(super) fn unquoted(text: &str) -> Result<Cow<'_, str>, Malformed> {
+    if text.contains('\\') {
+        return serde_json::from_str(text)
+            .map(Cow::Owned)
+            .map_err(|error| Malformed(format!("a text is not usable: {error}")));
+    }
+    Ok(Cow::Borrowed(text.trim_matches('"')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn appended(kind: Kind, text: &str) -> String {
+        let mut lines = Vec::new();
+        append(kind, text, &mut lines).unwrap();
+        String::from_utf8(lines).unwrap()
+    }
+
+    #[test]
+    fn instants_have_one_spelling() {
+        for text in [
+            "\"2026-01-01T02:00:00Z\"",
+            "\"2026-01-01T02:00:00+00:00\"",
+            "\"2026-01-01T02:00:00.000000+00:00\"",
+            "\"2026-01-01T02:00:00.0Z\"",
+            "\"2026-01-01T03:00:00+01:00\"",
+            "\"2026-01-01T02:00:00\"",
+        ] {
+            assert_eq!(appended(Kind::Timestamp, text), "\"2026-01-01T02:00:00.000000Z\"", "{text}");
+        }
+        assert_eq!(appended(Kind::Timestamp, "\"2026-01-01T02:00:00.12Z\""), "\"2026-01-01T02:00:00.120000Z\"");
+        assert_eq!(appended(Kind::Timestamp, "null"), "null");
+    }
+
+    #[test]
+    fn empty_texts_and_numbers_for_truth_are_mended() {
+        assert_eq!(appended(Kind::OptionalText, "\"\""), "null");
+        assert_eq!(appended(Kind::Text, "\"\""), "\"\"");
+        assert_eq!(appended(Kind::Boolean, "1"), "true");
+        assert_eq!(appended(Kind::Boolean, "null"), "null");
+        assert_eq!(appended(Kind::Document, "{\"a\":\n1}"), "{\"a\": 1}");
+    }
+}

@@ -1,0 +1,181 @@
+//! Downloads the files of a run and emits their records.
+
+use std::collections::BTreeMap;
+
+use super::state::hour_of;
+use super::{ExportReader, ExportWindow};
+use crate::error::Error;
+use crate::http::{Failure, Next, Retry};
+use crate::posthog::Malformed;
+use crate::posthog::exports::{Exports, FileAddress};
+use crate::posthog::lines::{Emitted, LineReader};
+use crate::streams::{Arrival, ExportWriter};
+
+/// Records are handed to the writer in batches of about this size.
+const BATCH: usize = 128 * 1024;
+
+/// What has been read of a file so far, over all attempts.
+#[derive(Default)]
+struct Progress {
+    emitted: Emitted,
+    /// Rows that came for the first time.
+    rows: u64,
+    /// Records emitted, by hour of their arrival.
+    received: BTreeMap<i64, u64>,
+}
+
+/// How an attempt has ended.
+enum Attempt {
+    Done,
+    /// The run's files are gone.
+    Gone,
+    /// It broke off; the reader knows where, or begins anew.
+    Broken(Failure),
+}
+
+impl ExportReader {
+    /// Reads the files of a run that have not been read yet. Returns the number of their rows, none
+    /// when the files have expired.
+    ///
+    /// # Errors
+    /// When a file cannot be downloaded whole.
+    pub(super) async fn read_files(&self, window: &ExportWindow, files: &[String]) -> Result<Option<u64>, Error> {
+        let mut rows = 0;
+        for file in files.iter().filter(|file| !window.files.contains(file)) {
+            let Some(progress) = self.read_file(&window.run, file).await? else { return Ok(None) };
+            rows += progress.rows;
+            self.reader
+                .checkpoint
+                .update(self.reader.project, |state| {
+                    if let Some(window) = state.export.windows.first_mut() {
+                        window.files.push(file.clone());
+                    }
+                    for (hour, count) in progress.received {
+                        *state.export.received.entry(hour).or_default() += count;
+                    }
+                })
+                .await?;
+        }
+        Ok(Some(rows))
+    }
+
+    /// Reads one file, however often that takes; none when it has expired.
+    async fn read_file(&self, run: &str, file: &str) -> Result<Option<Progress>, Error> {
+        let reader = &self.reader;
+        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project);
+        let (mut progress, mut lines, mut tag) = (Progress::default(), LineReader::default(), None);
+        let mut retry: Retry = reader.client.retry();
+        loop {
+            let rows = progress.rows;
+            writer.stamp();
+            let attempt = self.attempt(run, file, &writer, &mut progress, &mut lines, &mut tag).await?;
+            let failure = match attempt {
+                Attempt::Done => return Ok(Some(progress)),
+                Attempt::Gone => return Ok(None),
+                Attempt::Broken(failure) => failure,
+            };
+            if progress.rows > rows {
+                retry.progress();
+            }
+            match retry.after(failure, reader.client.gate()).await? {
+                Next::Again | Next::Smaller => {}
+            }
+        }
+    }
+
+    /// Downloads a file, or the rest of it. The outer error is final.
+    async fn attempt(
+        &self,
+        run: &str,
+        file: &str,
+        writer: &ExportWriter,
+        progress: &mut Progress,
+        lines: &mut LineReader,
+        tag: &mut Option<reqwest::header::HeaderValue>,
+    ) -> Result<Attempt, Error> {
+        let reader = &self.reader;
+        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        // A signed address lasts for minutes only, so each attempt asks for its own.
+        let address = match exports.file(run, file).await {
+            Ok(FileAddress::At(address)) => address,
+            Ok(FileAddress::Gone(reason)) => {
+                tracing::debug!("project {}: file {file} of run {run}: {reason}", reader.project);
+                return Ok(Attempt::Gone);
+            }
+            Err(failure) => return Ok(Attempt::Broken(failure)),
+        };
+        let mut answer = match self.files.get(&address, lines.taken(), tag.as_ref()).await {
+            Ok(answer) => answer,
+            Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(Attempt::Gone),
+            Err(Failure::Refused { error, status, .. }) => {
+                if status == 416 {
+                    *lines = LineReader::default();
+                    progress.emitted.restart();
+                }
+                return Ok(Attempt::Broken(Failure::transient(error.message())));
+            }
+            Err(failure) => return Ok(Attempt::Broken(failure)),
+        };
+        if answer.from != lines.taken() {
+            *lines = LineReader::default();
+            progress.emitted.restart();
+        }
+        *tag = answer.tag();
+        let (mut batch, mut records) = (reader.output.buffer(), 0);
+        loop {
+            let chunk = match answer.chunk().await {
+                Ok(chunk) => chunk,
+                Err(failure) => {
+                    reader.output.records(&reader.stream, batch, records).await?;
+                    return Ok(Attempt::Broken(failure));
+                }
+            };
+            let mut take = |line: &[u8]| self.take(line, writer, progress, &mut batch, &mut records);
+            let ended = chunk.is_none();
+            let outcome = match chunk {
+                Some(chunk) => lines.feed(chunk.as_ref(), &mut take),
+                None => std::mem::take(lines).finish(&mut take),
+            };
+            if batch.len() >= BATCH || ended || outcome.is_err() {
+                let full = std::mem::replace(&mut batch, reader.output.buffer());
+                reader.output.records(&reader.stream, full, records).await?;
+                records = 0;
+            }
+            if let Err(Malformed(reason)) = outcome {
+                *lines = LineReader::default();
+                progress.emitted.restart();
+                return Ok(Attempt::Broken(Failure::transient(format!("file {file} of export run {run}: {reason}"))));
+            }
+            if ended {
+                return Ok(Attempt::Done);
+            }
+        }
+    }
+
+    /// Emits the record of a line, unless that has been done or it is not wanted.
+    fn take(
+        &self,
+        line: &[u8],
+        writer: &ExportWriter,
+        progress: &mut Progress,
+        batch: &mut Vec<u8>,
+        records: &mut u64,
+    ) -> Result<(), Malformed> {
+        let wanted = self.reader.wanted();
+        let mut hour = None;
+        let is_new = progress.emitted.is_new(line);
+        let written = writer.write(line, batch, |arrival: Arrival| {
+            let inside = wanted.from <= arrival.position && arrival.position < wanted.to;
+            hour = Some(hour_of(arrival.received));
+            is_new && (inside || !self.reader.table.bounded_by_dates)
+        })?;
+        progress.rows += u64::from(is_new);
+        if written {
+            *records += 1;
+            if let Some(hour) = hour.filter(|_| self.reader.table.arrival.is_some()) {
+                *progress.received.entry(hour).or_default() += 1;
+            }
+        }
+        Ok(())
+    }
+}

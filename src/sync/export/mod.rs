@@ -1,0 +1,360 @@
+//! Reads a table of one project by file download exports.
+//!
+//! ```text
+//! pass (fixed end) ─► windows of ingestion time, at most 7 days ─► run ─► files ─► comparison ─► watermark
+//!                                                └ the next runs are being prepared meanwhile
+//! ```
+//!
+//! Windows follow each other without gap or overlap and are read in order. What was exported is
+//! compared with PostHog's own count by hour of arrival, if the key may query; what is missing, such
+//! as events that an export's look-back leaves out, is read by a query.
+
+mod comparison;
+mod file;
+mod run;
+mod state;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+
+pub use state::ExportState;
+
+
+use self::comparison::Stored;
+use self::run::Prepared;
+use self::state::ExportWindow;
+use super::interval::Interval;
+use super::project::OnPlan;
+use super::reader::ProjectReader;
+use super::state::{LastMethod, LateCheck, ProjectState, ScanKind};
+use crate::error::Error;
+use crate::http::{Failure, FileClient, Next, Retry};
+use crate::posthog::account;
+use crate::posthog::exports::{Exports, LONGEST_INTERVAL};
+use crate::time::{Timestamp, days};
+
+/// Runs of a window that may fail in a row.
+const MOST_RUNS: usize = 6;
+/// Clocks of senders may be ahead: an event of the start date can have come in the day before.
+const CLOCKS_AHEAD: u32 = 1;
+/// Windows that are not longer than this are not cut any more when `PostHog` cannot export them.
+const SHORTEST_WINDOW: i64 = state::HOUR;
+
+/// Reads one table of one project by exports.
+pub struct ExportReader {
+    /// What is read and where it goes; asks the queries.
+    pub reader: Arc<ProjectReader>,
+    /// Downloads files.
+    pub files: FileClient,
+    /// Age that data must have to be exported.
+    pub settle: TimeDelta,
+    /// Model of the export.
+    pub model: &'static str,
+    /// Whether the key may query.
+    pub may_query: bool,
+}
+
+/// What a pass has exported, for the user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Exported {
+    runs: u64,
+    rows: u64,
+}
+
+impl ExportReader {
+    /// Reads what has been stored since the state, or everything.
+    ///
+    /// # Errors
+    /// When a run cannot be finished or what it has exported cannot be completed; windows that have
+    /// been closed stay closed.
+    pub async fn run(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
+        let (reader, project) = (&self.reader, self.reader.project);
+        self.settle_open_scan(on_plan).await?;
+        let Some(pass) = self.pass().await? else { return Ok(()) };
+        reader
+            .checkpoint
+            .update(project, |state| {
+                state.export.until = Some(pass.to);
+                state.covered = Some(self.covered(state));
+                state.names = Some(reader.names());
+            })
+            .await?;
+        let stored = self.stored(pass).await?;
+        if let Some(stored) = &stored {
+            on_plan(stored.rows_since(pass.from));
+        }
+        tracing::info!("project {project}: {} by file exports, stored in PostHog {pass}", reader.table.stream);
+        let exported = self.windows(pass, stored.as_ref(), on_plan).await?;
+        if exported.runs > 0 {
+            tracing::info!(
+                "project {project}: {} rows of {} exported in {} runs; PostHog may bill exported rows",
+                exported.rows,
+                reader.table.stream,
+                exported.runs
+            );
+        }
+        reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await
+    }
+
+    /// A repair that was interrupted is finished; a scan of the query method is given up, which
+    /// loses nothing, because the watermark has not moved yet.
+    async fn settle_open_scan(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
+        let (reader, project) = (&self.reader, self.reader.project);
+        let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
+        if scan.kind == ScanKind::Repair && self.may_query {
+            return self.repair(scan, on_plan).await;
+        }
+        tracing::info!("project {project}: a scan by query is under way; it is replaced by file exports");
+        reader.checkpoint.update(project, |state| state.scan = None).await
+    }
+
+    /// The times of ingestion that this sync reads; none when there is nothing to read.
+    async fn pass(&self) -> Result<Option<Interval>, Error> {
+        let (reader, project) = (&self.reader, self.reader.project);
+        let mut state = reader.checkpoint.project(project).await;
+        if self.must_start_again(&mut state) {
+            let changed = state.clone();
+            reader.checkpoint.update(project, |state| *state = changed).await?;
+        }
+        let overlap = reader.options.overlap;
+        let from = match (state.export.windows.first(), state.watermark) {
+            (Some(window), _) => window.interval.from,
+            (None, Some(watermark)) if state.method == Some(LastMethod::Query) => watermark.minus(overlap),
+            (None, Some(watermark)) => watermark,
+            (None, None) => match state.resume_from {
+                Some(from) => from.minus(days(CLOCKS_AHEAD)),
+                None => self.beginning().await?,
+            },
+        };
+        if state.export.until.is_none() && state.watermark.is_some() && !reader.incremental {
+            return Ok(None);
+        }
+        let until = state.export.until.unwrap_or_else(|| reader.client.now().minus(self.settle));
+        if reader.end().micros() < from.minus(reader.options.late_window).micros() {
+            tracing::info!(
+                "project {project}: nothing is exported, because `end_date` lies {} days before what was stored since",
+                reader.options.late_window.num_days()
+            );
+            return Ok(None);
+        }
+        Ok((from < until).then_some(Interval { from, to: until }))
+    }
+
+    /// When the configuration asks for more than runs and watermark are about, they are of no use.
+    /// Returns whether `state` has changed.
+    fn must_start_again(&self, state: &mut ProjectState) -> bool {
+        let reader = &self.reader;
+        let mut changed = false;
+        let names = reader.names();
+        if state.names.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
+            tracing::info!("project {}: other events are chosen now, so runs under way are started again", reader.project);
+            state.export.windows.clear();
+            changed = true;
+        }
+        reader.warn_about_names(state);
+        let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
+        // What has come in before a date can only be about that date if a clock was ahead.
+        let restart = if wanted.from < covered.from {
+            Some(None)
+        } else if wanted.to > covered.to {
+            Some(state.watermark.map(|watermark| watermark.min(covered.to.minus(days(CLOCKS_AHEAD)))))
+        } else {
+            None
+        };
+        let Some(watermark) = restart else { return changed };
+        tracing::info!("project {}: the dates ask for more than before, so it is exported again", reader.project);
+        state.watermark = watermark;
+        state.covered = None;
+        state.export = ExportState::default();
+        true
+    }
+
+    /// The first time of ingestion that can matter.
+    async fn beginning(&self) -> Result<Timestamp, Error> {
+        let reader = &self.reader;
+        let project = account::project(&reader.client, reader.project, reader.client.retry(), &reader.observer).await;
+        let start = reader.config.start.minus(days(CLOCKS_AHEAD));
+        let created = match project {
+            Ok(project) => project.created_at,
+            Err(error) if error.is_output_closed() => return Err(error),
+            Err(error) => {
+                tracing::debug!("project {}: {error}", reader.project);
+                None
+            }
+        };
+        let created = created.map(|created| created.minus(days(1)));
+        let beginning = match (reader.table.bounded_by_dates, created) {
+            (true, created) => created.map_or(start, |created| created.max(start)),
+            (false, Some(created)) => created,
+            (false, None) => {
+                tracing::warn!(
+                    "project {}: {} from before {start} are not exported, because the key lacks the scope `project:read` and so the project's age is unknown",
+                    reader.project,
+                    reader.table.stream
+                );
+                start
+            }
+        };
+        Ok(Timestamp::from_day(beginning.day()))
+    }
+
+    /// Reads window after window, while the next runs are being prepared.
+    async fn windows(
+        &self,
+        pass: Interval,
+        stored: Option<&Stored>,
+        on_plan: OnPlan<'_>,
+    ) -> Result<Exported, Error> {
+        let (reader, project) = (&self.reader, self.reader.project);
+        let mut running: VecDeque<ExportWindow> = reader.checkpoint.project(project).await.export.windows.into();
+        let mut pending = VecDeque::new();
+        let mut next = running.back().map_or(pass.from, |window| window.interval.to);
+        let mut exported = Exported::default();
+        let mut failures = Retry::with_attempts(MOST_RUNS);
+        loop {
+            while running.len() < reader.config.concurrency {
+                let interval = match pending.pop_front() {
+                    Some(interval) => interval,
+                    None => match self.next_window(next, pass.to, stored) {
+                        Some(interval) => interval,
+                        None => break,
+                    },
+                };
+                next = next.max(interval.to);
+                let Some(run) = self.start(interval, &mut pending).await? else { continue };
+                exported.runs += 1;
+                running.push_back(ExportWindow { interval, run, files: Vec::new() });
+                self.note(&running).await?;
+            }
+            let Some(window) = running.front().cloned() else { break };
+            match self.prepared(&window).await? {
+                Prepared::Files(files) => {
+                    let Some(rows) = self.read_files(&window, &files).await? else {
+                        tracing::warn!(
+                            "project {project}: the files of export run {} have expired, the run is started again",
+                            window.run
+                        );
+                        exported.runs += 1;
+                        self.restart(&mut running, &mut pending, false).await?;
+                        continue;
+                    };
+                    exported.rows += rows;
+                    failures.progress();
+                    self.compare(window.interval, stored, on_plan).await?;
+                    running.pop_front();
+                    self.close(window.interval.to, &running).await?;
+                }
+                Prepared::Failed { reason, too_large } => {
+                    tracing::warn!("project {project}: export run {} of {}: {reason}; it is started again", window.run, window.interval);
+                    let failure = Failure::transient(format!("export run of {}: {reason}", window.interval));
+                    match failures.after(failure, reader.client.gate()).await? {
+                        Next::Again | Next::Smaller => {}
+                    }
+                    exported.runs += 1;
+                    self.restart(&mut running, &mut pending, too_large).await?;
+                }
+            }
+        }
+        self.close(pass.to, &running).await?;
+        Ok(exported)
+    }
+
+    /// The next window that may have rows; what lies before it is known to be empty.
+    fn next_window(&self, from: Timestamp, until: Timestamp, stored: Option<&Stored>) -> Option<Interval> {
+        let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
+        let interval = Interval { from, to: from.plus_micros(LONGEST_INTERVAL).min(until) };
+        (!interval.is_empty()).then_some(interval)
+    }
+
+    /// Starts the run of a window. None when the window was cut in two, which are pending then.
+    async fn start(&self, interval: Interval, pending: &mut VecDeque<Interval>) -> Result<Option<String>, Error> {
+        let reader = &self.reader;
+        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        let request = self.request(interval);
+        let mut retry = reader.client.retry();
+        loop {
+            match exports.start(&request).await {
+                Ok(run) => {
+                    tracing::debug!("project {}: export run {run} of {interval} started", reader.project);
+                    return Ok(Some(run));
+                }
+                Err(failure) => match retry.after(failure, reader.client.gate()).await? {
+                    Next::Again => {}
+                    Next::Smaller => {
+                        let (first, second) = halves(interval).ok_or_else(|| {
+                            Error::transient(format!("PostHog cannot export even {interval}; try again later, or set `method` to `query`"))
+                        })?;
+                        pending.push_front(second);
+                        pending.push_front(first);
+                        return Ok(None);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Starts the first window's run again, in two parts if it was too large.
+    async fn restart(
+        &self,
+        running: &mut VecDeque<ExportWindow>,
+        pending: &mut VecDeque<Interval>,
+        too_large: bool,
+    ) -> Result<(), Error> {
+        let Some(window) = running.pop_front() else { return Ok(()) };
+        let parts = halves(window.interval).filter(|_| too_large);
+        let (first, second) = parts.map_or((window.interval, None), |(first, second)| (first, Some(second)));
+        for interval in second.into_iter().chain([first]) {
+            let mut cut = VecDeque::new();
+            match self.start(interval, &mut cut).await? {
+                Some(run) => running.push_front(ExportWindow { interval, run, files: Vec::new() }),
+                None => {
+                    // The windows behind it have runs already; they are read in order, so those go.
+                    pending.extend(cut);
+                    pending.extend(running.drain(..).map(|window| window.interval));
+                }
+            }
+        }
+        self.note(running).await
+    }
+
+    /// Notes which runs are under way.
+    async fn note(&self, running: &VecDeque<ExportWindow>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().cloned().collect();
+        self.reader.checkpoint.update(self.reader.project, |state| state.export.windows = windows).await
+    }
+
+    /// Notes that everything stored before `watermark` has been read.
+    async fn close(&self, watermark: Timestamp, running: &VecDeque<ExportWindow>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().cloned().collect();
+        let change = |state: &mut ProjectState| {
+            state.watermark = Some(watermark);
+            state.method = Some(LastMethod::Export);
+            state.resume_from = None;
+            state.export.windows = windows;
+        };
+        self.reader.checkpoint.update(self.reader.project, change).await
+    }
+
+    /// The positions that everything up to the watermark has been read for.
+    fn covered(&self, state: &ProjectState) -> Interval {
+        let wanted = self.reader.wanted();
+        state.covered.map_or(wanted, |covered| covered.intersection(wanted))
+    }
+
+    /// Ends a pass in the state.
+    fn finish(&self, state: &mut ProjectState, stored: Option<&Stored>) {
+        state.export.until = None;
+        state.late_check = state.watermark.map(|until| LateCheck { until, bytes: None });
+        if let Some(stored) = stored {
+            state.export.compared_at = Some(self.reader.client.now());
+            state.export.bytes = stored.bytes.or(state.export.bytes);
+        }
+    }
+}
+
+/// A window in two parts, unless it is short already.
+fn halves(interval: Interval) -> Option<(Interval, Interval)> {
+    (interval.length() > SHORTEST_WINDOW).then(|| interval.cut(interval.length() / 2))
+}

@@ -1,0 +1,140 @@
+//! Waits for a run, patiently and visibly.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{ExportReader, ExportWindow};
+use crate::error::Error;
+use crate::http::Next;
+use crate::posthog::exports::{ExportRequest, Exports, RunStatus};
+use crate::protocol::StreamDescriptor;
+use crate::protocol::message::{Message, StreamStatus};
+use crate::sync::interval::Interval;
+
+/// Pauses between two looks at a run grow from the first to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A wait is mentioned every so often.
+const MENTION_EVERY: Duration = Duration::from_secs(30);
+/// A run without files looks as if it were running; after this time it is looked at more closely.
+const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
+/// It must look ended and empty for so long, since files appear some time after a run's end.
+const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(2);
+/// `PostHog` itself ends a run long before.
+const LONGEST_RUN: Duration = Duration::from_hours(24);
+
+/// How waiting for a run has ended.
+pub(super) enum Prepared {
+    /// With these files, which may be none.
+    Files(Vec<String>),
+    /// Without files; another run may succeed.
+    Failed {
+        /// What happened.
+        reason: String,
+        /// Whether a shorter interval has better chances.
+        too_large: bool,
+    },
+}
+
+impl ExportReader {
+    /// What the run of a window has to contain.
+    pub(super) fn request(&self, interval: Interval) -> ExportRequest<'_> {
+        let names = self.reader.table.name_column.is_some();
+        let config = &self.reader.config;
+        ExportRequest {
+            model: self.model,
+            from: interval.from,
+            to: interval.to,
+            include: if names { &config.include_events } else { &[] },
+            exclude: if names { &config.exclude_events } else { &[] },
+        }
+    }
+
+    /// Waits until the run of a window has ended.
+    ///
+    /// # Errors
+    /// When `PostHog` stops answering usefully, or refuses to export because of billing.
+    pub(super) async fn prepared(&self, window: &ExportWindow) -> Result<Prepared, Error> {
+        let reader = &self.reader;
+        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        let (begin, mut retry) = (Instant::now(), reader.client.retry());
+        let (mut pause, mut mentioned) = (FIRST_PAUSE, begin);
+        let mut empty_since: Option<Instant> = None;
+        let mut confirmed = false;
+        loop {
+            let status = match exports.status(&window.run).await {
+                Ok(status) => status,
+                Err(failure) => match retry.after(failure, reader.client.gate()).await? {
+                    Next::Again | Next::Smaller => continue,
+                },
+            };
+            retry.progress();
+            let word = match status {
+                // Files may appear a moment after the run's end.
+                RunStatus::Ready(files) if files.is_empty() && !confirmed => {
+                    confirmed = true;
+                    "Completed".to_owned()
+                }
+                RunStatus::Ready(files) => return Ok(Prepared::Files(files)),
+                RunStatus::Unknown => {
+                    return Ok(Prepared::Failed { reason: "PostHog does not know it any more".into(), too_large: false });
+                }
+                RunStatus::Failed { status, reason } => return failed(&status, reason),
+                RunStatus::Preparing(word) => word,
+            };
+            if begin.elapsed() > LONGEST_RUN {
+                return Err(Error::transient(format!(
+                    "PostHog has been preparing the export of {} for {} hours; try again later, or set `method` to `query`",
+                    window.interval,
+                    LONGEST_RUN.as_secs() / 3_600
+                )));
+            }
+            if begin.elapsed() > PERHAPS_EMPTY_AFTER && word != "Starting" {
+                empty_since = match exports.has_ended_empty(&window.run).await {
+                    Ok(true) => Some(empty_since.unwrap_or_else(Instant::now)),
+                    Ok(false) => None,
+                    Err(failure) => match retry.after(failure, reader.client.gate()).await? {
+                        Next::Again | Next::Smaller => empty_since,
+                    },
+                };
+                if empty_since.is_some_and(|since| since.elapsed() > SURELY_EMPTY_AFTER) {
+                    tracing::info!("project {}: export run {} has ended without files", reader.project, window.run);
+                    return Ok(Prepared::Files(Vec::new()));
+                }
+            }
+            if mentioned.elapsed() >= MENTION_EVERY {
+                mentioned = Instant::now();
+                self.mention(window, &word, begin.elapsed());
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Tells the user, and the platform, that this is a wait and no hang.
+    fn mention(&self, window: &ExportWindow, word: &str, elapsed: Duration) {
+        let reader = &self.reader;
+        let text = format!(
+            "project {}: PostHog prepares the export of {} ({word} for {} s)",
+            reader.project,
+            window.interval,
+            elapsed.as_secs()
+        );
+        tracing::info!("{text}");
+        reader.output.progress().waiting(&text);
+        let stream = StreamDescriptor::clone(&reader.stream);
+        reader.output.hint(&Message::status(stream, StreamStatus::Running));
+    }
+}
+
+/// What a failed run means.
+fn failed(status: &str, reason: String) -> Result<Prepared, Error> {
+    if status == "FailedBilling" {
+        return Err(Error::config(format!(
+            "PostHog does not export because of billing ({reason}): the organization's plan or its billing limit allows no more exported rows. Raise the limit for batch exports in PostHog under Settings > Billing, or set `method` to `query`"
+        )));
+    }
+    let reason = if reason.is_empty() { status.to_owned() } else { format!("{status} ({reason})") };
+    Ok(Prepared::Failed { reason, too_large: status == "TimedOut" })
+}

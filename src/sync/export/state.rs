@@ -1,0 +1,64 @@
+//! Where reading a project by exports stands, as the state keeps it.
+//!
+//! ```json
+//! {"until": "2026-11-23T14:00:00.000000Z",
+//!  "windows": [{"from": "…", "to": "…", "run": "0190…", "files": ["0191…"]}],
+//!  "compared_until": "…", "received": {"498734": 1234}, "compared_at": "…", "bytes": 1234}
+//! ```
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::sync::interval::Interval;
+use crate::time::Timestamp;
+
+/// See the module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ExportState {
+    /// Where the pass under way will end; none between syncs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Windows with a run, in order; the first one is being read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<ExportWindow>,
+    /// Everything received before this has been compared with PostHog's count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_until: Option<Timestamp>,
+    /// Records emitted since then, by hour of their arrival since the epoch.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub received: BTreeMap<i64, u64>,
+    /// When it was compared last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_at: Option<Timestamp>,
+    /// Bytes that the count made the server read, which decides how often it is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// A window of ingestion time whose run has been started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportWindow {
+    /// Times of ingestion.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// The run's id.
+    pub run: String,
+    /// Files whose records have been emitted.
+    #[serde(default)]
+    pub files: Vec<String>,
+}
+
+/// Microseconds of an hour.
+pub(super) const HOUR: i64 = 3_600_000_000;
+
+/// The number of the hour since the epoch.
+pub(super) fn hour_of(instant: Timestamp) -> i64 {
+    instant.micros().div_euclid(HOUR)
+}
+
+/// The first instant of an hour.
+pub(super) fn start_of(hour: i64) -> Timestamp {
+    Timestamp::from_micros(hour.saturating_mul(HOUR))
+}
