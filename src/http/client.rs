@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::time::Timestamp;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Error bodies beyond this tell nothing more.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.
@@ -105,6 +105,19 @@ impl Client {
         Err(self.refusal(status, response, request.path).await)
     }
 
+    /// Sends one request and reads its JSON answer.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn document<T: DeserializeOwned>(
+        &self,
+        request: &Request<'_>,
+        observer: &dyn Observer,
+    ) -> Result<T, Failure> {
+        let body = self.send(Class::General, request, observer).await?.document(LARGEST_DOCUMENT).await?;
+        serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+    }
+
     /// Reads a JSON document, trying again as [`Retry`] allows.
     ///
     /// # Errors
@@ -112,27 +125,50 @@ impl Client {
     pub async fn get<T: DeserializeOwned>(
         &self,
         path: &str,
-        mut retry: Retry,
+        retry: Retry,
         observer: &dyn Observer,
     ) -> Result<T, Error> {
+        self.get_unless_refused(path, retry, observer).await?.map_err(|refusal| refusal.error)
+    }
+
+    /// Like [`Client::get`], for callers that know what a refusal means: the inner error.
+    ///
+    /// # Errors
+    /// When a failure that is no refusal is final or has happened too often.
+    pub async fn get_unless_refused<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<Result<T, Refusal>, Error> {
         loop {
             let request = Request { method: Method::GET, path, body: None };
-            let answer = match self.send(Class::General, &request, observer).await {
-                Ok(answer) => answer.document(LARGEST_DOCUMENT).await,
-                Err(failure) => Err(failure),
-            };
-            let document = answer.and_then(|body| {
-                serde_json::from_slice(&body)
-                    .map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
-            });
-            match document {
-                Ok(document) => return Ok(document),
+            match self.document(&request, observer).await {
+                Ok(document) => return Ok(Ok(document)),
+                Err(Failure::Refused { status, detail, error }) => return Ok(Err(Refusal { status, detail, error })),
                 Err(failure) => match retry.after(failure, self.gate()).await? {
                     Next::Again => {}
                     Next::Smaller => return Err(Error::transient(format!("PostHog cannot answer {path} in time"))),
                 },
             }
         }
+    }
+
+    /// The address that a path redirects to. Nothing is sent there.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on; also when the answer is no redirect.
+    pub async fn location(&self, path: &str, observer: &dyn Observer) -> Result<Url, Failure> {
+        let _slot = self.inner.gate.enter(Class::General, observer).await;
+        let address = self.address(path)?;
+        let response = self.inner.http.get(address.clone()).send().await.map_err(Failure::from_transport)?;
+        self.learn_clock(response.headers());
+        let status = response.status();
+        if !status.is_redirection() {
+            return Err(self.refusal(status, response, path).await);
+        }
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        address.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
     }
 
     /// The full address of a path below the instance's root.
@@ -165,6 +201,17 @@ impl Client {
         let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
         self.inner.skew.store(skew, Ordering::Relaxed);
     }
+}
+
+/// A request that the server has refused for good; see [`Failure::Refused`].
+#[derive(Debug)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The server's words.
+    pub detail: String,
+    /// What it usually means.
+    pub error: Error,
 }
 
 /// A request below the instance's root.

@@ -21,6 +21,16 @@ pub enum Failure {
     /// Neither waiting nor asking for less can help.
     #[error("{0}")]
     Fatal(Error),
+    /// The server has refused the request for good (4xx): [`Error`] says what it usually means.
+    #[error("{error}")]
+    Refused {
+        /// HTTP status.
+        status: u16,
+        /// The server's words; empty when they are not those of PostHog's API.
+        detail: String,
+        /// What to tell the user.
+        error: Error,
+    },
     /// A limit is used up. All requests wait for `pause`; without one, the caller backs off.
     #[error("{message}")]
     Throttled {
@@ -79,6 +89,7 @@ impl Failure {
     pub(super) fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8], path: &str) -> Self {
         let report = Report::read(body);
         let said = report.describe(status, body);
+        let refused = |error| Self::Refused { status: status.as_u16(), detail: report.detail.clone(), error };
         match status.as_u16() {
             300..=399 => {
                 let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("another address");
@@ -87,23 +98,23 @@ impl Failure {
                     "PostHog redirects to {location}; set `base_url` to the address where PostHog itself answers"
                 )))
             }
-            401 => Self::Fatal(
+            401 => refused(
                 Error::config(
                     "PostHog does not accept the API key: it is wrong, revoked or from another region; check `api_key`, and that `base_url` is the region (us or eu) or the instance of that key",
                 )
                 .with_details(said),
             ),
-            402 => Self::Fatal(Error::config(format!("PostHog refuses because of billing or a quota: {said}"))),
-            403 => Self::Fatal(Error::config(forbidden(&report.detail, &said)).with_details(format!("{path}: {said}"))),
-            404 if report.is_json => Self::Fatal(
+            402 => refused(Error::config(format!("PostHog refuses because of billing or a quota: {said}"))),
+            403 => refused(Error::config(forbidden(&report.detail, &said)).with_details(format!("{path}: {said}"))),
+            404 if report.is_json => refused(
                 Error::config("PostHog does not know the project; check `project_ids` and that `base_url` is the right region")
                     .with_details(format!("{path}: {said}")),
             ),
-            404 | 405 => Self::Fatal(
+            404 | 405 => refused(
                 Error::config("the answer does not come from PostHog's API; check `base_url`").with_details(format!("{path}: {said}")),
             ),
             429 => Self::Throttled { pause: retry_after(headers, Utc::now()), message: said },
-            400 if report.detail.contains("Unable to resolve field") => Self::Fatal(
+            400 if report.detail.contains("Unable to resolve field") => refused(
                 Error::config(format!(
                     "this version of PostHog lacks something that the stream needs ({}); upgrade PostHog, or leave the stream out",
                     report.detail
@@ -116,7 +127,7 @@ impl Failure {
             512 | 513 => Self::TooLarge { message: said },
             502 | 504 | 522 | 524 => Self::Transient { message: said, perhaps_too_large: true },
             408 | 425 | 500..=599 => Self::transient(said),
-            _ => Self::Fatal(Error::system(format!("PostHog rejects the request: {said}")).with_details(path.to_owned())),
+            _ => refused(Error::system(format!("PostHog rejects the request: {said}")).with_details(path.to_owned())),
         }
     }
 }
@@ -207,7 +218,7 @@ mod tests {
     fn kind(status: u16, body: &str) -> &'static str {
         let status = StatusCode::from_u16(status).unwrap();
         match Failure::from_response(status, &HeaderMap::new(), body.as_bytes(), "/api/projects/1/query/") {
-            Failure::Fatal(error) => match error.failure_type() {
+            Failure::Fatal(error) | Failure::Refused { error, .. } => match error.failure_type() {
                 crate::error::FailureType::Config => "config",
                 _ => "fatal",
             },

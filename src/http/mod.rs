@@ -2,10 +2,12 @@
 
 mod client;
 mod failure;
+mod files;
 mod gate;
 mod retry;
 
-pub use client::{Answer, Client, Request};
+pub use client::{Answer, Client, Refusal, Request};
 pub use failure::{Failure, describe, retry_after};
+pub use files::{FileAnswer, FileClient};
 pub use gate::{Class, Gate, Observer, Silent, Slot};
 pub use retry::{Next, Retry};

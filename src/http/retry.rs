@@ -57,7 +57,7 @@ impl Retry {
     /// When the failure is final, or has happened too often.
     pub async fn after(&mut self, failure: Failure, gate: &Gate) -> Result<Next, Error> {
         let message = match failure {
-            Failure::Fatal(error) => return Err(error),
+            Failure::Fatal(error) | Failure::Refused { error, .. } => return Err(error),
             Failure::TooLarge { message } => {
                 tracing::info!("PostHog finds the query too large, asking for less: {message}");
                 return Ok(Next::Smaller);

@@ -8,7 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::http::{Client, Observer, Retry};
+use crate::http::{Client, Observer, Refusal, Retry};
+use crate::time::Timestamp;
 
 /// Entries asked for per page of the project list.
 const PAGE: usize = 100;
@@ -30,10 +31,11 @@ impl Key {
     /// # Errors
     /// When the key is not accepted or the instance does not answer.
     pub async fn fetch(client: &Client, retry: Retry, observer: &dyn Observer) -> Result<Option<Self>, Error> {
-        match client.get("api/personal_api_keys/@current/", retry, observer).await {
+        match client.get_unless_refused("api/personal_api_keys/@current/", retry, observer).await? {
             Ok(key) => Ok(Some(key)),
-            Err(error) if is_unknown_here(&error) => Ok(None),
-            Err(error) => Err(error),
+            // Missing, or not meant for keys.
+            Err(Refusal { status: 403..=405, .. }) => Ok(None),
+            Err(refusal) => Err(refusal.error),
         }
     }
 
@@ -45,14 +47,6 @@ impl Key {
     }
 }
 
-/// The endpoint is missing, or not meant for keys: 404, 405 and 403 of old instances.
-fn is_unknown_here(error: &Error) -> bool {
-    error.details().is_some_and(|details| {
-        details.contains("personal_api_keys")
-            && [" 404 ", " 405 ", " 403 "].iter().any(|status| details.contains(status))
-    })
-}
-
 /// A project, with the fields that this connector uses.
 #[derive(Debug, Clone)]
 pub struct Project {
@@ -60,6 +54,8 @@ pub struct Project {
     pub id: u64,
     /// Name, for messages.
     pub name: String,
+    /// When it was made.
+    pub created_at: Option<Timestamp>,
     /// All that the API tells, as JSON text.
     pub document: Box<RawValue>,
 }
@@ -77,20 +73,22 @@ struct Page {
     results: Vec<Value>,
 }
 
-/// The numbers of the projects to read: those configured, or all that the key can see.
+/// The numbers of the projects to read: those configured, or all that the key can see. `key` is what
+/// is known about it.
 ///
 /// # Errors
 /// When they cannot be listed, or there are none.
 pub async fn project_ids(
     client: &Client,
     config: &Config,
+    key: Option<&Key>,
     retry: impl Fn() -> Retry,
     observer: &dyn Observer,
 ) -> Result<Vec<u64>, Error> {
     if let Some(ids) = &config.project_ids {
         return Ok(ids.clone());
     }
-    if let Some(key) = Key::fetch(client, retry(), observer).await? {
+    if let Some(key) = key {
         let scoped = key.scoped_teams.clone().unwrap_or_default();
         if !scoped.is_empty() {
             return Ok(scoped);
@@ -141,9 +139,12 @@ pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Obse
     #[derive(Deserialize)]
     struct Named {
         name: Option<String>,
+        #[serde(default)]
+        created_at: Option<String>,
     }
     let document: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
     let named: Named = serde_json::from_str(document.get())
         .map_err(|error| Error::system(format!("the description of project {id} is not usable: {error}")))?;
-    Ok(Project { id, name: named.name.unwrap_or_default(), document })
+    let created_at = named.created_at.as_deref().and_then(Timestamp::parse);
+    Ok(Project { id, name: named.name.unwrap_or_default(), created_at, document })
 }

@@ -55,6 +55,11 @@ impl Predicate {
         self.conditions.push(format!("{column} < {}", to.literal()));
     }
 
+    /// A condition in our own words.
+    pub fn condition(&mut self, text: &'static str) {
+        self.conditions.push(text.to_owned());
+    }
+
     /// `column IN (…)` or `column NOT IN (…)`; nothing when the list is empty.
     pub fn names(&mut self, column: &str, operator: &str, prefix: &str, names: &[String]) {
         if names.is_empty() {

@@ -1,7 +1,9 @@
 //! `PostHog`'s private API as it is: queries, their rows, and what a key can see.
 
 pub mod account;
+pub mod exports;
 pub mod hogql;
+pub mod lines;
 pub mod query;
 pub mod rows;
 

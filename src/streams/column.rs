@@ -1,18 +1,31 @@
-//! A column of a `HogQL` table and how its values become fields of a record.
+//! A field of a table stream and where its value comes from.
 
 use serde_json::{Value, json};
 
-/// One selected expression and the record field that it fills.
+/// One field of a record.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// Field of the record.
     pub field: &'static str,
-    /// `HogQL` expression.
-    pub expression: &'static str,
+    /// `HogQL` expression; none when queries cannot tell the value.
+    pub expression: Option<&'static str>,
+    /// Where exported files have the value.
+    pub exported: Exported,
     /// How the value is treated.
     pub kind: Kind,
     /// One sentence for the schema.
     pub description: &'static str,
+}
+
+/// Where an exported line has a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exported {
+    /// In the field with this name.
+    Field(&'static str),
+    /// In the property with this name, from which `PostHog` makes the column.
+    Property(&'static str),
+    /// Nowhere: the field is null.
+    Nowhere,
 }
 
 /// How a value is treated on its way from an answer to a record.
@@ -22,15 +35,42 @@ pub enum Kind {
     Text,
     /// A text that `PostHog` leaves empty when there is none; then null.
     OptionalText,
-    /// An instant, passed on in UTC.
+    /// An instant, passed on in UTC with microseconds.
     Timestamp,
     /// A JSON document inside a text, which becomes an object.
     Document,
     /// A truth value, which some versions send as 0 or 1.
     Boolean,
+    /// A whole number.
+    Integer,
+    /// A list of texts.
+    Texts,
 }
 
 impl Column {
+    /// A field that has the same name in queries and in exported files.
+    pub const fn new(field: &'static str, kind: Kind, description: &'static str) -> Self {
+        Self { field, expression: Some(field), exported: Exported::Field(field), kind, description }
+    }
+
+    /// Queries select this expression instead.
+    #[must_use]
+    pub const fn selected_as(self, expression: &'static str) -> Self {
+        Self { expression: Some(expression), ..self }
+    }
+
+    /// Queries cannot tell the value.
+    #[must_use]
+    pub const fn not_selected(self) -> Self {
+        Self { expression: None, ..self }
+    }
+
+    /// Exported files have the value somewhere else.
+    #[must_use]
+    pub const fn exported_as(self, exported: Exported) -> Self {
+        Self { exported, ..self }
+    }
+
     /// JSON schema (draft 7) of the field.
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {
@@ -40,6 +80,8 @@ impl Column {
             }
             Kind::Document => json!({"type": ["null", "object"], "additionalProperties": true}),
             Kind::Boolean => json!({"type": ["null", "boolean"]}),
+            Kind::Integer => json!({"type": ["null", "integer"]}),
+            Kind::Texts => json!({"type": ["null", "array"], "items": {"type": ["null", "string"]}}),
         };
         schema["description"] = Value::from(self.description);
         schema

@@ -1,109 +1,55 @@
 //! `events`: everything that was captured.
 //!
 //! Columns are those of PostHog's `events` table in `HogQL` (`hogql/database/schema/events.py`),
-//! without `$` in the field names.
+//! without `$` in the field names. Exported files have no columns for session, window and groups,
+//! but the properties that `PostHog` makes these columns from.
 
-use super::column::{Column, Kind};
+use chrono::TimeDelta;
+
+use super::column::{Column, Exported, Kind};
 use super::table::Table;
+
+const fn from_property(field: &'static str, name: &'static str, column: &'static str, about: &'static str) -> Column {
+    Column::new(field, Kind::OptionalText, about).selected_as(column).exported_as(Exported::Property(name))
+}
 
 /// The stream.
 pub static EVENTS: Table = Table {
     stream: "events",
     from: "events",
     columns: &[
-        Column { field: "uuid", expression: "uuid", kind: Kind::Text, description: "Identifies the event." },
-        Column { field: "event", expression: "event", kind: Kind::Text, description: "Name of the event." },
-        Column {
-            field: "properties",
-            expression: "properties",
-            kind: Kind::Document,
-            description: "What was sent with the event, and what PostHog added.",
-        },
-        Column {
-            field: "timestamp",
-            expression: "timestamp",
-            kind: Kind::Timestamp,
-            description: "When it happened, by the sender's clock.",
-        },
-        Column {
-            field: "created_at",
-            expression: "created_at",
-            kind: Kind::Timestamp,
-            description: "When PostHog received it.",
-        },
-        Column {
-            field: "distinct_id",
-            expression: "distinct_id",
-            kind: Kind::Text,
-            description: "Identifies the user or device, as the sender knows it.",
-        },
-        Column {
-            field: "elements_chain",
-            expression: "elements_chain",
-            kind: Kind::Text,
-            description: "The elements of the page that the event is about, in PostHog's notation.",
-        },
-        Column {
-            field: "person_id",
-            expression: "person_id",
-            kind: Kind::Text,
-            description: "The person that the distinct id belongs to.",
-        },
-        Column {
-            field: "session_id",
-            expression: "`$session_id`",
-            kind: Kind::OptionalText,
-            description: "The session that the event belongs to.",
-        },
-        Column {
-            field: "window_id",
-            expression: "`$window_id`",
-            kind: Kind::OptionalText,
-            description: "The browser window or tab.",
-        },
-        Column {
-            field: "group_0",
-            expression: "`$group_0`",
-            kind: Kind::OptionalText,
-            description: "Key of the first group type.",
-        },
-        Column {
-            field: "group_1",
-            expression: "`$group_1`",
-            kind: Kind::OptionalText,
-            description: "Key of the second group type.",
-        },
-        Column {
-            field: "group_2",
-            expression: "`$group_2`",
-            kind: Kind::OptionalText,
-            description: "Key of the third group type.",
-        },
-        Column {
-            field: "group_3",
-            expression: "`$group_3`",
-            kind: Kind::OptionalText,
-            description: "Key of the fourth group type.",
-        },
-        Column {
-            field: "group_4",
-            expression: "`$group_4`",
-            kind: Kind::OptionalText,
-            description: "Key of the fifth group type.",
-        },
-        Column {
-            field: "person_mode",
-            expression: "person_mode",
-            kind: Kind::OptionalText,
-            description: "Whether the event made a person profile: full, propertyless or force_upgrade.",
-        },
+        Column::new("uuid", Kind::Text, "Identifies the event."),
+        Column::new("event", Kind::Text, "Name of the event."),
+        Column::new("properties", Kind::Document, "What was sent with the event, and what PostHog added."),
+        Column::new("timestamp", Kind::Timestamp, "When it happened, by the sender's clock."),
+        Column::new("created_at", Kind::Timestamp, "When PostHog received it."),
+        Column::new("distinct_id", Kind::Text, "Identifies the user or device, as the sender knows it."),
+        Column::new(
+            "elements_chain",
+            Kind::Text,
+            "The elements of the page that the event is about, in PostHog's notation.",
+        ),
+        Column::new("person_id", Kind::Text, "The person that the distinct id belongs to."),
+        from_property("session_id", "$session_id", "`$session_id`", "The session that the event belongs to."),
+        from_property("window_id", "$window_id", "`$window_id`", "The browser window or tab."),
+        from_property("group_0", "$group_0", "`$group_0`", "Key of the first group type."),
+        from_property("group_1", "$group_1", "`$group_1`", "Key of the second group type."),
+        from_property("group_2", "$group_2", "`$group_2`", "Key of the third group type."),
+        from_property("group_3", "$group_3", "`$group_3`", "Key of the fourth group type."),
+        from_property("group_4", "$group_4", "`$group_4`", "Key of the fifth group type."),
+        Column::new(
+            "person_mode",
+            Kind::OptionalText,
+            "Whether the event made a person profile: full, propertyless or force_upgrade. Only filled by queries.",
+        )
+        .exported_as(Exported::Nowhere),
     ],
-    optional_columns: &[Column {
-        field: "person_properties",
-        expression: "person.properties",
-        kind: Kind::Document,
-        description: "Properties of the person. Filled when the configuration asks for it.",
-    }],
+    optional_columns: &[Column::new(
+        "person_properties",
+        Kind::Document,
+        "Properties of the person. Always filled by file exports; by queries when the configuration asks for it.",
+    )
+    .selected_as("person.properties")],
     position: "timestamp",
     position_field: "timestamp",
     // Not toUnixTimestamp: it ends in 2106, and clocks of senders do not.
@@ -112,9 +58,14 @@ pub static EVENTS: Table = Table {
     id_field: "uuid",
     id_copy: Some("id"),
     arrival: Some("created_at"),
+    far: Some("(timestamp < created_at - toIntervalDay(1) OR timestamp >= created_at + toIntervalDay(1))"),
     copies: Some("created_at DESC"),
     cursor_field: "created_at",
     name_column: Some("event"),
     bounded_by_dates: true,
     rows_move: false,
+    grows_for: TimeDelta::zero(),
+    columns_vary: false,
+    fed_by: None,
+    export: Some("events"),
 };

@@ -3,21 +3,27 @@
 mod column;
 mod document;
 mod events;
+mod exported;
 mod persons;
 pub mod projects;
 mod record;
+mod rows;
+mod sessions;
 mod table;
+mod value;
 
 use crate::protocol::{Catalog, Stream, SyncMode};
 
 pub use column::{Column, Kind};
 pub use events::EVENTS;
+pub use exported::{Arrival, ExportWriter};
 pub use persons::PERSONS;
-pub use record::{RecordWriter, Written};
+pub use rows::{RowWriter, Written};
+pub use sessions::SESSIONS;
 pub use table::Table;
 
-/// The streams that are read by queries.
-pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS];
+/// The streams that are read from tables.
+pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS];
 
 /// Where a stream comes from.
 #[derive(Debug, Clone, Copy)]

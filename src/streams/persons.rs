@@ -1,54 +1,64 @@
 //! `persons`: the people behind the events.
 //!
-//! `PostHog` keeps no time of change for persons. `last_seen_at` is the nearest: it moves with every
-//! event of a person, and with it the person's properties, but an edit of properties without an
-//! event may not move it. `created_at` stands in where it is empty.
+//! Exports tell when a person was updated, and of deletions; they have one row per distinct id.
+//! Queries have one row per person but no time of change. `last_seen_at` is the nearest: it moves
+//! with every event of a person, and with it the person's properties, but an edit of properties
+//! without an event may not move it. `created_at` stands in where it is empty.
 
-use super::column::{Column, Kind};
+use chrono::TimeDelta;
+
+use super::column::{Column, Exported, Kind};
 use super::table::Table;
+
+const UPDATED_AT: &str = "coalesce(last_seen_at, created_at)";
 
 /// The stream.
 pub static PERSONS: Table = Table {
     stream: "persons",
     from: "persons",
     columns: &[
-        Column { field: "id", expression: "id", kind: Kind::Text, description: "Identifies the person." },
-        Column {
-            field: "created_at",
-            expression: "created_at",
-            kind: Kind::Timestamp,
-            description: "When the person was seen first.",
-        },
-        Column {
-            field: "last_seen_at",
-            expression: "coalesce(last_seen_at, created_at)",
-            kind: Kind::Timestamp,
-            description: "When the person was seen last; `created_at` where PostHog has not noted it.",
-        },
-        Column {
-            field: "is_identified",
-            expression: "is_identified",
-            kind: Kind::Boolean,
-            description: "Whether the person has been identified.",
-        },
-        Column {
-            field: "properties",
-            expression: "properties",
-            kind: Kind::Document,
-            description: "Properties of the person.",
-        },
+        Column::new("id", Kind::Text, "Identifies the person.").exported_as(Exported::Field("person_id")),
+        Column::new(
+            "distinct_id",
+            Kind::Text,
+            "One of the person's distinct ids. File exports have a row for each; queries leave it empty.",
+        )
+        .not_selected(),
+        Column::new("created_at", Kind::Timestamp, "When the person was seen first."),
+        Column::new(
+            "updated_at",
+            Kind::Timestamp,
+            "When the person changed last, as far as PostHog tells: exactly in file exports; in queries when the person was last seen.",
+        )
+        .selected_as(UPDATED_AT)
+        .exported_as(Exported::Field("_inserted_at")),
+        Column::new("last_seen_at", Kind::Timestamp, "When the person was seen last. Only filled by queries.")
+            .exported_as(Exported::Nowhere),
+        Column::new("is_identified", Kind::Boolean, "Whether the person has been identified. Only filled by queries.")
+            .exported_as(Exported::Nowhere),
+        Column::new("properties", Kind::Document, "Properties of the person."),
+        Column::new("is_deleted", Kind::Boolean, "Whether the person was deleted. Only filled by file exports.")
+            .not_selected(),
+        Column::new("version", Kind::Integer, "Grows with every change of the person. Only filled by file exports.")
+            .not_selected()
+            .exported_as(Exported::Field("person_version")),
     ],
     optional_columns: &[],
-    position: "coalesce(last_seen_at, created_at)",
-    position_field: "last_seen_at",
+    position: UPDATED_AT,
+    position_field: "updated_at",
     day: "intDiv(toUnixTimestamp(coalesce(last_seen_at, created_at)), 86400)",
     id: "id",
     id_field: "id",
     id_copy: Some("uuid"),
     arrival: None,
+    far: None,
     copies: None,
-    cursor_field: "last_seen_at",
+    cursor_field: "updated_at",
     name_column: None,
     bounded_by_dates: false,
     rows_move: true,
+    grows_for: TimeDelta::zero(),
+    columns_vary: false,
+    fed_by: None,
+    export: Some("persons"),
 };

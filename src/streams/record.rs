@@ -1,46 +1,27 @@
-//! Rows of an answer as RECORD lines.
-//!
-//! Values are copied as the server wrote them; only what [`Kind`](super::column::Kind) names is
-//! touched. A value that cannot be decoded becomes null and is listed in `meta.changes`, so that
-//! nothing is lost without a trace.
-
-use std::borrow::Cow;
+//! The fixed parts of a stream's RECORD lines.
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::column::{Column, Kind};
-use super::document;
 use super::table::{PROJECT_FIELD, Table};
-use crate::posthog::{Key, Malformed, Row};
+use super::value;
+use crate::posthog::Malformed;
 use crate::protocol::message::{StreamDescriptor, now_milliseconds, record_prefix, record_suffix};
-use crate::time::Timestamp;
 
-/// Writes the records of one table and one project.
-pub struct RecordWriter {
+/// Everything in the records of one table and one project that does not change from row to row.
+///
+/// A value that cannot be decoded becomes null and is listed in `meta.changes`, so that nothing is
+/// lost without a trace.
+pub(super) struct RecordFrame {
     /// Everything from the line's beginning to the value of the id's copy, if there is one.
     prefix: Vec<u8>,
     /// Everything between the id's copy and the first column.
     project: Vec<u8>,
     fields: Vec<Field>,
-    /// Fields that are not selected, as `,"field":null`.
+    /// Fields without a source, as `,"field":null`.
     absent: Vec<u8>,
     suffix: Vec<u8>,
     has_id_copy: bool,
-    position: usize,
-    id: usize,
-    last: Last,
-    settling: Option<Settling>,
-}
-
-/// Counts records that arrived so recently that the server may not show all of their neighbours yet.
-struct Settling {
-    /// Column with the time of arrival.
-    column: usize,
-    from: Timestamp,
-    records: u64,
-    /// Whether the row before is counted.
-    last_counted: bool,
 }
 
 struct Field {
@@ -50,25 +31,9 @@ struct Field {
     kind: Kind,
 }
 
-/// The row before, for noticing copies of one row.
-#[derive(Default)]
-struct Last {
-    position: String,
-    id: String,
-}
-
-/// What became of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Written {
-    /// It is a record now.
-    Record,
-    /// It is another copy of the row before and was left out.
-    Copy,
-}
-
-impl RecordWriter {
-    /// A writer for `columns` of `table`, as selected for `project`.
-    pub fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
+impl RecordFrame {
+    /// The frame for `columns` of `table`; the table's other columns are null.
+    pub(super) fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
         let mut prefix = record_prefix(stream);
         prefix.push(b'{');
         if let Some(copy) = table.id_copy {
@@ -76,335 +41,76 @@ impl RecordWriter {
         }
         let comma = if table.id_copy.is_some() { "," } else { "" };
         let mut absent = Vec::new();
-        for optional in table.optional_columns {
-            if columns.iter().all(|column| column.field != optional.field) {
-                absent.extend_from_slice(format!(",\"{}\":null", optional.field).as_bytes());
+        for other in table.all_columns() {
+            if columns.iter().all(|column| column.field != other.field) {
+                absent.extend_from_slice(format!(",\"{}\":null", other.field).as_bytes());
             }
         }
-        let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
+        let fields = columns.iter().map(|column| Field {
+            key: format!(",\"{}\":", column.field).into_bytes(),
+            name: column.field,
+            kind: column.kind,
+        });
         Self {
             prefix,
             project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes(),
-            fields: columns
-                .iter()
-                .map(|column| Field {
-                    key: format!(",\"{}\":", column.field).into_bytes(),
-                    name: column.field,
-                    kind: column.kind,
-                })
-                .collect(),
+            fields: fields.collect(),
             absent,
             suffix: record_suffix(now_milliseconds()),
             has_id_copy: table.id_copy.is_some(),
-            position: place(table.position_field),
-            id: place(table.id_field),
-            last: Last::default(),
-            settling: None,
         }
     }
 
-    /// Counts, from now on, the rows that arrived at `from` or later; see [`RecordWriter::settling`].
-    #[must_use]
-    pub fn counting_arrivals(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
-        let column = columns.iter().position(|column| Some(column.expression) == table.arrival);
-        self.settling = column.map(|column| Settling { column, from, records: 0, last_counted: false });
-        self
+    /// Number of columns.
+    pub(super) fn width(&self) -> usize {
+        self.fields.len()
     }
 
-    /// How many different rows have only copies that arrived recently, if that is counted.
-    pub fn settling(&self) -> Option<u64> {
-        self.settling.as_ref().map(|settling| settling.records)
-    }
-
-    /// Sets `emitted_at` of the following records to now.
-    pub fn stamp(&mut self) {
+    /// Takes the time of emission for the records from now on.
+    pub(super) fn stamp(&mut self) {
         self.suffix = record_suffix(now_milliseconds());
     }
 
-    /// Appends the record of `row` to `lines`.
+    /// Appends a record with the values' JSON texts, one per column.
     ///
     /// # Errors
-    /// When the row does not have the columns that were asked for; `lines` is unchanged then.
-    pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<Written, Malformed> {
-        if row.len() != self.fields.len() {
-            return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.fields.len())));
-        }
-        let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
-            return Err(Malformed("a row lacks its key".to_owned()));
-        };
-        let is_copy = self.last.position == position.get() && self.last.id == id.get();
-        if is_copy {
-            if let Some(settling) = &mut self.settling {
-                settling.count(row, is_copy)?;
-            }
-            return Ok(Written::Copy);
-        }
-        if !is_text(position) || !is_text(id) {
-            return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
-        }
+    /// When a value cannot belong to a sound answer; `lines` is unchanged then.
+    pub(super) fn append<'v>(
+        &self,
+        id: &str,
+        values: impl Iterator<Item = &'v str>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
         let begin = lines.len();
-        self.append(row, id, lines).inspect_err(|_| lines.truncate(begin))?;
-        if let Some(settling) = &mut self.settling {
-            settling.count(row, is_copy).inspect_err(|_| lines.truncate(begin))?;
-        }
-        self.last.position.clear();
-        self.last.position.push_str(position.get());
-        self.last.id.clear();
-        self.last.id.push_str(id.get());
-        Ok(Written::Record)
+        self.append_fields(id, values, lines).inspect_err(|_| lines.truncate(begin))
     }
 
-    fn append(&self, row: &Row<'_>, id: &RawValue, lines: &mut Vec<u8>) -> Result<(), Malformed> {
+    fn append_fields<'v>(
+        &self,
+        id: &str,
+        values: impl Iterator<Item = &'v str>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
         let mut undecoded = Vec::new();
         lines.extend_from_slice(&self.prefix);
         if self.has_id_copy {
-            lines.extend_from_slice(id.get().as_bytes());
+            lines.extend_from_slice(id.as_bytes());
         }
         lines.extend_from_slice(&self.project);
-        for (field, value) in self.fields.iter().zip(row) {
+        for (field, text) in self.fields.iter().zip(values) {
             lines.extend_from_slice(&field.key);
-            if !append_value(field.kind, value, lines)? {
+            if !value::append(field.kind, text, lines)? {
                 undecoded.push(field.name);
             }
         }
         lines.extend_from_slice(&self.absent);
         lines.push(b'}');
-        if undecoded.is_empty() {
-            lines.extend_from_slice(&self.suffix);
-            return Ok(());
+        if !undecoded.is_empty() {
+            let change = |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});
+            let changes: Vec<Value> = undecoded.iter().map(change).collect();
+            lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
         }
-        let changes: Vec<Value> = undecoded
-            .iter()
-            .map(
-                |field| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"}),
-            )
-            .collect();
-        lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
         lines.extend_from_slice(&self.suffix);
         Ok(())
-    }
-
-    /// The key of the last row, for asking for what follows it.
-    ///
-    /// # Errors
-    /// When the server's text of the position is not an instant.
-    pub fn last_key(&self) -> Result<Option<Key>, Malformed> {
-        if self.last.id.is_empty() {
-            return Ok(None);
-        }
-        let text = |json: &str| serde_json::from_str::<String>(json).map_err(|error| Malformed(error.to_string()));
-        let position = text(&self.last.position)?;
-        let position =
-            Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
-        Ok(Some(Key { position, id: text(&self.last.id)? }))
-    }
-
-    /// Forgets the row before, so that a window is read from its beginning again.
-    pub fn restart(&mut self) {
-        self.last = Last::default();
-        if let Some(settling) = &mut self.settling {
-            settling.records = 0;
-        }
-    }
-}
-
-impl Settling {
-    fn count(&mut self, row: &Row<'_>, is_copy: bool) -> Result<(), Malformed> {
-        let text = row.get(self.column).map_or("", |value| value.get());
-        let arrived = Timestamp::parse(text.trim_matches('"'))
-            .ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))?;
-        let recent = arrived >= self.from;
-        if !is_copy {
-            self.records += u64::from(recent);
-            self.last_counted = recent;
-        } else if self.last_counted && !recent {
-            // An older copy is the same row, and the server shows it already.
-            self.records -= 1;
-            self.last_counted = false;
-        }
-        Ok(())
-    }
-}
-
-fn is_text(value: &RawValue) -> bool {
-    value.get().starts_with('"')
-}
-
-/// Appends one value; false when it could not be decoded and null was written instead.
-fn append_value(kind: Kind, value: &RawValue, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
-    let text = value.get();
-    match kind {
-        Kind::Text => document::append(text, lines),
-        Kind::OptionalText => document::append(if text == "\"\"" { "null" } else { text }, lines),
-        Kind::Boolean => {
-            let text = match text {
-                "0" => "false",
-                "1" => "true",
-                other => other,
-            };
-            document::append(text, lines);
-        }
-        Kind::Timestamp => document::append(&in_utc(text), lines),
-        Kind::Document => return append_document(text, lines),
-    }
-    Ok(true)
-}
-
-/// Servers answer in UTC when asked to; one that does not is translated.
-fn in_utc(text: &str) -> Cow<'_, str> {
-    if text.ends_with("Z\"") || text == "null" {
-        return Cow::Borrowed(text);
-    }
-    match Timestamp::parse(text.trim_matches('"')) {
-        Some(instant) => Cow::Owned(format!("\"{instant}\"")),
-        None => Cow::Borrowed(text),
-    }
-}
-
-/// `properties` is JSON text inside a JSON text; some versions may send the object itself.
-fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
-    if !text.starts_with('"') {
-        document::append(text, lines);
-        return Ok(true);
-    }
-    let inner: Cow<'_, str> = if text.contains('\\') {
-        Cow::Owned(serde_json::from_str(text).map_err(|error| Malformed(format!("a text is not usable: {error}")))?)
-    } else {
-        Cow::Borrowed(text.trim_matches('"'))
-    };
-    if inner.is_empty() {
-        lines.extend_from_slice(b"null");
-        return Ok(true);
-    }
-    if document::embed(&inner, lines) {
-        return Ok(true);
-    }
-    lines.extend_from_slice(b"null");
-    Ok(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::streams::EVENTS;
-
-    fn row(properties: &str, uuid: &str, timestamp: &str) -> Vec<Box<RawValue>> {
-        [
-            uuid,
-            "\"$pageview\"",
-            properties,
-            timestamp,
-            "\"2026-01-01T00:00:01Z\"",
-            "\"me \\u00e9\"",
-            "\"\"",
-            "\"p\"",
-            "\"\"",
-            "\"w\"",
-            "\"\"",
-            "\"\"",
-            "\"\"",
-            "\"\"",
-            "\"g\"",
-            "\"full\"",
-        ]
-        .iter()
-        .map(|text| RawValue::from_string((*text).to_owned()).unwrap())
-        .collect()
-    }
-
-    fn write(writer: &mut RecordWriter, row: &[Box<RawValue>]) -> (Result<Written, Malformed>, String) {
-        let row: Vec<&RawValue> = row.iter().map(AsRef::as_ref).collect();
-        let mut lines = Vec::new();
-        let written = writer.write(&row, &mut lines);
-        (written, String::from_utf8(lines).unwrap())
-    }
-
-    fn writer() -> RecordWriter {
-        let stream = StreamDescriptor { name: "events".into(), namespace: Some("n".into()) };
-        RecordWriter::new(&EVENTS, EVENTS.columns, &stream, 7)
-    }
-
-    #[test]
-    fn a_row_becomes_a_record() {
-        let mut writer = writer();
-        let (written, line) = write(
-            &mut writer,
-            &row(r#""{\"a\":NaN,\"b\":18446744073709551616}""#, "\"u-1\"", "\"2026-01-01T00:00:00.000001Z\""),
-        );
-        assert_eq!(written, Ok(Written::Record));
-        assert!(line.ends_with('\n'));
-        let message: Value = serde_json::from_str(&line).unwrap();
-        assert!(line.contains(r#""properties":{"a":null,"b":18446744073709551616}"#), "{line}");
-        let record = &message["record"];
-        assert_eq!((&record["stream"], &record["namespace"]), (&"events".into(), &"n".into()));
-        assert!(record["emitted_at"].is_i64() && record["meta"].is_null());
-        let data = &record["data"];
-        assert_eq!((&data["id"], &data["uuid"], &data["project_id"]), (&"u-1".into(), &"u-1".into(), &7.into()));
-        assert_eq!(
-            (&data["session_id"], &data["window_id"], &data["group_4"]),
-            (&Value::Null, &"w".into(), &"g".into())
-        );
-        assert_eq!((&data["person_properties"], &data["distinct_id"]), (&Value::Null, &"me é".into()));
-        let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
-        assert!(data.as_object().unwrap().keys().all(|field| fields.contains_key(field)));
-        assert_eq!(data.as_object().unwrap().len(), fields.len());
-    }
-
-    #[test]
-    fn copies_of_a_row_are_left_out() {
-        let mut writer = writer();
-        let first = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
-        assert_eq!(write(&mut writer, &first).0, Ok(Written::Record));
-        assert_eq!(write(&mut writer, &first), (Ok(Written::Copy), String::new()));
-        let tie = row("\"{}\"", "\"u-2\"", "\"2026-01-01T00:00:00Z\"");
-        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
-        let key = writer.last_key().unwrap().unwrap();
-        assert_eq!((key.id.as_str(), key.position.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
-        writer.restart();
-        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
-    }
-
-    #[test]
-    fn rows_that_arrived_recently_are_counted_once_and_only_without_older_copies() {
-        let arrived = |uuid: &str, second: u32| {
-            let mut row = row("\"{}\"", uuid, "\"2026-01-01T00:00:00Z\"");
-            row[4] = RawValue::from_string(format!("\"2026-01-01T00:00:{second:02}.5Z\"")).unwrap();
-            row
-        };
-        let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = writer().counting_arrivals(&EVENTS, EVENTS.columns, from);
-        for (uuid, second, expected) in
-            [("\"a\"", 31, 1), ("\"a\"", 30, 1), ("\"b\"", 29, 1), ("\"c\"", 40, 2), ("\"c\"", 10, 1), ("\"c\"", 9, 1)]
-        {
-            write(&mut writer, &arrived(uuid, second)).0.unwrap();
-            assert_eq!(writer.settling(), Some(expected), "{uuid} {second}");
-        }
-        writer.restart();
-        assert_eq!(writer.settling(), Some(0));
-    }
-
-    #[test]
-    fn what_cannot_be_decoded_is_null_and_listed() {
-        let (written, line) = write(&mut writer(), &row("\"{broken\"", "\"u\"", "\"2026-01-01T02:00:00+02:00\""));
-        assert_eq!(written, Ok(Written::Record));
-        let record: Value = serde_json::from_str(&line).unwrap();
-        let record = &record["record"];
-        assert_eq!(record["data"]["properties"], Value::Null);
-        assert_eq!(record["data"]["timestamp"], "2026-01-01T00:00:00.000000Z");
-        assert_eq!(
-            record["meta"]["changes"][0],
-            serde_json::json!({"field": "properties", "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"})
-        );
-    }
-
-    #[test]
-    fn rows_of_another_shape_are_refused() {
-        let mut writer = writer();
-        let mut short = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
-        short.pop();
-        assert!(write(&mut writer, &short).0.is_err());
-        let (written, line) = write(&mut writer, &row("\"{}\"", "null", "\"2026-01-01T00:00:00Z\""));
-        assert!(written.is_err() && line.is_empty());
-        assert_eq!(writer.last_key(), Ok(None));
     }
 }

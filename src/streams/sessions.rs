@@ -8,6 +8,7 @@
 use chrono::TimeDelta;
 
 use super::column::{Column, Exported, Kind};
+use super::events::EVENTS;
 use super::table::Table;
 
 /// `PostHog` ends a session after a day; the rest is for what arrives late.
@@ -69,6 +70,7 @@ pub static SESSIONS: Table = Table {
     id_field: "session_id",
     id_copy: Some("id"),
     arrival: None,
+    far: None,
     copies: None,
     cursor_field: "start_timestamp",
     name_column: None,
@@ -76,5 +78,6 @@ pub static SESSIONS: Table = Table {
     rows_move: false,
     grows_for: LONGEST_SESSION,
     columns_vary: true,
+    fed_by: Some(&EVENTS),
     export: Some("sessions"),
 };

@@ -1,8 +1,9 @@
 //! A stream that is read by queries from one `HogQL` table.
 
+use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
-use super::column::Column;
+use super::column::{Column, Exported};
 
 /// Everything that distinguishes one table stream from another. A new one is a new constant.
 #[derive(Debug)]
@@ -11,9 +12,9 @@ pub struct Table {
     pub stream: &'static str,
     /// `HogQL` table.
     pub from: &'static str,
-    /// Selected columns, in the order of the SELECT list.
+    /// Fields in the order of the records.
     pub columns: &'static [Column],
-    /// Columns that are only selected when the user wants them; null otherwise.
+    /// Fields that queries only read when the user wants them; null otherwise.
     pub optional_columns: &'static [Column],
     /// Expression that rows are ordered and sliced by: an instant that every row has.
     pub position: &'static str,
@@ -31,6 +32,8 @@ pub struct Table {
     ///
     /// With it, incremental syncs ask for what has arrived; without it, for what has moved on.
     pub arrival: Option<&'static str>,
+    /// Condition for rows that arrived more than a day before or after the time that they are about.
+    pub far: Option<&'static str>,
     /// Order of un-merged copies of one row: the one to keep comes first.
     pub copies: Option<&'static str>,
     /// Cursor field in the catalog.
@@ -41,16 +44,34 @@ pub struct Table {
     pub bounded_by_dates: bool,
     /// Whether rows move to a later position while they are read.
     pub rows_move: bool,
+    /// How long after its position a row may still change.
+    pub grows_for: TimeDelta,
+    /// Whether versions of `PostHog` lack some of the columns.
+    pub columns_vary: bool,
+    /// The table whose new rows make this one's rows change.
+    pub fed_by: Option<&'static Table>,
+    /// Model of file download exports, if it can be exported.
+    pub export: Option<&'static str>,
 }
 
 /// The field that says which project a record belongs to.
 pub(super) const PROJECT_FIELD: &str = "project_id";
 
 impl Table {
-    /// The columns to select.
+    /// The columns that queries select.
     pub fn selected(&self, with_optional: bool) -> Vec<Column> {
         let optional = if with_optional { self.optional_columns } else { &[] };
-        self.columns.iter().chain(optional).copied().collect()
+        self.columns.iter().chain(optional).filter(|column| column.expression.is_some()).copied().collect()
+    }
+
+    /// The columns that exported files have values for.
+    pub fn exported(&self) -> Vec<Column> {
+        self.all_columns().filter(|column| column.exported != Exported::Nowhere).collect()
+    }
+
+    /// All columns.
+    pub(super) fn all_columns(&self) -> impl Iterator<Item = Column> + '_ {
+        self.columns.iter().chain(self.optional_columns).copied()
     }
 
     /// JSON schema (draft 7) of the records.
@@ -64,7 +85,7 @@ impl Table {
             PROJECT_FIELD.to_owned(),
             json!({"type": ["null", "integer"], "description": "Number of the project in PostHog."}),
         );
-        for column in self.columns.iter().chain(self.optional_columns) {
+        for column in self.all_columns() {
             properties.insert(column.field.to_owned(), column.schema());
         }
         json!({
