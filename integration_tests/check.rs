@@ -62,7 +62,10 @@ async fn a_broken_configuration_is_a_failed_check() {
     for (source, expected) in [
         (source.without("start_date"), "`start_date`"),
         (Source::new("http://posthog.internal"), "allow_http"),
-        (Source::new(&posthog.url()).with("method", json!({"type": "export"})), "not built yet"),
+        (
+            Source::new(&posthog.url()).with("method", json!({"type": "export"})),
+            "this PostHog has no file download exports",
+        ),
         (Source::new(&posthog.url()).with("method", json!({"type": "x"})), "`method.type`"),
     ] {
         let (status, message) = source.check().await;

@@ -7,6 +7,8 @@ mod audit;
 mod bad_input;
 mod check;
 mod destination;
+mod export;
+mod export_faults;
 mod faults;
 mod read;
 mod resume;

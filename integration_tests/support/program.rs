@@ -10,7 +10,8 @@ use tokio::process::Command;
 use super::messages::Messages;
 
 /// The keys that tests use. None of them may ever be printed.
-const KEYS: &[&str] = &["phx_full", "phx_query", "phx_scoped", "phx_nothing", "phx_noquery", "phx_wrong", "phc_token"];
+const KEYS: &[&str] =
+    &["phx_full", "phx_query", "phx_scoped", "phx_nothing", "phx_noquery", "phx_export", "phx_wrong", "phc_token"];
 
 /// The source, with a configuration, a catalog and a state in files.
 pub(crate) struct Source {
@@ -47,6 +48,12 @@ impl Source {
     #[must_use]
     pub(crate) fn with_page_size(self, rows: u32) -> Self {
         self.with("method", json!({"type": "query", "page_size": rows}))
+    }
+
+    /// Reads by file exports.
+    #[must_use]
+    pub(crate) fn with_exports(self) -> Self {
+        self.with("method", json!({"type": "export", "settle_minutes": 0}))
     }
 
     /// Removes one field of the configuration.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Duration, Utc};
-use posthog_sandbox::posthog::{Event, Key, Project, Sandbox};
+use posthog_sandbox::posthog::{Builder, Event, Exports, Key, Project, Sandbox};
 use serde_json::Value;
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
@@ -18,15 +18,25 @@ pub(crate) async fn sandbox() -> Sandbox {
     Sandbox::builder().start().await.unwrap()
 }
 
+/// A sandbox with the default project that offers file exports.
+pub(crate) async fn sandbox_with_exports(exports: Exports) -> Sandbox {
+    Sandbox::builder().exports(exports).start().await.unwrap()
+}
+
 /// A sandbox with two projects in different time zones.
 pub(crate) async fn two_projects() -> Sandbox {
+    two_projects_with(Sandbox::builder()).await
+}
+
+/// The same, started in a special way.
+pub(crate) async fn two_projects_with(builder: Builder) -> Sandbox {
     let project = |id, name: &str, timezone: &str| Project {
         id,
         name: name.to_owned(),
         timezone: timezone.to_owned(),
         token: format!("phc_{id}"),
     };
-    Sandbox::builder()
+    builder
         .project(project(1001, "Web shop", "America/New_York"))
         .project(project(1002, "App", "Asia/Kolkata"))
         .start()
@@ -67,6 +77,21 @@ pub(crate) fn events(count: u32, until: i64) -> Vec<Event> {
 
 /// Fails unless exactly the events of these projects have been read, each with its own values.
 pub(crate) fn assert_events(messages: &Messages, sandbox: &Sandbox, projects: &[u64]) {
+    assert_events_by(messages, sandbox, projects, same);
+}
+
+/// The same for exported events, which lack the mode of the person but have the person's properties.
+pub(crate) fn assert_exported_events(messages: &Messages, sandbox: &Sandbox, projects: &[u64]) {
+    assert_events_by(messages, sandbox, projects, |record, event| {
+        let mut record = record.clone();
+        assert!(record["person_properties"].is_object() || record["person_properties"].is_null());
+        record["person_properties"] = Value::Null;
+        record["person_mode"] = Value::from(event.person_mode.as_str());
+        same(&record, event)
+    });
+}
+
+fn assert_events_by(messages: &Messages, sandbox: &Sandbox, projects: &[u64], same: impl Fn(&Value, &Event) -> bool) {
     let mut truth: BTreeMap<String, Vec<Event>> = BTreeMap::new();
     for project in projects {
         for event in sandbox.events(*project) {

@@ -54,7 +54,7 @@ pub struct Config {
     pub include_events: Vec<String>,
     /// Exact event names to leave out.
     pub exclude_events: Vec<String>,
-    /// How events and persons are read.
+    /// How events, persons and sessions are read.
     pub method: Method,
     /// Part of `PostHog`'s request limits that may be used, above 0 up to 1.
     pub rate_limit_share: f64,
@@ -66,18 +66,26 @@ pub struct Config {
     pub attempts: usize,
 }
 
-/// How events and persons are read.
+/// How events, persons and sessions are read.
 #[derive(Debug, Clone)]
-pub enum Method {
-    /// Choose per project.
-    Auto(QueryOptions),
+pub struct Method {
+    /// Which way.
+    pub choice: Choice,
+    /// Age that data must have to be exported.
+    pub settle: TimeDelta,
+    /// Options of queries, which other streams and the completion of exports use as well.
+    pub query: QueryOptions,
+}
+
+/// Which way to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Exports where they are possible, otherwise queries; decided per project.
+    Auto,
     /// File download exports.
-    Export {
-        /// Age that data must have to be exported.
-        settle: TimeDelta,
-    },
+    Export,
     /// The query API.
-    Query(QueryOptions),
+    Query,
 }
 
 /// Options of reading by queries.
@@ -217,18 +225,28 @@ fn method(raw: RawMethod) -> Result<Method, Error> {
             person_properties: false,
         })
     };
+    let settle = |minutes: Option<u32>| -> Result<TimeDelta, Error> {
+        let minutes = within("method.settle_minutes", minutes.unwrap_or(DEFAULT_SETTLE_MINUTES), 0, 1_440)?;
+        Ok(TimeDelta::minutes(i64::from(minutes)))
+    };
     Ok(match raw {
-        RawMethod::Auto(auto) => Method::Auto(options(auto.overlap_minutes, auto.late_window_days)?),
+        RawMethod::Auto(auto) => Method {
+            choice: Choice::Auto,
+            settle: settle(auto.settle_minutes)?,
+            query: options(auto.overlap_minutes, auto.late_window_days)?,
+        },
         RawMethod::Export(export) => {
-            let settle = export.settle_minutes.unwrap_or(DEFAULT_SETTLE_MINUTES);
-            let settle = within("method.settle_minutes", settle, 0, 1_440)?;
-            Method::Export { settle: TimeDelta::minutes(i64::from(settle)) }
+            Method { choice: Choice::Export, settle: settle(export.settle_minutes)?, query: options(None, None)? }
         }
-        RawMethod::Query(query) => Method::Query(QueryOptions {
-            page_size: within("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
-            person_properties: query.person_properties.unwrap_or(false),
-            ..options(query.overlap_minutes, query.late_window_days)?
-        }),
+        RawMethod::Query(query) => Method {
+            choice: Choice::Query,
+            settle: settle(None)?,
+            query: QueryOptions {
+                page_size: within("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
+                person_properties: query.person_properties.unwrap_or(false),
+                ..options(query.overlap_minutes, query.late_window_days)?
+            },
+        },
     })
 }
 
@@ -247,7 +265,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.base_url.as_str(), "https://us.posthog.com/");
-        assert!(matches!(config.method, Method::Auto(_)));
+        assert_eq!(config.method.choice, Choice::Auto);
     }
 
     #[test]

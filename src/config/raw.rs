@@ -15,15 +15,17 @@ const DATE_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{
 const OVERLAP: &str = "Each sync reads again what arrived in the last minutes before the previous one, because PostHog shows some events late. Duplicates have the same primary key.";
 const LATE_WINDOW: &str = "How far back a sync always looks for events that arrived late with an old timestamp. Older ones are found by a check that runs at least once a day.";
 
+const SETTLE: &str = "The newest minutes are left for the next sync, so that PostHog has stored them all.";
+
 /// One to one with the JSON file; see [`super::Config`] for what it means.
 #[derive(Debug, Deserialize, JsonSchema)]
-#[schemars(title = "PostHog source", description = "Reads events, persons and projects from PostHog.")]
+#[schemars(title = "PostHog source", description = "Reads events, persons, sessions and more from PostHog.")]
 pub(super) struct RawConfig {
     #[schemars(
         with = "String",
         required,
         title = "Personal API key",
-        description = "A personal API key (it starts with `phx_`) with the scopes `query:read` and `project:read`. Make one in PostHog under Settings > Personal API keys. A project token (`phc_…`) does not work.",
+        description = "A personal API key (it starts with `phx_`) with the scopes `query:read`, `project:read` and, for file exports, `batch_export:write`. Make one in PostHog under Settings > Personal API keys. A project token (`phc_…`) does not work.",
         extend("airbyte_secret" = true, "order" = 0, "group" = "connection")
     )]
     pub(super) api_key: Option<Secret>,
@@ -82,7 +84,7 @@ pub(super) struct RawConfig {
     #[schemars(
         with = "RawMethod",
         title = "Method",
-        description = "How events and persons are read.",
+        description = "How events, persons and sessions are read.",
         extend("type" = "object", "order" = 7, "group" = "method", "default" = {"type": "auto"})
     )]
     pub(super) method: Option<RawMethod>,
@@ -133,12 +135,12 @@ pub(super) struct RawConfig {
 pub(super) enum RawMethod {
     #[schemars(
         title = "Automatic",
-        description = "Choose the best method for each project and say which it is. This version always chooses queries."
+        description = "File exports where the key has the scope `batch_export:write` and PostHog offers them, otherwise queries. `check` and the log say which it is. Exported rows may be billed by PostHog."
     )]
     Auto(RawAuto),
     #[schemars(
         title = "File exports",
-        description = "PostHog prepares files, which are then downloaded. Exported rows may be billed by PostHog. Not part of this version yet."
+        description = "PostHog's own way to move much data: it prepares files, which are then downloaded. Needs the scope `batch_export:write`. Exported rows may be billed by PostHog."
     )]
     Export(RawExport),
     #[schemars(
@@ -166,6 +168,14 @@ pub(super) struct RawAuto {
         extend("order" = 2, "default" = 30, "minimum" = 1, "maximum" = 3650)
     )]
     pub(super) late_window_days: Option<u32>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Settle time of exports (minutes)",
+        description = SETTLE,
+        extend("order" = 3, "default" = 5, "minimum" = 0, "maximum" = 1440)
+    )]
+    pub(super) settle_minutes: Option<u32>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -174,7 +184,7 @@ pub(super) struct RawExport {
     #[schemars(
         with = "u32",
         title = "Settle time (minutes)",
-        description = "The newest minutes are left for the next sync, so that PostHog has stored them all.",
+        description = SETTLE,
         extend("order" = 1, "default" = 5, "minimum" = 0, "maximum" = 1440)
     )]
     pub(super) settle_minutes: Option<u32>,

@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use crate::config::{Config, Method, QueryOptions};
-use crate::error::Error;
+use super::method;
+use crate::config::Config;
+use crate::error::{Error, FailureType};
 use crate::http::{Client, Retry, Silent};
 use crate::posthog::Predicate;
-use crate::posthog::account::{self, project_ids};
+use crate::posthog::account::{self, Key, project_ids};
 use crate::posthog::query::small_with_retry;
 use crate::protocol::message::{CheckStatus, ConnectionStatus};
 use crate::protocol::{Message, Output};
@@ -33,14 +34,23 @@ pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
 
 async fn examine(config: &Path) -> Result<String, Error> {
     let config = Config::from_file(config)?;
-    let (method, _) = chosen_method(&config)?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
-    let ids = project_ids(&client, &config, retry, &Silent).await?;
+    let key = Key::fetch(&client, retry(), &Silent).await?;
+    let ids = project_ids(&client, &config, key.as_ref(), retry, &Silent).await?;
     let mut found = Vec::new();
     let mut unnamed = None;
     for id in ids {
-        let rows = events_of_a_day(&client, id).await.map_err(|error| error.within(format_args!("project {id}")))?;
+        let within = |error: Error| error.within(format_args!("project {id}"));
+        let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(within)?;
+        let rows = match events_of_a_day(&client, id).await {
+            Ok(rows) => format!("{rows} events of the last 24 hours"),
+            // Exports need no query; without one, they are not compared with PostHog's count.
+            Err(error) if method.is_export() && error.failure_type() == FailureType::Config => {
+                format!("an unknown number of events ({error})")
+            }
+            Err(error) => return Err(within(error)),
+        };
         let name = match account::project(&client, id, retry(), &Silent).await {
             Ok(project) => project.to_string(),
             Err(error) => {
@@ -48,7 +58,7 @@ async fn examine(config: &Path) -> Result<String, Error> {
                 format!("project {id}")
             }
         };
-        found.push(format!("{name} will be read by {method} and has {rows} events of the last 24 hours"));
+        found.push(format!("{name} will be read by {method} and has {rows}"));
     }
     if let Some(error) = unnamed {
         found.push(format!("the stream `projects` cannot be read: {error}"));
@@ -57,20 +67,6 @@ async fn examine(config: &Path) -> Result<String, Error> {
         tracing::info!("{line}");
     }
     Ok(found.join(". "))
-}
-
-/// The method that projects are read by, as a word for messages, and its options.
-///
-/// # Errors
-/// A config error for a method that this version does not have.
-pub(super) fn chosen_method(config: &Config) -> Result<(&'static str, &QueryOptions), Error> {
-    match &config.method {
-        Method::Auto(options) => Ok(("queries (chosen by `auto`: this version has no file exports)", options)),
-        Method::Query(options) => Ok(("queries", options)),
-        Method::Export { .. } => {
-            Err(Error::config("`method` is `export`, which is not built yet; set it to `query` or `auto`"))
-        }
-    }
 }
 
 /// A cheap query that needs the same scope and the same access as reading.

@@ -28,7 +28,7 @@ Exit codes:
   1  failed; the last TRACE message says why and what to do
   2  the command line is wrong";
 
-/// Reads events, persons and projects from PostHog and never loses an event without saying so.
+/// Reads events, persons, sessions and more from PostHog and never loses an event without saying so.
 ///
 /// Speaks the Airbyte protocol: one JSON message a line on standard output.
 #[derive(Debug, Parser)]

@@ -5,6 +5,7 @@
 mod catalog;
 mod check;
 mod cli;
+mod method;
 mod read;
 mod simple;
 

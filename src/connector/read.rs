@@ -6,26 +6,34 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 
-use super::check::chosen_method;
 use super::cli::ReadArguments;
-use crate::config::{Config, QueryOptions};
+use super::method::{self, Method};
+use crate::config::Config;
 use crate::error::Error;
-use crate::http::{Client, Silent};
-use crate::posthog::account::{self, project_ids};
+use crate::http::{Client, FileClient, Silent};
+use crate::posthog::account::{self, Key, project_ids};
 use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
 use crate::streams::{self, Source, Table, projects};
-use crate::sync::{Checkpoint, PageSize, ProjectReader, StreamObserver, TableState};
+use crate::sync::{Checkpoint, ExportReader, OnPlan, PageSize, ProjectReader, StreamObserver, TableState, available};
 
 /// What all streams of a sync share.
 struct Sync {
     config: Arc<Config>,
-    options: QueryOptions,
     client: Client,
-    projects: Vec<u64>,
+    files: FileClient,
+    may_query: bool,
+    projects: Vec<Project>,
     output: Output,
+}
+
+/// A project and how its tables are read.
+struct Project {
+    id: u64,
+    /// Or why that could not be found out.
+    method: Result<Method, Error>,
 }
 
 /// A chosen stream whose settings have been checked.
@@ -42,15 +50,30 @@ enum JobKind {
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
     let config = Config::from_file(&arguments.config)?;
-    let options = chosen_method(&config)?.1.clone();
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
     let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&catalog, &state)?;
     let client = Client::new(&config)?;
-    let projects = project_ids(&client, &config, || client.retry(), &Silent).await?;
+    let key = Key::fetch(&client, client.retry(), &Silent).await?;
+    let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
     output.show(Progress::start("read", arguments.quiet));
-    let sync = Sync { config: Arc::new(config), options, client, projects, output: output.clone() };
+    let mut projects = Vec::with_capacity(ids.len());
+    for id in ids {
+        let method = method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await;
+        if let Ok(method) = &method {
+            tracing::info!("project {id} is read by {method}");
+        }
+        projects.push(Project { id, method });
+    }
+    let sync = Sync {
+        files: FileClient::new(&config)?,
+        config: Arc::new(config),
+        client,
+        may_query: key.is_none_or(|key| key.may("query:read")),
+        projects,
+        output: output.clone(),
+    };
     let mut all_complete = true;
     for job in jobs {
         all_complete &= sync.run(job).await?;
@@ -138,9 +161,9 @@ impl Sync {
             self.output.progress().expect(total);
         };
         let reads = self.projects.iter().map(|project| {
-            let reader = Arc::new(self.reader(*project, table, incremental, stream, &checkpoint));
+            let reader = self.reader(project.id, table, incremental, stream, &checkpoint);
             let on_plan = &on_plan;
-            async move { reader.run(on_plan).await.map_err(|error| named(error, *project)) }
+            async move { self.read_project(project, reader, on_plan).await.map_err(|error| named(error, project.id)) }
         });
         let results: Vec<Result<(), Error>> =
             stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
@@ -150,6 +173,26 @@ impl Sync {
         }
         checkpoint.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
+    }
+
+    /// Reads a table of one project by the method that has been chosen for it.
+    async fn read_project(
+        &self,
+        project: &Project,
+        mut reader: ProjectReader,
+        on_plan: OnPlan<'_>,
+    ) -> Result<(), Error> {
+        let method = project.method.as_ref().map_err(Error::clone)?;
+        if let (Method::Export { .. }, Some(model)) = (method, reader.table.export) {
+            let (files, settle) = (self.files.clone(), self.config.method.settle);
+            let reader = Arc::new(reader);
+            return ExportReader { reader, files, settle, model, may_query: self.may_query }.run(on_plan).await;
+        }
+        if reader.table.columns_vary {
+            let (table, columns) = (reader.table, std::mem::take(&mut reader.columns));
+            reader.columns = available(&reader.client, project.id, table, columns, &reader.observer).await?;
+        }
+        Arc::new(reader).run(on_plan).await
     }
 
     fn reader(
@@ -165,10 +208,10 @@ impl Sync {
             table,
             project,
             incremental,
-            columns: table.selected(self.options.person_properties),
-            options: self.options.clone(),
+            columns: table.selected(self.config.method.query.person_properties),
+            options: self.config.method.query.clone(),
             config: Arc::clone(&self.config),
-            page_size: PageSize::new(self.options.page_size),
+            page_size: PageSize::new(self.config.method.query.page_size),
             output: self.output.clone(),
             stream: Arc::clone(stream),
             checkpoint: Arc::clone(checkpoint),
@@ -180,7 +223,7 @@ impl Sync {
     async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
         let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
         let mut failures = Vec::new();
-        for id in &self.projects {
+        for Project { id, .. } in &self.projects {
             let record =
                 account::project(&self.client, *id, self.client.retry(), &observer).await.and_then(|project| {
                     projects::record(&project.document)

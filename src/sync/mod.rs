@@ -2,12 +2,15 @@
 //!
 //! ```text
 //! project ─► scan (fixed bounds) ─► windows (whole days) ─► pages (keyset) ─► audit ─► closed in the state
+//! project ─► windows of ingestion time ─► export runs ─► files ─► comparison ─► watermark in the state
 //! ```
 //!
 //! A scan's bounds on arrival never change, so what it reads does not grow while it is read. A window
 //! is closed only when the number of its records agrees with the server's count.
 
 mod checkpoint;
+mod columns;
+mod export;
 mod interval;
 mod page_size;
 mod plan;
@@ -17,6 +20,9 @@ mod state;
 mod window;
 
 pub use checkpoint::Checkpoint;
+pub use columns::available;
+pub use export::{ExportReader, ExportState};
 pub use page_size::PageSize;
+pub use project::OnPlan;
 pub use reader::{ProjectReader, StreamObserver};
 pub use state::TableState;

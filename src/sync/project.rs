@@ -10,25 +10,26 @@ use std::sync::Arc;
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
 
+use super::export::ExportState;
 use super::interval::{Interval, Intervals};
 use super::plan::{Window, windows};
 use super::reader::ProjectReader;
-use super::state::{LateCheck, Names, OpenWindow, ProjectState, Scan, ScanKind};
+use super::state::{LastMethod, LateCheck, Names, OpenWindow, ProjectState, Scan, ScanKind};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::time::Timestamp;
 
 /// A check for very late rows that reads less than this is part of every sync (2 % of the hourly
 /// budget of a free project).
-const CHEAP_CHECK_BYTES: u64 = 400_000_000;
+pub(super) const CHEAP_CHECK_BYTES: u64 = 400_000_000;
 /// A dearer one is done once in so much time.
-const DEAR_CHECK_INTERVAL: TimeDelta = TimeDelta::hours(24);
+pub(super) const DEAR_CHECK_INTERVAL: TimeDelta = TimeDelta::hours(24);
 /// After a scan that took longer than this (or the overlap, if longer), what has arrived meanwhile
 /// is read in the same sync.
 const LONG_SCAN: TimeDelta = TimeDelta::minutes(15);
 
 /// Hears how many rows a scan is going to read.
-pub(super) type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
+pub type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 impl ProjectReader {
     /// Reads what is new since the state, or everything.
@@ -63,28 +64,32 @@ impl ProjectReader {
             (ScanKind::Extension, Some(known)) => {
                 Interval { from: known.from.min(covered.from), to: known.to.max(covered.to) }
             }
-            (ScanKind::Tail | ScanKind::Late, known) => known.unwrap_or(wanted).intersection(wanted),
+            (ScanKind::Tail | ScanKind::Late | ScanKind::Repair, known) => known.unwrap_or(wanted).intersection(wanted),
         });
         match scan.kind {
             ScanKind::Backfill => {
                 project.watermark = Some(scan.until);
                 project.late_check = Some(LateCheck { until: scan.until, bytes: None });
             }
-            ScanKind::Extension => {}
+            ScanKind::Extension | ScanKind::Repair => {}
             ScanKind::Tail => project.watermark = Some(scan.until),
             ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
         }
         project.names = Some(self.names());
         project.scan = None;
+        if scan.kind != ScanKind::Repair {
+            project.method = Some(LastMethod::Query);
+            project.export = ExportState::default();
+        }
         project.resume_from = None;
     }
 
     /// The positions that the configuration asks for.
-    fn wanted(&self) -> Interval {
+    pub(super) fn wanted(&self) -> Interval {
         Interval { from: self.start(), to: self.end() }
     }
 
-    fn names(&self) -> Names {
+    pub(super) fn names(&self) -> Names {
         match self.table.name_column {
             Some(_) => {
                 Names { include: self.config.include_events.clone(), exclude: self.config.exclude_events.clone() }
@@ -98,7 +103,7 @@ impl ProjectReader {
         if self.table.bounded_by_dates { self.config.start } else { Timestamp::MIN }
     }
 
-    fn end(&self) -> Timestamp {
+    pub(super) fn end(&self) -> Timestamp {
         self.config.end.filter(|_| self.table.bounded_by_dates).unwrap_or(Timestamp::MAX)
     }
 
@@ -111,7 +116,15 @@ impl ProjectReader {
         let scan = |kind, from: Timestamp, to: Timestamp, arrived_from| {
             let interval = Interval { from, to };
             let (closed, open) = (Intervals::default(), Vec::new());
-            (!interval.is_empty()).then_some(Scan { kind, interval, arrived_from, until: now, closed, open })
+            (!interval.is_empty()).then_some(Scan {
+                kind,
+                interval,
+                arrived_from,
+                until: now,
+                far: false,
+                closed,
+                open,
+            })
         };
         let overlap = self.options.overlap;
         let Some(watermark) = state.watermark else {
@@ -135,11 +148,11 @@ impl ProjectReader {
             return Some(Scan { until: watermark, ..extension });
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
-        let arrived = watermark.minus(overlap);
+        let arrived = watermark.minus(overlap + self.table.grows_for);
         if self.table.arrival.is_none() {
             let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
                 || behind > overlap.max(LONG_SCAN);
-            return due.then(|| scan(ScanKind::Tail, arrived, Timestamp::MAX, None)).flatten();
+            return due.then(|| scan(ScanKind::Tail, arrived.max(self.start()), self.end(), None)).flatten();
         }
         let late_bound = arrived.minus(self.options.late_window).max(self.start());
         // None when the end date lies before everything that the tail looks at.
@@ -159,7 +172,7 @@ impl ProjectReader {
     }
 
     /// Events that have been chosen later have no effect on what has been read before.
-    fn warn_about_names(&self, state: &ProjectState) {
+    pub(super) fn warn_about_names(&self, state: &ProjectState) {
         let (Some(before), Some(watermark)) = (&state.names, state.watermark) else { return };
         if !self.names().is_within(before) {
             tracing::warn!(
@@ -170,7 +183,7 @@ impl ProjectReader {
     }
 
     /// Reads what is left of a scan. Returns the bytes that planning it made the server read.
-    async fn run_scan(self: &Arc<Self>, scan: Scan, on_plan: OnPlan<'_>) -> Result<Option<u64>, Error> {
+    pub(super) async fn run_scan(self: &Arc<Self>, scan: Scan, on_plan: OnPlan<'_>) -> Result<Option<u64>, Error> {
         self.checkpoint.update(self.project, |project| project.scan = Some(scan.clone())).await?;
         let (queue, bytes) = self.plan(&scan).await?;
         let rows: u64 = queue.iter().filter_map(|work| work.window.rows).sum();
@@ -184,6 +197,8 @@ impl ProjectReader {
                 ScanKind::Extension => format!("added by other dates, {}", scan.interval),
                 ScanKind::Tail => format!("new since {}", scan.arrived_from.unwrap_or(scan.interval.from)),
                 ScanKind::Late => format!("late ones from before {}", scan.interval.to),
+                ScanKind::Repair =>
+                    format!("received from {} to {}", scan.arrived_from.unwrap_or(scan.interval.from), scan.until),
             },
             queue.len()
         );

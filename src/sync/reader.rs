@@ -1,5 +1,6 @@
 //! What all scans and windows of one project share, and the queries that they ask.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -17,6 +18,10 @@ use crate::posthog::{Key, Predicate, Query};
 use crate::protocol::message::Message;
 use crate::protocol::{Output, StreamDescriptor};
 use crate::streams::{Column, Table};
+use crate::time::Timestamp;
+
+/// Hours that are counted in one query, which answers with [`MOST_ROWS`] rows at most.
+const MOST_HOURS: i64 = 40_000;
 
 /// Reads one table of one project.
 pub struct ProjectReader {
@@ -75,13 +80,20 @@ impl ProjectReader {
         let mut predicate = Predicate::default();
         predicate.range(self.table.position, interval.from, interval.to);
         if let Some(arrival) = self.table.arrival {
-            predicate.range(arrival, scan.arrived_from.unwrap_or(crate::time::Timestamp::MIN), scan.until);
+            predicate.range(arrival, scan.arrived_from.unwrap_or(Timestamp::MIN), scan.until);
         }
+        if let Some(far) = self.table.far.filter(|_| scan.far) {
+            predicate.condition(far);
+        }
+        self.choose_names(&mut predicate);
+        predicate
+    }
+
+    fn choose_names(&self, predicate: &mut Predicate) {
         if let Some(column) = self.table.name_column {
             predicate.names(column, "IN", "include", &self.config.include_events);
             predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
         }
-        predicate
     }
 
     /// The next page of a window: `limit` rows after `after`.
@@ -93,7 +105,7 @@ impl ProjectReader {
         if let Some(key) = after {
             predicate.after(position, id, key);
         }
-        let list: Vec<&str> = self.columns.iter().map(|column| column.expression).collect();
+        let list: Vec<&str> = self.columns.iter().filter_map(|column| column.expression).collect();
         let copies = self.table.copies.map(|order| format!(", {order}")).unwrap_or_default();
         let tail = format!("ORDER BY {position} ASC, toString({id}) ASC{copies} LIMIT {limit}");
         predicate.select(&list.join(", "), self.table.from, &tail)
@@ -151,6 +163,52 @@ impl ProjectReader {
         }
         merge_same_days(&mut histogram.days);
         Ok(histogram)
+    }
+
+    /// Counts the rows (of the table that feeds this one, if there is one) that arrived in every hour since the epoch from `from` until `until`. Returns
+    /// the bytes that the server has read, too; none when it cannot count them in time.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(super) async fn arrivals(
+        &self,
+        from: Timestamp,
+        until: Timestamp,
+    ) -> Result<Option<(BTreeMap<i64, u64>, Option<u64>)>, Error> {
+        let source = self.table.fed_by.unwrap_or(self.table);
+        let Some(arrival) = source.arrival else { return Ok(None) };
+        let columns = format!("intDiv(toUnixTimestamp64Milli({arrival}), 3600000) AS hour, count()");
+        let tail = format!("GROUP BY hour ORDER BY hour LIMIT {MOST_ROWS}");
+        let (mut hours, mut total) = (BTreeMap::new(), None);
+        let mut begin = from;
+        while begin < until {
+            let end = begin.plus_micros(MOST_HOURS * 3_600_000_000).min(until);
+            let wanted = self.wanted();
+            // What happens after the end date still changes what has begun before.
+            let to = if self.table.fed_by.is_some() { Timestamp::MAX } else { wanted.to };
+            let mut parts = vec![Interval { to, ..wanted }];
+            while let Some(part) = parts.pop() {
+                let mut predicate = Predicate::default();
+                predicate.range(source.position, part.from, part.to);
+                predicate.range(arrival, begin, end);
+                self.choose_names(&mut predicate);
+                let query = predicate.select(&columns, source.from, &tail);
+                match self.ask::<(i64, u64)>(&query).await? {
+                    Some((rows, bytes)) => {
+                        for (hour, rows) in rows {
+                            *hours.entry(hour).or_default() += rows;
+                        }
+                        total = bytes.map(|bytes| bytes + total.unwrap_or(0)).or(total);
+                    }
+                    None => match part.halve(self.client.now()) {
+                        Some((first, second)) => parts.extend([second, first]),
+                        None => return Ok(None),
+                    },
+                }
+            }
+            begin = end;
+        }
+        Ok(Some((hours, total)))
     }
 
     /// The two halves of an interval, the second one first.

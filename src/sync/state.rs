@@ -12,15 +12,18 @@
 //! ```
 //!
 //! The watermark has the cursor field's name (`created_at` for events): everything that the server
-//! received before it has been read. `scan` is there while one is under way. Unknown keys are
+//! received before it has been read. `scan` is there while one is under way, `export` when the
+//! project is read by file exports ([`ExportState`]). Unknown keys are
 //! ignored; states of Airbyte's own connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`)
 //! are understood.
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use super::export::ExportState;
 use super::interval::{Interval, Intervals};
 use crate::error::Error;
 use crate::posthog::Key;
@@ -54,6 +57,20 @@ pub struct ProjectState {
     pub late_check: Option<LateCheck>,
     /// The scan under way.
     pub scan: Option<Scan>,
+    /// The method that moved the watermark last.
+    pub method: Option<LastMethod>,
+    /// Where reading by exports stands.
+    pub export: ExportState,
+}
+
+/// The method by which a project was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastMethod {
+    /// Queries: rows that arrived shortly before the watermark may be missing.
+    Query,
+    /// File exports: everything that was stored before the watermark has been read.
+    Export,
 }
 
 /// The user's choice of event names.
@@ -99,6 +116,8 @@ pub enum ScanKind {
     Tail,
     /// What has arrived since the last check with a position before the late window.
     Late,
+    /// What exports have left out.
+    Repair,
 }
 
 /// A piece of work with fixed bounds, so that the rows in it do not change while it is read.
@@ -114,12 +133,22 @@ pub struct Scan {
     pub arrived_from: Option<Timestamp>,
     /// Only rows received before this time; the watermark when the scan is done.
     pub until: Timestamp,
+    /// Only rows that arrived at quite another time than they are about; see [`Table::far`].
+    ///
+    /// [`Table::far`]: crate::streams::Table::far
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub far: bool,
     /// What has been read and agreed upon.
     #[serde(default)]
     pub closed: Intervals,
     /// Windows that have been read in part.
     #[serde(default)]
     pub open: Vec<OpenWindow>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// A window that has been read in part.
@@ -254,45 +283,44 @@ impl ProjectState {
     fn parse(value: &Value, id: &str, cursor_field: &str) -> Result<Self, Error> {
         let read = |field: &str| value.get(field).filter(|value| !value.is_null());
         let time = |field: &str| read(field).map(|value| instant(&format!("projects.{id}.{field}"), value)).transpose();
-        if let Some(method) = read("method").filter(|method| *method != "query") {
-            return Err(unusable(format_args!(
-                "`projects.{id}.method` is {method}, which this version cannot continue"
-            )));
+        if !value.is_object() {
+            return Err(unusable(format_args!("`projects.{id}` is not an object")));
         }
-        let wrong = |field: &str, error: serde_json::Error| unusable(format_args!("`projects.{id}.{field}`: {error}"));
         Ok(Self {
             watermark: time(cursor_field)?,
-            covered: read("covered")
-                .map(|value| Interval::deserialize(value).map_err(|error| wrong("covered", error)))
-                .transpose()?,
-            names: read("names")
-                .map(|value| Names::deserialize(value).map_err(|error| wrong("names", error)))
-                .transpose()?,
+            covered: part(value, id, "covered")?,
+            names: part(value, id, "names")?,
             resume_from: time("resume_from")?,
-            late_check: read("late_check")
-                .map(|value| LateCheck::deserialize(value).map_err(|error| wrong("late_check", error)))
-                .transpose()?,
-            scan: read("scan")
-                .map(|value| Scan::deserialize(value).map_err(|error| wrong("scan", error)))
-                .transpose()?,
+            late_check: part(value, id, "late_check")?,
+            scan: part(value, id, "scan")?,
+            method: part(value, id, "method")?,
+            export: part(value, id, "export")?.unwrap_or_default(),
         })
     }
 
     fn to_value(&self, cursor_field: &str) -> Value {
-        let mut state = json!({"method": "query"});
+        let mut state = json!({});
         let mut set = |field: &str, value: Option<Value>| {
             if let Some(value) = value {
                 state[field] = value;
             }
         };
+        set("method", self.method.map(|method| json!(method)));
         set("covered", self.covered.map(|covered| json!(covered)));
         set("names", self.names.as_ref().map(|names| json!(names)));
         set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
         set("resume_from", self.resume_from.map(|from| json!(from)));
         set("late_check", self.late_check.map(|check| json!(check)));
         set("scan", self.scan.as_ref().map(|scan| json!(scan)));
+        set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
     }
+}
+
+/// Reads one part of a project's state, if it is there.
+fn part<T: DeserializeOwned>(project: &Value, id: &str, field: &str) -> Result<Option<T>, Error> {
+    let Some(value) = project.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
+    T::deserialize(value).map(Some).map_err(|error| unusable(format_args!("`projects.{id}.{field}`: {error}")))
 }
 
 fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
@@ -325,6 +353,7 @@ mod tests {
             interval,
             arrived_from: Some(at("2026-01-01")),
             until: at("2026-01-02"),
+            far: true,
             closed: Intervals::default(),
             open: Vec::new(),
         };
@@ -339,6 +368,13 @@ mod tests {
             resume_from: None,
             late_check: Some(LateCheck { until: at("2026-01-01"), bytes: None }),
             scan: Some(scan),
+            method: Some(LastMethod::Export),
+            export: ExportState {
+                until: Some(at("2026-01-03")),
+                received: [(490_000, 7)].into(),
+                bytes: Some(5),
+                ..ExportState::default()
+            },
         };
         let state = TableState { projects: [(7, project)].into(), ..TableState::default() };
         let value = state.to_value("created_at");

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;
 use crate::posthog::{Key, Malformed, Row};
-use crate::streams::{RecordWriter, Written};
+use crate::streams::{RowWriter, Written};
 use crate::time::Timestamp;
 
 /// Records are handed to the writer in batches of about this size.
@@ -82,7 +82,7 @@ impl ProjectReader {
         let mut interval = window.interval;
         let mut expected = window.rows;
         let mut pass = open.map_or_else(Pass::new, Pass::resume);
-        let mut writer = RecordWriter::new(self.table, &self.columns, &self.stream, self.project);
+        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project);
         if self.incremental && pass.received.is_some() {
             writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
         }
@@ -129,7 +129,7 @@ impl ProjectReader {
         interval: Interval,
         expected: Option<u64>,
         pass: &mut Pass,
-        writer: &mut RecordWriter,
+        writer: &mut RowWriter,
     ) -> Result<Option<Interval>, Error> {
         loop {
             let (records, key) = (pass.records, pass.after.clone());
@@ -163,7 +163,7 @@ impl ProjectReader {
         scan: &Scan,
         interval: Interval,
         pass: &mut Pass,
-        writer: &mut RecordWriter,
+        writer: &mut RowWriter,
     ) -> Result<Page, Error> {
         let mut retry = self.client.retry();
         let mut may_be_tiny = false;
@@ -206,7 +206,7 @@ impl ProjectReader {
         interval: Interval,
         limit: u32,
         pass: &mut Pass,
-        writer: &mut RecordWriter,
+        writer: &mut RowWriter,
     ) -> Result<Result<u64, Failure>, Error> {
         let query = self.page(scan, interval, pass.after.as_ref(), limit);
         let mut answer = match Rows::open(&self.client, self.project, &query, &self.observer).await {

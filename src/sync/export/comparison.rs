@@ -14,7 +14,7 @@ use super::state::{hour_of, start_of};
 use crate::error::{Error, FailureType};
 use crate::sync::interval::{Interval, Intervals};
 use crate::sync::project::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL, OnPlan};
-use crate::sync::state::{Scan, ScanKind};
+use crate::sync::state::{ProjectState, Scan, ScanKind};
 use crate::time::Timestamp;
 
 /// From an event's reception to its being stored, at most.
@@ -48,7 +48,11 @@ impl ExportReader {
     /// time.
     pub(super) async fn stored(&self, pass: Interval) -> Result<Option<Stored>, Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        if reader.table.arrival.is_none() {
+        let compared = reader.table.arrival.is_some();
+        if !compared && reader.table.fed_by.is_none() {
+            return Ok(None);
+        }
+        if !self.may_query && !compared {
             return Ok(None);
         }
         if !self.may_query {
@@ -68,7 +72,10 @@ impl ExportReader {
         match reader.arrivals(start_of(hour_of(from)), pass.to).await {
             Ok(Some((rows, bytes))) => Ok(Some(Stored { rows, bytes })),
             Ok(None) => {
-                tracing::warn!("project {project}: PostHog cannot count its {} in time, so exports are not compared with its count", reader.table.stream);
+                tracing::warn!(
+                    "project {project}: PostHog cannot count its {} in time, so exports are not compared with its count",
+                    reader.table.stream
+                );
                 Ok(None)
             }
             Err(error) if error.failure_type() == FailureType::Config => {
@@ -90,43 +97,59 @@ impl ExportReader {
         on_plan: OnPlan<'_>,
     ) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        let Some(stored) = stored else { return Ok(()) };
+        let Some(stored) = stored.filter(|_| reader.table.arrival.is_some()) else { return Ok(()) };
         let state = reader.checkpoint.project(project).await.export;
         let end = hour_of(window.to.minus(STORED_WITHIN));
         // The first hour of the first window may have begun before it.
-        let begin = state.compared_until.map_or_else(|| hour_of(window.from.plus_micros(super::state::HOUR - 1)), hour_of);
+        let begin =
+            state.compared_until.map_or_else(|| hour_of(window.from.plus_micros(super::state::HOUR - 1)), hour_of);
         if begin >= end {
             return Ok(());
         }
         let received = |hour: &i64| state.received.get(hour).copied().unwrap_or(0);
-        let short: Vec<i64> =
-            stored.rows.range(begin..end).filter(|(hour, rows)| received(hour) < **rows).map(|(hour, _)| *hour).collect();
+        let short: Vec<i64> = stored
+            .rows
+            .range(begin..end)
+            .filter(|(hour, rows)| received(hour) < **rows)
+            .map(|(hour, _)| *hour)
+            .collect();
         if let (Some(first), Some(last)) = (short.first(), short.last()) {
-            let scan = self.hours(*first, *last);
-            // The count has copies of rows in it that exports have only once.
-            let counted = reader.count(&scan, reader.wanted()).await?;
-            let exported: u64 = state.received.range(*first..=*last).map(|(_, rows)| rows).sum();
+            // The count has copies of rows in it, of which an export has one, from whichever hour.
+            let counted = reader.count(&self.hours(begin, end - 1, false), reader.wanted()).await?;
+            let sum = |hours: &BTreeMap<i64, u64>| hours.range(begin..end).map(|(_, rows)| rows).sum::<u64>();
+            let (exported, far) = (sum(&state.received), sum(&state.far));
             if counted > exported {
                 tracing::warn!(
-                    "project {project}: exports have left out {} of {counted} {} that arrived from {} to {}; these are read by query",
+                    "project {project}: exports have left out {} of {counted} {} that arrived from {} to {}, which is read by query",
                     counted - exported,
                     reader.table.stream,
-                    start_of(*first),
-                    scan.until
+                    start_of(begin),
+                    start_of(end)
                 );
-                self.repair(scan, on_plan).await?;
+                // Most likely these are far from the time of their arrival: exports look back some
+                // days only.
+                let scan = self.hours(begin, end - 1, true);
+                let counted_far = reader.count(&scan, reader.wanted()).await?;
+                if counted_far > far {
+                    self.repair(scan, on_plan).await?;
+                }
+                if exported - far + counted_far.max(far) < counted {
+                    self.repair(self.hours(*first, *last, false), on_plan).await?;
+                }
             }
         }
         self.compared(end).await
     }
 
-    /// Everything that arrived in these hours, the last one included.
-    fn hours(&self, first: i64, last: i64) -> Scan {
+    /// Everything that arrived in these hours, the last one included, or only what is about quite
+    /// another time.
+    fn hours(&self, first: i64, last: i64, far: bool) -> Scan {
         Scan {
             kind: ScanKind::Repair,
             interval: self.reader.wanted(),
             arrived_from: Some(start_of(first)),
             until: start_of(last + 1),
+            far,
             closed: Intervals::default(),
             open: Vec::new(),
         }
@@ -134,16 +157,18 @@ impl ExportReader {
 
     /// Reads by query what exports have left out, or goes on with it.
     pub(super) async fn repair(&self, scan: Scan, on_plan: OnPlan<'_>) -> Result<(), Error> {
-        let end = hour_of(scan.until);
+        let (end, far) = (hour_of(scan.until), scan.far);
         self.reader.run_scan(scan, on_plan).await?;
         self.reader.checkpoint.update(self.reader.project, |state| state.scan = None).await?;
-        self.compared(end).await
+        // After that which is far there can still be something left to compare.
+        if far { Ok(()) } else { self.compared(end).await }
     }
 
     /// Notes that everything that arrived before an hour has been compared.
     async fn compared(&self, end: i64) -> Result<(), Error> {
-        let change = |state: &mut crate::sync::state::ProjectState| {
+        let change = |state: &mut ProjectState| {
             state.export.received = state.export.received.split_off(&end);
+            state.export.far = state.export.far.split_off(&end);
             state.export.compared_until = Some(start_of(end));
         };
         self.reader.checkpoint.update(self.reader.project, change).await

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::state::hour_of;
+use super::state::{HOUR, hour_of};
 use super::{ExportReader, ExportWindow};
 use crate::error::Error;
 use crate::http::{Failure, Next, Retry};
@@ -10,6 +10,7 @@ use crate::posthog::Malformed;
 use crate::posthog::exports::{Exports, FileAddress};
 use crate::posthog::lines::{Emitted, LineReader};
 use crate::streams::{Arrival, ExportWriter};
+use crate::time::days;
 
 /// Records are handed to the writer in batches of about this size.
 const BATCH: usize = 128 * 1024;
@@ -22,6 +23,8 @@ struct Progress {
     rows: u64,
     /// Records emitted, by hour of their arrival.
     received: BTreeMap<i64, u64>,
+    /// Those among them that are about quite another time.
+    far: BTreeMap<i64, u64>,
 }
 
 /// How an attempt has ended.
@@ -50,9 +53,8 @@ impl ExportReader {
                     if let Some(window) = state.export.windows.first_mut() {
                         window.files.push(file.clone());
                     }
-                    for (hour, count) in progress.received {
-                        *state.export.received.entry(hour).or_default() += count;
-                    }
+                    add(&mut state.export.received, progress.received);
+                    add(&mut state.export.far, progress.far);
                 })
                 .await?;
         }
@@ -162,20 +164,32 @@ impl ExportReader {
         records: &mut u64,
     ) -> Result<(), Malformed> {
         let wanted = self.reader.wanted();
-        let mut hour = None;
+        let mut arrived = None;
         let is_new = progress.emitted.is_new(line);
         let written = writer.write(line, batch, |arrival: Arrival| {
             let inside = wanted.from <= arrival.position && arrival.position < wanted.to;
-            hour = Some(hour_of(arrival.received));
+            arrived = Some(arrival);
             is_new && (inside || !self.reader.table.bounded_by_dates)
         })?;
         progress.rows += u64::from(is_new);
         if written {
             *records += 1;
-            if let Some(hour) = hour.filter(|_| self.reader.table.arrival.is_some()) {
+            if let Some(arrival) = arrived.filter(|_| self.reader.table.arrival.is_some()) {
+                let hour = hour_of(arrival.received);
                 *progress.received.entry(hour).or_default() += 1;
+                let early = arrival.received.minus(days(1));
+                let late = arrival.received.plus_micros(24 * HOUR);
+                if !(early..late).contains(&arrival.position) {
+                    *progress.far.entry(hour).or_default() += 1;
+                }
             }
         }
         Ok(())
+    }
+}
+
+fn add(sum: &mut BTreeMap<i64, u64>, more: BTreeMap<i64, u64>) {
+    for (hour, count) in more {
+        *sum.entry(hour).or_default() += count;
     }
 }

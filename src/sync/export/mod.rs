@@ -21,9 +21,8 @@ use chrono::TimeDelta;
 
 pub use state::ExportState;
 
-
 use self::comparison::Stored;
-use self::run::Prepared;
+use self::run::{Prepared, Running};
 use self::state::ExportWindow;
 use super::interval::Interval;
 use super::project::OnPlan;
@@ -149,7 +148,10 @@ impl ExportReader {
         let mut changed = false;
         let names = reader.names();
         if state.names.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
-            tracing::info!("project {}: other events are chosen now, so runs under way are started again", reader.project);
+            tracing::info!(
+                "project {}: other events are chosen now, so runs under way are started again",
+                reader.project
+            );
             state.export.windows.clear();
             changed = true;
         }
@@ -201,23 +203,19 @@ impl ExportReader {
     }
 
     /// Reads window after window, while the next runs are being prepared.
-    async fn windows(
-        &self,
-        pass: Interval,
-        stored: Option<&Stored>,
-        on_plan: OnPlan<'_>,
-    ) -> Result<Exported, Error> {
+    async fn windows(&self, pass: Interval, stored: Option<&Stored>, on_plan: OnPlan<'_>) -> Result<Exported, Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        let mut running: VecDeque<ExportWindow> = reader.checkpoint.project(project).await.export.windows.into();
+        let known = reader.checkpoint.project(project).await.export.windows;
+        let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
         let mut pending = VecDeque::new();
-        let mut next = running.back().map_or(pass.from, |window| window.interval.to);
+        let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
         let mut exported = Exported::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
         loop {
             while running.len() < reader.config.concurrency {
                 let interval = match pending.pop_front() {
                     Some(interval) => interval,
-                    None => match self.next_window(next, pass.to, stored) {
+                    None => match next_window(next, pass.to, stored) {
                         Some(interval) => interval,
                         None => break,
                     },
@@ -225,18 +223,16 @@ impl ExportReader {
                 next = next.max(interval.to);
                 let Some(run) = self.start(interval, &mut pending).await? else { continue };
                 exported.runs += 1;
-                running.push_back(ExportWindow { interval, run, files: Vec::new() });
+                running.push_back(Running::new(ExportWindow { interval, run, files: Vec::new() }));
                 self.note(&running).await?;
             }
-            let Some(window) = running.front().cloned() else { break };
-            match self.prepared(&window).await? {
+            let Some(first) = running.front().cloned() else { break };
+            let window = &first.window;
+            match self.prepared(&first).await? {
                 Prepared::Files(files) => {
-                    let Some(rows) = self.read_files(&window, &files).await? else {
-                        tracing::warn!(
-                            "project {project}: the files of export run {} have expired, the run is started again",
-                            window.run
-                        );
+                    let Some(rows) = self.read_files(window, &files).await? else {
                         exported.runs += 1;
+                        self.give_up(window, "its files have expired", &mut failures).await?;
                         self.restart(&mut running, &mut pending, false).await?;
                         continue;
                     };
@@ -247,11 +243,7 @@ impl ExportReader {
                     self.close(window.interval.to, &running).await?;
                 }
                 Prepared::Failed { reason, too_large } => {
-                    tracing::warn!("project {project}: export run {} of {}: {reason}; it is started again", window.run, window.interval);
-                    let failure = Failure::transient(format!("export run of {}: {reason}", window.interval));
-                    match failures.after(failure, reader.client.gate()).await? {
-                        Next::Again | Next::Smaller => {}
-                    }
+                    self.give_up(window, &reason, &mut failures).await?;
                     exported.runs += 1;
                     self.restart(&mut running, &mut pending, too_large).await?;
                 }
@@ -259,13 +251,6 @@ impl ExportReader {
         }
         self.close(pass.to, &running).await?;
         Ok(exported)
-    }
-
-    /// The next window that may have rows; what lies before it is known to be empty.
-    fn next_window(&self, from: Timestamp, until: Timestamp, stored: Option<&Stored>) -> Option<Interval> {
-        let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
-        let interval = Interval { from, to: from.plus_micros(LONGEST_INTERVAL).min(until) };
-        (!interval.is_empty()).then_some(interval)
     }
 
     /// Starts the run of a window. None when the window was cut in two, which are pending then.
@@ -284,7 +269,9 @@ impl ExportReader {
                     Next::Again => {}
                     Next::Smaller => {
                         let (first, second) = halves(interval).ok_or_else(|| {
-                            Error::transient(format!("PostHog cannot export even {interval}; try again later, or set `method` to `query`"))
+                            Error::transient(format!(
+                                "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
+                            ))
                         })?;
                         pending.push_front(second);
                         pending.push_front(first);
@@ -295,43 +282,58 @@ impl ExportReader {
         }
     }
 
+    /// Says that a run is of no use, and waits a little before the next one.
+    async fn give_up(&self, window: &ExportWindow, reason: &str, failures: &mut Retry) -> Result<(), Error> {
+        let (reader, interval) = (&self.reader, window.interval);
+        tracing::warn!(
+            "project {}: export run {} of {interval}: {reason}; it is started again",
+            reader.project,
+            window.run
+        );
+        let failure = Failure::transient(format!("export run of {interval}: {reason}"));
+        match failures.after(failure, reader.client.gate()).await? {
+            Next::Again | Next::Smaller => Ok(()),
+        }
+    }
+
     /// Starts the first window's run again, in two parts if it was too large.
     async fn restart(
         &self,
-        running: &mut VecDeque<ExportWindow>,
+        running: &mut VecDeque<Running>,
         pending: &mut VecDeque<Interval>,
         too_large: bool,
     ) -> Result<(), Error> {
-        let Some(window) = running.pop_front() else { return Ok(()) };
+        let Some(Running { window, .. }) = running.pop_front() else { return Ok(()) };
         let parts = halves(window.interval).filter(|_| too_large);
         let (first, second) = parts.map_or((window.interval, None), |(first, second)| (first, Some(second)));
         for interval in second.into_iter().chain([first]) {
             let mut cut = VecDeque::new();
-            match self.start(interval, &mut cut).await? {
-                Some(run) => running.push_front(ExportWindow { interval, run, files: Vec::new() }),
-                None => {
-                    // The windows behind it have runs already; they are read in order, so those go.
-                    pending.extend(cut);
-                    pending.extend(running.drain(..).map(|window| window.interval));
-                }
+            if let Some(run) = self.start(interval, &mut cut).await? {
+                running.push_front(Running::new(ExportWindow { interval, run, files: Vec::new() }));
+            } else {
+                // Windows are read in order, so those behind it come later, with new runs.
+                cut.extend(running.drain(..).map(|running| running.window.interval));
+                cut.into_iter().rev().for_each(|interval| pending.push_front(interval));
             }
         }
         self.note(running).await
     }
 
     /// Notes which runs are under way.
-    async fn note(&self, running: &VecDeque<ExportWindow>) -> Result<(), Error> {
-        let windows: Vec<ExportWindow> = running.iter().cloned().collect();
+    async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
         self.reader.checkpoint.update(self.reader.project, |state| state.export.windows = windows).await
     }
 
     /// Notes that everything stored before `watermark` has been read.
-    async fn close(&self, watermark: Timestamp, running: &VecDeque<ExportWindow>) -> Result<(), Error> {
-        let windows: Vec<ExportWindow> = running.iter().cloned().collect();
+    async fn close(&self, watermark: Timestamp, running: &VecDeque<Running>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
         let change = |state: &mut ProjectState| {
             state.watermark = Some(watermark);
             state.method = Some(LastMethod::Export);
             state.resume_from = None;
+            // Exports have late rows as well, however old they are.
+            state.late_check = Some(LateCheck { until: watermark, bytes: None });
             state.export.windows = windows;
         };
         self.reader.checkpoint.update(self.reader.project, change).await
@@ -346,12 +348,18 @@ impl ExportReader {
     /// Ends a pass in the state.
     fn finish(&self, state: &mut ProjectState, stored: Option<&Stored>) {
         state.export.until = None;
-        state.late_check = state.watermark.map(|until| LateCheck { until, bytes: None });
         if let Some(stored) = stored {
             state.export.compared_at = Some(self.reader.client.now());
             state.export.bytes = stored.bytes.or(state.export.bytes);
         }
     }
+}
+
+/// The next window that may have rows; what lies before it is known to be empty.
+fn next_window(from: Timestamp, until: Timestamp, stored: Option<&Stored>) -> Option<Interval> {
+    let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
+    let interval = Interval { from, to: from.plus_micros(LONGEST_INTERVAL).min(until) };
+    (!interval.is_empty()).then_some(interval)
 }
 
 /// A window in two parts, unless it is short already.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ExportReader, ExportWindow};
+use super::ExportReader;
+use super::state::ExportWindow;
 use crate::error::Error;
 use crate::http::Next;
 use crate::posthog::exports::{ExportRequest, Exports, RunStatus};
@@ -13,16 +14,32 @@ use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::interval::Interval;
 
 /// Pauses between two looks at a run grow from the first to the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A wait is mentioned every so often.
 const MENTION_EVERY: Duration = Duration::from_secs(30);
 /// A run without files looks as if it were running; after this time it is looked at more closely.
 const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// It must look ended and empty for so long, since files appear some time after a run's end.
-const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(2);
+const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// `PostHog` itself ends a run long before.
 const LONGEST_RUN: Duration = Duration::from_hours(24);
+
+/// A window whose run is under way.
+#[derive(Clone)]
+pub(super) struct Running {
+    /// The window as the state keeps it.
+    pub(super) window: ExportWindow,
+    /// Since when this program knows of the run.
+    since: Instant,
+}
+
+impl Running {
+    /// A window with its run, seen now.
+    pub(super) fn new(window: ExportWindow) -> Self {
+        Self { window, since: Instant::now() }
+    }
+}
 
 /// How waiting for a run has ended.
 pub(super) enum Prepared {
@@ -55,11 +72,11 @@ impl ExportReader {
     ///
     /// # Errors
     /// When `PostHog` stops answering usefully, or refuses to export because of billing.
-    pub(super) async fn prepared(&self, window: &ExportWindow) -> Result<Prepared, Error> {
-        let reader = &self.reader;
+    pub(super) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
+        let (reader, window) = (&self.reader, &running.window);
         let exports = Exports::new(&reader.client, reader.project, &reader.observer);
-        let (begin, mut retry) = (Instant::now(), reader.client.retry());
-        let (mut pause, mut mentioned) = (FIRST_PAUSE, begin);
+        let (begin, mut retry) = (running.since, reader.client.retry());
+        let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;
         let mut confirmed = false;
         loop {
@@ -78,9 +95,12 @@ impl ExportReader {
                 }
                 RunStatus::Ready(files) => return Ok(Prepared::Files(files)),
                 RunStatus::Unknown => {
-                    return Ok(Prepared::Failed { reason: "PostHog does not know it any more".into(), too_large: false });
+                    return Ok(Prepared::Failed {
+                        reason: "PostHog does not know it any more".into(),
+                        too_large: false,
+                    });
                 }
-                RunStatus::Failed { status, reason } => return failed(&status, reason),
+                RunStatus::Failed { status, reason } => return failed(&status, &reason),
                 RunStatus::Preparing(word) => word,
             };
             if begin.elapsed() > LONGEST_RUN {
@@ -129,7 +149,7 @@ impl ExportReader {
 }
 
 /// What a failed run means.
-fn failed(status: &str, reason: String) -> Result<Prepared, Error> {
+fn failed(status: &str, reason: &str) -> Result<Prepared, Error> {
     if status == "FailedBilling" {
         return Err(Error::config(format!(
             "PostHog does not export because of billing ({reason}): the organization's plan or its billing limit allows no more exported rows. Raise the limit for batch exports in PostHog under Settings > Billing, or set `method` to `query`"

@@ -3,7 +3,7 @@
 //! ```json
 //! {"until": "2026-11-23T14:00:00.000000Z",
 //!  "windows": [{"from": "…", "to": "…", "run": "0190…", "files": ["0191…"]}],
-//!  "compared_until": "…", "received": {"498734": 1234}, "compared_at": "…", "bytes": 1234}
+//!  "compared_until": "…", "received": {"498734": 1234}, "far": {"498734": 5}, "compared_at": "…", "bytes": 1234}
 //! ```
 
 use std::collections::BTreeMap;
@@ -29,6 +29,9 @@ pub struct ExportState {
     /// Records emitted since then, by hour of their arrival since the epoch.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<i64, u64>,
+    /// Those among them that arrived more than a day before or after the time that they are about.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub far: BTreeMap<i64, u64>,
     /// When it was compared last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub compared_at: Option<Timestamp>,
