@@ -11,7 +11,7 @@ use crate::posthog::account::{self, Key, project_ids};
 use crate::posthog::query::small_with_retry;
 use crate::protocol::message::{CheckStatus, ConnectionStatus};
 use crate::protocol::{Message, Output};
-use crate::streams::EVENTS;
+use crate::streams::{EVENTS, LISTS};
 use crate::time::days;
 
 /// Somebody is waiting for the answer: do not try as long as `read` does.
@@ -62,6 +62,16 @@ async fn examine(config: &Path) -> Result<String, Error> {
     }
     if let Some(error) = unnamed {
         found.push(format!("the stream `projects` cannot be read: {error}"));
+    }
+    if let Some(key) = &key {
+        let missing: Vec<String> = LISTS
+            .iter()
+            .filter(|list| !key.may(list.scope))
+            .map(|list| format!("{} (`{}`)", list.stream, list.scope))
+            .collect();
+        if !missing.is_empty() {
+            found.push(format!("the API key lacks the scopes of these streams: {}", missing.join(", ")));
+        }
     }
     for line in &found {
         tracing::info!("{line}");

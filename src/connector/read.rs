@@ -16,15 +16,18 @@ use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::streams::{self, Source, Table, projects};
-use crate::sync::{Checkpoint, ExportReader, OnPlan, PageSize, ProjectReader, StreamObserver, TableState, available};
+use crate::streams::{self, List, Source, Table, projects};
+use crate::sync::{
+    Checkpoint, ExportReader, Journal, ListNote, ListReader, Notes, OnPlan, PageSize, ProjectReader, StreamObserver,
+    TableState, available, parse_notes,
+};
 
 /// What all streams of a sync share.
 struct Sync {
     config: Arc<Config>,
     client: Client,
     files: FileClient,
-    may_query: bool,
+    key: Option<Key>,
     projects: Vec<Project>,
     output: Output,
 }
@@ -44,6 +47,7 @@ struct Job {
 
 enum JobKind {
     Table { table: &'static Table, incremental: bool, state: TableState },
+    List { list: &'static List, incremental: bool, notes: Notes<ListNote> },
     Projects,
 }
 
@@ -59,9 +63,14 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
     output.show(Progress::start("read", arguments.quiet));
     let mut projects = Vec::with_capacity(ids.len());
+    let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
     for id in ids {
-        let method = method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await;
-        if let Ok(method) = &method {
+        let method = if tables {
+            method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await
+        } else {
+            Ok(Method::Query(None))
+        };
+        if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
         projects.push(Project { id, method });
@@ -70,7 +79,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         files: FileClient::new(&config)?,
         config: Arc::new(config),
         client,
-        may_query: key.is_none_or(|key| key.may("query:read")),
+        key,
         projects,
         output: output.clone(),
     };
@@ -99,12 +108,17 @@ fn jobs(catalog: &ConfiguredCatalog, state: &StateFile) -> Result<Vec<Job>, Erro
                 let names = streams::names().join(", ");
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
             }
-            Some(Source::Projects) if incremental => {
+            Some(source) if incremental && !source.is_incremental() => {
                 return Err(Error::config(format!(
                     "the stream `{name}` cannot be read incrementally; set its sync mode to full_refresh"
                 )));
             }
             Some(Source::Projects) => JobKind::Projects,
+            Some(Source::List(list)) => {
+                let notes = parse_notes(state.stream(&stream))
+                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
+                JobKind::List { list, incremental, notes }
+            }
             Some(Source::Table(table)) => {
                 let state = TableState::parse(state.stream(&stream), table.cursor_field)
                     .map_err(|error| error.within(format_args!("stream `{name}`")))?;
@@ -129,6 +143,8 @@ impl Sync {
             JobKind::Table { table, incremental, state } => {
                 self.read_table(table, incremental, state, &job.stream).await?
             }
+            JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
+            JobKind::List { list, incremental, notes } => self.read_list(list, incremental, notes, &job.stream).await?,
         };
         for error in &failures {
             self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
@@ -165,13 +181,55 @@ impl Sync {
             let on_plan = &on_plan;
             async move { self.read_project(project, reader, on_plan).await.map_err(|error| named(error, project.id)) }
         });
+        let failures = self.side_by_side(reads).await?;
+        checkpoint.finish(!incremental && failures.is_empty()).await?;
+        Ok(failures)
+    }
+
+    /// Whether the key has a scope, as far as is known.
+    fn may(&self, scope: &str) -> bool {
+        self.key.as_ref().is_none_or(|key| key.may(scope))
+    }
+
+    /// Reads all projects, some at a time, and returns what went wrong.
+    async fn side_by_side(
+        &self,
+        reads: impl Iterator<Item = impl Future<Output = Result<(), Error>>>,
+    ) -> Result<Vec<Error>, Error> {
         let results: Vec<Result<(), Error>> =
             stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
         let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-        if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
-            return Err(closed.clone());
+        match failures.iter().find(|error| error.is_output_closed()) {
+            Some(closed) => Err(closed.clone()),
+            None => Ok(failures),
         }
-        checkpoint.finish(!incremental && failures.is_empty()).await?;
+    }
+
+    /// Reads a list of all projects.
+    async fn read_list(
+        &self,
+        list: &'static List,
+        incremental: bool,
+        notes: Notes<ListNote>,
+        stream: &Arc<StreamDescriptor>,
+    ) -> Result<Vec<Error>, Error> {
+        let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
+        let reads = self.projects.iter().map(|project| {
+            let reader = ListReader {
+                client: self.client.clone(),
+                list,
+                project: project.id,
+                incremental,
+                start: self.config.start,
+                output: self.output.clone(),
+                stream: Arc::clone(stream),
+                journal: Arc::clone(&journal),
+                observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+            };
+            async move { reader.run().await.map_err(|error| named(error, reader.project)) }
+        });
+        let failures = self.side_by_side(reads).await?;
+        journal.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
     }
 
@@ -186,7 +244,8 @@ impl Sync {
         if let (Method::Export { .. }, Some(model)) = (method, reader.table.export) {
             let (files, settle) = (self.files.clone(), self.config.method.settle);
             let reader = Arc::new(reader);
-            return ExportReader { reader, files, settle, model, may_query: self.may_query }.run(on_plan).await;
+            let may_query = self.may("query:read");
+            return ExportReader { reader, files, settle, model, may_query }.run(on_plan).await;
         }
         if reader.table.columns_vary {
             let (table, columns) = (reader.table, std::mem::take(&mut reader.columns));
@@ -241,6 +300,12 @@ impl Sync {
         self.output.state(stream, serde_json::json!({"version": 1, "complete": failures.is_empty()})).await?;
         Ok(failures)
     }
+}
+
+fn missing_scope(stream: &str, scope: &str) -> Error {
+    Error::config(format!(
+        "the API key lacks the scope `{scope}`, which the stream `{stream}` needs; add it in PostHog under Settings > Personal API keys, or leave the stream out"
+    ))
 }
 
 /// Says which project failed, unless the message does already.

@@ -69,6 +69,11 @@ impl Client {
         Ok(Self { inner: Arc::new(Inner { http, base, gate, attempts, skew: AtomicI64::new(0) }) })
     }
 
+    /// Root of the instance.
+    pub fn base(&self) -> &Url {
+        &self.inner.base
+    }
+
     /// The gate that all requests of this client pass.
     pub fn gate(&self) -> &Gate {
         &self.inner.gate

@@ -4,6 +4,7 @@ pub mod account;
 pub mod exports;
 pub mod hogql;
 pub mod lines;
+pub mod lists;
 pub mod query;
 pub mod rows;
 

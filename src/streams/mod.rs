@@ -4,6 +4,8 @@ mod column;
 mod document;
 mod events;
 mod exported;
+mod lists;
+mod objects;
 mod persons;
 pub mod projects;
 mod record;
@@ -17,6 +19,8 @@ use crate::protocol::{Catalog, Stream, SyncMode};
 pub use column::{Column, Kind};
 pub use events::EVENTS;
 pub use exported::{Arrival, ExportWriter};
+pub use lists::{LISTS, List, Passes};
+pub use objects::{Object, ObjectWriter};
 pub use persons::PERSONS;
 pub use rows::{RowWriter, Written};
 pub use sessions::SESSIONS;
@@ -30,6 +34,8 @@ pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS];
 pub enum Source {
     /// A `HogQL` table.
     Table(&'static Table),
+    /// A list endpoint.
+    List(&'static List),
     /// The projects themselves.
     Projects,
 }
@@ -40,13 +46,24 @@ impl Source {
         if name == projects::NAME {
             return Some(Self::Projects);
         }
-        TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table))
+        let table = TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table));
+        table.or_else(|| List::find(name).map(Self::List))
+    }
+
+    /// Whether it can be read incrementally.
+    pub fn is_incremental(self) -> bool {
+        match self {
+            Self::Table(_) => true,
+            Self::List(list) => list.change.is_some(),
+            Self::Projects => false,
+        }
     }
 
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {
             Self::Table(_) => "query:read",
+            Self::List(list) => list.scope,
             Self::Projects => "project:read",
         }
     }
@@ -54,7 +71,8 @@ impl Source {
 
 /// Names of all streams.
 pub fn names() -> Vec<&'static str> {
-    TABLES.iter().map(|table| table.stream).chain([projects::NAME]).collect()
+    let tables = TABLES.iter().map(|table| table.stream);
+    tables.chain([projects::NAME]).chain(LISTS.iter().map(|list| list.stream)).collect()
 }
 
 /// The answer of `discover`.
@@ -80,5 +98,20 @@ pub fn catalog() -> Catalog {
         namespace: None,
         is_resumable: Some(false),
     };
-    Catalog { streams: tables.chain([projects]).collect() }
+    let lists = LISTS.iter().map(|list| {
+        let cursor = list.change.map(|change| change.field);
+        let mut supported_sync_modes = vec![SyncMode::FullRefresh];
+        supported_sync_modes.extend(cursor.map(|_| SyncMode::Incremental));
+        Stream {
+            name: list.stream.to_owned(),
+            json_schema: list.schema(),
+            supported_sync_modes,
+            source_defined_cursor: cursor.map(|_| true),
+            default_cursor_field: cursor.map(path),
+            source_defined_primary_key: Some(list.primary_key.iter().map(|field| path(field)).collect()),
+            namespace: None,
+            is_resumable: Some(true),
+        }
+    });
+    Catalog { streams: tables.chain([projects]).chain(lists).collect() }
 }

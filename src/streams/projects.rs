@@ -57,12 +57,7 @@ pub fn schema() -> Value {
         schema["description"] = Value::from(*description);
         properties.insert((*field).to_owned(), schema);
     }
-    json!({
-        "$schema": "http://json-schema.org/draft-07/schema#",
-        "type": "object",
-        "additionalProperties": true,
-        "properties": properties,
-    })
+    super::table::object_schema(properties)
 }
 
 /// The record of a project: the fields of the schema, values as the server wrote them.

@@ -88,16 +88,21 @@ impl Table {
         for column in self.all_columns() {
             properties.insert(column.field.to_owned(), column.schema());
         }
-        json!({
-            "$schema": "http://json-schema.org/draft-07/schema#",
-            "type": "object",
-            "additionalProperties": true,
-            "properties": properties,
-        })
+        object_schema(properties)
     }
 
     /// Primary key of the records.
     pub fn primary_key(&self) -> &'static str {
         self.id_copy.unwrap_or(self.id_field)
     }
+}
+
+/// The schema (draft 7) of records with these fields.
+pub(super) fn object_schema(properties: Map<String, Value>) -> Value {
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "additionalProperties": true,
+        "properties": properties,
+    })
 }

@@ -329,7 +329,7 @@ fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
         .ok_or_else(|| unusable(format_args!("`{field}` is {value}, which is not a time such as 2026-01-31T00:00:00Z")))
 }
 
-fn unusable(problem: impl std::fmt::Display) -> Error {
+pub(super) fn unusable(problem: impl std::fmt::Display) -> Error {
     Error::config(format!("the state is not usable: {problem}. To read everything again, start without a state"))
 }
 

@@ -1,0 +1,211 @@
+//! Streams that come from list endpoints.
+
+use std::collections::BTreeSet;
+
+use posthog_sandbox::posthog::{Action, Fault, Sandbox};
+use serde_json::{Value, json};
+use source_posthog::streams::LISTS;
+use source_posthog::time::Timestamp;
+
+use crate::support::messages::Messages;
+use crate::support::program::{Source, catalog};
+use crate::support::world::{PROJECT, key, minutes_ago, two_projects_with};
+
+const PROJECTS: [u64; 2] = [1001, 1002];
+
+fn names() -> Vec<&'static str> {
+    LISTS.iter().map(|list| list.stream).collect()
+}
+
+async fn sandbox() -> Sandbox {
+    two_projects_with(Sandbox::builder()).await
+}
+
+fn fill(posthog: &Sandbox) {
+    for project in PROJECTS {
+        posthog.generate_lists(project, project);
+    }
+}
+
+/// What identifies an object of a list, within its project.
+fn identity(stream: &str, object: &Value) -> String {
+    if stream == "groups_types" { &object["group_type_index"] } else { &object["id"] }.to_string()
+}
+
+fn stored(posthog: &Sandbox, stream: &str) -> BTreeSet<String> {
+    let path = if stream == "early_access_features" { "early_access_feature" } else { stream };
+    let identities = PROJECTS.iter().flat_map(|project| {
+        let objects = posthog.list(*project, path).into_iter();
+        objects.map(move |object| format!("{project} {}", identity(stream, &object)))
+    });
+    identities.collect()
+}
+
+fn read(messages: &Messages, stream: &str) -> BTreeSet<String> {
+    let records = messages.records(stream).into_iter();
+    records.map(|record| format!("{} {}", record["project_id"], identity(stream, record))).collect()
+}
+
+#[tokio::test]
+async fn every_list_arrives_whole_and_in_the_shape_of_its_schema() {
+    for cap in [None, Some(7)] {
+        let builder = cap.map_or_else(Sandbox::builder, |cap| Sandbox::builder().list_page_cap(cap));
+        let posthog = two_projects_with(builder).await;
+        fill(&posthog);
+        let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1)).with("concurrency", json!(8));
+        let chosen = if cap.is_some() { vec!["annotations", "feature_flags", "session_recordings"] } else { names() };
+        let messages = source.read_all(&catalog(&chosen, "full_refresh"), None).await;
+        for list in LISTS.iter().filter(|list| chosen.contains(&list.stream)) {
+            let (found, wanted) = (read(&messages, list.stream), stored(&posthog, list.stream));
+            assert!(!wanted.is_empty(), "{}", list.stream);
+            assert_eq!(found, wanted, "{} with pages of {cap:?}", list.stream);
+            // The sandbox has the same definitions for every group type.
+            let twice = messages.records(list.stream).len() - wanted.len();
+            assert!(twice == 0 || list.stream == "property_definitions", "{twice} {} came twice", list.stream);
+            let fields = list.schema()["properties"].as_object().unwrap().clone();
+            for record in messages.records(list.stream) {
+                let record = record.as_object().unwrap();
+                assert_eq!(record.keys().collect::<BTreeSet<_>>(), fields.keys().collect(), "{}", list.stream);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_are_those_of_the_server() {
+    let posthog = sandbox().await;
+    fill(&posthog);
+    let source = Source::new(&posthog.url());
+    let messages =
+        source.read_all(&catalog(&["annotations", "cohorts", "insights", "surveys"], "full_refresh"), None).await;
+    for stream in ["annotations", "cohorts", "insights", "surveys"] {
+        let stored = posthog.list(PROJECT, stream);
+        for record in messages.records(stream).into_iter().filter(|record| record["project_id"] == PROJECT) {
+            let object = stored.iter().find(|object| object["id"] == record["id"]).unwrap();
+            for (field, value) in object.as_object().unwrap() {
+                assert_eq!(record[field], *value, "{field} of {stream}");
+            }
+        }
+    }
+    let definitions = source.read_all(&catalog(&["property_definitions"], "full_refresh"), None).await;
+    for record in definitions.records("property_definitions") {
+        let stored = posthog.list(record["project_id"].as_u64().unwrap(), "property_definitions");
+        let object = stored.iter().find(|object| object["id"] == record["id"]).unwrap();
+        let kind = record["type"].as_str().unwrap();
+        assert_eq!(kind.split('_').next(), object["_type"].as_str());
+        assert_eq!(record["group_type_index"].is_u64(), kind.starts_with("group_"));
+    }
+}
+
+#[tokio::test]
+async fn every_state_is_a_place_to_continue_from() {
+    let posthog = two_projects_with(Sandbox::builder().list_page_cap(20)).await;
+    fill(&posthog);
+    let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1)).with("concurrency", json!(8));
+    for (streams, mode) in [
+        (vec!["cohorts", "event_definitions", "property_definitions"], "full_refresh"),
+        (vec!["notebooks", "session_recordings"], "incremental"),
+    ] {
+        let catalog = catalog(&streams, mode);
+        let whole = source.read_all(&catalog, None).await;
+        for line in whole.state_lines() {
+            let part = whole.up_to(line);
+            let rest = source.read_all(&catalog, Some(&part.state())).await;
+            for stream in &streams {
+                let union: BTreeSet<String> = read(&part, stream).union(&read(&rest, stream)).cloned().collect();
+                assert_eq!(union, stored(&posthog, stream), "{stream}, state on line {line}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn incremental_lists_bring_what_has_changed() {
+    let posthog = sandbox().await;
+    fill(&posthog);
+    let source = Source::new(&posthog.url());
+    for (stream, field) in [
+        ("feature_flags", "updated_at"),
+        ("insights", "last_modified_at"),
+        ("experiments", "updated_at"),
+        ("notebooks", "last_modified_at"),
+    ] {
+        let catalog = catalog(&[stream], "incremental");
+        let first = source.read_all(&catalog, None).await;
+        assert_eq!(read(&first, stream), stored(&posthog, stream));
+        let mut objects = posthog.list(PROJECT, stream);
+        let unknown = objects.iter().filter(|object| object[field].is_null()).count();
+        objects[3][field] = json!(Timestamp::from_micros(minutes_ago(0)));
+        let changed = objects[3]["id"].to_string();
+        posthog.set_list(PROJECT, stream, objects);
+        let second = source.read_all(&catalog, Some(&first.state())).await;
+        let ids: BTreeSet<String> = read(&second, stream);
+        assert!(ids.contains(&format!("{PROJECT} {changed}")), "{stream}");
+        // Objects that do not tell when they changed come every time.
+        assert!(ids.len() <= 2 * unknown + 20, "{stream}: {} again", ids.len());
+        assert_ne!(first.stream_state(stream), second.stream_state(stream));
+    }
+}
+
+#[tokio::test]
+async fn links_that_lead_elsewhere_or_in_circles_are_refused() {
+    let posthog = sandbox().await;
+    fill(&posthog);
+    for (action, expected) in [
+        (
+            Action::NextElsewhere,
+            "config_error: project 1001: PostHog's list api/projects/1001/annotations/ refers to another host (evil.example)",
+        ),
+        (Action::NextRepeats, "repeats itself"),
+    ] {
+        posthog.set_faults(vec![Fault::new(action).path("annotations")]).unwrap();
+        let outcome = Source::new(&posthog.url()).read(&catalog(&["annotations"], "full_refresh"), None).await;
+        assert_eq!(outcome.code, Some(1));
+        let errors = outcome.messages.errors().join("\n");
+        assert!(errors.contains(expected), "{errors}");
+        assert_eq!(outcome.messages.statuses("annotations").last().map(String::as_str), Some("INCOMPLETE"));
+    }
+}
+
+#[tokio::test]
+async fn a_list_that_loses_objects_is_read_again() {
+    let posthog = sandbox().await;
+    fill(&posthog);
+    let page = posthog.list(1001, "dashboards");
+    let lost = json!({"count": page.len(), "next": null, "previous": null, "results": &page[1..]});
+    let action = Action::Status { code: 200, body: lost.to_string(), headers: Vec::new() };
+    posthog.set_faults(vec![Fault::new(action.clone()).path("1001/dashboards").nth(&[1])]).unwrap();
+    let source = Source::new(&posthog.url());
+    let messages = source.read_all(&catalog(&["dashboards"], "full_refresh"), None).await;
+    assert_eq!(read(&messages, "dashboards"), stored(&posthog, "dashboards"));
+    assert!(messages.logs("WARN").join("\n").contains("PostHog counts"));
+    posthog.set_faults(vec![Fault::new(action).path("1001/dashboards")]).unwrap();
+    let outcome = source.read(&catalog(&["dashboards"], "full_refresh"), None).await;
+    let errors = outcome.messages.errors().join("\n");
+    assert!(errors.contains("system_error: project 1001: dashboards could not be read completely"), "{errors}");
+    // The other project is complete all the same.
+    assert_eq!(read(&outcome.messages, "dashboards").iter().filter(|id| id.starts_with("1002")).count(), 12);
+}
+
+#[tokio::test]
+async fn a_missing_scope_disables_just_its_streams() {
+    let posthog = Sandbox::builder()
+        .key(key("phx_query", &["query:read", "project:read", "annotation:read"], None))
+        .start()
+        .await
+        .unwrap();
+    posthog.generate_lists(PROJECT, 1);
+    let source = Source::new(&posthog.url()).with("api_key", json!("phx_query"));
+    let (status, message) = source.check().await;
+    assert_eq!(status, "SUCCEEDED", "{message}");
+    assert!(message.contains("feature_flags (`feature_flag:read`)") && !message.contains("annotations ("), "{message}");
+    let outcome = source.read(&catalog(&["annotations", "feature_flags", "projects"], "full_refresh"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    let errors = outcome.messages.errors().join("\n");
+    assert!(errors.contains("config_error: the API key lacks the scope `feature_flag:read`"), "{errors}");
+    assert_eq!(outcome.messages.records("annotations").len(), 30);
+    assert_eq!(outcome.messages.records("projects").len(), 1);
+    for (stream, status) in [("annotations", "COMPLETE"), ("feature_flags", "INCOMPLETE"), ("projects", "COMPLETE")] {
+        assert_eq!(outcome.messages.statuses(stream).last().map(String::as_str), Some(status), "{stream}");
+    }
+}

@@ -1,0 +1,151 @@
+//! Pages of the list endpoints (`GET /api/projects/:id/<list>/`).
+//!
+//! There is no one envelope: most lists answer with `{"count", "next", "results"}`, some without a
+//! count, session recordings with `has_next`, group types with a bare array, and old versions of
+//! `actions` with all objects and no `next` at all. What the envelope says decides where a list ends;
+//! the number of objects never does, since a server may have a lower limit than was asked for.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use url::Url;
+
+use crate::error::Error;
+use crate::http::{Client, Observer, Refusal};
+
+/// Objects asked for per page.
+pub const PAGE: usize = 100;
+
+/// One page.
+#[derive(Debug)]
+pub struct ListPage {
+    /// The objects as JSON texts.
+    pub objects: Vec<Box<RawValue>>,
+    /// Query string of the page that follows; none at the end.
+    pub next: Option<String>,
+    /// Number of objects in the whole list, when the server tells.
+    pub count: Option<u64>,
+}
+
+/// Reads the pages of one list, one after the other.
+pub struct Pages<'a> {
+    client: &'a Client,
+    observer: &'a dyn Observer,
+    path: String,
+    seen: HashSet<String>,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    results: Vec<Box<RawValue>>,
+    #[serde(default)]
+    next: Option<String>,
+    #[serde(default)]
+    has_next: bool,
+    #[serde(default)]
+    count: Option<u64>,
+}
+
+impl<'a> Pages<'a> {
+    /// The list at `path`, such as `api/projects/1/annotations/`.
+    pub fn new(client: &'a Client, path: String, observer: &'a dyn Observer) -> Self {
+        Self { client, observer, path, seen: HashSet::new() }
+    }
+
+    /// Reads the page with this query string. The inner error is a refusal by the server.
+    ///
+    /// # Errors
+    /// When the server does not answer usefully, or its list leads in circles or elsewhere.
+    pub async fn read(&mut self, query: &str) -> Result<Result<ListPage, Refusal>, Error> {
+        self.seen.insert(query.to_owned());
+        let path = format!("{}?{query}", self.path);
+        let answer = self.client.get_unless_refused::<Box<RawValue>>(&path, self.client.retry(), self.observer).await?;
+        let document = match answer {
+            Ok(document) => document,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let unusable = |error| Error::system(format!("PostHog's answer to {} is no list: {error}", self.path));
+        if document.get().starts_with('[') {
+            let objects = serde_json::from_str(document.get()).map_err(unusable)?;
+            return Ok(Ok(ListPage { objects, next: None, count: None }));
+        }
+        let envelope: Envelope = serde_json::from_str(document.get()).map_err(unusable)?;
+        let next = match envelope.next {
+            Some(link) => Some(self.follow(&link)?),
+            None if envelope.has_next => Some(advance(query, envelope.results.len()).ok_or_else(|| {
+                Error::system(format!("PostHog says that {} goes on, but its page is empty", self.path))
+            })?),
+            None => None,
+        };
+        if let Some(next) = next.as_ref().filter(|next| self.seen.contains(*next)) {
+            return Err(Error::system(format!(
+                "PostHog's list {} repeats itself: its page refers to `{next}` once more; try again later",
+                self.path
+            )));
+        }
+        Ok(Ok(ListPage { objects: envelope.results, next, count: envelope.count }))
+    }
+
+    /// The query string of a link to the next page. Only that is used: the key must not go elsewhere.
+    fn follow(&self, link: &str) -> Result<String, Error> {
+        let base = self.client.base();
+        let url = base.join(link).ok().filter(|url| same_host(url, base)).ok_or_else(|| {
+            let host = Url::parse(link).ok().and_then(|url| url.host_str().map(str::to_owned));
+            Error::config(format!(
+                "PostHog's list {} refers to another host ({}) for its next page, which is not followed; set `base_url` to the address that the instance has in its own settings (SITE_URL)",
+                self.path,
+                host.unwrap_or_else(|| "unreadable".to_owned())
+            ))
+        })?;
+        Ok(url.query().unwrap_or_default().to_owned())
+    }
+}
+
+/// Behind a proxy, an instance may not know that it is reached by https.
+fn same_host(url: &Url, base: &Url) -> bool {
+    let standard = |url: &Url| matches!(url.port_or_known_default(), Some(80 | 443));
+    url.host_str() == base.host_str()
+        && (url.port_or_known_default() == base.port_or_known_default() || (standard(url) && standard(base)))
+}
+
+/// The query string with its offset moved on.
+fn advance(query: &str, by: usize) -> Option<String> {
+    let mut offset = 0;
+    let mut rest: Vec<&str> = Vec::new();
+    for pair in query.split('&') {
+        match pair.strip_prefix("offset=") {
+            Some(number) => offset = number.parse().unwrap_or(0),
+            None => rest.push(pair),
+        }
+    }
+    let offset = format!("offset={}", offset + by);
+    rest.push(&offset);
+    (by > 0).then(|| rest.join("&"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_move_on_by_what_came() {
+        assert_eq!(advance("limit=100&offset=0&a=b", 50).as_deref(), Some("limit=100&a=b&offset=50"));
+        assert_eq!(advance("limit=100", 50).as_deref(), Some("limit=100&offset=50"));
+        assert_eq!(advance("offset=50", 0), None);
+    }
+
+    #[test]
+    fn only_the_instance_itself_is_followed() {
+        let base = Url::parse("https://us.posthog.com/").unwrap();
+        for (link, same) in [
+            ("https://us.posthog.com/api/x?offset=1", true),
+            ("http://us.posthog.com/api/x?offset=1", true),
+            ("https://us.posthog.com:8443/api/x", false),
+            ("https://us.posthog.com.evil.example/api/x", false),
+            ("http://evil.example/", false),
+        ] {
+            assert_eq!(same_host(&Url::parse(link).unwrap(), &base), same, "{link}");
+        }
+    }
+}

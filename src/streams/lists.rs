@@ -1,0 +1,177 @@
+//! The streams that are read from list endpoints: one entry each, no code.
+//!
+//! Paths, parameters, ordering and what the server can filter are those of PostHog's views
+//! (`posthog/api/*.py`, `products/*/backend/api/*.py`); the fields are in `schemas/`, from its
+//! serializers and OpenAPI description. Soft-deleted objects are not listed.
+
+use serde_json::{Map, Value, json};
+
+use super::table::PROJECT_FIELD;
+
+/// A stream that is read from one list endpoint.
+#[derive(Debug)]
+pub struct List {
+    /// Stream name.
+    pub stream: &'static str,
+    /// Path below `api/projects/:id/`.
+    pub path: &'static str,
+    /// Scope that the key needs.
+    pub scope: &'static str,
+    /// Primary key of the records.
+    pub primary_key: &'static [&'static str],
+    /// Query string of every request, besides `limit` and `offset`: an order that does not change
+    /// while pages are read.
+    pub parameters: &'static str,
+    /// How often the list is read, each time with other parameters.
+    pub passes: Passes,
+    /// How changes are found, if the server helps with it.
+    pub change: Option<Change>,
+    /// Fields as a JSON object of schemas.
+    schema: &'static str,
+}
+
+/// The parts of a list that have to be asked for one by one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Passes {
+    /// All objects come at once.
+    One,
+    /// Archived objects are a list of their own; servers without archives send the same again.
+    Archived,
+    /// Definitions of properties, by what they are properties of.
+    PropertyTypes,
+}
+
+/// A field that tells when an object changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// The field, which becomes the cursor.
+    pub field: &'static str,
+    /// Parameter by which the server leaves out older objects, if it can.
+    pub filter: Option<&'static str>,
+    /// Hours before the last sync's end that are read again.
+    pub overlap_hours: i64,
+    /// Whether a first sync begins with the start date; other lists are read whole.
+    pub from_start_date: bool,
+}
+
+const fn list(stream: &'static str, scope: &'static str, schema: &'static str) -> List {
+    List {
+        stream,
+        path: stream,
+        scope,
+        primary_key: &["id"],
+        parameters: "",
+        passes: Passes::One,
+        change: None,
+        schema,
+    }
+}
+
+const fn changed(field: &'static str, filter: Option<&'static str>) -> Option<Change> {
+    Some(Change { field, filter, overlap_hours: 1, from_start_date: false })
+}
+
+/// All of them.
+pub static LISTS: &[List] = &[
+    list("annotations", "annotation:read", include_str!("schemas/annotations.json")),
+    list("cohorts", "cohort:read", include_str!("schemas/cohorts.json")),
+    List {
+        passes: Passes::Archived,
+        change: changed("updated_at", None),
+        ..list("feature_flags", "feature_flag:read", include_str!("schemas/feature_flags.json"))
+    },
+    List {
+        // The default order is by a column that is nearly always null, so pages overlap and skip.
+        parameters: "order=id",
+        change: changed("last_modified_at", Some("date_from")),
+        ..list("insights", "insight:read", include_str!("schemas/insights.json"))
+    },
+    list("actions", "action:read", include_str!("schemas/actions.json")),
+    list("dashboards", "dashboard:read", include_str!("schemas/dashboards.json")),
+    List {
+        parameters: "order=updated_at",
+        passes: Passes::Archived,
+        change: changed("updated_at", None),
+        ..list("experiments", "experiment:read", include_str!("schemas/experiments.json"))
+    },
+    list("surveys", "survey:read", include_str!("schemas/surveys.json")),
+    List {
+        parameters: "order=start_time&order_direction=ASC",
+        // Without the parameter, only the last three days are listed. A recording grows for a day.
+        change: Some(Change {
+            field: "start_time",
+            filter: Some("date_from"),
+            overlap_hours: 25,
+            from_start_date: true,
+        }),
+        ..list("session_recordings", "session_recording:read", include_str!("schemas/session_recordings.json"))
+    },
+    List {
+        primary_key: &[PROJECT_FIELD, "group_type_index"],
+        ..list("groups_types", "group:read", include_str!("schemas/groups_types.json"))
+    },
+    List {
+        // The default order is by the day of the last event, which moves while pages are read.
+        parameters: "ordering=name",
+        ..list("event_definitions", "event_definition:read", include_str!("schemas/event_definitions.json"))
+    },
+    List {
+        primary_key: &[PROJECT_FIELD, "type", "id"],
+        passes: Passes::PropertyTypes,
+        ..list("property_definitions", "property_definition:read", include_str!("schemas/property_definitions.json"))
+    },
+    List {
+        path: "early_access_feature",
+        ..list("early_access_features", "early_access_feature:read", include_str!("schemas/early_access_features.json"))
+    },
+    List {
+        change: changed("last_modified_at", Some("date_from")),
+        ..list("notebooks", "notebook:read", include_str!("schemas/notebooks.json"))
+    },
+];
+
+impl List {
+    /// The stream with this name.
+    pub fn find(name: &str) -> Option<&'static Self> {
+        LISTS.iter().find(|list| list.stream == name)
+    }
+
+    /// JSON schemas of the fields, by name.
+    pub fn fields(&self) -> Map<String, Value> {
+        // The files are part of the program; a test reads them all.
+        let mut fields: Map<String, Value> = serde_json::from_str(self.schema).unwrap_or_default();
+        fields.insert(
+            PROJECT_FIELD.to_owned(),
+            json!({"type": ["null", "integer"], "description": "Number of the project in PostHog."}),
+        );
+        if self.passes == Passes::PropertyTypes {
+            let about = "What it is a property of: event, person, session, or group_0 to group_4.";
+            fields.insert("type".to_owned(), json!({"type": ["null", "string"], "description": about}));
+            let about = "Number of the group type, for properties of groups.";
+            fields.insert("group_type_index".to_owned(), json!({"type": ["null", "integer"], "description": about}));
+        }
+        fields
+    }
+
+    /// JSON schema (draft 7) of the records.
+    pub fn schema(&self) -> Value {
+        super::table::object_schema(self.fields())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_has_its_keys_and_its_cursor() {
+        for list in LISTS {
+            let fields = list.fields();
+            assert!(fields.len() > 7, "{} could not be read", list.stream);
+            assert!(list.primary_key.iter().all(|key| fields.contains_key(*key)), "{}", list.stream);
+            if let Some(change) = list.change {
+                assert_eq!(fields[change.field]["format"], "date-time", "{}", list.stream);
+            }
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads one list endpoint of one project, page by page.
+//!
+//! Offsets shift when objects are made or deleted meanwhile. So the number of different objects is
+//! compared with the server's count, and a list that has lost some is read again.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use chrono::TimeDelta;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::journal::Journal;
+use super::reader::StreamObserver;
+use crate::error::Error;
+use crate::http::Client;
+use crate::posthog::lists::{ListPage, PAGE, Pages};
+use crate::protocol::{Output, StreamDescriptor};
+use crate::streams::{List, Object, ObjectWriter, Passes};
+use crate::time::Timestamp;
+
+/// How often a list is read before its disagreement with the count is final.
+const ATTEMPTS: u32 = 3;
+
+/// How far a list has been read, as the state keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListNote {
+    /// Everything that changed before this has been read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Timestamp>,
+    /// The watermark when the reading under way is done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
+    /// Number of the pass under way.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pass: usize,
+    /// Query string of the next page; none at the beginning of a pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether a full refresh has read this project.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &usize) -> bool {
+    *number == 0
+}
+
+/// Reads one list of one project.
+pub struct ListReader {
+    /// Sends the requests.
+    pub client: Client,
+    /// What is read.
+    pub list: &'static List,
+    /// Number of the project.
+    pub project: u64,
+    /// Whether a later sync continues from this one.
+    pub incremental: bool,
+    /// The user's start date.
+    pub start: Timestamp,
+    /// Where records go.
+    pub output: Output,
+    /// Name under which they go.
+    pub stream: Arc<StreamDescriptor>,
+    /// Where progress is noted.
+    pub journal: Arc<Journal<ListNote>>,
+    /// Hears of waits.
+    pub observer: StreamObserver,
+}
+
+/// One way through the list.
+struct Pass {
+    parameters: String,
+    /// Fields that the server does not send.
+    labels: Vec<(&'static str, Value)>,
+    /// Whether a server that refuses it has nothing of the kind.
+    optional: bool,
+}
+
+impl ListReader {
+    /// Reads what has changed since the state, or everything.
+    ///
+    /// # Errors
+    /// When the list cannot be read to its end.
+    pub async fn run(&self) -> Result<(), Error> {
+        let mut note = self.journal.note(self.project).await;
+        if note.done && !self.incremental {
+            return Ok(());
+        }
+        let until = *note.until.get_or_insert_with(|| self.client.now());
+        let since = note.watermark.filter(|_| self.incremental);
+        let mut writer = ObjectWriter::new(self.list, &self.stream, self.project);
+        let mut seen = HashSet::new();
+        let passes = self.passes().await?;
+        for (number, pass) in passes.iter().enumerate().skip(note.pass) {
+            note.pass = number;
+            self.read_pass(pass, since, until, &mut note, &mut writer, &mut seen).await?;
+        }
+        writer.report();
+        let done = ListNote {
+            watermark: self.list.change.filter(|_| self.incremental).map(|_| until),
+            done: !self.incremental,
+            ..ListNote::default()
+        };
+        self.journal.write(self.project, done).await
+    }
+
+    /// Reads a pass until it is complete.
+    async fn read_pass(
+        &self,
+        pass: &Pass,
+        since: Option<Timestamp>,
+        until: Timestamp,
+        note: &mut ListNote,
+        writer: &mut ObjectWriter,
+        seen: &mut HashSet<String>,
+    ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            let whole = note.next.is_none();
+            let mut listed = HashSet::new();
+            let Some(count) = self.read_pages(pass, since, until, note, writer, seen, &mut listed).await? else {
+                return Ok(());
+            };
+            note.next = None;
+            // Of what an earlier run has read, the number is not known.
+            if !whole || count.is_none_or(|count| listed.len() as u64 >= count) {
+                return Ok(());
+            }
+            tracing::warn!(
+                "project {}: {} {} read but PostHog counts {}; reading them again",
+                self.project,
+                listed.len(),
+                self.list.stream,
+                count.unwrap_or_default()
+            );
+        }
+        Err(Error::system(format!(
+            "project {}: {} could not be read completely: fewer objects came than PostHog counts, {ATTEMPTS} times. They may be changing just now; the next sync reads them again",
+            self.project, self.list.stream
+        )))
+    }
+
+    /// Reads the pages of a pass. Returns the server's count; none when it has nothing of the kind.
+    #[expect(clippy::too_many_arguments, reason = "one place that calls it, with what it has")]
+    async fn read_pages(
+        &self,
+        pass: &Pass,
+        since: Option<Timestamp>,
+        until: Timestamp,
+        note: &mut ListNote,
+        writer: &mut ObjectWriter,
+        seen: &mut HashSet<String>,
+        listed: &mut HashSet<String>,
+    ) -> Result<Option<Option<u64>>, Error> {
+        let path = format!("api/projects/{}/{}/", self.project, self.list.path);
+        let mut pages = Pages::new(&self.client, path, &self.observer);
+        let mut query = note.next.clone().unwrap_or_else(|| self.first_query(pass, since, until));
+        loop {
+            let ListPage { objects, next, count } = match pages.read(&query).await? {
+                Ok(page) => page,
+                Err(refusal) if pass.optional && matches!(refusal.status, 400 | 404) => return Ok(None),
+                Err(refusal) => return Err(refusal.error),
+            };
+            let (mut lines, mut records) = (self.output.buffer(), 0);
+            for text in &objects {
+                let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
+                let own =
+                    self.list.primary_key.iter().copied().filter(|field| *field != "project_id" && *field != "type");
+                let key = object.key(&own.collect::<Vec<_>>());
+                listed.insert(key.clone());
+                let labelled = format!("{:?} {key}", pass.labels);
+                if seen.insert(labelled) && self.is_new(&object, since) {
+                    writer.write(&object, &pass.labels, &mut lines);
+                    records += 1;
+                }
+            }
+            self.output.records(&self.stream, lines, records).await?;
+            let Some(next) = next else { return Ok(Some(count)) };
+            note.next = Some(next.clone());
+            self.journal.write(self.project, note.clone()).await?;
+            query = next;
+        }
+    }
+
+    /// Whether an object has changed since; one that does not tell may have.
+    fn is_new(&self, object: &Object<'_>, since: Option<Timestamp>) -> bool {
+        let (Some(change), Some(since)) = (self.list.change, since) else { return true };
+        object.instant(change.field).is_none_or(|changed| changed >= overlapped(since, change.overlap_hours))
+    }
+
+    fn first_query(&self, pass: &Pass, since: Option<Timestamp>, until: Timestamp) -> String {
+        let mut query = format!("limit={PAGE}&offset=0");
+        let mut add = |text: &str| {
+            if !text.is_empty() {
+                query.push('&');
+                query.push_str(text);
+            }
+        };
+        add(self.list.parameters);
+        add(&pass.parameters);
+        if let Some(change) = self.list.change {
+            let from = since.map(|since| overlapped(since, change.overlap_hours));
+            let from = from.or_else(|| change.from_start_date.then_some(self.start));
+            if let Some((parameter, from)) = change.filter.zip(from) {
+                add(&format!("{parameter}={from}"));
+                if change.from_start_date {
+                    // New objects at the end must not shift pages.
+                    add(&format!("date_to={until}"));
+                }
+            }
+        }
+        query
+    }
+
+    async fn passes(&self) -> Result<Vec<Pass>, Error> {
+        let plain =
+            |parameters: &str, optional| Pass { parameters: parameters.to_owned(), labels: Vec::new(), optional };
+        Ok(match self.list.passes {
+            Passes::One => vec![plain("", false)],
+            Passes::Archived => vec![plain("", false), plain("archived=true", true)],
+            Passes::PropertyTypes => {
+                let mut passes: Vec<Pass> = ["event", "person", "session"]
+                    .iter()
+                    .map(|kind| Pass {
+                        parameters: format!("type={kind}"),
+                        labels: vec![("type", Value::from(*kind)), ("group_type_index", Value::Null)],
+                        optional: *kind == "session",
+                    })
+                    .collect();
+                passes.extend(self.group_types().await?.into_iter().map(|index| Pass {
+                    parameters: format!("type=group&group_type_index={index}"),
+                    labels: vec![
+                        ("type", Value::from(format!("group_{index}"))),
+                        ("group_type_index", Value::from(index)),
+                    ],
+                    optional: false,
+                }));
+                passes
+            }
+        })
+    }
+
+    /// Numbers of the project's group types.
+    async fn group_types(&self) -> Result<Vec<u64>, Error> {
+        #[derive(Deserialize)]
+        struct GroupType {
+            group_type_index: u64,
+        }
+        let path = format!("api/projects/{}/groups_types/", self.project);
+        let answer =
+            self.client.get_unless_refused::<Vec<GroupType>>(&path, self.client.retry(), &self.observer).await?;
+        match answer {
+            Ok(types) => Ok(types.into_iter().map(|kind| kind.group_type_index).collect()),
+            Err(refusal) => {
+                tracing::warn!(
+                    "project {}: definitions of group properties are not read: {}",
+                    self.project,
+                    refusal.error
+                );
+                Ok(Vec::new())
+            }
+        }
+    }
+}
+
+fn overlapped(since: Timestamp, hours: i64) -> Timestamp {
+    since.minus(TimeDelta::hours(hours))
+}
