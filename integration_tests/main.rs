@@ -10,6 +10,7 @@ mod destination;
 mod export;
 mod export_faults;
 mod faults;
+mod keyed;
 mod lists;
 mod read;
 mod resume;

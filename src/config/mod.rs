@@ -15,9 +15,10 @@ use chrono::TimeDelta;
 use url::Url;
 
 use crate::error::Error;
+use crate::streams;
 use crate::time::{Timestamp, days};
 use form::within;
-use raw::{RawAuto, RawConfig, RawMethod};
+use raw::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
 
 pub(crate) use base_url::is_loopback;
 pub use raw::specification;
@@ -56,6 +57,8 @@ pub struct Config {
     pub exclude_events: Vec<String>,
     /// How events, persons and sessions are read.
     pub method: Method,
+    /// Queries that are streams of their own.
+    pub custom_queries: Vec<CustomQuery>,
     /// Part of `PostHog`'s request limits that may be used, above 0 up to 1.
     pub rate_limit_share: f64,
     /// Requests at a time, at least 1.
@@ -86,6 +89,19 @@ pub enum Choice {
     Export,
     /// The query API.
     Query,
+}
+
+/// A query of the user's that is a stream of its own.
+#[derive(Debug, Clone)]
+pub struct CustomQuery {
+    /// Stream name.
+    pub name: String,
+    /// `HogQL` without LIMIT and OFFSET.
+    pub query: String,
+    /// Columns that tell rows apart; at least one.
+    pub primary_key: Vec<String>,
+    /// Column that grows.
+    pub cursor_field: Option<String>,
 }
 
 /// Options of reading by queries.
@@ -175,6 +191,7 @@ impl Config {
             include_events,
             exclude_events,
             method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
+            custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share,
             concurrency: concurrency as usize,
             read_timeout: Duration::from_secs(u64::from(read_timeout)),
@@ -212,6 +229,37 @@ fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
         return Err(Error::config(format!("`{field}` contains an empty name; remove it")));
     }
     Ok(list)
+}
+
+fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> {
+    let mut queries: Vec<CustomQuery> = Vec::with_capacity(list.len());
+    for (index, raw) in list.into_iter().enumerate() {
+        let field = |name: &str| format!("`custom_queries[{index}].{name}`");
+        let name = raw.name.trim().to_owned();
+        let first = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
+        if !first || !name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
+            return Err(Error::config(format!(
+                "{} is `{name}`; it must consist of letters, digits and underscores",
+                field("name")
+            )));
+        }
+        if streams::names().contains(&name.as_str()) || queries.iter().any(|query| query.name == name) {
+            return Err(Error::config(format!("{} is `{name}`, which is the name of another stream", field("name"))));
+        }
+        let query = raw.query.trim().to_owned();
+        streams::custom::check_text(&query)
+            .map_err(|problem| Error::config(format!("the custom query `{name}` ({}) {problem}", field("query"))))?;
+        let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(raw.primary_key))?;
+        if primary_key.is_empty() {
+            return Err(Error::config(format!(
+                "{} is empty; name columns that tell all rows apart",
+                field("primary_key")
+            )));
+        }
+        let cursor_field = raw.cursor_field.filter(|cursor| !cursor.trim().is_empty());
+        queries.push(CustomQuery { name, query, primary_key, cursor_field });
+    }
+    Ok(queries)
 }
 
 fn method(raw: RawMethod) -> Result<Method, Error> {

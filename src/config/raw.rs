@@ -114,6 +114,14 @@ pub(super) struct RawConfig {
     pub(super) allow_http: Option<bool>,
     #[serde(default)]
     #[schemars(
+        with = "Vec<RawCustomQuery>",
+        title = "Your own queries",
+        description = "HogQL queries that become streams of their own. `check` tries them; LIMIT and OFFSET are not allowed, since the connector reads page by page itself.",
+        extend("order" = 20, "group" = "data")
+    )]
+    pub(super) custom_queries: Option<Vec<RawCustomQuery>>,
+    #[serde(default)]
+    #[schemars(
         with = "u32",
         title = "Longest silence (seconds)",
         description = "How long PostHog may be silent in the middle of an answer before it is asked again.",
@@ -128,6 +136,37 @@ pub(super) struct RawConfig {
         extend("order" = 12, "group" = "limits", "airbyte_hidden" = true, "default" = 10, "minimum" = 1, "maximum" = 1000)
     )]
     pub(super) attempts: Option<u32>,
+}
+
+#[derive(Debug, Deserialize, JsonSchema)]
+pub(super) struct RawCustomQuery {
+    #[schemars(
+        title = "Stream name",
+        description = "Letters, digits and underscores.",
+        extend("order" = 0, "pattern" = "^[A-Za-z_][A-Za-z0-9_]*$", "examples" = ["pageviews_by_day"])
+    )]
+    pub(super) name: String,
+    #[schemars(
+        title = "Query",
+        description = "One SELECT without LIMIT and OFFSET.",
+        extend("order" = 1, "multiline" = true,
+            "examples" = ["SELECT toDate(timestamp) AS day, event, count() AS total FROM events GROUP BY day, event"])
+    )]
+    pub(super) query: String,
+    #[schemars(
+        title = "Primary key",
+        description = "Columns that tell all rows of a project apart.",
+        extend("order" = 2, "examples" = [["day", "event"]])
+    )]
+    pub(super) primary_key: Vec<String>,
+    #[serde(default)]
+    #[schemars(
+        with = "String",
+        title = "Cursor field",
+        description = "A column (time, date or whole number) that only grows; incremental syncs read the rows from its last value on. Leave it empty to read everything every time.",
+        extend("order" = 3, "examples" = ["day"])
+    )]
+    pub(super) cursor_field: Option<String>,
 }
 
 #[derive(Debug, Deserialize, JsonSchema)]

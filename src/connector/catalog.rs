@@ -1,6 +1,7 @@
 //! `catalog`: a configured catalog, so that nobody has to write one by hand.
 
 use super::cli::CatalogArguments;
+use super::simple::custom_streams;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{ConfiguredCatalog, ConfiguredStream, Output, Stream, SyncMode};
@@ -8,11 +9,11 @@ use crate::streams;
 
 /// Prints a configured catalog for the chosen streams. It is not a protocol message, but a file.
 pub(super) async fn catalog(arguments: &CatalogArguments, output: &Output) -> Result<(), Error> {
-    Config::from_file(&arguments.config)?;
-    let known = streams::catalog().streams;
+    let config = Config::from_file(&arguments.config)?;
+    let known = streams::catalog(&custom_streams(&config).await?).streams;
     let chosen: Vec<&str> = arguments.streams.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = chosen.iter().find(|name| known.iter().all(|stream| stream.name != **name)) {
-        let names = streams::names().join(", ");
+        let names = known.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Error::config(format!("there is no stream `{unknown}`; `--streams` takes {names}")));
     }
     let wanted = known.into_iter().filter(|stream| chosen.is_empty() || chosen.contains(&stream.name.as_str()));

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::method;
+use super::{custom, method};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::http::{Client, Retry, Silent};
@@ -51,6 +51,7 @@ async fn examine(config: &Path) -> Result<String, Error> {
             }
             Err(error) => return Err(within(error)),
         };
+        custom::streams(&client, &config, id, retry, &Silent).await.map_err(within)?;
         let name = match account::project(&client, id, retry(), &Silent).await {
             Ok(project) => project.to_string(),
             Err(error) => {

@@ -5,6 +5,7 @@
 mod catalog;
 mod check;
 mod cli;
+mod custom;
 mod method;
 mod read;
 mod simple;

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, stream};
 
 use super::cli::ReadArguments;
 use super::method::{self, Method};
+use super::simple::custom_streams;
 use crate::config::Config;
 use crate::error::Error;
 use crate::http::{Client, FileClient, Silent};
@@ -16,10 +17,10 @@ use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::streams::{self, List, Source, Table, projects};
+use crate::streams::{self, Keyed, List, Source, Table, projects};
 use crate::sync::{
-    Checkpoint, ExportReader, Journal, ListNote, ListReader, Notes, OnPlan, PageSize, ProjectReader, StreamObserver,
-    TableState, available, parse_notes,
+    Checkpoint, ExportReader, Journal, KeyedNote, KeyedReader, ListNote, ListReader, Notes, OnPlan, PageSize,
+    ProjectReader, StreamObserver, TableState, available, parse_notes,
 };
 
 /// What all streams of a sync share.
@@ -47,6 +48,7 @@ struct Job {
 
 enum JobKind {
     Table { table: &'static Table, incremental: bool, state: TableState },
+    Keyed { keyed: &'static Keyed, incremental: bool, notes: Notes<KeyedNote> },
     List { list: &'static List, incremental: bool, notes: Notes<ListNote> },
     Projects,
 }
@@ -57,7 +59,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
     let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
-    let jobs = jobs(&catalog, &state)?;
+    let jobs = jobs(&catalog, &state, &custom_streams(&config).await?)?;
     let client = Client::new(&config)?;
     let key = Key::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
@@ -91,7 +93,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
 }
 
 /// Checks the catalog and the states before anything is read.
-fn jobs(catalog: &ConfiguredCatalog, state: &StateFile) -> Result<Vec<Job>, Error> {
+fn jobs(catalog: &ConfiguredCatalog, state: &StateFile, custom: &[&'static Keyed]) -> Result<Vec<Job>, Error> {
     if catalog.streams.is_empty() {
         return Err(Error::config("the catalog has no streams; choose at least one"));
     }
@@ -103,7 +105,7 @@ fn jobs(catalog: &ConfiguredCatalog, state: &StateFile) -> Result<Vec<Job>, Erro
             return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
         }
         let incremental = configured.sync_mode == SyncMode::Incremental;
-        let kind = match Source::find(name) {
+        let kind = match Source::find(name, custom) {
             None => {
                 let names = streams::names().join(", ");
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
@@ -114,6 +116,11 @@ fn jobs(catalog: &ConfiguredCatalog, state: &StateFile) -> Result<Vec<Job>, Erro
                 )));
             }
             Some(Source::Projects) => JobKind::Projects,
+            Some(Source::Keyed(keyed)) => {
+                let notes = parse_notes(state.stream(&stream))
+                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
+                JobKind::Keyed { keyed, incremental, notes }
+            }
             Some(Source::List(list)) => {
                 let notes = parse_notes(state.stream(&stream))
                     .map_err(|error| error.within(format_args!("stream `{name}`")))?;
@@ -142,6 +149,9 @@ impl Sync {
             JobKind::Projects => self.read_projects(&job.stream).await?,
             JobKind::Table { table, incremental, state } => {
                 self.read_table(table, incremental, state, &job.stream).await?
+            }
+            JobKind::Keyed { keyed, incremental, notes } => {
+                self.read_keyed(keyed, incremental, notes, &job.stream).await?
             }
             JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
             JobKind::List { list, incremental, notes } => self.read_list(list, incremental, notes, &job.stream).await?,
@@ -203,6 +213,35 @@ impl Sync {
             Some(closed) => Err(closed.clone()),
             None => Ok(failures),
         }
+    }
+
+    /// Reads a keyed stream of all projects.
+    async fn read_keyed(
+        &self,
+        keyed: &'static Keyed,
+        incremental: bool,
+        notes: Notes<KeyedNote>,
+        stream: &Arc<StreamDescriptor>,
+    ) -> Result<Vec<Error>, Error> {
+        let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
+        let reads = self.projects.iter().map(|project| {
+            let reader = KeyedReader {
+                client: self.client.clone(),
+                keyed,
+                project: project.id,
+                incremental,
+                options: self.config.method.query.clone(),
+                page_size: PageSize::new(self.config.method.query.page_size),
+                output: self.output.clone(),
+                stream: Arc::clone(stream),
+                journal: Arc::clone(&journal),
+                observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+            };
+            async move { reader.run().await.map_err(|error| named(error, reader.project)) }
+        });
+        let failures = self.side_by_side(reads).await?;
+        journal.finish(!incremental && failures.is_empty()).await?;
+        Ok(failures)
     }
 
     /// Reads a list of all projects.

@@ -116,10 +116,11 @@ impl Client {
     /// A [`Failure`] that says how to go on.
     pub async fn document<T: DeserializeOwned>(
         &self,
+        class: Class,
         request: &Request<'_>,
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
-        let body = self.send(Class::General, request, observer).await?.document(LARGEST_DOCUMENT).await?;
+        let body = self.send(class, request, observer).await?.document(LARGEST_DOCUMENT).await?;
         serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
     }
 
@@ -148,7 +149,7 @@ impl Client {
     ) -> Result<Result<T, Refusal>, Error> {
         loop {
             let request = Request { method: Method::GET, path, body: None };
-            match self.document(&request, observer).await {
+            match self.document(Class::General, &request, observer).await {
                 Ok(document) => return Ok(Ok(document)),
                 Err(Failure::Refused { status, detail, error }) => return Ok(Err(Refusal { status, detail, error })),
                 Err(failure) => match retry.after(failure, self.gate()).await? {

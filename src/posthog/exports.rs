@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::error::Error;
-use crate::http::{Client, Failure, Next, Observer, Request, Retry};
+use crate::http::{Class, Client, Failure, Next, Observer, Request, Retry};
 use crate::time::Timestamp;
 
 /// Longest interval of one run, in microseconds.
@@ -111,7 +111,7 @@ impl<'a> Exports<'a> {
         loop {
             let (path, body) = (self.path(""), json!({"model": "events"}));
             let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-            match self.client.document::<serde_json::Value>(&request, self.observer).await {
+            match self.client.document::<serde_json::Value>(Class::General, &request, self.observer).await {
                 Ok(_) | Err(Failure::Refused { status: 400, .. }) => return Ok(Availability::Available),
                 Err(Failure::Refused { status: 404 | 405, .. }) => {
                     return unavailable("this PostHog has no file download exports".to_owned());
@@ -151,7 +151,7 @@ impl<'a> Exports<'a> {
         }
         let path = self.path("");
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-        match self.client.document::<Started>(&request, self.observer).await {
+        match self.client.document::<Started>(Class::General, &request, self.observer).await {
             Ok(started) => Ok(started.id),
             Err(Failure::Refused { status: 400, detail, .. }) if detail.contains("range too big") => {
                 Err(Failure::TooLarge { message: detail })
@@ -170,7 +170,7 @@ impl<'a> Exports<'a> {
     pub async fn status(&self, run: &str) -> Result<RunStatus, Failure> {
         let path = self.path(&format!("{run}/"));
         let request = Request { method: Method::GET, path: &path, body: None };
-        let run: Run = match self.client.document(&request, self.observer).await {
+        let run: Run = match self.client.document(Class::General, &request, self.observer).await {
             Ok(run) => run,
             Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(RunStatus::Unknown),
             Err(failure) => return Err(failure),

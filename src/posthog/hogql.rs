@@ -83,6 +83,31 @@ impl Predicate {
         self.conditions.push(format!("({position}, toString({id})) > ({}, {{after_id}})", key.position.literal()));
     }
 
+    /// Rows after some values in the order of these expressions. Texts travel as values; instants,
+    /// days and numbers are literals ([`After`]).
+    pub fn after_values(&mut self, after: &[(String, After)]) {
+        let mut literals = Vec::with_capacity(after.len());
+        for (index, (_, value)) in after.iter().enumerate() {
+            literals.push(match value {
+                After::Literal(literal) => literal.clone(),
+                After::Text(text) => {
+                    self.values.insert(format!("after_{index}"), Value::from(text.as_str()));
+                    format!("{{after_{index}}}")
+                }
+            });
+        }
+        let expressions: Vec<&str> = after.iter().map(|(expression, _)| expression.as_str()).collect();
+        self.conditions.push(match (expressions.as_slice(), literals.as_slice()) {
+            ([expression], [literal]) => format!("{expression} > {literal}"),
+            _ => format!("({}) > ({})", expressions.join(", "), literals.join(", ")),
+        });
+    }
+
+    /// `expression >= literal`.
+    pub fn at_least(&mut self, expression: &str, literal: &str) {
+        self.conditions.push(format!("{expression} >= {literal}"));
+    }
+
     /// `SELECT {columns} FROM {table} WHERE … {tail}`.
     pub fn select(&self, columns: &str, table: &str, tail: &str) -> Query {
         let mut text = format!("SELECT {columns} FROM {table}");
@@ -95,6 +120,15 @@ impl Predicate {
         text.push_str(tail);
         Query { text: text.trim_end().to_owned(), values: self.values.clone() }
     }
+}
+
+/// A value that rows are compared with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum After {
+    /// A literal that this program has made.
+    Literal(String),
+    /// A text.
+    Text(String),
 }
 
 /// Where a page ended: the position and the id of its last row.

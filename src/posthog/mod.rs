@@ -8,5 +8,5 @@ pub mod lists;
 pub mod query;
 pub mod rows;
 
-pub use hogql::{Key, Predicate, Query};
+pub use hogql::{After, Key, Predicate, Query};
 pub use rows::{Malformed, Row};

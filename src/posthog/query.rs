@@ -59,6 +59,26 @@ fn unusable(Malformed(reason): Malformed) -> Failure {
     Failure::transient(format!("PostHog's answer is not usable: {reason}"))
 }
 
+/// Finds out the columns of a query and their ClickHouse types, by the answer itself.
+///
+/// # Errors
+/// A [`Failure`] that says how to go on; [`Failure::Refused`] when the query is wrong.
+pub async fn describe(
+    client: &Client,
+    project: u64,
+    query: &Query,
+    observer: &dyn Observer,
+) -> Result<Vec<(String, String)>, Failure> {
+    #[derive(serde::Deserialize)]
+    struct Described {
+        types: Vec<(String, String)>,
+    }
+    let path = format!("api/projects/{project}/query/");
+    let body = query.body();
+    let request = Request { method: Method::POST, path: &path, body: Some(&body) };
+    Ok(client.document::<Described>(Class::Query, &request, observer).await?.types)
+}
+
 /// Reads all rows of a small answer.
 ///
 /// # Errors

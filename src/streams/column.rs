@@ -43,8 +43,16 @@ pub enum Kind {
     Boolean,
     /// A whole number.
     Integer,
+    /// A number.
+    Number,
+    /// A day without a time.
+    Date,
     /// A list of texts.
     Texts,
+    /// A list of anything.
+    List,
+    /// Anything, passed on as it is.
+    Any,
 }
 
 impl Column {
@@ -81,6 +89,10 @@ impl Column {
             Kind::Document => json!({"type": ["null", "object"], "additionalProperties": true}),
             Kind::Boolean => json!({"type": ["null", "boolean"]}),
             Kind::Integer => json!({"type": ["null", "integer"]}),
+            Kind::Number => json!({"type": ["null", "number"]}),
+            Kind::Date => json!({"type": ["null", "string"], "format": "date"}),
+            Kind::List => json!({"type": ["null", "array"], "items": {}}),
+            Kind::Any => json!({"type": ["null", "object", "array", "string", "number", "boolean"]}),
             Kind::Texts => json!({"type": ["null", "array"], "items": {"type": ["null", "string"]}}),
         };
         schema["description"] = Value::from(self.description);

@@ -57,6 +57,7 @@ pub static EVENTS: Table = Table {
     id: "uuid",
     id_field: "uuid",
     id_copy: Some("id"),
+    primary_key: &["id"],
     arrival: Some("created_at"),
     far: Some("(timestamp < created_at - toIntervalDay(1) OR timestamp >= created_at + toIntervalDay(1))"),
     copies: Some("created_at DESC"),

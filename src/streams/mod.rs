@@ -1,9 +1,13 @@
 //! What can be read. A stream that comes from a `HogQL` table is one constant; see [`Table`].
 
 mod column;
+pub mod custom;
 mod document;
 mod events;
 mod exported;
+mod groups;
+mod keyed;
+mod keyed_rows;
 mod lists;
 mod objects;
 mod persons;
@@ -14,11 +18,16 @@ mod sessions;
 mod table;
 mod value;
 
+use serde_json::Value;
+
 use crate::protocol::{Catalog, Stream, SyncMode};
 
 pub use column::{Column, Kind};
 pub use events::EVENTS;
 pub use exported::{Arrival, ExportWriter};
+pub use groups::GROUPS;
+pub use keyed::{COHORT_PEOPLE, KEYED, Keyed, PERSON_DISTINCT_IDS, Part};
+pub use keyed_rows::KeyedWriter;
 pub use lists::{LISTS, List, Passes};
 pub use objects::{Object, ObjectWriter};
 pub use persons::PERSONS;
@@ -27,13 +36,15 @@ pub use sessions::SESSIONS;
 pub use table::Table;
 
 /// The streams that are read from tables.
-pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS];
+pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];
 
 /// Where a stream comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum Source {
     /// A `HogQL` table.
     Table(&'static Table),
+    /// A table without a time, or a query of the user's.
+    Keyed(&'static Keyed),
     /// A list endpoint.
     List(&'static List),
     /// The projects themselves.
@@ -41,19 +52,21 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source of the stream with this name, if there is one.
-    pub fn find(name: &str) -> Option<Self> {
+    /// The source of the stream with this name, if there is one; `custom` are those of the user.
+    pub fn find(name: &str, custom: &[&'static Keyed]) -> Option<Self> {
         if name == projects::NAME {
             return Some(Self::Projects);
         }
         let table = TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table));
-        table.or_else(|| List::find(name).map(Self::List))
+        let keyed = || KEYED.iter().chain(custom).find(|keyed| keyed.stream == name).map(|keyed| Self::Keyed(keyed));
+        table.or_else(keyed).or_else(|| List::find(name).map(Self::List))
     }
 
     /// Whether it can be read incrementally.
     pub fn is_incremental(self) -> bool {
         match self {
             Self::Table(_) => true,
+            Self::Keyed(keyed) => keyed.cursor.is_some(),
             Self::List(list) => list.change.is_some(),
             Self::Projects => false,
         }
@@ -62,56 +75,48 @@ impl Source {
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Table(_) => "query:read",
+            Self::Table(_) | Self::Keyed(_) => "query:read",
             Self::List(list) => list.scope,
             Self::Projects => "project:read",
         }
     }
 }
 
-/// Names of all streams.
+/// Names of the streams that are always there.
 pub fn names() -> Vec<&'static str> {
-    let tables = TABLES.iter().map(|table| table.stream);
+    let tables = TABLES.iter().map(|table| table.stream).chain(KEYED.iter().map(|keyed| keyed.stream));
     tables.chain([projects::NAME]).chain(LISTS.iter().map(|list| list.stream)).collect()
 }
 
-/// The answer of `discover`.
-pub fn catalog() -> Catalog {
-    let path = |field: &str| vec![field.to_owned()];
-    let tables = TABLES.iter().map(|table| Stream {
-        name: table.stream.to_owned(),
-        json_schema: table.schema(),
-        supported_sync_modes: vec![SyncMode::FullRefresh, SyncMode::Incremental],
-        source_defined_cursor: Some(true),
-        default_cursor_field: Some(path(table.cursor_field)),
-        source_defined_primary_key: Some(vec![path(table.primary_key())]),
-        namespace: None,
-        is_resumable: Some(true),
-    });
-    let projects = Stream {
-        name: projects::NAME.to_owned(),
-        json_schema: projects::schema(),
-        supported_sync_modes: vec![SyncMode::FullRefresh],
-        source_defined_cursor: None,
-        default_cursor_field: None,
-        source_defined_primary_key: Some(vec![path(projects::PRIMARY_KEY)]),
-        namespace: None,
-        is_resumable: Some(false),
-    };
+/// The answer of `discover`, with the user's own streams.
+pub fn catalog(custom: &[&'static Keyed]) -> Catalog {
+    let tables = TABLES
+        .iter()
+        .map(|table| describe(table.stream, table.schema(), table.primary_key, Some(table.cursor_field), true));
+    let keyed = KEYED
+        .iter()
+        .chain(custom)
+        .map(|keyed| describe(keyed.stream, keyed.schema(), &keyed.primary_key(), keyed.cursor, true));
+    let projects = [describe(projects::NAME, projects::schema(), &[projects::PRIMARY_KEY], None, false)];
     let lists = LISTS.iter().map(|list| {
         let cursor = list.change.map(|change| change.field);
-        let mut supported_sync_modes = vec![SyncMode::FullRefresh];
-        supported_sync_modes.extend(cursor.map(|_| SyncMode::Incremental));
-        Stream {
-            name: list.stream.to_owned(),
-            json_schema: list.schema(),
-            supported_sync_modes,
-            source_defined_cursor: cursor.map(|_| true),
-            default_cursor_field: cursor.map(path),
-            source_defined_primary_key: Some(list.primary_key.iter().map(|field| path(field)).collect()),
-            namespace: None,
-            is_resumable: Some(true),
-        }
+        describe(list.stream, list.schema(), list.primary_key, cursor, true)
     });
-    Catalog { streams: tables.chain([projects]).chain(lists).collect() }
+    Catalog { streams: tables.chain(keyed).chain(projects).chain(lists).collect() }
+}
+
+fn describe(name: &str, schema: Value, primary_key: &[&str], cursor: Option<&str>, is_resumable: bool) -> Stream {
+    let path = |field: &str| vec![field.to_owned()];
+    let mut supported_sync_modes = vec![SyncMode::FullRefresh];
+    supported_sync_modes.extend(cursor.map(|_| SyncMode::Incremental));
+    Stream {
+        name: name.to_owned(),
+        json_schema: schema,
+        supported_sync_modes,
+        source_defined_cursor: cursor.map(|_| true),
+        default_cursor_field: cursor.map(path),
+        source_defined_primary_key: Some(primary_key.iter().map(|field| path(field)).collect()),
+        namespace: None,
+        is_resumable: Some(is_resumable),
+    }
 }

@@ -50,6 +50,7 @@ pub static PERSONS: Table = Table {
     id: "id",
     id_field: "id",
     id_copy: Some("uuid"),
+    primary_key: &["id"],
     arrival: None,
     far: None,
     copies: None,

@@ -18,7 +18,7 @@ pub(super) struct RecordFrame {
     /// Everything between the id's copy and the first column.
     project: Vec<u8>,
     fields: Vec<Field>,
-    /// Fields without a source, as `,"field":null`.
+    /// Fields that are not columns, as `,"field":null`.
     absent: Vec<u8>,
     suffix: Vec<u8>,
     has_id_copy: bool,
@@ -34,20 +34,30 @@ struct Field {
 impl RecordFrame {
     /// The frame for `columns` of `table`; the table's other columns are null.
     pub(super) fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
-        let mut prefix = record_prefix(stream);
-        prefix.push(b'{');
-        if let Some(copy) = table.id_copy {
-            prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
-        }
-        let comma = if table.id_copy.is_some() { "," } else { "" };
         let mut absent = Vec::new();
         for other in table.all_columns() {
             if columns.iter().all(|column| column.field != other.field) {
                 absent.extend_from_slice(format!(",\"{}\":null", other.field).as_bytes());
             }
         }
+        Self { absent, ..Self::of_columns(table.id_copy, columns, stream, project) }
+    }
+
+    /// The frame for `columns` alone.
+    pub(super) fn of_columns(
+        id_copy: Option<&str>,
+        columns: &[Column],
+        stream: &StreamDescriptor,
+        project: u64,
+    ) -> Self {
+        let mut prefix = record_prefix(stream);
+        prefix.push(b'{');
+        if let Some(copy) = id_copy {
+            prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
+        }
+        let comma = if id_copy.is_some() { "," } else { "" };
         let fields = columns.iter().map(|column| Field {
-            key: format!(",\"{}\":", column.field).into_bytes(),
+            key: format!(",{}:", Value::from(column.field)).into_bytes(),
             name: column.field,
             kind: column.kind,
         });
@@ -55,10 +65,15 @@ impl RecordFrame {
             prefix,
             project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes(),
             fields: fields.collect(),
-            absent,
+            absent: Vec::new(),
             suffix: record_suffix(now_milliseconds()),
-            has_id_copy: table.id_copy.is_some(),
+            has_id_copy: id_copy.is_some(),
         }
+    }
+
+    /// Adds a field that has the same value, given as JSON text, in every record.
+    pub(super) fn add_constant(&mut self, field: &str, value: &str) {
+        self.absent.extend_from_slice(format!(",\"{field}\":{value}").as_bytes());
     }
 
     /// Number of columns.

@@ -69,6 +69,7 @@ pub static SESSIONS: Table = Table {
     id: "session_id",
     id_field: "session_id",
     id_copy: Some("id"),
+    primary_key: &["id"],
     arrival: None,
     far: None,
     copies: None,

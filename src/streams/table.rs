@@ -28,6 +28,8 @@ pub struct Table {
     pub id_field: &'static str,
     /// Field for a second copy of the id, for compatibility.
     pub id_copy: Option<&'static str>,
+    /// Primary key of the records.
+    pub primary_key: &'static [&'static str],
     /// When the server received a row, if that is another instant than the position.
     ///
     /// With it, incremental syncs ask for what has arrived; without it, for what has moved on.
@@ -89,11 +91,6 @@ impl Table {
             properties.insert(column.field.to_owned(), column.schema());
         }
         object_schema(properties)
-    }
-
-    /// Primary key of the records.
-    pub fn primary_key(&self) -> &'static str {
-        self.id_copy.unwrap_or(self.id_field)
     }
 }
 

@@ -14,7 +14,9 @@ use crate::time::Timestamp;
 /// When the value cannot belong to a sound answer.
 pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
     match kind {
-        Kind::Text | Kind::Integer | Kind::Texts => document::append(text, lines),
+        Kind::Text | Kind::Integer | Kind::Number | Kind::Date | Kind::Texts | Kind::List | Kind::Any => {
+            document::append(text, lines);
+        }
         Kind::OptionalText => document::append(if text == "\"\"" { "null" } else { text }, lines),
         Kind::Boolean => {
             let text = match text {

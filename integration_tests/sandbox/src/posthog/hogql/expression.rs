@@ -86,6 +86,7 @@ pub(crate) enum Function {
     /// The instant at which a day begins, in this zone.
     Midnight(Tz),
     Coalesce,
+    Concat,
     IntDiv,
     UnixSeconds,
     UnixMillis,

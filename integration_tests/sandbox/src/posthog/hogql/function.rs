@@ -23,6 +23,15 @@ pub(crate) fn call<'a>(function: &Function, arguments: &'a [Expression], scope: 
             let rest = (1..arguments.len()).map(value);
             std::iter::once(first).chain(rest).find(|value| *value != Value::Null).unwrap_or(Value::Null)
         }
+        (Function::Concat, _) => {
+            let texts: Option<Vec<String>> = (0..arguments.len())
+                .map(|index| match value(index) {
+                    Value::Text(text) => Some(text.into_owned()),
+                    _ => None,
+                })
+                .collect();
+            texts.map_or(Value::Null, |texts| owned(texts.concat()))
+        }
         (Function::Property(path), Value::Text(text)) => property(&text, path).map_or(Value::Null, owned),
         (Function::Arithmetic(arithmetic), left) => compute(*arithmetic, &left, &value(1)),
         (Function::Shift(unit), from) => match value(1) {

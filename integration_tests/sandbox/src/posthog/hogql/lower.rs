@@ -283,6 +283,9 @@ impl Lowering<'_> {
                 Some(Kind::Integer(_) | Kind::Float | Kind::Text | Kind::Uuid | Kind::Time(..) | Kind::Date),
                 1,
             ) => (Function::ToString, Kind::Text),
+            ("concat", Some(Kind::Text), 2..) if arguments.iter().all(|argument| argument.kind == Kind::Text) => {
+                (Function::Concat, Kind::Text)
+            }
             ("toDate", Some(Kind::Text), 1) => {
                 let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) else {
                     return Err(ApiError::unsupported("`toDate` of a text that is no literal"));
@@ -371,7 +374,8 @@ impl Lowering<'_> {
     }
 }
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 15] = [
+    "concat",
     "toString",
     "toDateTime64",
     "toDateTime",

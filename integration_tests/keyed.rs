@@ -1,0 +1,206 @@
+//! Groups, distinct ids, members of cohorts, and the user's own queries.
+
+use std::collections::BTreeSet;
+
+use posthog_sandbox::posthog::{Action, Fault, Group, Sandbox};
+use serde_json::{Value, json};
+
+use crate::support::messages::Messages;
+use crate::support::program::{Source, catalog, run};
+use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, settled, two_projects};
+
+const PROJECTS: [u64; 2] = [1001, 1002];
+
+/// Some fields of all records of a stream, as one text each.
+fn read(messages: &Messages, stream: &str, fields: &[&str]) -> BTreeSet<String> {
+    let records = messages.records(stream).into_iter();
+    records.map(|record| fields.iter().map(|field| record[*field].to_string()).collect::<Vec<_>>().join(" ")).collect()
+}
+
+fn stored(posthog: &Sandbox, stream: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for project in PROJECTS {
+        match stream {
+            "groups" => found.extend(
+                posthog.groups(project).iter().map(|group| format!("{project} {} {}", group.index, json!(group.key))),
+            ),
+            "person_distinct_ids" => found.extend(posthog.persons(project).into_iter().flat_map(|person| {
+                let id = person.id;
+                person.distinct_ids.into_iter().map(move |distinct| format!("{project} {} \"{id}\"", json!(distinct)))
+            })),
+            _ => found.extend(
+                posthog
+                    .cohort_people(project)
+                    .iter()
+                    .map(|(cohort, person)| format!("{project} {cohort} \"{person}\"")),
+            ),
+        }
+    }
+    found
+}
+
+fn fields(stream: &str) -> &'static [&'static str] {
+    match stream {
+        "groups" => &["project_id", "group_type_index", "group_key"],
+        "person_distinct_ids" => &["project_id", "distinct_id", "person_id"],
+        _ => &["project_id", "cohort_id", "person_id"],
+    }
+}
+
+const STREAMS: [&str; 3] = ["groups", "person_distinct_ids", "cohort_people"];
+
+#[tokio::test]
+async fn they_arrive_whole_and_continue_from_every_state() {
+    let posthog = two_projects().await;
+    PROJECTS.iter().for_each(|project| posthog.generate_lists(*project, *project));
+    let source = Source::new(&posthog.url()).with_page_size(40);
+    let schemas = run(source.command("discover")).await.messages.of_type("CATALOG")[0]["catalog"]["streams"].clone();
+    for stream in STREAMS {
+        let catalog = catalog(&[stream], "full_refresh");
+        let whole = source.read_all(&catalog, None).await;
+        let wanted = stored(&posthog, stream);
+        assert!(wanted.len() > 100, "{stream}");
+        assert_eq!(read(&whole, stream, fields(stream)), wanted, "{stream}");
+        assert_eq!(whole.records(stream).len(), wanted.len(), "{stream} came twice");
+        let schema = schemas.as_array().unwrap().iter().find(|known| known["name"] == stream).unwrap();
+        let known: BTreeSet<&String> = schema["json_schema"]["properties"].as_object().unwrap().keys().collect();
+        let record = whole.records(stream)[0].as_object().unwrap();
+        assert_eq!(record.keys().collect::<BTreeSet<_>>(), known, "{stream}");
+        let states = whole.state_lines();
+        assert!(states.len() > 4, "{stream}: {} states", states.len());
+        for line in states {
+            let part = whole.up_to(line);
+            let rest = source.read_all(&catalog, Some(&part.state())).await;
+            let seen = read(&part, stream, fields(stream));
+            let union: BTreeSet<String> = seen.union(&read(&rest, stream, fields(stream))).cloned().collect();
+            assert_eq!(union, wanted, "{stream}, state on line {line}");
+        }
+    }
+    let statics = source.read_all(&catalog(&["cohort_people"], "full_refresh"), None).await;
+    let kinds = read(&statics, "cohort_people", &["is_static"]);
+    assert_eq!(kinds, ["false".to_owned(), "true".to_owned()].into());
+}
+
+#[tokio::test]
+async fn groups_are_read_incrementally() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    let source = Source::new(&posthog.url()).with_page_size(50);
+    let catalog = catalog(&["groups"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(first.records("groups").len(), posthog.groups(PROJECT).len());
+    let changed = Group { updated_at: minutes_ago(1), ..posthog.groups(PROJECT)[7].clone() };
+    posthog.insert_group(PROJECT, changed.clone());
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    let keys: Vec<&Value> = second.records("groups").into_iter().map(|group| &group["group_key"]).collect();
+    assert!(keys.contains(&&json!(changed.key)) && keys.len() < 20, "{keys:?}");
+}
+
+#[tokio::test]
+async fn lost_and_cut_rows_are_noticed() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    let count = posthog.persons(PROJECT).iter().map(|person| person.distinct_ids.len()).sum::<usize>();
+    let source = Source::new(&posthog.url()).with_page_size(40);
+    let catalog = catalog(&["person_distinct_ids"], "full_refresh");
+    for action in [Action::Truncate { fraction: 0.5 }, Action::DropRows { rows: 3 }, Action::Clamp { rows: 11 }] {
+        posthog.set_faults(vec![Fault::query(action.clone()).sql("ORDER BY").nth(&[2])]).unwrap();
+        let messages = source.read_all(&catalog, None).await;
+        let ids = read(&messages, "person_distinct_ids", &["distinct_id"]);
+        assert_eq!(ids.len(), count, "{action:?}");
+    }
+    posthog.set_faults(vec![Fault::query(Action::DropRows { rows: 3 }).sql("ORDER BY")]).unwrap();
+    let outcome = source.read(&catalog, None).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.messages.errors()[0].contains("do not agree with PostHog's count"),
+        "{:?}",
+        outcome.messages.errors()
+    );
+}
+
+fn custom(url: &str, query: &str, primary_key: &[&str], cursor: Option<&str>) -> Source {
+    let query = json!({"name": "mine", "query": query, "primary_key": primary_key, "cursor_field": cursor});
+    Source::new(url).with("custom_queries", json!([query]))
+}
+
+#[tokio::test]
+async fn a_query_becomes_a_stream_with_types() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 600, 3, settled());
+    let text = "SELECT toDate(timestamp) AS day, event, count() AS total, max(timestamp) AS latest FROM events GROUP BY day, event -- per day";
+    let source = custom(&posthog.url(), text, &["day", "event"], None).with_page_size(20);
+    let (status, message) = source.check().await;
+    assert_eq!(status, "SUCCEEDED", "{message}");
+    let discovered = run(source.command("discover")).await;
+    let streams = discovered.messages.of_type("CATALOG")[0]["catalog"]["streams"].clone();
+    let stream = streams.as_array().unwrap().iter().find(|stream| stream["name"] == "mine").unwrap().clone();
+    let properties = &stream["json_schema"]["properties"];
+    assert_eq!((&properties["total"]["type"][1], &properties["day"]["format"]), (&json!("integer"), &json!("date")));
+    assert_eq!(properties["latest"]["airbyte_type"], "timestamp_with_timezone");
+    assert_eq!(stream["source_defined_primary_key"], json!([["project_id"], ["day"], ["event"]]));
+    let catalog = catalog(&["mine"], "full_refresh");
+    let whole = source.read_all(&catalog, None).await;
+    let totals: u64 = whole.records("mine").iter().map(|record| record["total"].as_u64().unwrap()).sum();
+    assert_eq!(totals, posthog.events(PROJECT).len() as u64);
+    let wanted = read(&whole, "mine", &["day", "event", "total", "latest"]);
+    assert!(wanted.len() > 60);
+    for line in whole.state_lines() {
+        let part = whole.up_to(line);
+        let rest = source.read_all(&catalog, Some(&part.state())).await;
+        let seen = read(&part, "mine", &["day", "event", "total", "latest"]);
+        let union: BTreeSet<String> =
+            seen.union(&read(&rest, "mine", &["day", "event", "total", "latest"])).cloned().collect();
+        assert_eq!(union, wanted, "state on line {line}");
+    }
+}
+
+#[tokio::test]
+async fn a_query_with_a_cursor_is_read_incrementally() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(100, minutes_ago(200)));
+    let text = "SELECT uuid, timestamp AS at, event FROM events";
+    let source = custom(&posthog.url(), text, &["uuid"], Some("at")).with_page_size(30);
+    let catalog = catalog(&["mine"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(read(&first, "mine", &["uuid"]).len(), 100);
+    posthog.insert(PROJECT, vec![event(5_000, minutes_ago(1)), event(5_001, minutes_ago(1))]);
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    let found = read(&second, "mine", &["uuid"]);
+    assert_eq!(found.len(), 102, "the overlap of an hour, and what is new");
+    let third = source.read_all(&catalog, Some(&second.state())).await;
+    assert_eq!(read(&third, "mine", &["uuid"]).len(), 2);
+    for line in first.state_lines() {
+        let part = first.up_to(line);
+        let rest = source.read_all(&catalog, Some(&part.state())).await;
+        let union: BTreeSet<String> =
+            read(&part, "mine", &["uuid"]).union(&read(&rest, "mine", &["uuid"])).cloned().collect();
+        assert_eq!(union.len(), 102, "state on line {line}");
+    }
+}
+
+#[tokio::test]
+async fn wrong_queries_are_explained() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(10, minutes_ago(200)));
+    for (text, key, cursor, expected) in [
+        ("SELECT event FROM events LIMIT 10", "event", None, "contains LIMIT"),
+        ("SELECT event FROM events OFFSET 10", "event", None, "contains OFFSET"),
+        ("SELECT nonsense FROM events", "nonsense", None, "Unable to resolve field: nonsense"),
+        ("SELECT event FROM events", "uuid", None, "no column `uuid`, which `primary_key` names; it has event"),
+        ("SELECT event, uuid FROM events", "uuid", Some("event"), "cannot use `event` as `cursor_field`"),
+        ("SELECT event, event FROM events", "event", None, "two columns `event`"),
+    ] {
+        let (status, message) = custom(&posthog.url(), text, &[key], cursor).check().await;
+        assert_eq!(status, "FAILED", "{text}");
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    let source = custom(&posthog.url(), "SELECT event, uuid FROM events", &["event"], None);
+    let outcome = source.read(&catalog(&["mine"], "full_refresh"), None).await;
+    let errors = outcome.messages.errors().join("\n");
+    assert!(
+        errors.contains("config_error") && errors.contains("is not unique: 10 rows have 1 different keys"),
+        "{errors}"
+    );
+    assert!(outcome.messages.records("mine").is_empty());
+}

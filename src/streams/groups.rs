@@ -1,0 +1,43 @@
+//! `groups`: companies, teams and whatever else events are about besides persons.
+//!
+//! Columns are those of `HogQL`'s `groups` table. Its `updated_at` moves with every change.
+
+use chrono::TimeDelta;
+
+use super::column::{Column, Kind};
+use super::table::Table;
+
+/// The stream.
+pub static GROUPS: Table = Table {
+    stream: "groups",
+    from: "groups",
+    columns: &[
+        Column::new("id", Kind::Text, "Number of the group's type, a colon, and its key.").selected_as(ID),
+        Column::new("group_type_index", Kind::Integer, "Number of the group's type.").selected_as("`index`"),
+        Column::new("group_key", Kind::Text, "Key of the group.").selected_as("key"),
+        Column::new("properties", Kind::Document, "Properties of the group."),
+        Column::new("created_at", Kind::Timestamp, "When the group was seen first."),
+        Column::new("updated_at", Kind::Timestamp, "When the group changed last."),
+    ],
+    optional_columns: &[],
+    position: "updated_at",
+    position_field: "updated_at",
+    day: "intDiv(toUnixTimestamp(updated_at), 86400)",
+    id: ID,
+    id_field: "id",
+    id_copy: None,
+    primary_key: &["project_id", "id"],
+    arrival: None,
+    far: None,
+    copies: None,
+    cursor_field: "updated_at",
+    name_column: None,
+    bounded_by_dates: false,
+    rows_move: true,
+    grows_for: TimeDelta::zero(),
+    columns_vary: false,
+    fed_by: None,
+    export: None,
+};
+
+const ID: &str = "concat(toString(`index`), ':', key)";

@@ -1,0 +1,101 @@
+//! Streams that are read by queries from tables without a time: in the order of a key.
+
+use serde_json::{Map, Value, json};
+
+use super::column::{Column, Kind};
+use super::table::{PROJECT_FIELD, object_schema};
+
+/// A stream that is read page by page in the order of its key.
+#[derive(Debug)]
+pub struct Keyed {
+    /// Stream name.
+    pub stream: &'static str,
+    /// What it is read from, one after the other.
+    pub parts: &'static [Part],
+    /// Selected columns.
+    pub columns: &'static [Column],
+    /// Fields that, with the project, identify a row; they become the primary key.
+    pub key: &'static [&'static str],
+    /// Field by which later syncs continue, if there is one.
+    pub cursor: Option<&'static str>,
+    /// Whether a row that has the key of another one is another row, and no copy.
+    pub key_must_be_unique: bool,
+}
+
+/// One of the tables of a stream.
+#[derive(Debug)]
+pub struct Part {
+    /// A `HogQL` table, or a query in parentheses with a name.
+    pub from: &'static str,
+    /// A field that tells this part from the others, and its value as JSON text.
+    pub label: Option<(&'static str, &'static str)>,
+    /// Whether some versions of `PostHog` do without it.
+    pub optional: bool,
+}
+
+/// The distinct ids of all persons.
+pub static PERSON_DISTINCT_IDS: Keyed = Keyed {
+    stream: "person_distinct_ids",
+    parts: &[Part { from: "person_distinct_ids", label: None, optional: false }],
+    columns: &[
+        Column::new("distinct_id", Kind::Text, "An id that events are sent with."),
+        Column::new("person_id", Kind::Text, "The person that it belongs to."),
+    ],
+    key: &["distinct_id"],
+    cursor: None,
+    key_must_be_unique: false,
+};
+
+/// The members of all cohorts.
+pub static COHORT_PEOPLE: Keyed = Keyed {
+    stream: "cohort_people",
+    parts: &[
+        Part { from: "cohort_people", label: Some(("is_static", "false")), optional: false },
+        Part { from: "static_cohort_people", label: Some(("is_static", "true")), optional: true },
+    ],
+    columns: &[
+        Column::new("cohort_id", Kind::Integer, "Number of the cohort."),
+        Column::new("person_id", Kind::Text, "A member of the cohort."),
+    ],
+    key: &["cohort_id", "person_id"],
+    cursor: None,
+    key_must_be_unique: false,
+};
+
+/// All that are always there.
+pub static KEYED: &[&Keyed] = &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE];
+
+impl Keyed {
+    /// Primary key of the records.
+    pub fn primary_key(&self) -> Vec<&'static str> {
+        [PROJECT_FIELD].into_iter().chain(self.key.iter().copied()).collect()
+    }
+
+    /// The expression of a field.
+    pub fn expression(&self, field: &str) -> &'static str {
+        self.columns
+            .iter()
+            .find(|column| column.field == field)
+            .and_then(|column| column.expression)
+            .unwrap_or_default()
+    }
+
+    /// JSON schema (draft 7) of the records.
+    pub fn schema(&self) -> Value {
+        let mut fields = Map::new();
+        fields.insert(
+            PROJECT_FIELD.to_owned(),
+            json!({"type": ["null", "integer"], "description": "Number of the project in PostHog."}),
+        );
+        if let Some((label, _)) = self.parts.iter().find_map(|part| part.label) {
+            fields.insert(
+                label.to_owned(),
+                json!({"type": ["null", "boolean"], "description": "Whether its members are a fixed list."}),
+            );
+        }
+        for column in self.columns {
+            fields.insert(column.field.to_owned(), column.schema());
+        }
+        object_schema(fields)
+    }
+}

@@ -1,0 +1,334 @@
+//! Reads a keyed stream of one project: pages in the order of the key, then a count.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::journal::Journal;
+use super::page_size::PageSize;
+use super::reader::StreamObserver;
+use crate::config::QueryOptions;
+use crate::error::Error;
+use crate::http::{Client, Failure, Next};
+use crate::posthog::query::{Rows, Small, small_with_retry};
+use crate::posthog::{After, Malformed, Predicate, Query, Row};
+use crate::protocol::{Output, StreamDescriptor};
+use crate::streams::{Column, Keyed, KeyedWriter, Kind, Part};
+use crate::time::Timestamp;
+
+/// Records are handed to the writer in batches of about this size.
+const BATCH: usize = 128 * 1024;
+/// How often a part is read before its disagreement with the count is final.
+const ATTEMPTS: u32 = 3;
+
+/// How far a keyed stream has been read, as the state keeps it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KeyedNote {
+    /// Number of the part under way.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub part: u64,
+    /// What the last row that was read is ordered by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub after: Vec<Value>,
+    /// Records of the part so far.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rows: u64,
+    /// Value of the cursor field that the last sync has come to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Value>,
+    /// Whether a full refresh has read this project.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Reads one keyed stream of one project.
+pub struct KeyedReader {
+    /// Sends the requests.
+    pub client: Client,
+    /// What is read.
+    pub keyed: &'static Keyed,
+    /// Number of the project.
+    pub project: u64,
+    /// Whether a later sync continues from this one.
+    pub incremental: bool,
+    /// Options of queries.
+    pub options: QueryOptions,
+    /// Rows to ask for.
+    pub page_size: PageSize,
+    /// Where records go.
+    pub output: Output,
+    /// Name under which they go.
+    pub stream: Arc<StreamDescriptor>,
+    /// Where progress is noted.
+    pub journal: Arc<Journal<KeyedNote>>,
+    /// Hears of waits.
+    pub observer: StreamObserver,
+}
+
+/// What a part holds by the server's count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Stored {
+    rows: u64,
+    keys: u64,
+}
+
+/// What reading a page has brought.
+struct Page {
+    rows: u64,
+    records: u64,
+    bytes: u64,
+}
+
+impl KeyedReader {
+    /// Reads everything, or what is new at the cursor.
+    ///
+    /// # Errors
+    /// When a part cannot be read, or what was read does not agree with PostHog's count.
+    pub async fn run(&self) -> Result<(), Error> {
+        let mut note = self.journal.note(self.project).await;
+        if note.done && !self.incremental {
+            return Ok(());
+        }
+        let (mut bytes, begun) = (0, note.part);
+        for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < begun) {
+            note.part = number;
+            match self.read_part(part, &mut note).await {
+                Ok(more) => bytes += more,
+                Err(error) if part.optional && error.message().contains("Unknown table") => {
+                    tracing::info!("project {}: this PostHog has no table `{}`", self.project, part.from);
+                }
+                Err(error) => return Err(error),
+            }
+            if self.cursor().is_some() {
+                note.watermark = note.after.first().cloned().or(note.watermark);
+            }
+            (note.after, note.rows) = (Vec::new(), 0);
+        }
+        if bytes > 0 {
+            tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyed.stream);
+        }
+        let note = KeyedNote { part: 0, done: !self.incremental, ..note };
+        self.journal.write(self.project, note).await
+    }
+
+    /// Reads a part and compares it with the count. Returns the bytes that this has cost.
+    async fn read_part(&self, part: &Part, note: &mut KeyedNote) -> Result<u64, Error> {
+        let mut bytes = 0;
+        for _ in 0..ATTEMPTS {
+            let (before, cost) = self.count(part, note).await?;
+            bytes += cost;
+            if self.keyed.key_must_be_unique && before.keys < before.rows {
+                return Err(Error::config(format!(
+                    "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that tell all rows apart",
+                    self.keyed.stream, before.rows, before.keys
+                )));
+            }
+            let mut writer = KeyedWriter::new(self.keyed, part, self.order().len(), &self.stream, self.project);
+            loop {
+                let page = self.read_page(part, note, &mut writer).await?;
+                bytes += page.bytes;
+                note.rows += page.records;
+                // A short page is the end only if nothing is missing: a server may have a lower limit
+                // than it admits.
+                let short = page.rows < u64::from(self.page_size.rows());
+                if page.rows == 0 || (short && note.rows >= before.keys) {
+                    break;
+                }
+                self.journal.write(self.project, note.clone()).await?;
+            }
+            if note.rows >= before.keys {
+                return Ok(bytes);
+            }
+            let (after, cost) = self.count(part, note).await?;
+            bytes += cost;
+            if note.rows >= after.keys {
+                return Ok(bytes);
+            }
+            tracing::warn!(
+                "project {}: {} {} read but PostHog counts {}; reading them again",
+                self.project,
+                note.rows,
+                self.keyed.stream,
+                after.keys
+            );
+            (note.after, note.rows) = (Vec::new(), 0);
+        }
+        Err(Error::system(format!(
+            "project {}: {} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
+            self.project, self.keyed.stream
+        )))
+    }
+
+    /// The cursor's column, if this sync goes by it.
+    fn cursor(&self) -> Option<&'static Column> {
+        let cursor = self.keyed.cursor.filter(|_| self.incremental)?;
+        self.keyed.columns.iter().find(|column| column.field == cursor)
+    }
+
+    /// What rows are ordered by: the cursor, if there is one, and the key's values as texts.
+    fn order(&self) -> Vec<String> {
+        let cursor = self.cursor().and_then(|column| column.expression).map(str::to_owned);
+        let key =
+            self.keyed.key.iter().map(|field| format!("coalesce(toString({}), '')", self.keyed.expression(field)));
+        cursor.into_iter().chain(key).collect()
+    }
+
+    /// The rows that this sync has to read.
+    fn predicate(&self, note: &KeyedNote) -> Result<Predicate, Error> {
+        let mut predicate = Predicate::default();
+        if let Some(((column, expression), watermark)) =
+            self.cursor().and_then(|column| Some((column, column.expression?))).zip(note.watermark.as_ref())
+        {
+            let from = match (column.kind, instant(watermark)) {
+                (Kind::Timestamp, Some(instant)) => instant.minus(self.options.overlap).literal(),
+                _ => literal(column.kind, watermark).ok_or_else(|| self.unusable(watermark))?,
+            };
+            predicate.at_least(expression, &from);
+        }
+        Ok(predicate)
+    }
+
+    fn unusable(&self, value: &Value) -> Error {
+        Error::config(format!(
+            "the state of `{}` is not usable: {value} is no value of its cursor field. To read everything again, start without a state",
+            self.keyed.stream
+        ))
+    }
+
+    fn page(&self, part: &Part, note: &KeyedNote, limit: u32) -> Result<Query, Error> {
+        let mut predicate = self.predicate(note)?;
+        let order = self.order();
+        if !note.after.is_empty() {
+            let mut after = Vec::with_capacity(order.len());
+            let cursor = self.cursor().map(|column| column.kind);
+            for (index, (expression, value)) in order.iter().zip(&note.after).enumerate() {
+                let value = match cursor.filter(|_| index == 0) {
+                    Some(kind) => After::Literal(literal(kind, value).ok_or_else(|| self.unusable(value))?),
+                    None => After::Text(value.as_str().ok_or_else(|| self.unusable(value))?.to_owned()),
+                };
+                after.push((expression.clone(), value));
+            }
+            predicate.after_values(&after);
+        }
+        let columns: Vec<&str> = self.keyed.columns.iter().filter_map(|column| column.expression).collect();
+        let list = [columns.join(", "), order.join(", ")].join(", ");
+        Ok(predicate.select(&list, part.from, &format!("ORDER BY {} LIMIT {limit}", order.join(", "))))
+    }
+
+    /// Reads one page, however often that takes.
+    async fn read_page(&self, part: &Part, note: &mut KeyedNote, writer: &mut KeyedWriter) -> Result<Page, Error> {
+        let mut retry = self.client.retry();
+        let mut read = Page { rows: 0, records: 0, bytes: 0 };
+        loop {
+            let limit = self.page_size.rows();
+            let query = self.page(part, note, limit)?;
+            let before = read.rows;
+            let failure = match self.request(&query, writer, &mut read).await? {
+                Ok(()) => None,
+                Err(failure) => Some(failure),
+            };
+            let last = writer.last().map_err(|problem| Error::system(problem.0))?;
+            if read.rows > before && !last.is_empty() {
+                if note.after == last {
+                    return Err(Error::system(format!(
+                        "PostHog answers with the same page of {} again and again",
+                        self.keyed.stream
+                    )));
+                }
+                note.after = last;
+                retry.progress();
+            }
+            let Some(failure) = failure else { return Ok(read) };
+            match retry.after(failure, self.client.gate()).await? {
+                Next::Again => {}
+                Next::Smaller if self.page_size.too_large(limit, true) => {}
+                Next::Smaller => {
+                    return Err(Error::transient(format!(
+                        "PostHog cannot answer even for one row of {} in time; try again later",
+                        self.keyed.stream
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Sends one request and emits its rows as they come. The outer error is final.
+    async fn request(
+        &self,
+        query: &Query,
+        writer: &mut KeyedWriter,
+        read: &mut Page,
+    ) -> Result<Result<(), Failure>, Error> {
+        let mut answer = match Rows::open(&self.client, self.project, query, &self.observer).await {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        read.bytes += answer.bytes_read().unwrap_or(0);
+        writer.stamp();
+        let (mut lines, mut records) = (self.output.buffer(), 0);
+        loop {
+            let (batch, rows) = (&mut lines, &mut read.rows);
+            let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
+                records += u64::from(writer.write(row, batch)?);
+                *rows += 1;
+                Ok(())
+            };
+            let outcome = answer.read(&mut take).await;
+            let ended = !matches!(outcome, Ok(None));
+            if lines.len() >= BATCH || ended {
+                let full = std::mem::replace(&mut lines, self.output.buffer());
+                self.output.records(&self.stream, full, records).await?;
+                read.records += records;
+                records = 0;
+            }
+            if ended {
+                return Ok(outcome.map(|_| ()));
+            }
+        }
+    }
+
+    /// Counts the rows of a part and its different keys. Returns the bytes that this has cost, too.
+    async fn count(&self, part: &Part, note: &KeyedNote) -> Result<(Stored, u64), Error> {
+        let key: Vec<&str> = self.keyed.key.iter().map(|field| self.keyed.expression(field)).collect();
+        let columns = format!("count(), uniqExact(tuple({}))", key.join(", "));
+        let query = self.predicate(note)?.select(&columns, part.from, "LIMIT 1");
+        let retry = self.client.retry();
+        let answer = small_with_retry::<(u64, u64)>(&self.client, self.project, &query, &self.observer, retry).await?;
+        let Some(Small { rows, bytes_read }) = answer else {
+            tracing::warn!(
+                "project {}: PostHog cannot count {} in time, so what is read is not compared with its count",
+                self.project,
+                self.keyed.stream
+            );
+            return Ok((Stored::default(), 0));
+        };
+        let (rows, keys) = rows.first().copied().unwrap_or_default();
+        Ok((Stored { rows, keys }, bytes_read.unwrap_or(0)))
+    }
+}
+
+fn instant(value: &Value) -> Option<Timestamp> {
+    Timestamp::parse(value.as_str()?)
+}
+
+/// A literal for a value of the cursor field; none when it is not of that kind.
+fn literal(kind: Kind, value: &Value) -> Option<String> {
+    match kind {
+        Kind::Timestamp => instant(value).map(Timestamp::literal),
+        Kind::Date => {
+            let date = chrono::NaiveDate::parse_from_str(value.as_str()?, "%Y-%m-%d").ok()?;
+            Some(format!("toDate('{date}')"))
+        }
+        Kind::Integer => {
+            value.as_i64().map(|number| number.to_string()).or_else(|| value.as_u64().map(|number| number.to_string()))
+        }
+        _ => None,
+    }
+}
