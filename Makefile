@@ -37,6 +37,6 @@ live:
 	cargo build --locked --workspace --bins
 	integration_tests/python/run
 
-## make spec        the specifications, generated from the types
+## make spec        the specifications and docs/streams.md, generated from the types
 spec:
-	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration specification
+	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page

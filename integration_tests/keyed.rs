@@ -52,7 +52,9 @@ const STREAMS: [&str; 3] = ["groups", "person_distinct_ids", "cohort_people"];
 #[tokio::test]
 async fn they_arrive_whole_and_continue_from_every_state() {
     let posthog = two_projects().await;
-    PROJECTS.iter().for_each(|project| posthog.generate_lists(*project, *project));
+    for project in PROJECTS {
+        posthog.generate_lists(project, project);
+    }
     let source = Source::new(&posthog.url()).with_page_size(40);
     let schemas = run(source.command("discover")).await.messages.of_type("CATALOG")[0]["catalog"]["streams"].clone();
     for stream in STREAMS {

@@ -99,24 +99,38 @@ async fn values_are_those_of_the_server() {
 
 #[tokio::test]
 async fn every_state_is_a_place_to_continue_from() {
-    let posthog = two_projects_with(Sandbox::builder().list_page_cap(20)).await;
+    let posthog = two_projects_with(Sandbox::builder().list_page_cap(50)).await;
     fill(&posthog);
     let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1)).with("concurrency", json!(8));
-    for (streams, mode) in [
-        (vec!["cohorts", "event_definitions", "property_definitions"], "full_refresh"),
-        (vec!["notebooks", "session_recordings"], "incremental"),
-    ] {
-        let catalog = catalog(&streams, mode);
-        let whole = source.read_all(&catalog, None).await;
-        for line in whole.state_lines() {
-            let part = whole.up_to(line);
-            let rest = source.read_all(&catalog, Some(&part.state())).await;
-            for stream in &streams {
+    for mode in ["full_refresh", "incremental"] {
+        let lists = LISTS.iter().filter(|list| mode == "full_refresh" || list.change.is_some());
+        for stream in lists.map(|list| list.stream) {
+            let catalog = catalog(&[stream], mode);
+            let whole = source.read_all(&catalog, None).await;
+            for line in whole.state_lines() {
+                let part = whole.up_to(line);
+                let rest = source.read_all(&catalog, Some(&part.state())).await;
                 let union: BTreeSet<String> = read(&part, stream).union(&read(&rest, stream)).cloned().collect();
-                assert_eq!(union, stored(&posthog, stream), "{stream}, state on line {line}");
+                assert_eq!(union, stored(&posthog, stream), "{stream}, {mode}, state on line {line}");
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_project_that_is_gone_fails_by_name_and_the_others_finish() {
+    let posthog = sandbox().await;
+    fill(&posthog);
+    posthog.generate(1001, 50, 1, crate::support::world::settled());
+    let source = Source::new(&posthog.url()).with("project_ids", json!([1001, 4711]));
+    let outcome = source.read(&catalog(&["annotations", "events", "groups", "projects"], "full_refresh"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    let errors = outcome.messages.errors();
+    assert_eq!(errors.len(), 4, "{errors:?}");
+    assert!(errors.iter().all(|error| error.starts_with("config_error: project 4711")), "{errors:?}");
+    assert_eq!(outcome.messages.records("annotations").len(), 30);
+    assert_eq!(outcome.messages.id_set("events").len(), 50);
+    assert_eq!(outcome.messages.records("projects").len(), 1);
 }
 
 #[tokio::test]

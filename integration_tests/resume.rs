@@ -36,6 +36,25 @@ async fn every_state_is_a_place_to_continue_from() {
 }
 
 #[tokio::test]
+async fn every_state_of_sessions_is_a_place_to_continue_from() {
+    let posthog = two_projects().await;
+    for project in [1001, 1002] {
+        posthog.generate(project, 100, project, settled());
+    }
+    for mode in ["incremental", "full_refresh"] {
+        let source = Source::new(&posthog.url()).with_page_size(20);
+        let catalog = catalog(&["sessions"], mode);
+        let whole = source.read_all(&catalog, None).await;
+        for line in whole.state_lines() {
+            let part = whole.up_to(line);
+            let rest = source.read_all(&catalog, Some(&part.state())).await;
+            let union: BTreeSet<String> = part.id_set("sessions").union(&rest.id_set("sessions")).cloned().collect();
+            assert_eq!(union, whole.id_set("sessions"), "{mode}, state on line {line}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_finished_full_refresh_starts_over() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(20, minutes_ago(90)));

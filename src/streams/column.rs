@@ -79,6 +79,12 @@ impl Column {
         Self { exported, ..self }
     }
 
+    /// A field that only exists because another connector has it; it is always null.
+    #[must_use]
+    pub const fn nowhere(self) -> Self {
+        self.not_selected().exported_as(Exported::Nowhere)
+    }
+
     /// JSON schema (draft 7) of the field.
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {

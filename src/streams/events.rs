@@ -43,6 +43,8 @@ pub static EVENTS: Table = Table {
             "Whether the event made a person profile: full, propertyless or force_upgrade. Only filled by queries.",
         )
         .exported_as(Exported::Nowhere),
+        Column::new("person", Kind::Document, "Always empty; see `person_id` and `person_properties`.").nowhere(),
+        Column::new("elements", Kind::List, "Always empty; see `elements_chain`.").nowhere(),
     ],
     optional_columns: &[Column::new(
         "person_properties",

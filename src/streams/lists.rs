@@ -2,7 +2,7 @@
 //!
 //! Paths, parameters, ordering and what the server can filter are those of PostHog's views
 //! (`posthog/api/*.py`, `products/*/backend/api/*.py`); the fields are in `schemas/`, from its
-//! serializers and OpenAPI description. Soft-deleted objects are not listed.
+//! serializers and `OpenAPI` description. Soft-deleted objects are not listed.
 
 use serde_json::{Map, Value, json};
 
@@ -67,8 +67,8 @@ const fn list(stream: &'static str, scope: &'static str, schema: &'static str) -
     }
 }
 
-const fn changed(field: &'static str, filter: Option<&'static str>) -> Option<Change> {
-    Some(Change { field, filter, overlap_hours: 1, from_start_date: false })
+const fn changed(field: &'static str, filter: Option<&'static str>) -> Change {
+    Change { field, filter, overlap_hours: 1, from_start_date: false }
 }
 
 /// All of them.
@@ -77,13 +77,13 @@ pub static LISTS: &[List] = &[
     list("cohorts", "cohort:read", include_str!("schemas/cohorts.json")),
     List {
         passes: Passes::Archived,
-        change: changed("updated_at", None),
+        change: Some(changed("updated_at", None)),
         ..list("feature_flags", "feature_flag:read", include_str!("schemas/feature_flags.json"))
     },
     List {
         // The default order is by a column that is nearly always null, so pages overlap and skip.
         parameters: "order=id",
-        change: changed("last_modified_at", Some("date_from")),
+        change: Some(changed("last_modified_at", Some("date_from"))),
         ..list("insights", "insight:read", include_str!("schemas/insights.json"))
     },
     list("actions", "action:read", include_str!("schemas/actions.json")),
@@ -91,7 +91,7 @@ pub static LISTS: &[List] = &[
     List {
         parameters: "order=updated_at",
         passes: Passes::Archived,
-        change: changed("updated_at", None),
+        change: Some(changed("updated_at", None)),
         ..list("experiments", "experiment:read", include_str!("schemas/experiments.json"))
     },
     list("surveys", "survey:read", include_str!("schemas/surveys.json")),
@@ -125,7 +125,7 @@ pub static LISTS: &[List] = &[
         ..list("early_access_features", "early_access_feature:read", include_str!("schemas/early_access_features.json"))
     },
     List {
-        change: changed("last_modified_at", Some("date_from")),
+        change: Some(changed("last_modified_at", Some("date_from"))),
         ..list("notebooks", "notebook:read", include_str!("schemas/notebooks.json"))
     },
 ];

@@ -37,6 +37,9 @@ pub static PERSONS: Table = Table {
         Column::new("is_identified", Kind::Boolean, "Whether the person has been identified. Only filled by queries.")
             .exported_as(Exported::Nowhere),
         Column::new("properties", Kind::Document, "Properties of the person."),
+        Column::new("name", Kind::Text, "Always empty; what PostHog shows as the name is one of the properties.")
+            .nowhere(),
+        Column::new("distinct_ids", Kind::Texts, "Always empty; see the stream `person_distinct_ids`.").nowhere(),
         Column::new("is_deleted", Kind::Boolean, "Whether the person was deleted. Only filled by file exports.")
             .not_selected(),
         Column::new("version", Kind::Integer, "Grows with every change of the person. Only filled by file exports.")

@@ -95,6 +95,7 @@ impl Table {
 }
 
 /// The schema (draft 7) of records with these fields.
+#[expect(clippy::needless_pass_by_value, reason = "the macro takes a reference, its callers give maps away")]
 pub(super) fn object_schema(properties: Map<String, Value>) -> Value {
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",

@@ -230,10 +230,7 @@ impl KeyedReader {
             let limit = self.page_size.rows();
             let query = self.page(part, note, limit)?;
             let before = read.rows;
-            let failure = match self.request(&query, writer, &mut read).await? {
-                Ok(()) => None,
-                Err(failure) => Some(failure),
-            };
+            let failure = self.request(&query, writer, &mut read).await?.err();
             let last = writer.last().map_err(|problem| Error::system(problem.0))?;
             if read.rows > before && !last.is_empty() {
                 if note.after == last {

@@ -1,0 +1,170 @@
+//! Taking over from Airbyte's own `source-posthog` 1.1, as `docs/migrating.md` describes it.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use source_posthog::streams;
+
+use crate::support::program::{Source, repository_file};
+use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, settled};
+
+/// The streams of source-posthog 1.1, the fields of their schemas, and their primary keys.
+const STREAMS: [(&str, &[&str]); 7] = [
+    (
+        "projects",
+        &[
+            "id",
+            "uuid",
+            "organization",
+            "api_token",
+            "name",
+            "completed_snippet_onboarding",
+            "ingested_event",
+            "is_demo",
+            "timezone",
+            "access_control",
+            "effective_membership_level",
+        ],
+    ),
+    (
+        "cohorts",
+        &[
+            "id",
+            "name",
+            "groups",
+            "deleted",
+            "is_calculating",
+            "created_by",
+            "created_at",
+            "last_calculation",
+            "errors_calculating",
+            "count",
+            "is_static",
+        ],
+    ),
+    (
+        "feature_flags",
+        &["id", "name", "key", "rollout_percentage", "filters", "deleted", "active", "created_by", "created_at"],
+    ),
+    ("persons", &["id", "name", "distinct_ids", "properties", "created_at", "uuid"]),
+    ("events", &["id", "distinct_id", "properties", "event", "timestamp", "person", "elements", "elements_chain"]),
+    (
+        "annotations",
+        &[
+            "id",
+            "content",
+            "date_marker",
+            "creation_type",
+            "dashboard_item",
+            "created_by",
+            "created_at",
+            "updated_at",
+            "deleted",
+            "scope",
+        ],
+    ),
+    (
+        "insights",
+        &[
+            "id",
+            "short_id",
+            "name",
+            "filters",
+            "filters_hash",
+            "order",
+            "deleted",
+            "last_refresh",
+            "refreshing",
+            "result",
+            "created_at",
+            "created_by",
+            "description",
+            "updated_at",
+            "favorited",
+            "saved",
+            "last_modified_at",
+            "last_modified_by",
+            "is_sample",
+            "effective_restriction_level",
+            "effective_privilege_level",
+            "timezone",
+            "tags",
+        ],
+    ),
+];
+
+/// A catalog as a connection of source-posthog has it: its own cursor and keys.
+fn their_catalog() -> Value {
+    let streams = STREAMS.iter().map(|(name, _)| {
+        let incremental = *name == "events";
+        json!({
+            "stream": {
+                "name": name, "json_schema": {"type": "object", "properties": {}},
+                "supported_sync_modes": if incremental { json!(["full_refresh", "incremental"]) } else { json!(["full_refresh"]) },
+                "source_defined_cursor": incremental, "default_cursor_field": if incremental { json!(["timestamp"]) } else { json!([]) },
+                "source_defined_primary_key": [["id"]], "is_resumable": false,
+            },
+            "sync_mode": if incremental { "incremental" } else { "full_refresh" },
+            "destination_sync_mode": if incremental { "append_dedup" } else { "overwrite" },
+            "cursor_field": if incremental { json!(["timestamp"]) } else { json!([]) },
+            "primary_key": [["id"]],
+        })
+    });
+    json!({"streams": streams.collect::<Vec<_>>()})
+}
+
+#[test]
+fn names_keys_and_fields_are_a_subset_of_ours() {
+    let ours = streams::catalog(&[]).streams;
+    for (name, fields) in STREAMS {
+        let stream = ours.iter().find(|stream| stream.name == name).unwrap();
+        let known = stream.json_schema["properties"].as_object().unwrap();
+        for field in fields {
+            assert!(known.contains_key(*field), "{name}.{field}");
+        }
+        assert_eq!(stream.source_defined_primary_key, Some(vec![vec!["id".to_owned()]]), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn their_configuration_catalog_and_state_run_unchanged() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    posthog.generate(PROJECT, 300, 3, settled());
+    let source = Source::new(&posthog.url())
+        .with("start_date", json!("2021-01-01T00:00:00Z"))
+        .with("events_time_step", json!(30))
+        .with("something_else", json!({"unknown": true}));
+    assert_eq!(source.check().await.0, "SUCCEEDED");
+    let catalog = their_catalog();
+    let whole = source.read_all(&catalog, None).await;
+    assert_events(&whole, &posthog, &[PROJECT]);
+    for (stream, count) in [("cohorts", 25), ("feature_flags", 230), ("annotations", 30), ("insights", 250)] {
+        assert_eq!(whole.records(stream).len(), count, "{stream}");
+    }
+    // Both shapes of state that it has had, in the platform's wrapping.
+    posthog.insert(PROJECT, events(20, minutes_ago(1)));
+    let new: BTreeSet<String> = events(20, 0).iter().map(|event| event.uuid.to_string()).collect();
+    let stopped = "2026-01-01T00:00:00+00:00";
+    for state in [json!({"1001": {"timestamp": stopped}}), json!({"timestamp": stopped})] {
+        let state = json!([{
+            "type": "STREAM",
+            "stream": {"stream_descriptor": {"name": "events", "namespace": null}, "stream_state": state},
+        }]);
+        let messages = source.read_all(&catalog, Some(&state)).await;
+        assert!(messages.id_set("events").is_superset(&new));
+        let ours = messages.stream_state("events");
+        assert_eq!(ours["version"], 1);
+        // From then on it is a state of this connector.
+        let again = source.read_all(&catalog, Some(&messages.state())).await;
+        assert!(again.records("events").len() < messages.records("events").len());
+    }
+}
+
+#[test]
+fn the_guide_names_every_stream() {
+    let guide = std::fs::read_to_string(repository_file("docs/migrating.md")).unwrap();
+    for (name, _) in STREAMS {
+        assert!(guide.contains(&format!("`{name}`")), "{name}");
+    }
+}

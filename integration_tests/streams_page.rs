@@ -1,0 +1,102 @@
+//! `docs/streams.md`, written from the streams themselves.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+use source_posthog::protocol::{Stream, SyncMode};
+use source_posthog::streams::{self, Passes, Source};
+
+use crate::support::program::repository_file;
+
+const PAGE: &str = "docs/streams.md";
+
+const HEAD: &str = "# Streams
+
+<!-- Written from the streams' definitions by `make spec`; do not edit. -->
+
+All fields may be null, and later versions may add fields. Records of a project carry its number as `project_id`. \
+The cursor is defined by the connector: an incremental sync reads what is new at it, whatever cursor a catalog names.
+
+A stream that the key's scopes do not allow is still in the catalog. `check` lists such streams; reading one ends with an \
+error that names the scope, and the other streams are read.
+
+";
+
+fn describe(source: Source) -> String {
+    match source {
+        Source::Table(table) if table.export.is_some() => {
+            "file exports (scope `batch_export:write`) or queries (scope `query:read`); see the method in the README"
+                .into()
+        }
+        Source::Table(_) => "queries, scope `query:read`".into(),
+        Source::Keyed(_) => "queries in the order of its key, scope `query:read`".into(),
+        Source::List(list) => {
+            let parts = match list.passes {
+                Passes::One => "",
+                Passes::Archived => "; archived objects are asked for as well",
+                Passes::PropertyTypes => "; properties of events, persons, sessions and every group type",
+            };
+            format!("the list `{}`, scope `{}`{parts}", list.path, list.scope)
+        }
+        Source::Projects => "the projects themselves, scope `project:read`".into(),
+    }
+}
+
+fn kind(schema: &Value) -> String {
+    let types =
+        schema["type"].as_array().into_iter().flatten().filter_map(Value::as_str).filter(|kind| *kind != "null");
+    let types: Vec<&str> = types.collect();
+    match schema["format"].as_str() {
+        Some("date-time") => "time".to_owned(),
+        Some("date") => "date".to_owned(),
+        _ if types.len() > 2 => "anything".to_owned(),
+        _ => types.join(", "),
+    }
+}
+
+fn section(stream: &Stream) -> String {
+    let source = Source::find(&stream.name, &[]).unwrap();
+    let key: Vec<String> =
+        stream.source_defined_primary_key.iter().flatten().map(|path| format!("`{}`", path.join("."))).collect();
+    let cursor = stream.default_cursor_field.as_ref().map(|path| format!("`{}`", path.join(".")));
+    let refresh = if stream.is_resumable == Some(true) { "full refresh (resumable)" } else { "full refresh" };
+    let incremental = stream.supported_sync_modes.contains(&SyncMode::Incremental);
+    let mut text = format!("## {}\n\n", stream.name);
+    let _ = writeln!(text, "* Read from: {}", describe(source));
+    let _ = writeln!(text, "* Primary key: {}", key.join(", "));
+    let _ = writeln!(text, "* Sync modes: {refresh}{}", if incremental { ", incremental" } else { "" });
+    if let Some(cursor) = cursor {
+        let _ = writeln!(text, "* Cursor: {cursor}");
+    }
+    text.push_str("\n| field | type | |\n|---|---|---|\n");
+    for (field, schema) in stream.json_schema["properties"].as_object().unwrap() {
+        let about = schema["description"].as_str().unwrap_or_default().replace('|', "\\|");
+        let _ = writeln!(text, "| `{field}` | {} | {about} |", kind(schema));
+    }
+    text.push('\n');
+    text
+}
+
+#[test]
+fn the_page_of_streams_is_current() {
+    let catalog = streams::catalog(&[]);
+    let mut page = HEAD.to_owned();
+    page.push_str("| stream | primary key | sync modes |\n|---|---|---|\n");
+    for stream in &catalog.streams {
+        let key: Vec<String> = stream.source_defined_primary_key.iter().flatten().map(|path| path.join(".")).collect();
+        let modes = if stream.supported_sync_modes.contains(&SyncMode::Incremental) {
+            "full refresh, incremental"
+        } else {
+            "full refresh"
+        };
+        let _ = writeln!(page, "| [{0}](#{0}) | `{1}` | {modes} |", stream.name, key.join("`, `"));
+    }
+    page.push('\n');
+    page.push_str(&catalog.streams.iter().map(section).collect::<String>());
+    let page = format!("{}\n", page.trim_end());
+    let path = repository_file(PAGE);
+    if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
+        std::fs::write(&path, &page).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap_or_default() == page, "run `make spec` and commit {PAGE}");
+}
