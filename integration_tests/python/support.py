@@ -1,0 +1,90 @@
+"""What the tests share: the built programs, the PostHog stand-in and a webhook."""
+
+import contextlib
+import json
+import os
+import pathlib
+import subprocess
+import threading
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PROGRAMS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute() / "debug"
+SOURCE = PROGRAMS / "source-posthog"
+DESTINATION = PROGRAMS / "destination-patterns"
+START = "2020-01-01T00:00:00Z"
+
+
+class PostHog:
+    """A running stand-in, by what its first line says: url, project, api_key, token."""
+
+    def __init__(self, ready):
+        self.url, self.project, self.api_key, self.token = (ready[key] for key in ("url", "project", "api_key", "token"))
+
+    def config(self, **other):
+        """A configuration of the source."""
+        return {"api_key": self.api_key, "base_url": self.url, "start_date": START, **other}
+
+    def capture(self, events):
+        """Takes in events as an SDK sends them."""
+        self._ask("/batch/", {"api_key": self.token, "batch": events})
+
+    def select(self, columns, table):
+        """All rows of a table, read without the connector: lists in the order of `columns`."""
+        query = {"kind": "HogQLQuery", "query": f"SELECT {columns} FROM {table} LIMIT 50000"}
+        return self._ask(f"/api/projects/{self.project}/query/", {"query": query, "refresh": "force_blocking"})["results"]
+
+    def about_project(self):
+        """The project, as the API describes it."""
+        return self._ask(f"/api/projects/{self.project}/")
+
+    def _ask(self, path, body=None):
+        headers = {"authorization": f"Bearer {self.api_key}", "content-type": "application/json"}
+        request = urllib.request.Request(self.url + path, body and json.dumps(body).encode(), headers)
+        with urllib.request.urlopen(request) as answer:
+            return json.load(answer)
+
+
+@contextlib.contextmanager
+def posthog(*arguments):
+    """Starts a stand-in with arguments such as `"--events", "500"` and stops it at the end."""
+    with subprocess.Popen([PROGRAMS / "posthog-sandbox", "--port", "0", *arguments], stdout=subprocess.PIPE) as process:
+        try:
+            yield PostHog(json.loads(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def http_server(handler):
+    """Serves with `handler` on a free port of this machine; yields the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Reads bodies, answers, and writes no log."""
+
+    def body(self):
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def answer(self, status, body=b"", **headers):
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def objects(text):
+    """Parses JSON as PostHog stores it; NaN and Infinity, which JSON lacks, become None."""
+    return json.loads(text, parse_constant=lambda _: None) if text else None
