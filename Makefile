@@ -32,7 +32,7 @@ unit:
 doc:
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-## make live        real PostHog SDKs through the whole chain, and PyAirbyte's smoke test
+## make live        real PostHog SDKs through the whole chain, and Airbyte's own tools
 live:
 	cargo build --locked --workspace --bins
 	integration_tests/python/run
