@@ -15,7 +15,6 @@ async fn unusable_catalogs_are_refused() {
     for (catalog, expected) in [
         (catalog(&["evnts"], "incremental"), "unknown stream `evnts`; there are events"),
         (invalid_mode, "unknown variant `INVALID`"),
-        (catalog(&["projects"], "incremental"), "`projects` cannot be read incrementally"),
         (catalog(&[], "incremental"), "no streams"),
         (catalog(&["events", "events"], "incremental"), "`events` twice"),
         (json!({"stream": []}), "missing field `streams`"),

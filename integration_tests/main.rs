@@ -6,6 +6,7 @@
 mod audit;
 mod bad_input;
 mod check;
+mod columns;
 mod destination;
 mod export;
 mod export_faults;

@@ -302,6 +302,20 @@ async fn projects_are_read_with_the_fields_of_their_schema() {
 }
 
 #[tokio::test]
+async fn streams_without_a_cursor_are_read_in_full_by_incremental_syncs() {
+    let posthog = two_projects().await;
+    posthog.generate_lists(1001, 1);
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["projects", "cohorts"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    for messages in [&first, &second] {
+        assert_eq!((messages.records("projects").len(), messages.records("cohorts").len()), (2, 25));
+        assert!(messages.logs("WARN").iter().any(|line| line.contains("`cohorts` cannot be read incrementally")));
+    }
+}
+
+#[tokio::test]
 async fn only_the_listed_projects_are_read() {
     let posthog = two_projects().await;
     posthog.insert(1001, events(5, minutes_ago(90)));

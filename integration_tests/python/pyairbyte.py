@@ -15,7 +15,6 @@ os.environ.update(AIRBYTE_OFFLINE_MODE="1", DO_NOT_TRACK="1")
 import airbyte  # noqa: E402 - reads the environment when it is imported
 import pytest  # noqa: E402
 from airbyte.caches import DuckDBCache  # noqa: E402
-from airbyte.exceptions import AirbyteConnectorFailedError  # noqa: E402
 
 from support import SOURCE, objects, posthog  # noqa: E402
 
@@ -230,7 +229,6 @@ def test_incremental(sandbox, cache):
     assert len(new) + 2 < second.processed_records < len(events) / 2, second.processed_records
 
 
-@pytest.mark.xfail(raises=AirbyteConnectorFailedError, reason="`projects` refuses to be read incrementally", strict=True)
 def test_a_stream_without_cursor_in_an_incremental_sync(sandbox, cache):
     """PyAirbyte asks for every stream incrementally unless told otherwise, and gives its last state."""
     before = None

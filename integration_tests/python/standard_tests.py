@@ -96,7 +96,7 @@ class TestSource(Built, SourceTestSuiteBase):
 
     @pytest.fixture(scope="class", autouse=True)
     def configurations(self):
-        with posthog("--events", "500", "--seed", "5") as sandbox:
+        with posthog("--events", "500", "--seed", "5", "--lists") as sandbox:
             small = sandbox.config()
             full = {
                 "end_date": "2100-01-01T00:00:00Z",

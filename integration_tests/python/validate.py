@@ -131,7 +131,7 @@ def validate_records(result, discovered):
 
 @pytest.fixture(scope="module")
 def sandbox():
-    with posthog("--events", "1500", "--seed", "23") as running:
+    with posthog("--events", "1500", "--seed", "23", "--lists") as running:
         yield running
 
 

@@ -57,6 +57,12 @@ pub struct Config {
     pub exclude_events: Vec<String>,
     /// How events, persons and sessions are read.
     pub method: Method,
+    /// Event properties that become columns.
+    pub event_property_columns: Vec<String>,
+    /// Person properties that become columns.
+    pub person_property_columns: Vec<String>,
+    /// Most days of events in one window.
+    pub window_days: Option<u32>,
     /// Queries that are streams of their own.
     pub custom_queries: Vec<CustomQuery>,
     /// Part of `PostHog`'s request limits that may be used, above 0 up to 1.
@@ -191,6 +197,9 @@ impl Config {
             include_events,
             exclude_events,
             method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
+            event_property_columns: distinct(names("event_property_columns", raw.event_property_columns)?),
+            person_property_columns: distinct(names("person_property_columns", raw.person_property_columns)?),
+            window_days: raw.events_time_step.map(|days| within("events_time_step", days, 1, 91)).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share,
             concurrency: concurrency as usize,
@@ -229,6 +238,11 @@ fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
         return Err(Error::config(format!("`{field}` contains an empty name; remove it")));
     }
     Ok(list)
+}
+
+fn distinct(list: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    list.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
 fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> {

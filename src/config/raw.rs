@@ -114,6 +114,30 @@ pub(super) struct RawConfig {
     pub(super) allow_http: Option<bool>,
     #[serde(default)]
     #[schemars(
+        with = "Vec<String>",
+        title = "Event properties as columns",
+        description = "Names of event properties that become typed columns of `events`, called `property_<name>`. They stay in `properties` as well.",
+        extend("order" = 18, "group" = "data", "examples" = [["$browser", "plan"]])
+    )]
+    pub(super) event_property_columns: Option<Vec<String>>,
+    #[serde(default)]
+    #[schemars(
+        with = "Vec<String>",
+        title = "Person properties as columns",
+        description = "Names of person properties that become typed columns of `persons`, called `property_<name>`.",
+        extend("order" = 19, "group" = "data", "examples" = [["email"]])
+    )]
+    pub(super) person_property_columns: Option<Vec<String>>,
+    #[serde(default)]
+    #[schemars(
+        with = "u32",
+        title = "Days per window",
+        description = "Most days of events that are read as one window. Windows are planned by the number of events; this is for configurations of Airbyte's own connector.",
+        extend("order" = 21, "group" = "limits", "airbyte_hidden" = true, "minimum" = 1, "maximum" = 91)
+    )]
+    pub(super) events_time_step: Option<u32>,
+    #[serde(default)]
+    #[schemars(
         with = "Vec<RawCustomQuery>",
         title = "Your own queries",
         description = "HogQL queries that become streams of their own. `check` tries them; LIMIT and OFFSET are not allowed, since the connector reads page by page itself.",

@@ -1,16 +1,15 @@
 //! `catalog`: a configured catalog, so that nobody has to write one by hand.
 
 use super::cli::CatalogArguments;
-use super::simple::custom_streams;
+use super::simple::known_streams;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{ConfiguredCatalog, ConfiguredStream, Output, Stream, SyncMode};
-use crate::streams;
 
 /// Prints a configured catalog for the chosen streams. It is not a protocol message, but a file.
 pub(super) async fn catalog(arguments: &CatalogArguments, output: &Output) -> Result<(), Error> {
     let config = Config::from_file(&arguments.config)?;
-    let known = streams::catalog(&custom_streams(&config).await?).streams;
+    let known = known_streams(&config).await?.streams;
     let chosen: Vec<&str> = arguments.streams.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = chosen.iter().find(|name| known.iter().all(|stream| stream.name != **name)) {
         let names = known.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(", ");

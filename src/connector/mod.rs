@@ -6,6 +6,7 @@ mod catalog;
 mod check;
 mod cli;
 mod custom;
+mod lifted;
 mod method;
 mod read;
 mod simple;

@@ -7,6 +7,7 @@ use std::time::Instant;
 use futures_util::{StreamExt, stream};
 
 use super::cli::ReadArguments;
+use super::lifted;
 use super::method::{self, Method};
 use super::simple::custom_streams;
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::StateFile;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::streams::{self, Keyed, List, Source, Table, projects};
+use crate::streams::{self, Keyed, Lifted, List, Source, Table, projects};
 use crate::sync::{
     Checkpoint, ExportReader, Journal, KeyedNote, KeyedReader, ListNote, ListReader, Notes, OnPlan, PageSize,
     ProjectReader, StreamObserver, TableState, available, parse_notes,
@@ -47,7 +48,7 @@ struct Job {
 }
 
 enum JobKind {
-    Table { table: &'static Table, incremental: bool, state: TableState },
+    Table { table: &'static Table, incremental: bool, state: TableState, lifted: Arc<Lifted> },
     Keyed { keyed: &'static Keyed, incremental: bool, notes: Notes<KeyedNote> },
     List { list: &'static List, incremental: bool, notes: Notes<ListNote> },
     Projects,
@@ -59,7 +60,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
     let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
-    let jobs = jobs(&catalog, &state, &custom_streams(&config).await?)?;
+    let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
     let client = Client::new(&config)?;
     let key = Key::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
@@ -93,7 +94,12 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
 }
 
 /// Checks the catalog and the states before anything is read.
-fn jobs(catalog: &ConfiguredCatalog, state: &StateFile, custom: &[&'static Keyed]) -> Result<Vec<Job>, Error> {
+fn jobs(
+    config: &Config,
+    catalog: &ConfiguredCatalog,
+    state: &StateFile,
+    custom: &[&'static Keyed],
+) -> Result<Vec<Job>, Error> {
     if catalog.streams.is_empty() {
         return Err(Error::config("the catalog has no streams; choose at least one"));
     }
@@ -104,16 +110,17 @@ fn jobs(catalog: &ConfiguredCatalog, state: &StateFile, custom: &[&'static Keyed
         if jobs.iter().any(|job| job.stream == stream) {
             return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
         }
-        let incremental = configured.sync_mode == SyncMode::Incremental;
-        let kind = match Source::find(name, custom) {
+        let source = Source::find(name, custom);
+        let wanted = configured.sync_mode == SyncMode::Incremental;
+        let incremental = wanted && source.is_some_and(Source::is_incremental);
+        if wanted && source.is_some() && !incremental {
+            // Some drivers ask for every stream in this way.
+            tracing::warn!("the stream `{name}` cannot be read incrementally, so it is read in full");
+        }
+        let kind = match source {
             None => {
                 let names = streams::names().join(", ");
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
-            }
-            Some(source) if incremental && !source.is_incremental() => {
-                return Err(Error::config(format!(
-                    "the stream `{name}` cannot be read incrementally; set its sync mode to full_refresh"
-                )));
             }
             Some(Source::Projects) => JobKind::Projects,
             Some(Source::Keyed(keyed)) => {
@@ -131,7 +138,8 @@ fn jobs(catalog: &ConfiguredCatalog, state: &StateFile, custom: &[&'static Keyed
                     .map_err(|error| error.within(format_args!("stream `{name}`")))?;
                 // A finished full refresh starts over; an incremental read continues whatever is there.
                 let state = if state.complete { TableState::default() } else { state };
-                JobKind::Table { table, incremental, state }
+                let lifted = Arc::new(lifted::by_schema(config, table, &configured.stream.json_schema));
+                JobKind::Table { table, incremental, state, lifted }
             }
         };
         jobs.push(Job { stream, kind });
@@ -147,8 +155,8 @@ impl Sync {
         self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
         let failures = match job.kind {
             JobKind::Projects => self.read_projects(&job.stream).await?,
-            JobKind::Table { table, incremental, state } => {
-                self.read_table(table, incremental, state, &job.stream).await?
+            JobKind::Table { table, incremental, state, lifted } => {
+                self.read_table(table, incremental, state, &lifted, &job.stream).await?
             }
             JobKind::Keyed { keyed, incremental, notes } => {
                 self.read_keyed(keyed, incremental, notes, &job.stream).await?
@@ -177,6 +185,7 @@ impl Sync {
         table: &'static Table,
         incremental: bool,
         state: TableState,
+        lifted: &Arc<Lifted>,
         stream: &Arc<StreamDescriptor>,
     ) -> Result<Vec<Error>, Error> {
         let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), table.cursor_field, state));
@@ -187,7 +196,8 @@ impl Sync {
             self.output.progress().expect(total);
         };
         let reads = self.projects.iter().map(|project| {
-            let reader = self.reader(project.id, table, incremental, stream, &checkpoint);
+            let mut reader = self.reader(project.id, table, incremental, stream, &checkpoint);
+            reader.lifted = Arc::clone(lifted);
             let on_plan = &on_plan;
             async move { self.read_project(project, reader, on_plan).await.map_err(|error| named(error, project.id)) }
         });
@@ -307,6 +317,7 @@ impl Sync {
             project,
             incremental,
             columns: table.selected(self.config.method.query.person_properties),
+            lifted: Arc::default(),
             options: self.config.method.query.clone(),
             config: Arc::clone(&self.config),
             page_size: PageSize::new(self.config.method.query.page_size),

@@ -4,12 +4,13 @@
 //! stream has are looked at; the rest of the line is only checked to be JSON.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
-use serde::Deserializer as _;
-use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::column::{Column, Exported};
+use super::lifted::Lifted;
+use super::object::{Names, read_object};
 use super::record::RecordFrame;
 use super::table::Table;
 use crate::posthog::Malformed;
@@ -39,16 +40,6 @@ pub struct Arrival {
     pub received: Timestamp,
 }
 
-/// Keys to look for and the column that each fills.
-#[derive(Default)]
-struct Names(Vec<(&'static str, usize)>);
-
-impl Names {
-    fn find(&self, key: &str) -> Option<usize> {
-        self.0.iter().find(|(name, _)| *name == key).map(|(_, column)| *column)
-    }
-}
-
 impl ExportWriter {
     /// A writer for the exported columns of `table`.
     pub fn new(table: &Table, stream: &StreamDescriptor, project: u64) -> Self {
@@ -57,8 +48,8 @@ impl ExportWriter {
         let (mut fields, mut properties) = (Names::default(), Names::default());
         for (index, column) in columns.iter().enumerate() {
             match column.exported {
-                Exported::Field(name) => fields.0.push((name, index)),
-                Exported::Property(name) => properties.0.push((name, index)),
+                Exported::Field(name) => fields.add(name, index),
+                Exported::Property(name) => properties.add(name, index),
                 Exported::Nowhere => {}
             }
         }
@@ -73,6 +64,13 @@ impl ExportWriter {
             arrival: columns.iter().position(arrival),
             document: place("properties"),
         }
+    }
+
+    /// Adds properties as fields of their own.
+    #[must_use]
+    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
+        self.frame.lift(lifted);
+        self
     }
 
     /// Sets `emitted_at` of the following records to now.
@@ -92,7 +90,8 @@ impl ExportWriter {
     ) -> Result<bool, Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         let mut found: Vec<Option<&RawValue>> = vec![None; self.width];
-        read_object(line, &self.fields, &mut found)?;
+        read_object(line, &self.fields, &mut found)
+            .map_err(|error| Malformed(format!("a line is not a JSON object: {error}")))?;
         let value = |index: usize| found.get(index).copied().flatten().map_or("null", RawValue::get);
         let instant = |index: usize| {
             let text = value(index);
@@ -108,10 +107,11 @@ impl ExportWriter {
             return Ok(false);
         }
         let id = value(self.id);
-        if let Some(document) = self.document.filter(|_| !self.properties.0.is_empty()) {
+        if let Some(document) = self.document.filter(|_| !self.properties.is_empty()) {
             let text = value(document);
             if text.starts_with('{') {
-                read_object(text, &self.properties, &mut found)?;
+                read_object(text, &self.properties, &mut found)
+                    .map_err(|error| Malformed(format!("properties are not usable: {error}")))?;
             }
         }
         let values: Vec<Cow<'_, str>> = found
@@ -119,7 +119,7 @@ impl ExportWriter {
             .enumerate()
             .map(|(index, found)| match found {
                 None => Cow::Borrowed("null"),
-                Some(found) if self.properties.0.iter().any(|(_, column)| *column == index) => as_text(found.get()),
+                Some(found) if self.properties.fills(index) => as_text(found.get()),
                 Some(found) => Cow::Borrowed(found.get()),
             })
             .collect();
@@ -134,63 +134,6 @@ fn as_text(property: &str) -> Cow<'_, str> {
         return Cow::Borrowed(property);
     }
     Cow::Owned(serde_json::Value::from(property).to_string())
-}
-
-/// Finds the values of some keys of one JSON object.
-fn read_object<'l>(text: &'l str, names: &Names, found: &mut [Option<&'l RawValue>]) -> Result<(), Malformed> {
-    let mut reader = serde_json::Deserializer::from_str(text);
-    let seed = Fields { names, found };
-    let wrong = |error: serde_json::Error| Malformed(format!("a line is not a JSON object: {error}"));
-    reader.deserialize_map(seed).map_err(wrong)?;
-    reader.end().map_err(wrong)
-}
-
-struct Fields<'n, 'f, 'l> {
-    names: &'n Names,
-    found: &'f mut [Option<&'l RawValue>],
-}
-
-impl<'l> Visitor<'l> for Fields<'_, '_, 'l> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<M: MapAccess<'l>>(self, mut map: M) -> Result<(), M::Error> {
-        while let Some(column) = map.next_key_seed(Key(self.names))? {
-            match column.and_then(|column| self.found.get_mut(column)) {
-                Some(place) => *place = Some(map.next_value()?),
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// The column that a key fills, if any.
-struct Key<'n>(&'n Names);
-
-impl<'l> DeserializeSeed<'l> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn deserialize<D: serde::Deserializer<'l>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
-
-    fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("a key")
-    }
-
-    fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(key))
-    }
 }
 
 #[cfg(test)]

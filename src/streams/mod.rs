@@ -8,7 +8,9 @@ mod exported;
 mod groups;
 mod keyed;
 mod keyed_rows;
+mod lifted;
 mod lists;
+mod object;
 mod objects;
 mod persons;
 pub mod projects;
@@ -28,6 +30,7 @@ pub use exported::{Arrival, ExportWriter};
 pub use groups::GROUPS;
 pub use keyed::{COHORT_PEOPLE, KEYED, Keyed, PERSON_DISTINCT_IDS, Part};
 pub use keyed_rows::KeyedWriter;
+pub use lifted::{Lifted, LiftedKind};
 pub use lists::{LISTS, List, Passes};
 pub use objects::{Object, ObjectWriter};
 pub use persons::PERSONS;
@@ -88,11 +91,13 @@ pub fn names() -> Vec<&'static str> {
     tables.chain([projects::NAME]).chain(LISTS.iter().map(|list| list.stream)).collect()
 }
 
-/// The answer of `discover`, with the user's own streams.
-pub fn catalog(custom: &[&'static Keyed]) -> Catalog {
-    let tables = TABLES
-        .iter()
-        .map(|table| describe(table.stream, table.schema(), table.primary_key, Some(table.cursor_field), true));
+/// The answer of `discover`, with the user's own streams and fields.
+pub fn catalog(custom: &[&'static Keyed], lifted: impl Fn(&Table) -> Lifted) -> Catalog {
+    let tables = TABLES.iter().map(|table| {
+        let mut schema = table.schema();
+        lifted(table).add_to(&mut schema);
+        describe(table.stream, schema, table.primary_key, Some(table.cursor_field), true)
+    });
     let keyed = KEYED
         .iter()
         .chain(custom)

@@ -1,8 +1,11 @@
 //! The fixed parts of a stream's RECORD lines.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::column::{Column, Kind};
+use super::lifted::Lifted;
 use super::table::{PROJECT_FIELD, Table};
 use super::value;
 use crate::posthog::Malformed;
@@ -22,6 +25,8 @@ pub(super) struct RecordFrame {
     absent: Vec<u8>,
     suffix: Vec<u8>,
     has_id_copy: bool,
+    /// Properties that are fields of their own.
+    lifted: Option<Arc<Lifted>>,
 }
 
 struct Field {
@@ -68,12 +73,18 @@ impl RecordFrame {
             absent: Vec::new(),
             suffix: record_suffix(now_milliseconds()),
             has_id_copy: id_copy.is_some(),
+            lifted: None,
         }
     }
 
     /// Adds a field that has the same value, given as JSON text, in every record.
     pub(super) fn add_constant(&mut self, field: &str, value: &str) {
         self.absent.extend_from_slice(format!(",\"{field}\":{value}").as_bytes());
+    }
+
+    /// Adds properties as fields of their own.
+    pub(super) fn lift(&mut self, lifted: &Arc<Lifted>) {
+        self.lifted = Some(Arc::clone(lifted)).filter(|lifted| !lifted.is_empty());
     }
 
     /// Number of columns.
@@ -106,7 +117,8 @@ impl RecordFrame {
         values: impl Iterator<Item = &'v str>,
         lines: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
-        let mut undecoded = Vec::new();
+        let mut undecoded: Vec<&str> = Vec::new();
+        let mut document = 0..0;
         lines.extend_from_slice(&self.prefix);
         if self.has_id_copy {
             lines.extend_from_slice(id.as_bytes());
@@ -114,11 +126,18 @@ impl RecordFrame {
         lines.extend_from_slice(&self.project);
         for (field, text) in self.fields.iter().zip(values) {
             lines.extend_from_slice(&field.key);
+            let begin = lines.len();
             if !value::append(field.kind, text, lines)? {
                 undecoded.push(field.name);
             }
+            if field.name == "properties" {
+                document = begin..lines.len();
+            }
         }
         lines.extend_from_slice(&self.absent);
+        if let Some(lifted) = &self.lifted {
+            lifted.append(document, lines, &mut undecoded);
+        }
         lines.push(b'}');
         if !undecoded.is_empty() {
             let change = |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});

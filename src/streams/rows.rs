@@ -1,8 +1,11 @@
 //! Rows of queries as records.
 
+use std::sync::Arc;
+
 use serde_json::value::RawValue;
 
 use super::column::Column;
+use super::lifted::Lifted;
 use super::record::RecordFrame;
 use super::table::Table;
 use crate::posthog::{Key, Malformed, Row};
@@ -55,6 +58,13 @@ impl RowWriter {
             last: Last::default(),
             settling: None,
         }
+    }
+
+    /// Adds properties as fields of their own.
+    #[must_use]
+    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
+        self.frame.lift(lifted);
+        self
     }
 
     /// Counts, from now on, the rows that arrived at `from` or later; see [`RowWriter::settling`].

@@ -27,19 +27,25 @@ pub(super) struct Day {
 
 /// Cuts `whole` into windows of about `target` rows each, without gap or overlap.
 ///
-/// `days` are the days that have rows, in ascending order. A stretch without any rows at the end is
+/// No window spans more than `most_days` days, counted from its first to its last row. `days` are the days that have rows, in ascending order. A stretch without any rows at the end is
 /// a window of its own, which knows that it is empty.
-pub(super) fn windows(whole: Interval, days: &[Day], target: u64) -> Vec<Window> {
+pub(super) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut from = whole.from;
     let mut rows: Option<u64> = Some(0);
+    let mut first = i64::MIN;
     for day in days {
         let start = Timestamp::from_day(day.number).clamp(whole.from, whole.to);
-        let fits = rows.zip(day.rows).is_some_and(|(sum, more)| sum == 0 || sum + more <= target);
+        let few = rows.zip(day.rows).is_some_and(|(sum, more)| sum == 0 || sum + more <= target);
+        if rows == Some(0) {
+            first = day.number;
+        }
+        let fits = few && day.number - first < most_days;
         if !fits && start > from {
             windows.push(Window { interval: Interval { from, to: start }, rows });
             from = start;
             rows = Some(0);
+            first = day.number;
         }
         rows = rows.zip(day.rows).map(|(sum, more)| sum + more);
     }
@@ -63,7 +69,7 @@ mod tests {
     proptest! {
         #[test]
         fn windows_cover_the_whole_once_and_count_every_row(
-            from in 0i64..240, hours in 0i64..2_400, target in 1u64..500,
+            from in 0i64..240, hours in 0i64..2_400, target in 1u64..500, most_days in prop_oneof![Just(i64::MAX), 1i64..9],
             counts in prop::collection::btree_map(0i64..120, prop::option::weighted(0.9, 1u64..300), 0..40),
         ) {
             let whole = Interval { from: instant(from), to: instant(from + hours) };
@@ -72,7 +78,7 @@ mod tests {
                 .map(|(number, rows)| Day { number: *number, rows: *rows })
                 .filter(|day| Timestamp::from_day(day.number + 1) > whole.from && Timestamp::from_day(day.number) < whole.to)
                 .collect();
-            let windows = windows(whole, &days, target);
+            let windows = windows(whole, &days, target, most_days);
             let mut next = whole.from;
             for window in &windows {
                 prop_assert_eq!(window.interval.from, next);
@@ -84,6 +90,9 @@ mod tests {
                 }).collect();
                 prop_assert_eq!(window.rows, inside.iter().map(|day| day.rows).sum::<Option<u64>>());
                 prop_assert!(inside.len() <= 1 || window.rows.is_some_and(|rows| rows <= target));
+                let ends = inside.iter().filter(|day| day.rows != Some(0)).map(|day| day.number);
+                let span = ends.clone().max().zip(ends.min()).map_or(0, |(last, first)| last - first);
+                prop_assert!(span < most_days);
             }
             prop_assert_eq!(next, whole.to.max(whole.from));
         }
@@ -94,7 +103,7 @@ mod tests {
         let whole = Interval { from: Timestamp::from_day(10), to: Timestamp::MAX };
         let day = |number, rows| Day { number, rows: Some(rows) };
         let cut: Vec<(i64, i64, Option<u64>)> =
-            windows(whole, &[day(10, 40), day(12, 50), day(13, 900), day(20, 5)], 100)
+            windows(whole, &[day(10, 40), day(12, 50), day(13, 900), day(20, 5)], 100, i64::MAX)
                 .iter()
                 .map(|window| (window.interval.from.day(), window.interval.to.day(), window.rows))
                 .collect();

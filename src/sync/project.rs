@@ -221,11 +221,12 @@ impl ProjectReader {
             });
         }
         let mut bytes = None;
+        let most_days = self.config.window_days.map_or(i64::MAX, i64::from);
         for gap in known.gaps(scan.interval) {
             let histogram = self.histogram(scan, gap).await?;
             bytes = histogram.bytes.map(|more| more + bytes.unwrap_or(0)).or(bytes);
             let target = u64::from(self.page_size.rows());
-            for window in windows(gap, &histogram.days, target) {
+            for window in windows(gap, &histogram.days, target, most_days) {
                 queue.push_back(Work { window, open: None, length: None });
             }
         }

@@ -17,7 +17,7 @@ use crate::posthog::query::{MOST_ROWS, small_with_retry};
 use crate::posthog::{Key, Predicate, Query};
 use crate::protocol::message::Message;
 use crate::protocol::{Output, StreamDescriptor};
-use crate::streams::{Column, Table};
+use crate::streams::{Column, Lifted, Table};
 use crate::time::Timestamp;
 
 /// Hours that are counted in one query, which answers with [`MOST_ROWS`] rows at most.
@@ -35,6 +35,8 @@ pub struct ProjectReader {
     pub incremental: bool,
     /// Selected columns.
     pub columns: Vec<Column>,
+    /// Properties that are fields of their own.
+    pub lifted: Arc<Lifted>,
     /// Options of the method.
     pub options: QueryOptions,
     /// The user's configuration.

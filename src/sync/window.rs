@@ -82,7 +82,7 @@ impl ProjectReader {
         let mut interval = window.interval;
         let mut expected = window.rows;
         let mut pass = open.map_or_else(Pass::new, Pass::resume);
-        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project);
+        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project).lifting(&self.lifted);
         if self.incremental && pass.received.is_some() {
             writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
         }

@@ -18,6 +18,9 @@ struct Arguments {
     /// Takes in the stored events of real SDKs as well.
     #[arg(long)]
     dataset: bool,
+    /// Fills the list endpoints, groups and cohorts.
+    #[arg(long)]
+    lists: bool,
     /// Makes different events.
     #[arg(long, default_value_t = 7)]
     seed: u64,
@@ -45,6 +48,9 @@ async fn main() -> anyhow::Result<()> {
     let builder = if arguments.exports { builder.exports(Exports::default()) } else { builder };
     let posthog = builder.start().await?;
     let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
+    if arguments.lists {
+        posthog.generate_lists(arguments.project, arguments.seed);
+    }
     if arguments.dataset {
         events += posthog.load_dataset(arguments.project, Utc::now())?;
     }

@@ -64,7 +64,7 @@ impl ExportReader {
     /// Reads one file, however often that takes; none when it has expired.
     async fn read_file(&self, run: &str, file: &str) -> Result<Option<Progress>, Error> {
         let reader = &self.reader;
-        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project);
+        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project).lifting(&reader.lifted);
         let (mut progress, mut lines, mut tag) = (Progress::default(), LineReader::default(), None);
         let mut retry: Retry = reader.client.retry();
         loop {

@@ -209,13 +209,15 @@ impl ExportReader {
         let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
         let mut pending = VecDeque::new();
         let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
+        let step = reader.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * state::HOUR);
+        let longest = LONGEST_INTERVAL.min(step);
         let mut exported = Exported::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
         loop {
             while running.len() < reader.config.concurrency {
                 let interval = match pending.pop_front() {
                     Some(interval) => interval,
-                    None => match next_window(next, pass.to, stored) {
+                    None => match next_window(next, pass.to, longest, stored) {
                         Some(interval) => interval,
                         None => break,
                     },
@@ -356,9 +358,9 @@ impl ExportReader {
 }
 
 /// The next window that may have rows; what lies before it is known to be empty.
-fn next_window(from: Timestamp, until: Timestamp, stored: Option<&Stored>) -> Option<Interval> {
+fn next_window(from: Timestamp, until: Timestamp, longest: i64, stored: Option<&Stored>) -> Option<Interval> {
     let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
-    let interval = Interval { from, to: from.plus_micros(LONGEST_INTERVAL).min(until) };
+    let interval = Interval { from, to: from.plus_micros(longest).min(until) };
     (!interval.is_empty()).then_some(interval)
 }
 
