@@ -8,6 +8,7 @@ use posthog_sandbox::posthog::{Exports, Key, Limits, Project, Sandbox};
 
 /// A stand-in for PostHog on 127.0.0.1; prints one line of JSON when it is ready.
 #[derive(Debug, Parser)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 struct Arguments {
     /// Port to listen on; 0 takes a free one.
     #[arg(long, default_value_t = 8010)]
