@@ -205,6 +205,30 @@ async fn expired_runs_are_started_again_and_the_log_says_so() {
 }
 
 #[tokio::test]
+async fn files_that_are_read_twice_do_not_hide_what_is_missing() {
+    let exports = Exports { rows_per_file: Some(20), lookback_days: Some(4), ..Exports::default() };
+    let posthog = sandbox_with_exports(exports).await;
+    posthog.generate(PROJECT, 300, 3, settled());
+    let source = Source::new(&posthog.url()).with_exports();
+    let catalog = catalog(&["events"], "incremental");
+    let whole = source.read_all(&catalog, None).await;
+    let half_read = |line: &usize| {
+        let state = whole.up_to(*line).stream_state("events");
+        let window = &state["projects"]["1001"]["export"]["windows"][0];
+        window["files"].as_array().is_some_and(|files| files.len() > 1) && window["done"] != true
+    };
+    let lines: Vec<usize> = whole.state_lines().into_iter().filter(half_read).collect();
+    assert!(lines.len() > 3);
+    for line in lines {
+        let part = whole.up_to(line);
+        posthog.expire_export_files();
+        let rest = source.read_all(&catalog, Some(&part.state())).await;
+        let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
+        assert_eq!(union, ids(&posthog), "state on line {line}");
+    }
+}
+
+#[tokio::test]
 async fn both_methods_tell_the_same_about_an_event() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.generate(PROJECT, 700, 3, settled());

@@ -19,6 +19,7 @@ mod page_size;
 mod plan;
 mod project;
 mod reader;
+mod scan;
 mod state;
 mod window;
 

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::interval::Interval;
 use super::page_size::PageSize;
 use super::plan::Day;
-use super::state::Scan;
+use super::scan::Scan;
 use crate::config::{Config, QueryOptions};
 use crate::error::Error;
 use crate::http::{Client, Observer};

@@ -5,7 +5,7 @@ use chrono::TimeDelta;
 use super::interval::Interval;
 use super::plan::Window;
 use super::reader::ProjectReader;
-use super::state::{OpenWindow, Scan};
+use super::scan::{OpenWindow, Scan};
 use crate::error::Error;
 use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;

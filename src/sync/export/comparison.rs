@@ -14,7 +14,8 @@ use super::state::{hour_of, start_of};
 use crate::error::{Error, FailureType};
 use crate::sync::interval::{Interval, Intervals};
 use crate::sync::project::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL, OnPlan};
-use crate::sync::state::{ProjectState, Scan, ScanKind};
+use crate::sync::scan::{Scan, ScanKind};
+use crate::sync::state::ProjectState;
 use crate::time::Timestamp;
 
 /// From an event's reception to its being stored, at most.

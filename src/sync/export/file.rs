@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::state::{HOUR, hour_of};
+use super::state::{HOUR, add, hour_of};
 use super::{ExportReader, ExportWindow};
 use crate::error::Error;
 use crate::http::{Failure, Next, Retry};
@@ -52,9 +52,9 @@ impl ExportReader {
                 .update(self.reader.project, |state| {
                     if let Some(window) = state.export.windows.first_mut() {
                         window.files.push(file.clone());
+                        add(&mut window.received, progress.received);
+                        add(&mut window.far, progress.far);
                     }
-                    add(&mut state.export.received, progress.received);
-                    add(&mut state.export.far, progress.far);
                 })
                 .await?;
         }
@@ -185,11 +185,5 @@ impl ExportReader {
             }
         }
         Ok(())
-    }
-}
-
-fn add(sum: &mut BTreeMap<i64, u64>, more: BTreeMap<i64, u64>) {
-    for (hour, count) in more {
-        *sum.entry(hour).or_default() += count;
     }
 }

@@ -27,7 +27,8 @@ use self::state::ExportWindow;
 use super::interval::Interval;
 use super::project::OnPlan;
 use super::reader::ProjectReader;
-use super::state::{LastMethod, LateCheck, ProjectState, ScanKind};
+use super::scan::ScanKind;
+use super::state::{LastMethod, LateCheck, ProjectState};
 use crate::error::Error;
 use crate::http::{Failure, FileClient, Next, Retry};
 use crate::posthog::account;
@@ -102,8 +103,14 @@ impl ExportReader {
     async fn settle_open_scan(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
         let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
-        if scan.kind == ScanKind::Repair && self.may_query {
-            return self.repair(scan, on_plan).await;
+        if scan.kind == ScanKind::Repair {
+            if self.may_query {
+                return self.repair(scan, on_plan).await;
+            }
+            return Err(Error::config(format!(
+                "exports have left out {}, which only a query can read; add the scope `query:read` to the API key",
+                reader.table.stream
+            )));
         }
         tracing::info!("project {project}: a scan by query is under way; it is replaced by file exports");
         reader.checkpoint.update(project, |state| state.scan = None).await
@@ -225,12 +232,13 @@ impl ExportReader {
                 next = next.max(interval.to);
                 let Some(run) = self.start(interval, &mut pending).await? else { continue };
                 exported.runs += 1;
-                running.push_back(Running::new(ExportWindow { interval, run, files: Vec::new() }));
+                running.push_back(Running::new(ExportWindow::new(interval, run)));
                 self.note(&running).await?;
             }
             let Some(first) = running.front().cloned() else { break };
             let window = &first.window;
-            match self.prepared(&first).await? {
+            let prepared = if window.done { Prepared::Files(Vec::new()) } else { self.prepared(&first).await? };
+            match prepared {
                 Prepared::Files(files) => {
                     let Some(rows) = self.read_files(window, &files).await? else {
                         exported.runs += 1;
@@ -240,6 +248,9 @@ impl ExportReader {
                     };
                     exported.rows += rows;
                     failures.progress();
+                    if !window.done {
+                        reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
+                    }
                     self.compare(window.interval, stored, on_plan).await?;
                     running.pop_front();
                     self.close(window.interval.to, &running).await?;
@@ -311,7 +322,7 @@ impl ExportReader {
         for interval in second.into_iter().chain([first]) {
             let mut cut = VecDeque::new();
             if let Some(run) = self.start(interval, &mut cut).await? {
-                running.push_front(Running::new(ExportWindow { interval, run, files: Vec::new() }));
+                running.push_front(Running::new(ExportWindow::new(interval, run)));
             } else {
                 // Windows are read in order, so those behind it come later, with new runs.
                 cut.extend(running.drain(..).map(|running| running.window.interval));

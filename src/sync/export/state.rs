@@ -51,6 +51,39 @@ pub struct ExportWindow {
     /// Files whose records have been emitted.
     #[serde(default)]
     pub files: Vec<String>,
+    /// Their records by hour of arrival; they go with the run when it has to be started again.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub received: BTreeMap<i64, u64>,
+    /// Those among them that are about quite another time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub far: BTreeMap<i64, u64>,
+    /// Whether all files have been read; then the records count as received.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub done: bool,
+}
+
+impl ExportWindow {
+    /// A window whose run has just been started.
+    pub(super) fn new(interval: Interval, run: String) -> Self {
+        Self { interval, run, files: Vec::new(), received: BTreeMap::new(), far: BTreeMap::new(), done: false }
+    }
+}
+
+impl ExportState {
+    /// All files of the first window have been read.
+    pub(super) fn complete_first(&mut self) {
+        let Some(window) = self.windows.first_mut() else { return };
+        window.done = true;
+        add(&mut self.received, std::mem::take(&mut window.received));
+        add(&mut self.far, std::mem::take(&mut window.far));
+    }
+}
+
+/// Adds counts to others, hour by hour.
+pub(super) fn add(sum: &mut BTreeMap<i64, u64>, more: BTreeMap<i64, u64>) {
+    for (hour, count) in more {
+        *sum.entry(hour).or_default() += count;
+    }
 }
 
 /// Microseconds of an hour.
