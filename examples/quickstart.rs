@@ -240,7 +240,7 @@ fn instructions(programs: &Path) -> String {
     format!(
         r#"make build
 export PATH="{}:$PATH"
-export POSTHOG_API_KEY=phx_...      # Settings > Personal API keys, scopes query:read and project:read
+export POSTHOG_API_KEY=phx_...      # Settings > Personal API keys, scopes query:read, project:read and batch_export:write
 echo '{{"base_url": "https://us.posthog.com", "start_date": "{start}"}}' > config.json
 echo '{{"webhook_url": "https://api.patterns.app/api/app/webhooks/..."}}' > patterns.json
 source-posthog check --config config.json

@@ -57,8 +57,9 @@ async fn they_arrive_whole_and_continue_from_every_state() {
     }
     let source = Source::new(&posthog.url()).with_page_size(40);
     let schemas = run(source.command("discover")).await.messages.of_type("CATALOG")[0]["catalog"]["streams"].clone();
-    for stream in STREAMS {
-        let catalog = catalog(&[stream], "full_refresh");
+    let full = STREAMS.map(|stream| (stream, "full_refresh"));
+    for (stream, mode) in full.into_iter().chain([("groups", "incremental")]) {
+        let catalog = catalog(&[stream], mode);
         let whole = source.read_all(&catalog, None).await;
         let wanted = stored(&posthog, stream);
         assert!(wanted.len() > 100, "{stream}");
@@ -75,7 +76,7 @@ async fn they_arrive_whole_and_continue_from_every_state() {
             let rest = source.read_all(&catalog, Some(&part.state())).await;
             let seen = read(&part, stream, fields(stream));
             let union: BTreeSet<String> = seen.union(&read(&rest, stream, fields(stream))).cloned().collect();
-            assert_eq!(union, wanted, "{stream}, state on line {line}");
+            assert_eq!(union, wanted, "{stream}, {mode}, state on line {line}");
         }
     }
     let statics = source.read_all(&catalog(&["cohort_people"], "full_refresh"), None).await;

@@ -4,9 +4,18 @@
 //! of STATEs that are off and statuses out of order fail whichever test produced them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::Value;
+use source_posthog::streams;
+
+/// The fields of every stream's schema.
+static FIELDS: LazyLock<BTreeMap<String, BTreeSet<String>>> = LazyLock::new(|| {
+    let fields = |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect();
+    let streams = streams::catalog(&[], |_| streams::Lifted::default()).streams.into_iter();
+    streams.map(|stream| (stream.name, fields(&stream.json_schema))).collect()
+});
 
 /// The lines of standard output.
 #[derive(Debug, Clone)]
@@ -145,6 +154,12 @@ impl Messages {
                         Some("RUNNING"),
                         "a record before RUNNING"
                     );
+                    // Properties and queries of the user's have fields of their own.
+                    let lifted = |field: &str| field.starts_with("property_");
+                    let unknown = FIELDS
+                        .get(&record.stream)
+                        .and_then(|known| record.data.keys().find(|field| !known.contains(*field) && !lifted(field)));
+                    assert_eq!(unknown, None, "a field that the schema lacks: {line:.300}");
                     let stream = Descriptor { name: record.stream, namespace: record.namespace };
                     *since_state.entry(stream).or_default() += 1;
                 }
