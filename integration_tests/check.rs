@@ -38,7 +38,12 @@ async fn keys_and_scopes_are_explained() {
         ("phx_wrong", None, "FAILED", "`api_key`"),
         ("phc_token", None, "FAILED", "project token"),
         ("phx_nothing", None, "FAILED", "`project:read`"),
-        ("phx_nothing", Some(json!([PROJECT])), "FAILED", "`query:read`"),
+        (
+            "phx_nothing",
+            Some(json!([PROJECT])),
+            "SUCCEEDED",
+            "cannot be read, because the API key lacks the scope `query:read`",
+        ),
         ("phx_noquery", None, "FAILED", "`query:read`"),
         ("phx_full", Some(json!([4_711])), "FAILED", "project 4711"),
         ("phx_scoped", Some(json!([4_711])), "FAILED", "project 4711"),

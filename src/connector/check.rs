@@ -8,14 +8,18 @@ use crate::error::{Error, FailureType};
 use crate::http::{Client, Retry, Silent};
 use crate::posthog::Predicate;
 use crate::posthog::account::{self, Key, project_ids};
+use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
 use crate::protocol::message::{CheckStatus, ConnectionStatus};
 use crate::protocol::{Message, Output};
-use crate::streams::{EVENTS, LISTS};
+use crate::streams::{EVENTS, LISTS, List};
 use crate::time::days;
 
 /// Somebody is waiting for the answer: do not try as long as `read` does.
 const ATTEMPTS: usize = 4;
+
+/// Scope of all streams that come from queries.
+const TABLE_SCOPE: &str = "query:read";
 
 /// Prints whether the configuration works: what is wrong and how to mend it, or what was found.
 pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
@@ -43,6 +47,13 @@ async fn examine(config: &Path) -> Result<String, Error> {
     for id in ids {
         let within = |error: Error| error.within(format_args!("project {id}"));
         let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(within)?;
+        if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
+            try_list(&client, id, list).await.map_err(within)?;
+            found.push(format!(
+                "project {id}: events and the other streams that come from queries cannot be read, because the API key lacks the scope `{TABLE_SCOPE}`"
+            ));
+            continue;
+        }
         let rows = match events_of_a_day(&client, id).await {
             Ok(rows) => format!("{rows} events of the last 24 hours"),
             // Exports need no query; without one, they are not compared with PostHog's count.
@@ -78,6 +89,19 @@ async fn examine(config: &Path) -> Result<String, Error> {
         tracing::info!("{line}");
     }
     Ok(found.join(". "))
+}
+
+/// A key that lacks the scope for queries is of use if it may read other streams: one of those.
+fn other_streams(config: &Config, key: Option<&Key>) -> Option<&'static List> {
+    let key = key.filter(|key| !key.may(TABLE_SCOPE) && config.custom_queries.is_empty())?;
+    LISTS.iter().find(|list| key.may(list.scope))
+}
+
+/// A cheap request that proves that the key may read the project.
+async fn try_list(client: &Client, project: u64, list: &List) -> Result<(), Error> {
+    let path = format!("api/projects/{project}/{}/", list.path);
+    let answer = Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
+    answer.map(|_| ()).map_err(|refusal| refusal.error)
 }
 
 /// A cheap query that needs the same scope and the same access as reading.
