@@ -3,12 +3,14 @@
 //! Shapes follow `airbyte_protocol.yaml`, protocol version 0.2. Unknown properties are accepted
 //! everywhere, because platforms add their own.
 
+mod batch;
 pub mod catalog;
 pub mod logging;
 pub mod message;
 pub mod output;
 pub mod state;
 
+pub use batch::Batch;
 pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, SyncMode};
 pub use message::{Message, StreamDescriptor, StreamStatus};
 pub use output::{Output, Writer};

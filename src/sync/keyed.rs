@@ -13,12 +13,10 @@ use crate::error::Error;
 use crate::http::{Client, Failure, Next};
 use crate::posthog::query::{Rows, Small, small_with_retry};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
-use crate::protocol::{Output, StreamDescriptor};
+use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::streams::{Column, Keyed, KeyedWriter, Kind, Part};
 use crate::time::Timestamp;
 
-/// Records are handed to the writer in batches of about this size.
-const BATCH: usize = 128 * 1024;
 /// How often a part is read before its disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
 
@@ -269,22 +267,17 @@ impl KeyedReader {
         };
         read.bytes += answer.bytes_read().unwrap_or(0);
         writer.stamp();
-        let (mut lines, mut records) = (self.output.buffer(), 0);
+        let mut batch = Batch::new(&self.output, &self.stream);
         loop {
-            let (batch, rows) = (&mut lines, &mut read.rows);
+            let (lines, records, rows) = (&mut batch.lines, &mut batch.records, &mut read.rows);
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-                records += u64::from(writer.write(row, batch)?);
+                *records += u64::from(writer.write(row, lines)?);
                 *rows += 1;
                 Ok(())
             };
             let outcome = answer.read(&mut take).await;
             let ended = !matches!(outcome, Ok(None));
-            if lines.len() >= BATCH || ended {
-                let full = std::mem::replace(&mut lines, self.output.buffer());
-                self.output.records(&self.stream, full, records).await?;
-                read.records += records;
-                records = 0;
-            }
+            read.records += batch.send(ended).await?;
             if ended {
                 return Ok(outcome.map(|_| ()));
             }

@@ -15,7 +15,7 @@ use super::reader::StreamObserver;
 use crate::error::Error;
 use crate::http::Client;
 use crate::posthog::lists::{ListPage, PAGE, Pages};
-use crate::protocol::{Output, StreamDescriptor};
+use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::streams::{List, Object, ObjectWriter, Passes};
 use crate::time::Timestamp;
 
@@ -163,7 +163,7 @@ impl ListReader {
                 Err(refusal) if pass.optional && matches!(refusal.status, 400 | 404) => return Ok(None),
                 Err(refusal) => return Err(refusal.error),
             };
-            let (mut lines, mut records) = (self.output.buffer(), 0);
+            let mut batch = Batch::new(&self.output, &self.stream);
             for text in &objects {
                 let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
                 let own =
@@ -172,11 +172,11 @@ impl ListReader {
                 listed.insert(key.clone());
                 let labelled = format!("{:?} {key}", pass.labels);
                 if seen.insert(labelled) && self.is_new(&object, since) {
-                    writer.write(&object, &pass.labels, &mut lines);
-                    records += 1;
+                    writer.write(&object, &pass.labels, &mut batch.lines);
+                    batch.records += 1;
                 }
             }
-            self.output.records(&self.stream, lines, records).await?;
+            batch.send(true).await?;
             let Some(next) = next else { return Ok(Some(count)) };
             note.next = Some(next.clone());
             self.journal.write(self.project, note.clone()).await?;

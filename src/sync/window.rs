@@ -10,11 +10,10 @@ use crate::error::Error;
 use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;
 use crate::posthog::{Key, Malformed, Row};
+use crate::protocol::Batch;
 use crate::streams::{RowWriter, Written};
 use crate::time::Timestamp;
 
-/// Records are handed to the writer in batches of about this size.
-const BATCH: usize = 128 * 1024;
 /// Rows may become visible some minutes after they arrived. What arrived so shortly before the end
 /// of a scan is read again by the next sync, as long as its overlap reaches back that far.
 const SETTLING: TimeDelta = TimeDelta::minutes(10);
@@ -214,7 +213,7 @@ impl ProjectReader {
             Err(failure) => return Ok(Err(failure)),
         };
         writer.stamp();
-        let mut batch = Batch { lines: self.output.buffer(), records: 0 };
+        let mut batch = Batch::new(&self.output, &self.stream);
         loop {
             let (lines, records, copies) = (&mut batch.lines, &mut batch.records, &mut pass.copies);
             let received = &mut pass.received;
@@ -230,24 +229,12 @@ impl ProjectReader {
             };
             let outcome = answer.read(&mut take).await;
             let ended = !matches!(outcome, Ok(None));
-            if batch.lines.len() >= BATCH || ended {
-                self.emit(&mut batch, pass).await?;
-            }
+            pass.records += batch.send(ended).await?;
             if ended {
                 pass.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(pass.after.take());
                 return Ok(outcome.map(Option::unwrap_or_default));
             }
         }
-    }
-
-    async fn emit(&self, batch: &mut Batch, pass: &mut Pass) -> Result<(), Error> {
-        if batch.records > 0 {
-            let lines = std::mem::replace(&mut batch.lines, self.output.buffer());
-            self.output.records(&self.stream, lines, batch.records).await?;
-            pass.records += batch.records;
-            batch.records = 0;
-        }
-        Ok(())
     }
 
     /// Notes in the state how far the window has been read.
@@ -325,9 +312,4 @@ impl ProjectReader {
 enum Audit {
     Agrees,
     Differs { stored: u64 },
-}
-
-struct Batch {
-    lines: Vec<u8>,
-    records: u64,
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::ExportReader;
-use super::state::{hour_of, start_of};
+use super::state::{HOUR, hour_of, start_of};
 use crate::error::{Error, FailureType};
 use crate::sync::interval::{Interval, Intervals};
 use crate::sync::project::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL, OnPlan};
@@ -53,14 +53,13 @@ impl ExportReader {
         if !compared && reader.table.fed_by.is_none() {
             return Ok(None);
         }
-        if !self.may_query && !compared {
-            return Ok(None);
-        }
         if !self.may_query {
-            tracing::warn!(
-                "project {project}: exported {} cannot be compared with PostHog's own count, because the key lacks the scope `query:read`",
-                reader.table.stream
-            );
+            if compared {
+                tracing::warn!(
+                    "project {project}: exported {} cannot be compared with PostHog's own count, because the key lacks the scope `query:read`",
+                    reader.table.stream
+                );
+            }
             return Ok(None);
         }
         let state = reader.checkpoint.project(project).await.export;
@@ -102,8 +101,7 @@ impl ExportReader {
         let state = reader.checkpoint.project(project).await.export;
         let end = hour_of(window.to.minus(STORED_WITHIN));
         // The first hour of the first window may have begun before it.
-        let begin =
-            state.compared_until.map_or_else(|| hour_of(window.from.plus_micros(super::state::HOUR - 1)), hour_of);
+        let begin = state.compared_until.map_or_else(|| hour_of(window.from.plus_micros(HOUR - 1)), hour_of);
         if begin >= end {
             return Ok(());
         }

@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use reqwest::header::HeaderValue;
+
 use super::state::{HOUR, add, hour_of};
 use super::{ExportReader, ExportWindow};
 use crate::error::Error;
-use crate::http::{Failure, Next, Retry};
+use crate::http::{Failure, Next};
 use crate::posthog::Malformed;
-use crate::posthog::exports::{Exports, FileAddress};
+use crate::posthog::exports::FileAddress;
 use crate::posthog::lines::{Emitted, LineReader};
+use crate::protocol::Batch;
 use crate::streams::{Arrival, ExportWriter};
 use crate::time::days;
-
-/// Records are handed to the writer in batches of about this size.
-const BATCH: usize = 128 * 1024;
 
 /// What has been read of a file so far, over all attempts.
 #[derive(Default)]
 struct Progress {
+    lines: LineReader,
+    /// Tells this version of the file from others.
+    tag: Option<HeaderValue>,
     emitted: Emitted,
     /// Rows that came for the first time.
     rows: u64,
@@ -25,6 +28,14 @@ struct Progress {
     received: BTreeMap<i64, u64>,
     /// Those among them that are about quite another time.
     far: BTreeMap<i64, u64>,
+}
+
+impl Progress {
+    /// The file is read from its beginning again.
+    fn restart(&mut self) {
+        self.lines = LineReader::default();
+        self.emitted.restart();
+    }
 }
 
 /// How an attempt has ended.
@@ -65,12 +76,12 @@ impl ExportReader {
     async fn read_file(&self, run: &str, file: &str) -> Result<Option<Progress>, Error> {
         let reader = &self.reader;
         let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project).lifting(&reader.lifted);
-        let (mut progress, mut lines, mut tag) = (Progress::default(), LineReader::default(), None);
-        let mut retry: Retry = reader.client.retry();
+        let mut progress = Progress::default();
+        let mut retry = reader.client.retry();
         loop {
             let rows = progress.rows;
             writer.stamp();
-            let attempt = self.attempt(run, file, &writer, &mut progress, &mut lines, &mut tag).await?;
+            let attempt = self.attempt(run, file, &writer, &mut progress).await?;
             let failure = match attempt {
                 Attempt::Done => return Ok(Some(progress)),
                 Attempt::Gone => return Ok(None),
@@ -92,11 +103,9 @@ impl ExportReader {
         file: &str,
         writer: &ExportWriter,
         progress: &mut Progress,
-        lines: &mut LineReader,
-        tag: &mut Option<reqwest::header::HeaderValue>,
     ) -> Result<Attempt, Error> {
         let reader = &self.reader;
-        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        let exports = self.exports();
         // A signed address lasts for minutes only, so each attempt asks for its own.
         let address = match exports.file(run, file).await {
             Ok(FileAddress::At(address)) => address,
@@ -106,46 +115,42 @@ impl ExportReader {
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
-        let mut answer = match self.files.get(&address, lines.taken(), tag.as_ref()).await {
+        let mut answer = match self.files.get(&address, progress.lines.taken(), progress.tag.as_ref()).await {
             Ok(answer) => answer,
             Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(Attempt::Gone),
             Err(Failure::Refused { error, status, .. }) => {
                 if status == 416 {
-                    *lines = LineReader::default();
-                    progress.emitted.restart();
+                    progress.restart();
                 }
                 return Ok(Attempt::Broken(Failure::transient(error.message())));
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
-        if answer.from != lines.taken() {
-            *lines = LineReader::default();
-            progress.emitted.restart();
+        if answer.from != progress.lines.taken() {
+            progress.restart();
         }
-        *tag = answer.tag();
-        let (mut batch, mut records) = (reader.output.buffer(), 0);
+        progress.tag = answer.tag();
+        // Apart from the rest, so that its lines can be taken while they are read.
+        let mut lines = std::mem::take(&mut progress.lines);
+        let mut batch = Batch::new(&reader.output, &reader.stream);
         loop {
             let chunk = match answer.chunk().await {
                 Ok(chunk) => chunk,
                 Err(failure) => {
-                    reader.output.records(&reader.stream, batch, records).await?;
+                    batch.send(true).await?;
+                    progress.lines = lines;
                     return Ok(Attempt::Broken(failure));
                 }
             };
-            let mut take = |line: &[u8]| self.take(line, writer, progress, &mut batch, &mut records);
+            let mut take = |line: &[u8]| self.take(line, writer, progress, &mut batch);
             let ended = chunk.is_none();
             let outcome = match chunk {
                 Some(chunk) => lines.feed(chunk.as_ref(), &mut take),
-                None => std::mem::take(lines).finish(&mut take),
+                None => std::mem::take(&mut lines).finish(&mut take),
             };
-            if batch.len() >= BATCH || ended || outcome.is_err() {
-                let full = std::mem::replace(&mut batch, reader.output.buffer());
-                reader.output.records(&reader.stream, full, records).await?;
-                records = 0;
-            }
+            batch.send(ended || outcome.is_err()).await?;
             if let Err(Malformed(reason)) = outcome {
-                *lines = LineReader::default();
-                progress.emitted.restart();
+                progress.restart();
                 return Ok(Attempt::Broken(Failure::transient(format!("file {file} of export run {run}: {reason}"))));
             }
             if ended {
@@ -160,20 +165,19 @@ impl ExportReader {
         line: &[u8],
         writer: &ExportWriter,
         progress: &mut Progress,
-        batch: &mut Vec<u8>,
-        records: &mut u64,
+        batch: &mut Batch<'_>,
     ) -> Result<(), Malformed> {
         let wanted = self.reader.wanted();
         let mut arrived = None;
         let is_new = progress.emitted.is_new(line);
-        let written = writer.write(line, batch, |arrival: Arrival| {
+        let written = writer.write(line, &mut batch.lines, |arrival: Arrival| {
             let inside = wanted.from <= arrival.position && arrival.position < wanted.to;
             arrived = Some(arrival);
             is_new && (inside || !self.reader.table.bounded_by_dates)
         })?;
         progress.rows += u64::from(is_new);
         if written {
-            *records += 1;
+            batch.records += 1;
             if let Some(arrival) = arrived.filter(|_| self.reader.table.arrival.is_some()) {
                 let hour = hour_of(arrival.received);
                 *progress.received.entry(hour).or_default() += 1;

@@ -98,6 +98,10 @@ impl ExportReader {
         reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await
     }
 
+    fn exports(&self) -> Exports<'_> {
+        Exports::new(&self.reader.client, self.reader.project, &self.reader.observer)
+    }
+
     /// A repair that was interrupted is finished; a scan of the query method is given up, which
     /// loses nothing, because the watermark has not moved yet.
     async fn settle_open_scan(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
@@ -269,7 +273,7 @@ impl ExportReader {
     /// Starts the run of a window. None when the window was cut in two, which are pending then.
     async fn start(&self, interval: Interval, pending: &mut VecDeque<Interval>) -> Result<Option<String>, Error> {
         let reader = &self.reader;
-        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        let exports = self.exports();
         let request = self.request(interval);
         let mut retry = reader.client.retry();
         loop {

@@ -8,7 +8,7 @@ use super::ExportReader;
 use super::state::ExportWindow;
 use crate::error::Error;
 use crate::http::Next;
-use crate::posthog::exports::{ExportRequest, Exports, RunStatus};
+use crate::posthog::exports::{ExportRequest, RunStatus};
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::interval::Interval;
@@ -74,7 +74,7 @@ impl ExportReader {
     /// When `PostHog` stops answering usefully, or refuses to export because of billing.
     pub(super) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
         let (reader, window) = (&self.reader, &running.window);
-        let exports = Exports::new(&reader.client, reader.project, &reader.observer);
+        let exports = self.exports();
         let (begin, mut retry) = (running.since, reader.client.retry());
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;

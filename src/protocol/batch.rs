@@ -1,0 +1,42 @@
+//! Record lines of one stream that are handed to the writer together.
+
+use std::sync::Arc;
+
+use super::message::StreamDescriptor;
+use super::output::Output;
+use crate::error::Error;
+
+/// Batches are handed over once they are about this large.
+const SIZE: usize = 128 * 1024;
+
+/// Collects record lines and hands them over in good portions.
+pub struct Batch<'o> {
+    output: &'o Output,
+    stream: &'o Arc<StreamDescriptor>,
+    /// Complete RECORD lines.
+    pub lines: Vec<u8>,
+    /// How many there are.
+    pub records: u64,
+}
+
+impl<'o> Batch<'o> {
+    /// An empty batch for `stream`.
+    pub fn new(output: &'o Output, stream: &'o Arc<StreamDescriptor>) -> Self {
+        Self { output, stream, lines: output.buffer(), records: 0 }
+    }
+
+    /// Hands over what there is if it is much, or if there will be no more. Returns the number of
+    /// records that were handed over.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn send(&mut self, ended: bool) -> Result<u64, Error> {
+        if self.records == 0 || !(ended || self.lines.len() >= SIZE) {
+            return Ok(0);
+        }
+        let lines = std::mem::replace(&mut self.lines, self.output.buffer());
+        let records = std::mem::take(&mut self.records);
+        self.output.records(self.stream, lines, records).await?;
+        Ok(records)
+    }
+}
