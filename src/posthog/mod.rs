@@ -9,4 +9,4 @@ pub mod query;
 pub mod rows;
 
 pub use hogql::{After, Key, Predicate, Query};
-pub use rows::{Malformed, Row};
+pub use rows::{Malformed, Row, TakeRows, Taken};

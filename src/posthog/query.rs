@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::hogql::Query;
-use super::rows::{Malformed, Row, RowReader};
+use super::rows::{Malformed, Row, RowReader, TakeRows};
 use crate::error::Error;
 use crate::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
 
@@ -46,7 +46,7 @@ impl Rows {
     /// When the answer is cut or not usable; rows handed over before are good.
     pub async fn read(
         &mut self,
-        take: &mut (dyn FnMut(&Row<'_>) -> Result<(), Malformed> + Send),
+        take: &mut (dyn TakeRows + Send),
     ) -> Result<Option<u64>, Failure> {
         match self.answer.chunk().await? {
             Some(chunk) => self.reader.feed(chunk.as_ref(), take).map(|()| None).map_err(unusable),
@@ -92,7 +92,7 @@ pub async fn small<T: DeserializeOwned + Send>(
     let mut answer = Rows::open(client, project, query, observer).await?;
     let bytes_read = answer.bytes_read();
     let mut rows = Vec::new();
-    let mut take = |row: &Row<'_>| {
+    let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
         rows.push(decode(row).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?);
         Ok(())
     };

@@ -19,10 +19,43 @@ use serde_json::value::RawValue;
 
 /// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
 /// has come, so that a huge row is not looked at over and over.
-const WORTH_PARSING: usize = 16 * 1024;
+const WORTH_PARSING: usize = 64 * 1024;
 
 /// A row as its columns' JSON texts.
 pub type Row<'a> = [&'a RawValue];
+
+/// Who takes the rows of an answer.
+pub trait TakeRows {
+    /// Takes a row.
+    ///
+    /// # Errors
+    /// When the row is not what was asked for.
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed>;
+
+    /// Takes rows from the answer's bytes, if it has a faster way than [`TakeRows::take`]. The bytes
+    /// begin behind a row, or behind the bracket that opens the rows when `first`.
+    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+        let _ = (bytes, first);
+        Taken::default()
+    }
+}
+
+impl<F: FnMut(&Row<'_>) -> Result<(), Malformed>> TakeRows for F {
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+        self(row)
+    }
+}
+
+/// What became of the bytes given to [`TakeRows::take_bytes`].
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Taken {
+    /// Whole rows that were taken.
+    pub rows: u64,
+    /// Their length in bytes, with the commas in front of them.
+    pub bytes: usize,
+    /// Whether the next row is incomplete. Otherwise whoever gave the bytes has to look at it.
+    pub short: bool,
+}
 
 /// The answer is not what it should be; its reason is for the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,7 +101,7 @@ impl RowReader {
     pub fn feed(
         &mut self,
         bytes: &[u8],
-        take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>,
+        take: &mut dyn TakeRows,
     ) -> Result<(), Malformed> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= self.parse_at {
@@ -78,11 +111,18 @@ impl RowReader {
         Ok(())
     }
 
+    /// Like [`RowReader::feed`], but looks at the bytes however few they are.
+    #[cfg(test)]
+    pub(crate) fn feed_at_once(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
+        self.parse_at = 0;
+        self.feed(bytes, take)
+    }
+
     /// Ends the answer and returns the number of its rows.
     ///
     /// # Errors
     /// When the document is incomplete, has no rows array, or carries an error.
-    pub fn finish(mut self, take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>) -> Result<u64, Malformed> {
+    pub fn finish(mut self, take: &mut dyn TakeRows) -> Result<u64, Malformed> {
         self.parse(take)?;
         if let Some(error) = self.error {
             return Err(Malformed(format!("the answer reports an error: {error}")));
@@ -96,7 +136,7 @@ impl RowReader {
         }
     }
 
-    fn parse(&mut self, take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>) -> Result<(), Malformed> {
+    fn parse(&mut self, take: &mut dyn TakeRows) -> Result<(), Malformed> {
         let buffer = std::mem::take(&mut self.buffer);
         let mut cursor = Cursor { bytes: &buffer, at: 0 };
         let outcome = loop {
@@ -117,12 +157,12 @@ impl RowReader {
         outcome
     }
 
-    /// Reads one token and moves on; false at the end of the document. When it stops short, nothing
-    /// has changed.
+    /// Reads a token or rows and moves on; false when there is nothing more to read for now. When it
+    /// stops short, nothing has changed.
     fn step(
         &mut self,
         cursor: &mut Cursor<'_>,
-        take: &mut dyn FnMut(&Row<'_>) -> Result<(), Malformed>,
+        take: &mut dyn TakeRows,
     ) -> Result<bool, Stop> {
         match &self.place {
             Place::Start => {
@@ -159,7 +199,16 @@ impl RowReader {
                 }
                 self.place = Place::KeyOrEnd { first: false };
             }
-            Place::RowOrEnd { first } => {
+            &Place::RowOrEnd { first } => {
+                let taken = take.take_bytes(cursor.rest(), first);
+                if taken.rows > 0 {
+                    cursor.at += taken.bytes;
+                    self.rows += taken.rows;
+                    self.place = Place::RowOrEnd { first: false };
+                }
+                if taken.rows > 0 || taken.short {
+                    return Ok(!taken.short);
+                }
                 if cursor.peek()? == b']' {
                     cursor.at += 1;
                     self.place = Place::KeyOrEnd { first: false };
@@ -170,7 +219,7 @@ impl RowReader {
                     cursor.peek()?;
                 }
                 let row = cursor.value::<Vec<&RawValue>>()?;
-                take(&row).map_err(Stop::Malformed)?;
+                take.take(&row).map_err(Stop::Malformed)?;
                 self.rows += 1;
                 self.place = Place::RowOrEnd { first: false };
             }
@@ -186,9 +235,13 @@ struct Cursor<'b> {
 }
 
 impl<'b> Cursor<'b> {
+    fn rest(&self) -> &'b [u8] {
+        self.bytes.get(self.at..).unwrap_or_default()
+    }
+
     /// The next byte that is not white space, which stays unread.
     fn peek(&mut self) -> Result<u8, Stop> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let rest = self.rest();
         let skip = rest.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(Stop::Short)?;
         self.at += skip;
         rest.get(skip).copied().ok_or(Stop::Short)
@@ -205,7 +258,7 @@ impl<'b> Cursor<'b> {
     }
 
     fn value<T: Deserialize<'b>>(&mut self) -> Result<T, Stop> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let rest = self.rest();
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
         let value = match values.next() {
             None => return Err(Stop::Short),
@@ -240,9 +293,7 @@ mod tests {
         };
         let mut reader = RowReader::default();
         for piece in document.chunks(size) {
-            reader.feed(piece, &mut take)?;
-            // Parse after every piece, to meet each possible cut.
-            reader.parse_at = 0;
+            reader.feed_at_once(piece, &mut take)?;
         }
         let count = reader.finish(&mut take)?;
         assert_eq!(count, rows.len() as u64);

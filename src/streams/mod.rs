@@ -18,6 +18,7 @@ mod record;
 mod rows;
 mod sessions;
 mod table;
+pub mod transcode;
 mod value;
 
 use serde_json::Value;

@@ -17,23 +17,23 @@ use crate::protocol::message::{StreamDescriptor, now_milliseconds, record_prefix
 /// lost without a trace.
 pub(super) struct RecordFrame {
     /// Everything from the line's beginning to the value of the id's copy, if there is one.
-    prefix: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
     /// Everything between the id's copy and the first column.
-    project: Vec<u8>,
-    fields: Vec<Field>,
+    pub(super) project: Vec<u8>,
+    pub(super) fields: Vec<Field>,
     /// Fields that are not columns, as `,"field":null`.
-    absent: Vec<u8>,
-    suffix: Vec<u8>,
-    has_id_copy: bool,
+    pub(super) absent: Vec<u8>,
+    pub(super) suffix: Vec<u8>,
+    pub(super) has_id_copy: bool,
     /// Properties that are fields of their own.
     lifted: Option<Arc<Lifted>>,
 }
 
-struct Field {
+pub(super) struct Field {
     /// `,"field":`
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     name: &'static str,
-    kind: Kind,
+    pub(super) kind: Kind,
 }
 
 impl RecordFrame {
@@ -85,6 +85,11 @@ impl RecordFrame {
     /// Adds properties as fields of their own.
     pub(super) fn lift(&mut self, lifted: &Arc<Lifted>) {
         self.lifted = Some(Arc::clone(lifted)).filter(|lifted| !lifted.is_empty());
+    }
+
+    /// Whether properties are fields of their own.
+    pub(super) fn is_lifting(&self) -> bool {
+        self.lifted.is_some()
     }
 
     /// Number of columns.

@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
-use serde_json::value::RawValue;
-
 use super::column::Column;
 use super::lifted::Lifted;
 use super::record::RecordFrame;
 use super::table::Table;
-use crate::posthog::{Key, Malformed, Row};
+use super::transcode::{self, Scratch, Sink, Stop};
+use crate::posthog::{Key, Malformed, Row, Taken};
 use crate::protocol::message::StreamDescriptor;
 use crate::time::Timestamp;
 
@@ -19,6 +18,7 @@ pub struct RowWriter {
     id: usize,
     last: Last,
     settling: Option<Settling>,
+    scratch: Scratch,
 }
 
 /// Counts records that arrived so recently that the server may not show all of their neighbours yet.
@@ -34,8 +34,21 @@ struct Settling {
 /// The row before, for noticing copies of one row.
 #[derive(Default)]
 struct Last {
-    position: String,
-    id: String,
+    position: Vec<u8>,
+    id: Vec<u8>,
+}
+
+impl Last {
+    fn is(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
+        self.position == position.as_ref() && self.id == id.as_ref()
+    }
+
+    fn set(&mut self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
+        self.position.clear();
+        self.position.extend_from_slice(position.as_ref());
+        self.id.clear();
+        self.id.extend_from_slice(id.as_ref());
+    }
 }
 
 /// What became of a row.
@@ -57,6 +70,7 @@ impl RowWriter {
             id: place(table.id_field),
             last: Last::default(),
             settling: None,
+            scratch: Scratch::default(),
         }
     }
 
@@ -96,10 +110,11 @@ impl RowWriter {
         let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
-        let is_copy = self.last.position == position.get() && self.last.id == id.get();
-        if is_copy {
+        let (position, id) = (position.get(), id.get());
+        let arrived = |settling: &Settling| row.get(settling.column).map_or("", |value| value.get());
+        if self.last.is(position, id) {
             if let Some(settling) = &mut self.settling {
-                settling.count(row, is_copy)?;
+                settling.count(arrived(settling), true)?;
             }
             return Ok(Written::Copy);
         }
@@ -107,15 +122,66 @@ impl RowWriter {
             return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
         }
         let begin = lines.len();
-        self.frame.append(id.get(), row.iter().map(|value| value.get()), lines)?;
+        self.frame.append(id, row.iter().map(|value| value.get()), lines)?;
         if let Some(settling) = &mut self.settling {
-            settling.count(row, is_copy).inspect_err(|_| lines.truncate(begin))?;
+            settling.count(arrived(settling), false).inspect_err(|_| lines.truncate(begin))?;
         }
-        self.last.position.clear();
-        self.last.position.push_str(position.get());
-        self.last.id.clear();
-        self.last.id.push_str(id.get());
+        self.last.set(position, id);
         Ok(Written::Record)
+    }
+
+    /// Appends the records of the whole rows that `bytes` begin with, as far as the hot path knows
+    /// how; see [`transcode`](super::transcode). Returns how many records that were.
+    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Vec<u8>) -> (Taken, u64) {
+        let (mut taken, mut records) = (Taken::default(), 0);
+        // The id's copy stands in front of all columns, so the id must be the first of them.
+        if self.frame.is_lifting() || (self.frame.has_id_copy && self.id > 0) {
+            return (taken, records);
+        }
+        let mut sink = Sink::new(lines, bytes.len());
+        loop {
+            let place = sink.place();
+            match self.write_next(bytes, taken.bytes, first && taken.rows == 0, &mut sink) {
+                Ok((end, written)) => {
+                    taken.rows += 1;
+                    taken.bytes = end;
+                    match written {
+                        Written::Record => records += 1,
+                        Written::Copy => sink.back_to(place),
+                    }
+                }
+                Err(stop) => {
+                    sink.back_to(place);
+                    taken.short = stop == Stop::Short;
+                    return (taken, records);
+                }
+            }
+        }
+    }
+
+    fn write_next(
+        &mut self,
+        bytes: &[u8],
+        at: usize,
+        first: bool,
+        sink: &mut Sink<'_>,
+    ) -> Result<(usize, Written), Stop> {
+        let begin = transcode::row_begin(bytes, at, first)?;
+        let end = transcode::write_row(&self.frame, bytes, begin, sink, &mut self.scratch)?;
+        let column = |index| self.scratch.column(index, bytes);
+        let (position, id) = (column(self.position), column(self.id));
+        let is_copy = self.last.is(position, id);
+        if !is_copy && !(is_text(position) && is_text(id)) {
+            return Err(Stop::Unusual);
+        }
+        if let Some(settling) = &mut self.settling {
+            settling.count(column(settling.column), is_copy).map_err(|_| Stop::Unusual)?;
+        }
+        if is_copy {
+            return Ok((end, Written::Copy));
+        }
+        self.last.set(position, id);
+        Ok((end, Written::Record))
     }
 
     /// The key of the last row, for asking for what follows it.
@@ -126,7 +192,7 @@ impl RowWriter {
         if self.last.id.is_empty() {
             return Ok(None);
         }
-        let text = |json: &str| serde_json::from_str::<String>(json).map_err(|error| Malformed(error.to_string()));
+        let text = |json: &[u8]| serde_json::from_slice::<String>(json).map_err(|error| Malformed(error.to_string()));
         let position = text(&self.last.position)?;
         let position =
             Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
@@ -143,8 +209,9 @@ impl RowWriter {
 }
 
 impl Settling {
-    fn count(&mut self, row: &Row<'_>, is_copy: bool) -> Result<(), Malformed> {
-        let text = row.get(self.column).map_or("", |value| value.get());
+    /// Counts a row with the JSON text of its time of arrival.
+    fn count(&mut self, text: impl AsRef<[u8]>, is_copy: bool) -> Result<(), Malformed> {
+        let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
         let arrived = Timestamp::parse(text.trim_matches('"'))
             .ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))?;
         let recent = arrived >= self.from;
@@ -160,13 +227,14 @@ impl Settling {
     }
 }
 
-fn is_text(value: &RawValue) -> bool {
-    value.get().starts_with('"')
+fn is_text(value: impl AsRef<[u8]>) -> bool {
+    value.as_ref().starts_with(b"\"")
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
+    use serde_json::value::RawValue;
 
     use super::*;
     use crate::streams::EVENTS;

@@ -34,28 +34,36 @@ pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool
 
 /// Length of `"2026-01-01T00:00:00`, quote included.
 const TO_SECONDS: usize = 20;
+/// Length of `"2026-01-01T00:00:00.000000Z"`, quotes included.
+const INSTANT: usize = 29;
 
 /// Writes an instant in UTC with six fraction digits, whichever way the server spells it.
 fn append_instant(text: &str, lines: &mut Vec<u8>) {
-    let bytes = text.as_bytes();
-    let rest = bytes.get(TO_SECONDS..).unwrap_or_default();
-    let (fraction, zone) = match rest.split_first() {
-        Some((b'.', rest)) => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
-        _ => (&[][..], rest),
-    };
-    let is_utc = matches!(zone, b"Z\"" | b"+00:00\"");
-    if is_utc && fraction.len() <= 6 && bytes.get(11) == Some(&b'T') {
-        lines.extend_from_slice(bytes.get(..TO_SECONDS).unwrap_or_default());
-        lines.push(b'.');
-        lines.extend_from_slice(fraction);
-        lines.extend_from_slice(b"000000".get(fraction.len()..).unwrap_or_default());
-        lines.extend_from_slice(b"Z\"");
+    if let Some(instant) = utc(text.as_bytes()) {
+        lines.extend_from_slice(&instant);
         return;
     }
     match Timestamp::parse(text.trim_matches('"')) {
         Some(instant) => lines.extend_from_slice(format!("\"{instant}\"").as_bytes()),
         None => document::append(text, lines),
     }
+}
+
+/// The JSON text of an instant that is in UTC already, with six fraction digits.
+pub(super) fn utc(text: &[u8]) -> Option<[u8; INSTANT]> {
+    let mut instant = *b"\"0000-00-00T00:00:00.000000Z\"";
+    let (seconds, rest) = text.split_at_checked(TO_SECONDS)?;
+    let (fraction, zone) = match rest.split_first() {
+        Some((b'.', rest)) => rest.split_at(rest.iter().take_while(|byte| byte.is_ascii_digit()).count()),
+        _ => (&[][..], rest),
+    };
+    if !matches!(zone, b"Z\"" | b"+00:00\"") || seconds.get(11) != Some(&b'T') {
+        return None;
+    }
+    instant.get_mut(..TO_SECONDS)?.copy_from_slice(seconds);
+    let digits = TO_SECONDS + 1..;
+    instant.get_mut(digits)?.get_mut(..6)?.get_mut(..fraction.len())?.copy_from_slice(fraction);
+    Some(instant)
 }
 
 /// `properties` is JSON text inside a JSON text in answers of queries, and an object in exported

@@ -9,7 +9,7 @@ use super::scan::{OpenWindow, Scan};
 use crate::error::Error;
 use crate::http::{Failure, Next};
 use crate::posthog::query::Rows;
-use crate::posthog::{Key, Malformed, Row};
+use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
 use crate::protocol::Batch;
 use crate::streams::{RowWriter, Written};
 use crate::time::Timestamp;
@@ -215,19 +215,7 @@ impl ProjectReader {
         writer.stamp();
         let mut batch = Batch::new(&self.output, &self.stream);
         loop {
-            let (lines, records, copies) = (&mut batch.lines, &mut batch.records, &mut pass.copies);
-            let received = &mut pass.received;
-            let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-                match writer.write(row, lines)? {
-                    Written::Record => *records += 1,
-                    Written::Copy => *copies += 1,
-                }
-                if let Some(received) = received {
-                    *received += 1;
-                }
-                Ok(())
-            };
-            let outcome = answer.read(&mut take).await;
+            let outcome = answer.read(&mut Taker { writer, batch: &mut batch, pass }).await;
             let ended = !matches!(outcome, Ok(None));
             pass.records += batch.send(ended).await?;
             if ended {
@@ -306,6 +294,37 @@ impl ProjectReader {
             }
         }
         Ok(Audit::Differs { stored })
+    }
+}
+
+/// Turns rows into records and counts them.
+struct Taker<'t, 'o> {
+    writer: &'t mut RowWriter,
+    batch: &'t mut Batch<'o>,
+    pass: &'t mut Pass,
+}
+
+impl Taker<'_, '_> {
+    fn count(&mut self, rows: u64, records: u64) {
+        self.batch.records += records;
+        self.pass.copies += rows - records;
+        if let Some(received) = &mut self.pass.received {
+            *received += rows;
+        }
+    }
+}
+
+impl TakeRows for Taker<'_, '_> {
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+        let written = self.writer.write(row, &mut self.batch.lines)?;
+        self.count(1, u64::from(written == Written::Record));
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+        let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.batch.lines);
+        self.count(taken.rows, records);
+        taken
     }
 }
 

@@ -1,0 +1,153 @@
+//! JSON documents that stand in JSON strings: unescaped and checked in one pass.
+//!
+//! Nearly every escape in such a string is `\"`, where a string of the document begins or ends. So
+//! looking for escapes finds the document's tokens as well, and checking its grammar costs little.
+
+use super::scan::{Stop, after_spaces, byte, hexadecimal, scalar};
+use super::sink::Sink;
+
+/// Writes the document that begins at `at`, behind the string's opening quote, and returns the place
+/// behind its closing quote. `open` is scratch space for what is open: `}` or `]` for each level.
+pub fn embed(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
+    open.clear();
+    loop {
+        at = spaces(bytes, at, sink);
+        match byte(bytes, at)? {
+            b'\\' => at = text(bytes, at, sink)?,
+            b'{' => {
+                sink.push(b'{');
+                at = spaces(bytes, at + 1, sink);
+                open.push(b'}');
+                if byte(bytes, at)? != b'}' {
+                    at = key(bytes, at, sink)?;
+                    continue;
+                }
+            }
+            b'[' => {
+                sink.push(b'[');
+                at = spaces(bytes, at + 1, sink);
+                open.push(b']');
+                if byte(bytes, at)? != b']' {
+                    continue;
+                }
+            }
+            _ => {
+                let end = scalar(bytes, at)?;
+                sink.put(bytes.get(at..end).unwrap_or_default());
+                at = end;
+            }
+        }
+        // Behind a value: everything that ends here, then what follows.
+        loop {
+            at = spaces(bytes, at, sink);
+            let next = byte(bytes, at)?;
+            at += 1;
+            match open.last() {
+                None if next == b'"' => return Ok(at),
+                Some(closing) if next == *closing => {
+                    sink.push(next);
+                    open.pop();
+                }
+                Some(closing) if next == b',' => {
+                    sink.push(b',');
+                    if *closing == b'}' {
+                        at = key(bytes, spaces(bytes, at, sink), sink)?;
+                    }
+                    break;
+                }
+                _ => return Err(Stop::Unusual),
+            }
+        }
+    }
+}
+
+fn spaces(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> usize {
+    let end = after_spaces(bytes, at);
+    if end > at {
+        sink.put(bytes.get(at..end).unwrap_or_default());
+    }
+    end
+}
+
+/// A key and its colon.
+fn key(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    let at = text(bytes, at, sink)?;
+    let at = spaces(bytes, at, sink);
+    if byte(bytes, at)? != b':' {
+        return Err(Stop::Unusual);
+    }
+    sink.push(b':');
+    Ok(at + 1)
+}
+
+/// A string of the document; its quotes are escaped.
+fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    if byte(bytes, at)? != b'\\' || byte(bytes, at + 1)? != b'"' {
+        return Err(Stop::Unusual);
+    }
+    sink.push(b'"');
+    let mut at = at + 2;
+    loop {
+        let (place, special) = sink.plain(bytes, at)?;
+        if special != b'\\' {
+            return Err(Stop::Unusual);
+        }
+        at = match byte(bytes, place + 1)? {
+            b'"' => {
+                sink.push(b'"');
+                return Ok(place + 2);
+            }
+            b'\\' => escape(bytes, place + 2, sink)?,
+            b'u' => character(bytes, place + 2, sink)?,
+            b'/' => {
+                sink.push(b'/');
+                place + 2
+            }
+            _ => return Err(Stop::Unusual),
+        };
+    }
+}
+
+/// An escape of the document; `at` is behind its backslash, which is two in the string.
+fn escape(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    sink.push(b'\\');
+    match byte(bytes, at)? {
+        letter @ (b'b' | b'f' | b'n' | b'r' | b't' | b'/') => {
+            sink.push(letter);
+            Ok(at + 1)
+        }
+        b'\\' => match byte(bytes, at + 1)? {
+            escaped @ (b'"' | b'\\') => {
+                sink.push(escaped);
+                Ok(at + 2)
+            }
+            _ => Err(Stop::Unusual),
+        },
+        b'u' => {
+            hexadecimal(bytes, at + 1)?;
+            sink.put(bytes.get(at..at + 5).unwrap_or_default());
+            Ok(at + 5)
+        }
+        _ => Err(Stop::Unusual),
+    }
+}
+
+/// A character that the string spells `\uXXXX`; `at` is behind the `u`.
+fn character(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    let first = hexadecimal(bytes, at)?;
+    let (character, end) = match char::from_u32(u32::from(first)) {
+        Some(character) => (character, at + 4),
+        None if byte(bytes, at + 4)? == b'\\' && byte(bytes, at + 5)? == b'u' => {
+            let second = hexadecimal(bytes, at + 6)?;
+            let pair = char::decode_utf16([first, second]).next();
+            (pair.and_then(Result::ok).ok_or(Stop::Unusual)?, at + 10)
+        }
+        None => return Err(Stop::Unusual),
+    };
+    // These would end the document's string, or may not stand in it.
+    if character < ' ' || matches!(character, '"' | '\\') {
+        return Err(Stop::Unusual);
+    }
+    sink.character(character);
+    Ok(end)
+}

@@ -1,0 +1,196 @@
+//! Finds where JSON values end, in bytes that may end before they do.
+//!
+//! Strings are looked at eight bytes at a time (Mycroft's test for a byte in a word), because an
+//! escape stands every ten bytes or so in PostHog's answers: too often for a search that has to
+//! be set up, too seldom for single bytes.
+
+/// Why a scan did not reach its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// The bytes end before the value does.
+    Short,
+    /// Not what the hot path knows; the plain path decides.
+    Unusual,
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+
+/// The top bit of the first byte that is a quote, a backslash or a control character. Bits above
+/// that byte mean nothing.
+fn special_bits(word: u64) -> u64 {
+    let equal = |byte: u8| {
+        let difference = word ^ (ONES * u64::from(byte));
+        difference.wrapping_sub(ONES) & !difference
+    };
+    let control = word.wrapping_sub(ONES * 0x20) & !word;
+    (equal(b'"') | equal(b'\\') | control) & TOPS
+}
+
+/// Number of bytes before the first quote, backslash or control character; eight when there is none.
+pub fn plain_bytes(word: [u8; 8]) -> usize {
+    (special_bits(u64::from_le_bytes(word)).trailing_zeros() / 8) as usize
+}
+
+/// Whether a byte may stand for itself in a string.
+pub fn is_plain(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
+}
+
+/// The eight bytes at `at`.
+pub fn word(bytes: &[u8], at: usize) -> Option<[u8; 8]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+/// The byte at `at`.
+pub fn byte(bytes: &[u8], at: usize) -> Result<u8, Stop> {
+    bytes.get(at).copied().ok_or(Stop::Short)
+}
+
+/// The place of the next byte that is not a space. Other white space is unusual between values.
+pub fn after_spaces(bytes: &[u8], mut at: usize) -> usize {
+    while bytes.get(at) == Some(&b' ') {
+        at += 1;
+    }
+    at
+}
+
+/// The end of a string; `at` is behind its opening quote, the result behind its closing one.
+pub fn string(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+    loop {
+        at = plain_end(bytes, at)?;
+        match byte(bytes, at)? {
+            b'"' => return Ok(at + 1),
+            b'\\' => at = escape(bytes, at + 1)?,
+            _ => return Err(Stop::Unusual),
+        }
+    }
+}
+
+/// The next quote, backslash or control character.
+fn plain_end(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+    while let Some(word) = word(bytes, at) {
+        let plain = plain_bytes(word);
+        at += plain;
+        if plain < 8 {
+            return Ok(at);
+        }
+    }
+    while is_plain(byte(bytes, at)?) {
+        at += 1;
+    }
+    Ok(at)
+}
+
+/// The end of an escape; `at` is behind its backslash.
+pub fn escape(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    match byte(bytes, at)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 1),
+        b'u' => hexadecimal(bytes, at + 1).map(|_| at + 5),
+        _ => Err(Stop::Unusual),
+    }
+}
+
+/// Four hexadecimal digits at `at`.
+pub fn hexadecimal(bytes: &[u8], at: usize) -> Result<u16, Stop> {
+    let mut number = 0;
+    for place in at..at + 4 {
+        let digit = match byte(bytes, place)? {
+            digit @ b'0'..=b'9' => digit - b'0',
+            digit @ b'a'..=b'f' => digit - b'a' + 10,
+            digit @ b'A'..=b'F' => digit - b'A' + 10,
+            _ => return Err(Stop::Unusual),
+        };
+        number = number << 4 | u16::from(digit);
+    }
+    Ok(number)
+}
+
+/// The end of a number, a truth value or null, behind which there is at least one more byte.
+pub fn scalar(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    let literal = |text: &[u8]| {
+        let found = bytes.get(at..).unwrap_or_default();
+        match found.starts_with(text) {
+            true => Ok(at + text.len()),
+            false if text.starts_with(found) => Err(Stop::Short),
+            false => Err(Stop::Unusual),
+        }
+    };
+    match byte(bytes, at)? {
+        b'n' => literal(b"null"),
+        b't' => literal(b"true"),
+        b'f' => literal(b"false"),
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        _ => Err(Stop::Unusual),
+    }
+}
+
+fn number(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+    if byte(bytes, at)? == b'-' {
+        at += 1;
+    }
+    at = if byte(bytes, at)? == b'0' { at + 1 } else { digits(bytes, at)? };
+    if byte(bytes, at)? == b'.' {
+        at = digits(bytes, at + 1)?;
+    }
+    if matches!(byte(bytes, at)?, b'e' | b'E') {
+        at += 1;
+        if matches!(byte(bytes, at)?, b'+' | b'-') {
+            at += 1;
+        }
+        at = digits(bytes, at)?;
+    }
+    Ok(at)
+}
+
+/// The end of at least one digit, behind which there is at least one more byte.
+fn digits(bytes: &[u8], begin: usize) -> Result<usize, Stop> {
+    let mut at = begin;
+    while byte(bytes, at)?.is_ascii_digit() {
+        at += 1;
+    }
+    if at == begin { Err(Stop::Unusual) } else { Ok(at) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn words_are_cut_at_the_first_special_byte(word in any::<[u8; 8]>()) {
+            let expected = word.iter().position(|byte| !is_plain(*byte)).unwrap_or(8);
+            prop_assert_eq!(plain_bytes(word), expected);
+        }
+
+        #[test]
+        fn strings_end_where_serde_ends_them(text in r#"([a-zé🦔"\\/u0-9]|\\["\\/bfnrtux]|\\u[0-9a-fA-F]{4}|\PC){0,12}"#) {
+            let bytes = format!("{text}\" rest");
+            let whole = format!("\"{bytes}");
+            let mut values = serde_json::Deserializer::from_str(&whole).into_iter::<&RawValue>();
+            let expected = values.next().and_then(Result::ok).map(|_| values.byte_offset() - 1);
+            prop_assert_eq!(string(bytes.as_bytes(), 0).ok(), expected);
+        }
+
+        #[test]
+        fn scalars_are_those_of_json(text in r"-?[0-9]{0,3}(\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?|nul+|true|fals[ex]") {
+            let expected = serde_json::from_str::<&RawValue>(&text).is_ok();
+            let bytes = format!("{text},");
+            let end = scalar(bytes.as_bytes(), 0);
+            prop_assert_eq!(end == Ok(text.len()), expected, "{:?}", end);
+        }
+    }
+
+    #[test]
+    fn what_may_go_on_is_short() {
+        for text in ["", "12", "-", "1.", "1e", "1e+", "nul", "t"] {
+            assert_eq!(scalar(text.as_bytes(), 0), Err(Stop::Short), "{text}");
+        }
+        for text in ["", "abc", "abcdefgh", "a\\", "a\\u12", "a\\\""] {
+            assert_eq!(string(text.as_bytes(), 0), Err(Stop::Short), "{text}");
+        }
+    }
+}
