@@ -146,13 +146,11 @@ fn cut_rows(bencher: Bencher) {
 /// Documents in strings to documents: unescaped and checked.
 #[divan::bench]
 fn embed_documents(bencher: Bencher) {
-    let (mut lines, mut open) = (Vec::new(), Vec::new());
     let size: usize = DATA.quoted.iter().map(Vec::len).sum();
+    let (mut room, mut open) = (vec![0; PIECE], Vec::new());
     bencher.counter(BytesCount::new(size)).bench_local(|| {
-        lines.clear();
-        let mut sink = Sink::new(&mut lines, size);
         for text in &DATA.quoted {
-            document::embed(text, 0, &mut sink, &mut open).expect("a document");
+            document::embed(text, 0, &mut Sink::new(&mut room), &mut open).expect("a document");
         }
     });
 }
@@ -199,7 +197,7 @@ fn gunzip(bencher: Bencher) {
 /// Lines of an exported file to RECORD lines.
 #[divan::bench]
 fn export_to_lines(bencher: Bencher) {
-    let (writer, mut lines) = (ExportWriter::new(&EVENTS, &stream(), 7), Vec::new());
+    let (mut writer, mut lines) = (ExportWriter::new(&EVENTS, &stream(), 7), Vec::new());
     bencher.counter(BytesCount::new(DATA.lines.len())).bench_local(|| {
         for line in DATA.lines.split_inclusive(|byte| *byte == b'\n') {
             lines.clear();

@@ -173,7 +173,8 @@ mod tests {
             assert_eq!(Timestamp::parse_utc(text.as_bytes()), Timestamp::parse(text), "{text}");
             assert!(Timestamp::parse_utc(text.as_bytes()).is_some(), "{text}");
         }
-        for text in ["2026-02-29T12:00:00Z", "2026-01-01T12:00:00", "2026-01-01T12:00:00.Z", "", "2026-01-01T12:00:0:Z"] {
+        for text in ["2026-02-29T12:00:00Z", "2026-01-01T12:00:00", "2026-01-01T12:00:00.Z", "", "2026-01-01T12:00:0:Z"]
+        {
             assert_eq!(Timestamp::parse_utc(text.as_bytes()), None, "{text}");
         }
     }

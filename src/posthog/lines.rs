@@ -74,13 +74,17 @@ impl LineReader {
 
     fn hand_over(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>) -> Result<(), Malformed> {
         let buffer = self.unpacked.get_mut();
-        let Some(end) = buffer.iter().rposition(|byte| *byte == b'\n') else {
+        let Some(end) = memchr::memrchr(b'\n', buffer) else {
             let too_long = buffer.len() > LONGEST_LINE;
             return if too_long { Err(Malformed("a line has no end".to_owned())) } else { Ok(()) };
         };
-        let complete = buffer.get(..end).unwrap_or_default();
-        for line in complete.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-            take(line)?;
+        let mut begin = 0;
+        for line_end in memchr::memchr_iter(b'\n', buffer) {
+            let line = buffer.get(begin..line_end).unwrap_or_default();
+            begin = line_end + 1;
+            if !line.is_empty() {
+                take(line)?;
+            }
         }
         buffer.drain(..=end);
         Ok(())

@@ -44,10 +44,7 @@ impl Rows {
     ///
     /// # Errors
     /// When the answer is cut or not usable; rows handed over before are good.
-    pub async fn read(
-        &mut self,
-        take: &mut (dyn TakeRows + Send),
-    ) -> Result<Option<u64>, Failure> {
+    pub async fn read(&mut self, take: &mut (dyn TakeRows + Send)) -> Result<Option<u64>, Failure> {
         match self.answer.chunk().await? {
             Some(chunk) => self.reader.feed(chunk.as_ref(), take).map(|()| None).map_err(unusable),
             None => std::mem::take(&mut self.reader).finish(take).map(Some).map_err(unusable),

@@ -98,11 +98,7 @@ impl RowReader {
     ///
     /// # Errors
     /// When the bytes cannot belong to an answer, or `take` does not accept a row.
-    pub fn feed(
-        &mut self,
-        bytes: &[u8],
-        take: &mut dyn TakeRows,
-    ) -> Result<(), Malformed> {
+    pub fn feed(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= self.parse_at {
             self.parse(take)?;
@@ -159,11 +155,7 @@ impl RowReader {
 
     /// Reads a token or rows and moves on; false when there is nothing more to read for now. When it
     /// stops short, nothing has changed.
-    fn step(
-        &mut self,
-        cursor: &mut Cursor<'_>,
-        take: &mut dyn TakeRows,
-    ) -> Result<bool, Stop> {
+    fn step(&mut self, cursor: &mut Cursor<'_>, take: &mut dyn TakeRows) -> Result<bool, Stop> {
         match &self.place {
             Place::Start => {
                 cursor.expect(b'{')?;

@@ -19,7 +19,7 @@ pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
 
 /// Appends JSON text; line feeds between its tokens, which would end the line, become spaces.
 pub(super) fn append(text: &str, line: &mut Vec<u8>) {
-    if text.contains(['\n', '\r']) {
+    if memchr::memchr2(b'\n', b'\r', text.as_bytes()).is_some() {
         line.extend(text.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte }));
     } else {
         line.extend_from_slice(text.as_bytes());

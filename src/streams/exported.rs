@@ -4,6 +4,7 @@
 //! stream has are looked at; the rest of the line is only checked to be JSON.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
@@ -13,6 +14,7 @@ use super::lifted::Lifted;
 use super::object::{Names, read_object};
 use super::record::RecordFrame;
 use super::table::Table;
+use super::transcode;
 use crate::posthog::Malformed;
 use crate::protocol::message::StreamDescriptor;
 use crate::time::Timestamp;
@@ -24,11 +26,14 @@ pub struct ExportWriter {
     fields: Names,
     /// Names in the line's `properties`, and the columns that they fill.
     properties: Names,
-    width: usize,
     id: usize,
     position: usize,
     arrival: Option<usize>,
     document: Option<usize>,
+    /// Where the columns' values stand in the line.
+    found: Vec<Option<Range<usize>>>,
+    /// Scratch space; see [`transcode::find`].
+    open: Vec<u8>,
 }
 
 /// When a record's row happened and arrived, for whoever filters and counts.
@@ -58,11 +63,12 @@ impl ExportWriter {
             frame: RecordFrame::new(table, &columns, stream, project),
             fields,
             properties,
-            width: columns.len(),
             id: place(table.id_field).unwrap_or_default(),
             position: place(table.position_field).unwrap_or_default(),
             arrival: columns.iter().position(arrival),
             document: place("properties"),
+            found: vec![None; columns.len()],
+            open: Vec::new(),
         }
     }
 
@@ -83,48 +89,66 @@ impl ExportWriter {
     /// # Errors
     /// When the line is not one JSON object with the row's key; `lines` is unchanged then.
     pub fn write(
-        &self,
+        &mut self,
         line: &[u8],
         lines: &mut Vec<u8>,
         wanted: impl FnOnce(Arrival) -> bool,
     ) -> Result<bool, Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
-        let mut found: Vec<Option<&RawValue>> = vec![None; self.width];
-        read_object(line, &self.fields, &mut found)
-            .map_err(|error| Malformed(format!("a line is not a JSON object: {error}")))?;
-        let value = |index: usize| found.get(index).copied().flatten().map_or("null", RawValue::get);
+        self.find(line)?;
+        let value = |index: usize| self.found.get(index).and_then(Clone::clone).and_then(|place| line.get(place));
+        let text = |index: usize| value(index).unwrap_or("null");
         let instant = |index: usize| {
-            let text = value(index);
-            Timestamp::parse(text.trim_matches('"'))
-                .ok_or_else(|| Malformed(format!("a line has the unusable time {text:.60}")))
+            Timestamp::parse(text(index).trim_matches('"'))
+                .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(index))))
         };
         let position = instant(self.position)?;
         let received = self.arrival.map_or(Ok(position), instant)?;
-        if !value(self.id).starts_with('"') {
-            return Err(Malformed(format!("a line has the unusable key {:.60}", value(self.id))));
+        let id = text(self.id);
+        if !id.starts_with('"') {
+            return Err(Malformed(format!("a line has the unusable key {id:.60}")));
         }
         if !wanted(Arrival { position, received }) {
             return Ok(false);
         }
-        let id = value(self.id);
-        if let Some(document) = self.document.filter(|_| !self.properties.is_empty()) {
-            let text = value(document);
-            if text.starts_with('{') {
-                read_object(text, &self.properties, &mut found)
-                    .map_err(|error| Malformed(format!("properties are not usable: {error}")))?;
-            }
-        }
-        let values: Vec<Cow<'_, str>> = found
-            .iter()
-            .enumerate()
-            .map(|(index, found)| match found {
-                None => Cow::Borrowed("null"),
-                Some(found) if self.properties.fills(index) => as_text(found.get()),
-                Some(found) => Cow::Borrowed(found.get()),
-            })
-            .collect();
-        self.frame.append(id, values.iter().map(AsRef::as_ref), lines)?;
+        let values = (0..self.found.len()).map(|index| match value(index) {
+            None => Cow::Borrowed("null"),
+            Some(found) if self.properties.fills(index) => as_text(found),
+            Some(found) => Cow::Borrowed(found),
+        });
+        self.frame.append(id, values, lines)?;
         Ok(true)
+    }
+
+    /// Finds the columns' values, the fast way if that knows the line's spelling.
+    fn find(&mut self, line: &str) -> Result<(), Malformed> {
+        let inner = self.document.filter(|_| !self.properties.is_empty());
+        let inner = inner.map(|place| transcode::Inner { place, names: &self.properties });
+        self.found.fill(None);
+        if transcode::find(line.as_bytes(), &self.fields, inner.as_ref(), &mut self.found, &mut self.open).is_ok() {
+            return Ok(());
+        }
+        self.find_plainly(line)
+    }
+
+    fn find_plainly(&mut self, line: &str) -> Result<(), Malformed> {
+        let mut found: Vec<Option<&RawValue>> = vec![None; self.found.len()];
+        read_object(line, &self.fields, &mut found)
+            .map_err(|error| Malformed(format!("a line is not a JSON object: {error}")))?;
+        let document = self.document.filter(|_| !self.properties.is_empty());
+        let document = document.and_then(|place| found.get(place).copied().flatten());
+        if let Some(document) = document.filter(|document| document.get().starts_with('{')) {
+            read_object(document.get(), &self.properties, &mut found)
+                .map_err(|error| Malformed(format!("properties are not usable: {error}")))?;
+        }
+        let place = |value: &RawValue| {
+            let begin = value.get().as_ptr().addr() - line.as_ptr().addr();
+            begin..begin + value.get().len()
+        };
+        for (place_of, found) in self.found.iter_mut().zip(found) {
+            *place_of = found.map(place);
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +162,7 @@ fn as_text(property: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::Value;
 
     use super::*;
@@ -207,5 +232,81 @@ mod tests {
         let deep = LINE.replace("\"w\"", &format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)));
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
         assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(deep.as_bytes(), &mut Vec::new(), |_| true), Ok(true));
+    }
+
+    /// A member's key as it is, or with its first character as an escape.
+    fn member() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "uuid",
+            "event",
+            "properties",
+            "timestamp",
+            "created_at",
+            "$session_id",
+            "$group_0",
+            "other",
+            "",
+        ]);
+        (key, prop::bool::weighted(0.05), "[ ]{0,2}", text()).prop_map(|(key, escaped, spaces, value)| {
+            match key.chars().next() {
+                Some(first) if escaped => {
+                    let rest = key.trim_start_matches(first);
+                    format!("\"\\u{:04x}{rest}\"{spaces}:{spaces}{value}", u32::from(first))
+                }
+                _ => format!("\"{key}\"{spaces}:{spaces}{value}"),
+            }
+        })
+    }
+
+    /// JSON, or nearly.
+    fn text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            "-?[0-9]{1,3}(\\.[0-9]{1,3})?",
+            "\"[a-z{}\\[\\],:é]{0,8}(\\\\[\"\\\\/nu])?\"",
+            "[a-z0-9{}\"]{0,2}",
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let pair = ("[a-z]{0,2}", inner.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|values| format!("[{}]", values.join(", "))),
+                prop::collection::vec(pair, 0..4).prop_map(|pairs| format!("{{ {}}}", pairs.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn both_ways_find_the_same(
+            members in prop::collection::vec(member(), 0..6), inner in prop::collection::vec(member(), 0..5),
+            rest in "[ }\n]{0,1}",
+        ) {
+            let properties = format!("\"properties\":{{{}}}", inner.join(","));
+            let line = format!("{{{}}}{rest}", members.into_iter().chain([properties]).collect::<Vec<_>>().join(","));
+            let stream = StreamDescriptor { name: "events".into(), namespace: None };
+            let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+            let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
+            let mut found = writer.found.clone();
+            let mut open = Vec::new();
+            let fast = transcode::find(line.as_bytes(), &writer.fields, Some(&inner), &mut found, &mut open);
+            let plain = writer.find_plainly(&line);
+            if fast.is_ok() {
+                prop_assert_eq!(plain, Ok(()));
+                prop_assert_eq!(found, writer.found);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_lines_are_read_the_fast_way() {
+        let stream = StreamDescriptor { name: "events".into(), namespace: None };
+        let writer = ExportWriter::new(&EVENTS, &stream, 7);
+        let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
+        let line = LINE.replace("\\u0024", "$");
+        let mut found = writer.found.clone();
+        let fast = transcode::find(line.as_bytes(), &writer.fields, Some(&inner), &mut found, &mut Vec::new());
+        assert_eq!(fast, Ok(()));
     }
 }

@@ -6,27 +6,44 @@ use serde_json::value::RawValue;
 
 /// Keys to look for and the place that each fills.
 #[derive(Debug, Default)]
-pub(super) struct Names(Vec<(String, usize)>);
+pub(super) struct Names {
+    names: Vec<(String, usize)>,
+    /// A bit for each length of a key, modulo 64: most keys of an object are none of these.
+    lengths: u64,
+}
 
 impl Names {
     /// Looks for `key`, too.
     pub(super) fn add(&mut self, key: &str, place: usize) {
-        self.0.push((key.to_owned(), place));
+        self.names.push((key.to_owned(), place));
+        self.lengths |= length_bit(key.len());
     }
 
     /// Whether nothing is looked for.
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.names.is_empty()
     }
 
     /// Whether a key fills this place.
     pub(super) fn fills(&self, place: usize) -> bool {
-        self.0.iter().any(|(_, known)| *known == place)
+        self.names.iter().any(|(_, known)| *known == place)
     }
 
-    fn find(&self, key: &str) -> Option<usize> {
-        self.0.iter().find(|(name, _)| name == key).map(|(_, place)| *place)
+    fn find(&self, key: &[u8]) -> Option<usize> {
+        if self.lengths & length_bit(key.len()) == 0 {
+            return None;
+        }
+        self.names.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, place)| *place)
     }
+
+    /// The place of a key that may be spelt with escapes; none when it is.
+    pub(super) fn find_spelt(&self, key: &[u8]) -> Option<Option<usize>> {
+        if key.contains(&b'\\') { None } else { Some(self.find(key)) }
+    }
+}
+
+fn length_bit(length: usize) -> u64 {
+    1 << (length % 64)
 }
 
 /// Finds the values of some keys of one JSON object; of a repeated key, the last one. The whole text
@@ -88,6 +105,6 @@ impl Visitor<'_> for Key<'_> {
     }
 
     fn visit_str<E: serde::de::Error>(self, key: &str) -> Result<Self::Value, E> {
-        Ok(self.0.find(key))
+        Ok(self.0.find(key.as_bytes()))
     }
 }

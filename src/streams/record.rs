@@ -106,20 +106,20 @@ impl RecordFrame {
     ///
     /// # Errors
     /// When a value cannot belong to a sound answer; `lines` is unchanged then.
-    pub(super) fn append<'v>(
+    pub(super) fn append(
         &self,
         id: &str,
-        values: impl Iterator<Item = &'v str>,
+        values: impl Iterator<Item = impl AsRef<str>>,
         lines: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
         let begin = lines.len();
         self.append_fields(id, values, lines).inspect_err(|_| lines.truncate(begin))
     }
 
-    fn append_fields<'v>(
+    fn append_fields(
         &self,
         id: &str,
-        values: impl Iterator<Item = &'v str>,
+        values: impl Iterator<Item = impl AsRef<str>>,
         lines: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
         let mut undecoded: Vec<&str> = Vec::new();
@@ -132,7 +132,7 @@ impl RecordFrame {
         for (field, text) in self.fields.iter().zip(values) {
             lines.extend_from_slice(&field.key);
             let begin = lines.len();
-            if !value::append(field.kind, text, lines)? {
+            if !value::append(field.kind, text.as_ref(), lines)? {
                 undecoded.push(field.name);
             }
             if field.name == "properties" {

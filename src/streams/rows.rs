@@ -11,6 +11,10 @@ use crate::posthog::{Key, Malformed, Row, Taken};
 use crate::protocol::message::StreamDescriptor;
 use crate::time::Timestamp;
 
+/// What records need beyond the bytes of their rows is mostly less than this for a whole piece of an
+/// answer.
+const ROOM: usize = 16 * 1024;
+
 /// Writes the records of one table and one project from rows of queries.
 pub struct RowWriter {
     frame: RecordFrame,
@@ -138,24 +142,34 @@ impl RowWriter {
         if self.frame.is_lifting() || (self.frame.has_id_copy && self.id > 0) {
             return (taken, records);
         }
-        let mut sink = Sink::new(lines, bytes.len());
+        let (mut begin, mut room) = (lines.len(), bytes.len() + ROOM);
         loop {
-            let place = sink.place();
-            match self.write_next(bytes, taken.bytes, first && taken.rows == 0, &mut sink) {
-                Ok((end, written)) => {
-                    taken.rows += 1;
-                    taken.bytes = end;
-                    match written {
-                        Written::Record => records += 1,
-                        Written::Copy => sink.back_to(place),
+            lines.resize(begin + room, 0);
+            let mut sink = Sink::new(lines.get_mut(begin..).unwrap_or_default());
+            let stop = loop {
+                let written = sink.len();
+                match self.write_next(bytes, taken.bytes, first && taken.rows == 0, &mut sink) {
+                    Ok((end, kind)) => {
+                        taken.rows += 1;
+                        taken.bytes = end;
+                        match kind {
+                            Written::Record => records += 1,
+                            Written::Copy => sink.truncate(written),
+                        }
+                    }
+                    Err(stop) => {
+                        sink.truncate(written);
+                        break stop;
                     }
                 }
-                Err(stop) => {
-                    sink.back_to(place);
-                    taken.short = stop == Stop::Short;
-                    return (taken, records);
-                }
+            };
+            begin += sink.len();
+            if stop != Stop::Full {
+                taken.short = stop == Stop::Short;
+                lines.truncate(begin);
+                return (taken, records);
             }
+            room *= 2;
         }
     }
 

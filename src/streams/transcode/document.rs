@@ -8,15 +8,24 @@ use super::sink::Sink;
 
 /// Writes the document that begins at `at`, behind the string's opening quote, and returns the place
 /// behind its closing quote. `open` is scratch space for what is open: `}` or `]` for each level.
-pub fn embed(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
+pub fn embed(bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
+    let mut written = sink.reborrow();
+    let end = write(bytes, at, &mut written, open)?;
+    let written = written.len();
+    sink.extend_to(written);
+    Ok(end)
+}
+
+#[inline]
+fn write(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
     open.clear();
     loop {
-        at = spaces(bytes, at, sink);
+        at = spaces(bytes, at, sink)?;
         match byte(bytes, at)? {
             b'\\' => at = text(bytes, at, sink)?,
             b'{' => {
-                sink.push(b'{');
-                at = spaces(bytes, at + 1, sink);
+                sink.push(b'{')?;
+                at = spaces(bytes, at + 1, sink)?;
                 open.push(b'}');
                 if byte(bytes, at)? != b'}' {
                     at = key(bytes, at, sink)?;
@@ -24,8 +33,8 @@ pub fn embed(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8
                 }
             }
             b'[' => {
-                sink.push(b'[');
-                at = spaces(bytes, at + 1, sink);
+                sink.push(b'[')?;
+                at = spaces(bytes, at + 1, sink)?;
                 open.push(b']');
                 if byte(bytes, at)? != b']' {
                     continue;
@@ -33,25 +42,25 @@ pub fn embed(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8
             }
             _ => {
                 let end = scalar(bytes, at)?;
-                sink.put(bytes.get(at..end).unwrap_or_default());
+                sink.put(bytes.get(at..end).unwrap_or_default())?;
                 at = end;
             }
         }
         // Behind a value: everything that ends here, then what follows.
         loop {
-            at = spaces(bytes, at, sink);
+            at = spaces(bytes, at, sink)?;
             let next = byte(bytes, at)?;
             at += 1;
             match open.last() {
                 None if next == b'"' => return Ok(at),
                 Some(closing) if next == *closing => {
-                    sink.push(next);
+                    sink.push(next)?;
                     open.pop();
                 }
                 Some(closing) if next == b',' => {
-                    sink.push(b',');
+                    sink.push(b',')?;
                     if *closing == b'}' {
-                        at = key(bytes, spaces(bytes, at, sink), sink)?;
+                        at = key(bytes, spaces(bytes, at, sink)?, sink)?;
                     }
                     break;
                 }
@@ -61,31 +70,34 @@ pub fn embed(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8
     }
 }
 
-fn spaces(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> usize {
+#[inline]
+fn spaces(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     let end = after_spaces(bytes, at);
     if end > at {
-        sink.put(bytes.get(at..end).unwrap_or_default());
+        sink.put(bytes.get(at..end).unwrap_or_default())?;
     }
-    end
+    Ok(end)
 }
 
 /// A key and its colon.
+#[inline]
 fn key(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     let at = text(bytes, at, sink)?;
-    let at = spaces(bytes, at, sink);
+    let at = spaces(bytes, at, sink)?;
     if byte(bytes, at)? != b':' {
         return Err(Stop::Unusual);
     }
-    sink.push(b':');
+    sink.push(b':')?;
     Ok(at + 1)
 }
 
 /// A string of the document; its quotes are escaped.
+#[inline]
 fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     if byte(bytes, at)? != b'\\' || byte(bytes, at + 1)? != b'"' {
         return Err(Stop::Unusual);
     }
-    sink.push(b'"');
+    sink.push(b'"')?;
     let mut at = at + 2;
     loop {
         let (place, special) = sink.plain(bytes, at)?;
@@ -94,13 +106,13 @@ fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
         }
         at = match byte(bytes, place + 1)? {
             b'"' => {
-                sink.push(b'"');
+                sink.push(b'"')?;
                 return Ok(place + 2);
             }
             b'\\' => escape(bytes, place + 2, sink)?,
             b'u' => character(bytes, place + 2, sink)?,
             b'/' => {
-                sink.push(b'/');
+                sink.push(b'/')?;
                 place + 2
             }
             _ => return Err(Stop::Unusual),
@@ -110,22 +122,22 @@ fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
 
 /// An escape of the document; `at` is behind its backslash, which is two in the string.
 fn escape(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
-    sink.push(b'\\');
+    sink.push(b'\\')?;
     match byte(bytes, at)? {
         letter @ (b'b' | b'f' | b'n' | b'r' | b't' | b'/') => {
-            sink.push(letter);
+            sink.push(letter)?;
             Ok(at + 1)
         }
         b'\\' => match byte(bytes, at + 1)? {
             escaped @ (b'"' | b'\\') => {
-                sink.push(escaped);
+                sink.push(escaped)?;
                 Ok(at + 2)
             }
             _ => Err(Stop::Unusual),
         },
         b'u' => {
             hexadecimal(bytes, at + 1)?;
-            sink.put(bytes.get(at..at + 5).unwrap_or_default());
+            sink.put(bytes.get(at..at + 5).unwrap_or_default())?;
             Ok(at + 5)
         }
         _ => Err(Stop::Unusual),
@@ -148,6 +160,6 @@ fn character(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop
     if character < ' ' || matches!(character, '"' | '\\') {
         return Err(Stop::Unusual);
     }
-    sink.character(character);
+    sink.put(character.encode_utf8(&mut [0; 4]).as_bytes())?;
     Ok(end)
 }

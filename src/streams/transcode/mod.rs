@@ -20,12 +20,14 @@
 //! may never accept a row that the plain path refuses or writes differently.
 
 pub mod document;
+mod object;
 mod row;
 pub mod scan;
 pub mod sink;
 #[cfg(test)]
 mod tests;
 
+pub(super) use object::{Inner, find};
 pub(super) use row::{Scratch, row_begin, write_row};
 pub use scan::Stop;
 pub use sink::Sink;

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
+use super::document;
 use super::scan::{Stop, after_spaces, byte, scalar, string};
 use super::sink::Sink;
-use super::document;
 use crate::streams::column::Kind;
 use crate::streams::record::RecordFrame;
 use crate::streams::value;
@@ -47,15 +47,15 @@ pub(in crate::streams) fn write_row(
     if byte(bytes, at)? != b'[' {
         return Err(Stop::Unusual);
     }
-    sink.put(&frame.prefix);
+    sink.put(&frame.prefix)?;
     let begin = at;
     let mut at = after_spaces(bytes, at + 1);
     if frame.has_id_copy {
         // The id is the first column; see `RowWriter::write_bytes`.
         let end = value_end(bytes, at)?;
-        sink.put(bytes.get(at..end).unwrap_or_default());
+        sink.put(bytes.get(at..end).unwrap_or_default())?;
     }
-    sink.put(&frame.project);
+    sink.put(&frame.project)?;
     for (index, field) in frame.fields.iter().enumerate() {
         if index > 0 {
             if byte(bytes, at)? != b',' {
@@ -63,7 +63,7 @@ pub(in crate::streams) fn write_row(
             }
             at = after_spaces(bytes, at + 1);
         }
-        sink.put(&field.key);
+        sink.put(&field.key)?;
         let end = column(field.kind, bytes, at, sink, &mut scratch.open)?;
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
@@ -75,9 +75,9 @@ pub(in crate::streams) fn write_row(
     if std::str::from_utf8(bytes.get(begin..at).unwrap_or_default()).is_err() {
         return Err(Stop::Unusual);
     }
-    sink.put(&frame.absent);
-    sink.push(b'}');
-    sink.put(&frame.suffix);
+    sink.put(&frame.absent)?;
+    sink.push(b'}')?;
+    sink.put(&frame.suffix)?;
     Ok(at)
 }
 
@@ -85,7 +85,7 @@ pub(in crate::streams) fn write_row(
 fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
     if kind == Kind::Document && byte(bytes, at)? == b'"' {
         if byte(bytes, at + 1)? == b'"' {
-            sink.put(b"null");
+            sink.put(b"null")?;
             return Ok(at + 2);
         }
         return document::embed(bytes, at + 1, sink, open);
@@ -93,11 +93,11 @@ fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut V
     let end = value_end(bytes, at)?;
     let text = bytes.get(at..end).unwrap_or_default();
     match kind {
-        Kind::OptionalText if text == b"\"\"" => sink.put(b"null"),
-        Kind::Boolean if text == b"0" => sink.put(b"false"),
-        Kind::Boolean if text == b"1" => sink.put(b"true"),
-        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unusual)?),
-        _ => sink.put(text),
+        Kind::OptionalText if text == b"\"\"" => sink.put(b"null")?,
+        Kind::Boolean if text == b"0" => sink.put(b"false")?,
+        Kind::Boolean if text == b"1" => sink.put(b"true")?,
+        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unusual)?)?,
+        _ => sink.put(text)?,
     }
     Ok(end)
 }

@@ -11,6 +11,8 @@ pub enum Stop {
     Short,
     /// Not what the hot path knows; the plain path decides.
     Unusual,
+    /// There is not enough room for what is written meanwhile.
+    Full,
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;

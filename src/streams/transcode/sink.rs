@@ -2,57 +2,72 @@
 
 use super::scan::{self, Stop};
 
-/// Room is made in steps of this size.
-const STEP: usize = 16 * 1024;
-
-/// The end of a buffer of lines, with room for what comes next.
+/// Room for records behind those that are complete.
 ///
-/// The buffer is longer than what has been written, so that eight bytes can be put down at once
-/// and the surplus be overwritten. When the sink is dropped, the buffer has its right length again.
-pub struct Sink<'l> {
-    lines: &'l mut Vec<u8>,
+/// What is written is eight bytes at a time where possible; the surplus is overwritten by what
+/// comes next.
+pub struct Sink<'r> {
+    room: &'r mut [u8],
     end: usize,
 }
 
-impl<'l> Sink<'l> {
-    /// A sink behind `lines`, with room for about `expected` bytes.
-    pub fn new(lines: &'l mut Vec<u8>, expected: usize) -> Self {
-        let end = lines.len();
-        lines.resize(end + expected, 0);
-        Self { lines, end }
+impl<'r> Sink<'r> {
+    /// A sink that writes to `room`.
+    pub fn new(room: &'r mut [u8]) -> Self {
+        Self { room, end: 0 }
     }
 
-    /// Where the next byte goes.
-    pub fn place(&self) -> usize {
+    /// Number of bytes that have been written.
+    pub fn len(&self) -> usize {
         self.end
     }
 
-    /// Forgets what has been written since `place`.
-    pub fn back_to(&mut self, place: usize) {
-        self.end = place;
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.end == 0
+    }
+
+    /// Forgets what has been written behind the first `length` bytes.
+    pub fn truncate(&mut self, length: usize) {
+        self.end = self.end.min(length);
+    }
+
+    /// The same sink, for a function that keeps it in registers.
+    #[inline]
+    pub(super) fn reborrow(&mut self) -> Sink<'_> {
+        Sink { room: self.room, end: self.end }
+    }
+
+    /// Keeps what a [`Sink::reborrow`] has written.
+    #[inline]
+    pub(super) fn extend_to(&mut self, length: usize) {
+        self.end = length;
     }
 
     /// Writes bytes.
-    pub fn put(&mut self, bytes: &[u8]) {
-        self.room(bytes.len()).copy_from_slice(bytes);
-        self.end += bytes.len();
+    #[inline]
+    pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
+        let end = self.end + bytes.len();
+        self.room.get_mut(self.end..end).ok_or(Stop::Full)?.copy_from_slice(bytes);
+        self.end = end;
+        Ok(())
     }
 
     /// Writes one byte.
-    pub fn push(&mut self, byte: u8) {
-        self.put(&[byte]);
-    }
-
-    /// Writes a character.
-    pub fn character(&mut self, character: char) {
-        self.put(character.encode_utf8(&mut [0; 4]).as_bytes());
+    #[inline]
+    pub fn push(&mut self, byte: u8) -> Result<(), Stop> {
+        *self.room.get_mut(self.end).ok_or(Stop::Full)? = byte;
+        self.end += 1;
+        Ok(())
     }
 
     /// Copies the bytes of a string up to the first quote, backslash or control character, which it
     /// returns with its place.
+    #[inline]
     pub fn plain(&mut self, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(word) = scan::word(bytes, at) {
-            self.room(word.len()).copy_from_slice(&word);
+            let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut::<8>).ok_or(Stop::Full)?;
+            *room = word;
             let plain = scan::plain_bytes(word);
             self.end += plain;
             at += plain;
@@ -65,22 +80,8 @@ impl<'l> Sink<'l> {
             if !scan::is_plain(byte) {
                 return Ok((at, byte));
             }
-            self.push(byte);
+            self.push(byte)?;
             at += 1;
         }
-    }
-
-    fn room(&mut self, length: usize) -> &mut [u8] {
-        let end = self.end + length;
-        if end > self.lines.len() {
-            self.lines.resize(end + STEP, 0);
-        }
-        self.lines.get_mut(self.end..end).unwrap_or_default()
-    }
-}
-
-impl Drop for Sink<'_> {
-    fn drop(&mut self) {
-        self.lines.truncate(self.end);
     }
 }

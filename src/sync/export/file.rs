@@ -81,7 +81,7 @@ impl ExportReader {
         loop {
             let rows = progress.rows;
             writer.stamp();
-            let attempt = self.attempt(run, file, &writer, &mut progress).await?;
+            let attempt = self.attempt(run, file, &mut writer, &mut progress).await?;
             let failure = match attempt {
                 Attempt::Done => return Ok(Some(progress)),
                 Attempt::Gone => return Ok(None),
@@ -101,7 +101,7 @@ impl ExportReader {
         &self,
         run: &str,
         file: &str,
-        writer: &ExportWriter,
+        writer: &mut ExportWriter,
         progress: &mut Progress,
     ) -> Result<Attempt, Error> {
         let reader = &self.reader;
@@ -163,7 +163,7 @@ impl ExportReader {
     fn take(
         &self,
         line: &[u8],
-        writer: &ExportWriter,
+        writer: &mut ExportWriter,
         progress: &mut Progress,
         batch: &mut Batch<'_>,
     ) -> Result<(), Malformed> {
