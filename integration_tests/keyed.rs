@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use posthog_sandbox::posthog::{Action, Fault, Group, Sandbox};
+use posthog_sandbox::posthog::{Action, Event, Fault, Group, Sandbox};
 use serde_json::{Value, json};
 
 use crate::support::messages::Messages;
@@ -180,6 +180,26 @@ async fn a_query_with_a_cursor_is_read_incrementally() {
             read(&part, "mine", &["uuid"]).union(&read(&rest, "mine", &["uuid"])).cloned().collect();
         assert_eq!(union.len(), 102, "state on line {line}");
     }
+}
+
+#[tokio::test]
+async fn rows_without_a_cursor_are_mentioned_and_left_to_full_refreshes() {
+    let posthog = sandbox().await;
+    let without = |number| Event { properties: "{}".to_owned(), ..event(number, minutes_ago(300)) };
+    posthog.insert(PROJECT, (100..110).map(without).chain(events(50, minutes_ago(200))).collect());
+    let text = "SELECT uuid, toInt(properties.number) AS number FROM events";
+    let source = custom(&posthog.url(), text, &["uuid"], Some("number")).with_page_size(20);
+    let first = source.read_all(&catalog(&["mine"], "incremental"), None).await;
+    assert_eq!(read(&first, "mine", &["uuid"]).len(), 50);
+    let logs = first.logs("WARN");
+    assert!(
+        logs.iter().any(|log| log.contains("10 rows of mine have no value in the cursor field `number`")),
+        "{logs:?}"
+    );
+    let second = source.read_all(&catalog(&["mine"], "incremental"), Some(&first.state())).await;
+    assert_eq!(read(&second, "mine", &["uuid"]).len(), 1, "the last number again");
+    let whole = source.read_all(&catalog(&["mine"], "full_refresh"), None).await;
+    assert_eq!(read(&whole, "mine", &["uuid"]).len(), 60);
 }
 
 #[tokio::test]

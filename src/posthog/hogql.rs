@@ -108,6 +108,11 @@ impl Predicate {
         self.conditions.push(format!("{expression} >= {literal}"));
     }
 
+    /// Rows whose `expression` has a value, or those that lack one.
+    pub fn has_value(&mut self, expression: &str, has: bool) {
+        self.conditions.push(format!("{expression} IS {}NULL", if has { "NOT " } else { "" }));
+    }
+
     /// `SELECT {columns} FROM {table} WHERE … {tail}`.
     pub fn select(&self, columns: &str, table: &str, tail: &str) -> Query {
         let mut text = format!("SELECT {columns} FROM {table}");

@@ -29,16 +29,12 @@ impl Names {
         self.names.iter().any(|(_, known)| *known == place)
     }
 
-    fn find(&self, key: &[u8]) -> Option<usize> {
+    /// The place of a key, if it is looked for.
+    pub(super) fn find(&self, key: &[u8]) -> Option<usize> {
         if self.lengths & length_bit(key.len()) == 0 {
             return None;
         }
         self.names.iter().find(|(name, _)| name.as_bytes() == key).map(|(_, place)| *place)
-    }
-
-    /// The place of a key that may be spelt with escapes; none when it is.
-    pub(super) fn find_spelt(&self, key: &[u8]) -> Option<Option<usize>> {
-        if key.contains(&b'\\') { None } else { Some(self.find(key)) }
     }
 }
 

@@ -185,7 +185,7 @@ impl RowWriter {
         let column = |index| self.scratch.column(index, bytes);
         let (position, id) = (column(self.position), column(self.id));
         let is_copy = self.last.is(position, id);
-        if !is_copy && !(is_text(position) && is_text(id)) {
+        if !is_text(position) || !is_text(id) {
             return Err(Stop::Unusual);
         }
         if let Some(settling) = &mut self.settling {

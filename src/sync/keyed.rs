@@ -94,6 +94,7 @@ impl KeyedReader {
         if note.done && !self.incremental {
             return Ok(());
         }
+        self.mention_rows_without_cursor(&note).await?;
         let (mut bytes, begun) = (0, note.part);
         for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < begun) {
             note.part = number;
@@ -170,17 +171,50 @@ impl KeyedReader {
         self.keyed.columns.iter().find(|column| column.field == cursor)
     }
 
+    /// An incremental sync goes by the cursor, so it cannot see rows that lack one. The first says so.
+    async fn mention_rows_without_cursor(&self, note: &KeyedNote) -> Result<(), Error> {
+        let Some((cursor, expression)) = self.cursor().and_then(|column| Some((column.field, column.expression?)))
+        else {
+            return Ok(());
+        };
+        if note.watermark.is_some() || !note.after.is_empty() {
+            return Ok(());
+        }
+        for part in self.keyed.parts {
+            let mut predicate = Predicate::default();
+            predicate.has_value(expression, false);
+            let query = predicate.select("count()", part.from, "LIMIT 1");
+            let retry = self.client.retry();
+            let answer = small_with_retry::<(u64,)>(&self.client, self.project, &query, &self.observer, retry).await?;
+            let lacking = answer.and_then(|answer| answer.rows.first().copied()).map_or(0, |(rows,)| rows);
+            if lacking > 0 {
+                tracing::warn!(
+                    "project {}: {lacking} rows of {} have no value in the cursor field `{cursor}`; incremental syncs leave them out, a full refresh reads them",
+                    self.project,
+                    self.keyed.stream
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The key's values as texts: two rows are the same when these are.
+    fn key(&self) -> impl Iterator<Item = String> {
+        self.keyed.key.iter().map(|field| format!("coalesce(toString({}), '')", self.keyed.expression(field)))
+    }
+
     /// What rows are ordered by: the cursor, if there is one, and the key's values as texts.
     fn order(&self) -> Vec<String> {
         let cursor = self.cursor().and_then(|column| column.expression).map(str::to_owned);
-        let key =
-            self.keyed.key.iter().map(|field| format!("coalesce(toString({}), '')", self.keyed.expression(field)));
-        cursor.into_iter().chain(key).collect()
+        cursor.into_iter().chain(self.key()).collect()
     }
 
     /// The rows that this sync has to read.
     fn predicate(&self, note: &KeyedNote) -> Result<Predicate, Error> {
         let mut predicate = Predicate::default();
+        if let Some(expression) = self.cursor().and_then(|column| column.expression) {
+            predicate.has_value(expression, true);
+        }
         if let Some(((column, expression), watermark)) =
             self.cursor().and_then(|column| Some((column, column.expression?))).zip(note.watermark.as_ref())
         {
@@ -286,7 +320,7 @@ impl KeyedReader {
 
     /// Counts the rows of a part and its different keys. Returns the bytes that this has cost, too.
     async fn count(&self, part: &Part, note: &KeyedNote) -> Result<(Stored, u64), Error> {
-        let key: Vec<&str> = self.keyed.key.iter().map(|field| self.keyed.expression(field)).collect();
+        let key: Vec<String> = self.key().collect();
         let columns = format!("count(), uniqExact(tuple({}))", key.join(", "));
         let query = self.predicate(note)?.select(&columns, part.from, "LIMIT 1");
         let retry = self.client.retry();

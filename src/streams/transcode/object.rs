@@ -24,55 +24,59 @@ pub(in crate::streams) fn find(
     found: &mut Places,
     open: &mut Vec<u8>,
 ) -> Result<(), Stop> {
-    let begin = after_spaces(bytes, 0);
-    let end = members(bytes, begin, names, found, &mut |at, place, found| match inner {
-        Some(inner) if place == Some(inner.place) => {
-            // A repeated key would leave values of the first object behind.
-            if found.get(inner.place).is_some_and(Option::is_some) {
-                return Err(Stop::Unusual);
-            }
-            match byte(bytes, at)? {
-                b'{' => members(bytes, at, inner.names, found, &mut |at, _, _| value(bytes, at, open)),
-                _ => value(bytes, at, open),
-            }
-        }
-        _ => value(bytes, at, open),
-    })?;
+    let mut finder = Finder { bytes, found, open };
+    let end = finder.members(after_spaces(bytes, 0), names, inner)?;
     if after_spaces(bytes, end) == bytes.len() { Ok(()) } else { Err(Stop::Unusual) }
 }
 
-/// Reads the object at `at`, with `end_of` to find the end of each value, and returns its end.
-fn members(
-    bytes: &[u8],
-    at: usize,
-    names: &Names,
-    found: &mut Places,
-    end_of: &mut dyn FnMut(usize, Option<usize>, &mut Places) -> Result<usize, Stop>,
-) -> Result<usize, Stop> {
-    if byte(bytes, at)? != b'{' {
-        return Err(Stop::Unusual);
-    }
-    let mut at = after_spaces(bytes, at + 1);
-    if byte(bytes, at)? == b'}' {
-        return Ok(at + 1);
-    }
-    loop {
-        if byte(bytes, at)? != b'"' {
+struct Finder<'f> {
+    bytes: &'f [u8],
+    found: &'f mut Places,
+    open: &'f mut Vec<u8>,
+}
+
+impl Finder<'_> {
+    /// Reads the object at `at` and returns its end.
+    fn members(&mut self, at: usize, names: &Names, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
+        let bytes = self.bytes;
+        if byte(bytes, at)? != b'{' {
             return Err(Stop::Unusual);
         }
-        let end = string(bytes, at + 1)?;
-        let key = bytes.get(at + 1..end - 1).unwrap_or_default();
-        let place = names.find_spelt(key).ok_or(Stop::Unusual)?;
-        at = after_colon(bytes, end)?;
-        let end = end_of(at, place, found)?;
-        if let Some(found) = place.and_then(|place| found.get_mut(place)) {
-            *found = Some(at..end);
+        let mut at = after_spaces(bytes, at + 1);
+        if byte(bytes, at)? == b'}' {
+            return Ok(at + 1);
         }
-        at = after_spaces(bytes, end);
-        match byte(bytes, at)? {
-            b',' => at = after_spaces(bytes, at + 1),
-            b'}' => return Ok(at + 1),
-            _ => return Err(Stop::Unusual),
+        loop {
+            let end = key(bytes, at)?;
+            let place = names.find(bytes.get(at + 1..end - 1).unwrap_or_default());
+            if place.is_none() && bytes.get(at..end).is_some_and(|key| key.contains(&b'\\')) {
+                return Err(Stop::Unusual);
+            }
+            at = after_colon(bytes, end)?;
+            let end = match inner.filter(|inner| place == Some(inner.place)) {
+                Some(inner) => self.inner(at, inner)?,
+                None => value(bytes, at, self.open)?,
+            };
+            if let Some(found) = place.and_then(|place| self.found.get_mut(place)) {
+                *found = Some(at..end);
+            }
+            at = after_spaces(bytes, end);
+            match byte(bytes, at)? {
+                b',' => at = after_spaces(bytes, at + 1),
+                b'}' => return Ok(at + 1),
+                _ => return Err(Stop::Unusual),
+            }
+        }
+    }
+
+    fn inner(&mut self, at: usize, inner: &Inner<'_>) -> Result<usize, Stop> {
+        // A repeated key would leave values of the first object behind.
+        if self.found.get(inner.place).is_some_and(Option::is_some) {
+            return Err(Stop::Unusual);
+        }
+        match byte(self.bytes, at)? {
+            b'{' => self.members(at, inner.names, None),
+            _ => value(self.bytes, at, self.open),
         }
     }
 }
@@ -88,7 +92,7 @@ fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop>
                 at = after_spaces(bytes, at + 1);
                 open.push(b'}');
                 if byte(bytes, at)? != b'}' {
-                    at = key(bytes, at)?;
+                    at = after_colon(bytes, key(bytes, at)?)?;
                     continue;
                 }
             }
@@ -110,7 +114,7 @@ fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop>
                 open.pop();
             } else if next == b',' {
                 if *closing == b'}' {
-                    at = key(bytes, after_spaces(bytes, at))?;
+                    at = after_colon(bytes, key(bytes, after_spaces(bytes, at))?)?;
                 }
                 break;
             } else {
@@ -123,10 +127,10 @@ fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop>
     }
 }
 
-/// The end of a key and its colon.
+/// The end of a key with its quotes.
 fn key(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(bytes, at)? {
-        b'"' => after_colon(bytes, string(bytes, at + 1)?),
+        b'"' => string(bytes, at + 1),
         _ => Err(Stop::Unusual),
     }
 }

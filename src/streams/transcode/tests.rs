@@ -1,5 +1,7 @@
 //! The hot path against the plain path.
 
+use std::fmt::Write as _;
+
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -122,7 +124,7 @@ fn spell(value: &Value, spelling: Spelling) -> String {
                 } else {
                     let mut units = [0; 2];
                     for unit in character.encode_utf16(&mut units) {
-                        text.push_str(&format!("\\u{unit:04x}"));
+                        write!(text, "\\u{unit:04x}").unwrap();
                     }
                 }
             }
