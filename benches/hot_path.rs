@@ -3,6 +3,8 @@
 //! `cargo bench --bench hot_path`. Each figure is for one core; bytes are those that the stage takes
 //! in.
 
+#![expect(clippy::expect_used, reason = "a bench has nobody to tell but its reader")]
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::sync::LazyLock;
 

@@ -1,0 +1,112 @@
+//! Records are written without allocating for each of them.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+use source_posthog::posthog::lines::LineReader;
+use source_posthog::posthog::rows::RowReader;
+use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
+use source_posthog::protocol::message::StreamDescriptor;
+use source_posthog::streams::{EVENTS, ExportWriter, RowWriter};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const PROPERTIES: &str = r#"{"$current_url":"https://a.example/?q=\"é\"","$set":{"deep":[[{"a":[]}]]},"$screen_width":1512,"$session_id":"s"}"#;
+const TIME: &str = "2026-01-01T00:00:00.123000Z";
+
+/// Number of allocations that `work` makes.
+fn allocations(work: impl FnOnce()) -> u64 {
+    let before = dhat::HeapStats::get().total_blocks;
+    work();
+    dhat::HeapStats::get().total_blocks - before
+}
+
+struct Taker {
+    writer: RowWriter,
+    lines: Vec<u8>,
+    records: u64,
+}
+
+impl TakeRows for Taker {
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+        panic!("{} columns went the slow way", row.len())
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+        self.lines.clear();
+        let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.lines);
+        self.records += records;
+        taken
+    }
+}
+
+fn of_an_answer(rows: usize) -> u64 {
+    let columns = EVENTS.selected(false);
+    let row = |number: usize| -> Vec<Value> {
+        let value = |field: &str| match field {
+            "uuid" => format!("u-{number}"),
+            "properties" => PROPERTIES.to_owned(),
+            "timestamp" | "created_at" => TIME.to_owned(),
+            _ => "text".to_owned(),
+        };
+        columns.iter().map(|column| value(column.field).into()).collect()
+    };
+    let answer = json!({"results": (0..rows).map(row).collect::<Vec<_>>()}).to_string();
+    let stream = StreamDescriptor { name: "events".into(), namespace: None };
+    let writer = RowWriter::new(&EVENTS, &columns, &stream, 7);
+    let mut taker = Taker { writer, lines: Vec::new(), records: 0 };
+    let count = allocations(|| {
+        let mut reader = RowReader::default();
+        for piece in answer.as_bytes().chunks(16 * 1024) {
+            reader.feed(piece, &mut taker).unwrap();
+        }
+        // The bracket behind the last row goes the slow way, but is no row.
+        reader.finish(&mut taker).unwrap();
+    });
+    assert_eq!(taker.records, rows as u64);
+    count
+}
+
+fn of_a_file(lines: usize) -> u64 {
+    let mut file = GzEncoder::new(Vec::new(), Compression::fast());
+    for number in 0..lines {
+        writeln!(
+            file,
+            r#"{{"uuid":"u-{number}","event":"e","properties":{PROPERTIES},"timestamp":"{TIME}","created_at":"{TIME}"}}"#
+        )
+        .unwrap();
+    }
+    let file = file.finish().unwrap();
+    let stream = StreamDescriptor { name: "events".into(), namespace: None };
+    let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+    let (mut batch, mut records) = (Vec::new(), 0);
+    let count = allocations(|| {
+        let mut take = |line: &[u8]| {
+            batch.clear();
+            records += usize::from(writer.write(line, &mut batch, |_| true)?);
+            Ok(())
+        };
+        let mut reader = LineReader::default();
+        for piece in file.chunks(16 * 1024) {
+            reader.feed(piece, &mut take).unwrap();
+        }
+        reader.finish(&mut take).unwrap();
+    });
+    assert_eq!(records, lines);
+    count
+}
+
+#[test]
+fn ten_times_the_records_need_hardly_more_allocations() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    for (name, count) in [("answer", of_an_answer as fn(usize) -> u64), ("file", of_a_file)] {
+        let (few, many) = (count(1_000), count(10_000));
+        // Buffers grow to their size a few times; nothing else may.
+        assert!(few < 50 && many < few + 20, "{name}: {few} for 1,000 records, {many} for 10,000");
+    }
+}
