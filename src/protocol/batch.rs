@@ -7,7 +7,7 @@ use super::output::Output;
 use crate::error::Error;
 
 /// Batches are handed over once they are about this large.
-const SIZE: usize = 128 * 1024;
+const SIZE: usize = 64 * 1024;
 
 /// Collects record lines and hands them over in good portions.
 pub struct Batch<'o> {
