@@ -16,6 +16,7 @@ mod lists;
 mod migrating;
 mod read;
 mod resume;
+mod scale;
 mod specification;
 mod streams_page;
 mod support;
