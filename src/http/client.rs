@@ -25,6 +25,13 @@ const EXCERPT: usize = 64 * 1024;
 const LARGEST_DOCUMENT: usize = 64 * 1024 * 1024;
 /// Clock differences below this are the time that the answer took.
 const NOTABLE_SKEW_SECONDS: i64 = 5;
+/// Bytes that a query has read, and what the project's budget has left (`api_queries_budget.py`).
+pub(crate) const BYTES_READ: &str = "X-PostHog-Query-Bytes-Read";
+const BUDGET_LEFT: &str = "X-PostHog-Query-Budget-Remaining-Bytes";
+/// Bytes a second of the smallest plan: 20 GB an hour.
+const SMALLEST_BUDGET: u64 = 20_000_000_000 / 3_600;
+const SHORTEST_DEBT: Duration = Duration::from_secs(1);
+const LONGEST_DEBT: Duration = Duration::from_mins(1);
 
 /// Sends requests through the [`Gate`]. Cheap to clone.
 #[derive(Clone)]
@@ -105,6 +112,7 @@ impl Client {
         self.learn_clock(response.headers());
         let status = response.status();
         if status.is_success() {
+            self.learn_budget(response.headers());
             return Ok(Answer { response, _slot: slot });
         }
         Err(self.refusal(status, response, request.path).await)
@@ -198,6 +206,17 @@ impl Client {
             self.gate().pause(*pause, message);
         }
         failure
+    }
+
+    /// When a query has used up its project's byte budget, the next one would be refused. The debt is
+    /// at most what the query has read; how fast it is paid off depends on the plan, so after a while
+    /// nothing is known any more, and PostHog is asked.
+    fn learn_budget(&self, headers: &HeaderMap) {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+        if let (Some(0), Some(read)) = (number(BUDGET_LEFT), number(BYTES_READ)) {
+            let wait = Duration::from_secs(read / SMALLEST_BUDGET).clamp(SHORTEST_DEBT, LONGEST_DEBT);
+            self.gate().pause(wait, "the project's hourly budget of bytes that queries may read is used up");
+        }
     }
 
     fn learn_clock(&self, headers: &HeaderMap) {

@@ -6,6 +6,7 @@ mod files;
 mod gate;
 mod retry;
 
+pub(crate) use client::BYTES_READ;
 pub use client::{Answer, Client, Refusal, Request};
 pub use failure::{Failure, describe, retry_after};
 pub use files::{FileAnswer, FileClient};

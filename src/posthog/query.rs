@@ -9,8 +9,6 @@ use super::rows::{Malformed, Row, RowReader, TakeRows};
 use crate::error::Error;
 use crate::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
 
-/// Header with the number of bytes that a query has read and that count against the budget.
-const BYTES_READ: &str = "X-PostHog-Query-Bytes-Read";
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
 
@@ -36,7 +34,7 @@ impl Rows {
 
     /// Bytes that the query has read on the server, when the server counts them.
     pub fn bytes_read(&self) -> Option<u64> {
-        self.answer.number(BYTES_READ)
+        self.answer.number(crate::http::BYTES_READ)
     }
 
     /// Hands the rows of the next piece to `take`. Returns the number of all rows at the end of the

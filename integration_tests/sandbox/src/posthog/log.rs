@@ -1,6 +1,7 @@
 //! What was asked and what was answered.
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 /// One request.
 #[derive(Debug, Clone)]
@@ -8,6 +9,8 @@ pub struct RequestLog {
     id: u64,
     /// When it came.
     pub at: DateTime<Utc>,
+    /// The same by the clock of the runtime, which a test may stop and turn.
+    pub instant: Instant,
     /// HTTP method.
     pub method: String,
     /// Path with its query string.
@@ -62,6 +65,7 @@ impl Log {
         self.requests.push(RequestLog {
             id: self.next,
             at: Utc::now(),
+            instant: Instant::now(),
             method: method.to_owned(),
             path: path.to_owned(),
             authorized: false,
