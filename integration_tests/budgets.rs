@@ -151,10 +151,10 @@ async fn the_byte_budget_is_never_overdrawn_knowingly() {
     let queries = queries(&posthog);
     let refused: Vec<&RequestLog> = queries.iter().filter(|query| query.status == Some(429)).collect();
     assert!(!refused.is_empty(), "the budget was never used up in {took:?}");
-    let bytes: u64 = queries.iter().filter_map(|query| query.bytes_read).sum();
     #[expect(clippy::cast_precision_loss, reason = "not exact to the byte")]
+    let bytes = queries.iter().filter_map(|query| query.bytes_read).sum::<u64>() as f64;
     let allowed = budget.start + budget.bytes_per_hour * took.as_secs_f64() / 3_600.0;
-    assert!((bytes as f64) < allowed + budget.start, "{bytes} bytes where {allowed} were allowed");
+    assert!(bytes < allowed + budget.start, "{bytes} bytes where {allowed} were allowed");
     // After each refusal the time that the server names is waited for, so what is sent next is answered.
     for refused in &refused {
         let next = queries.iter().map(|query| query.instant).filter(|instant| *instant > refused.instant).min();

@@ -1,10 +1,8 @@
 //! An interrupted `read` continues from any state that it has printed.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
 
 use posthog_sandbox::posthog::{Action, Fault};
-use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::messages::Messages;
@@ -64,59 +62,6 @@ async fn a_finished_full_refresh_starts_over() {
     assert_eq!(first.stream_state("events")["complete"], true);
     let second = source.read_all(&catalog, Some(&first.state())).await;
     assert_eq!(second.ids("events").len(), 20);
-}
-
-/// Reads until so many lines have come, then kills the program, and returns the whole lines.
-async fn read_and_kill(source: &Source, catalog: &Value, state: Option<&Value>, lines: usize) -> (Messages, bool) {
-    let mut child = source.read_command(catalog, state).stdout(Stdio::piped()).spawn().unwrap();
-    let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    let mut read = Vec::new();
-    let mut ended = false;
-    for _ in 0..lines {
-        let before = read.len();
-        stdout.read_until(b'\n', &mut read).await.unwrap();
-        if read.len() == before {
-            ended = true;
-            break;
-        }
-        if read.last() != Some(&b'\n') {
-            read.truncate(before);
-            break;
-        }
-    }
-    if !ended {
-        child.kill().await.unwrap();
-    }
-    let completed = child.wait().await.unwrap().success();
-    (Messages::parse(&read), ended && completed)
-}
-
-#[tokio::test]
-async fn killing_it_anywhere_loses_nothing() {
-    let posthog = sandbox().await;
-    posthog.generate(PROJECT, 700, 5, settled());
-    posthog.set_faults(vec![Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(3)]).unwrap();
-    let source = Source::new(&posthog.url()).with_page_size(50);
-    let catalog = catalog(&["events"], "incremental");
-    let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
-    for step in [17, 61, 149] {
-        let (mut state, mut seen) = (None, BTreeSet::new());
-        let mut lines = step;
-        for run in 0.. {
-            let (messages, complete) = read_and_kill(&source, &catalog, state.as_ref(), lines).await;
-            seen.extend(messages.id_set("events"));
-            if !messages.state_lines().is_empty() {
-                state = Some(messages.state());
-            }
-            if complete {
-                break;
-            }
-            // A little further each time, or a run that dies before its first state goes on for ever.
-            lines += step;
-            assert!(run < 100, "no end after {run} runs");
-        }
-        assert_eq!(seen, truth, "killed every {step} lines");
-    }
 }
 
 #[tokio::test]

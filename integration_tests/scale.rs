@@ -95,8 +95,8 @@ async fn event_names() {
         let names = json!(["$pageview", "$autocapture"]);
         let sources = [source().with("include_events", names.clone()), source().with("exclude_events", names)];
         // The rest holds names that nobody has thought of.
-        let named = |number: u128, name: &str| Event { event: name.to_owned(), ..event(number, minutes_ago(1)) };
-        let arriving = vec![named(1, "$pageview"), named(2, "quite new"), named(3, "$PAGEVIEW"), named(4, "")];
+        let called = |number: u128, name: &str| Event { event: name.to_owned(), ..event(number, minutes_ago(1)) };
+        let arriving = vec![called(1, "$pageview"), called(2, "quite new"), called(3, "$PAGEVIEW"), called(4, "")];
         assert_parts(&read_twice(&posthog, &sources, arriving).await, &posthog, &[PROJECT]);
     }
 }

@@ -134,6 +134,13 @@ impl Messages {
         messages
     }
 
+    /// These messages, followed by those of a later run.
+    pub(crate) fn and(mut self, later: Self) -> Self {
+        self.lines.extend(later.lines);
+        self.parsed.extend(later.parsed);
+        self
+    }
+
     /// A prefix that ends with line number `last`, as if the reader had seen no more.
     pub(crate) fn up_to(&self, last: usize) -> Self {
         Self { lines: self.lines[..=last].to_vec(), parsed: self.parsed[..=last].to_vec() }

@@ -37,6 +37,12 @@ impl Stored {
         self.rows.range(hour_of(from)..).map(|(_, rows)| rows).sum()
     }
 
+    /// The hour of the first row.
+    pub(super) fn first(&self) -> Timestamp {
+        let first = self.rows.iter().find(|(_, rows)| **rows > 0);
+        first.map_or(Timestamp::MAX, |(hour, _)| start_of(*hour))
+    }
+
     /// The first instant at `from` or later whose neighbourhood has rows.
     pub(super) fn first_after(&self, from: Timestamp) -> Timestamp {
         let first = self.rows.range(hour_of(from) - EMPTY_BEFORE..).find(|(_, rows)| **rows > 0);
@@ -62,12 +68,15 @@ impl ExportReader {
             }
             return Ok(None);
         }
-        let state = reader.checkpoint.project(project).await.export;
+        let state = reader.checkpoint.project(project).await;
+        // What was imported may be older than its project.
+        let earliest = if super::begins(&state) { pass.from.min(self.earliest()) } else { pass.from };
+        let state = state.export;
         let recently = state.compared_at.is_some_and(|at| at > reader.client.now().minus(DEAR_CHECK_INTERVAL));
         if recently && state.bytes.is_some_and(|bytes| bytes > CHEAP_CHECK_BYTES) {
             return Ok(None);
         }
-        let before = pass.from.minus(TimeDelta::hours(EMPTY_BEFORE));
+        let before = earliest.minus(TimeDelta::hours(EMPTY_BEFORE));
         let from = state.compared_until.map_or(before, |compared| compared.min(before));
         match reader.arrivals(start_of(hour_of(from)), pass.to).await {
             Ok(Some((rows, bytes))) => Ok(Some(Stored { rows, bytes })),

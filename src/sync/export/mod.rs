@@ -72,7 +72,8 @@ impl ExportReader {
     pub async fn run(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
         self.settle_open_scan(on_plan).await?;
-        let Some(pass) = self.pass().await? else { return Ok(()) };
+        let Some(mut pass) = self.pass().await? else { return Ok(()) };
+        let before = reader.checkpoint.project(project).await;
         reader
             .checkpoint
             .update(project, |state| {
@@ -83,6 +84,9 @@ impl ExportReader {
             .await?;
         let stored = self.stored(pass).await?;
         if let Some(stored) = &stored {
+            if begins(&before) {
+                pass.from = pass.from.min(stored.first());
+            }
             on_plan(stored.rows_since(pass.from));
         }
         tracing::info!("project {project}: {} by file exports, stored in PostHog {pass}", reader.table.stream);
@@ -184,11 +188,16 @@ impl ExportReader {
         true
     }
 
-    /// The first time of ingestion that can matter.
+    /// What has come in before this is not about the configured dates, unless a clock was ahead.
+    fn earliest(&self) -> Timestamp {
+        self.reader.config.start.minus(days(CLOCKS_AHEAD))
+    }
+
+    /// The first time of ingestion that can matter, by the project's age.
     async fn beginning(&self) -> Result<Timestamp, Error> {
         let reader = &self.reader;
         let project = account::project(&reader.client, reader.project, reader.client.retry(), &reader.observer).await;
-        let start = reader.config.start.minus(days(CLOCKS_AHEAD));
+        let start = self.earliest();
         let created = match project {
             Ok(project) => project.created_at,
             Err(error) if error.is_output_closed() => return Err(error),
@@ -370,6 +379,11 @@ impl ExportReader {
             state.export.bytes = stored.bytes.or(state.export.bytes);
         }
     }
+}
+
+/// Whether nothing has been exported yet, and no other state says where to begin.
+fn begins(state: &ProjectState) -> bool {
+    state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty()
 }
 
 /// The next window that may have rows; what lies before it is known to be empty.

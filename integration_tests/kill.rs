@@ -1,0 +1,210 @@
+//! `read` is ended at many points and in many ways, and started again with the last whole STATE that
+//! it printed, until it completes: together the runs hold every event.
+//!
+//! Points are numbers of lines, so that they are the same every time. `KILL_SEED` tries others.
+
+use std::collections::BTreeSet;
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::support::messages::Messages;
+use crate::support::program::{Source, catalog};
+use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, settled};
+
+const SIGKILL: i32 = 9;
+const SIGTERM: i32 = 15;
+/// A read that is ended again and again has completed after so many runs.
+const MOST_RUNS: usize = 60;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Kill,
+    Terminate,
+    ClosePipe,
+}
+
+const WAYS: [Way; 3] = [Way::Kill, Way::Terminate, Way::ClosePipe];
+
+/// When a run is ended.
+#[derive(Debug, Clone, Copy)]
+enum When {
+    /// After so many lines.
+    Lines(usize),
+    /// After so many STATE messages.
+    States(usize),
+    /// When it says that it waits for a limit or for a run; or else after so many lines.
+    Waiting(usize),
+}
+
+impl When {
+    fn has_come(self, line: &str, lines: usize, states: usize) -> bool {
+        match self {
+            Self::Lines(count) => lines >= count,
+            Self::States(count) => states >= count,
+            Self::Waiting(count) => line.contains("RATE_LIMITED") || line.contains("waiting") || lines >= count,
+        }
+    }
+}
+
+/// Random numbers that are the same every time (xorshift).
+struct Random(u64);
+
+impl Random {
+    fn new(salt: u64) -> Self {
+        let seed: u64 = std::env::var("KILL_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+        Self((seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt.wrapping_mul(0xbf58_476d_1ce4_e5b9)) | 1)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % bound as u64).unwrap()
+    }
+
+    /// `patience` grows, or a run that dies before its first STATE would go on for ever.
+    fn when(&mut self, patience: usize) -> When {
+        match self.below(3) {
+            0 => When::Lines(1 + self.below(patience)),
+            1 => When::States(1 + self.below(1 + patience / 60)),
+            _ => When::Waiting(1 + self.below(patience)),
+        }
+    }
+}
+
+/// A whole line, with its line feed; none at the end, or when the last one is not whole.
+async fn next_line(stdout: &mut BufReader<ChildStdout>) -> Option<String> {
+    let mut line = Vec::new();
+    stdout.read_until(b'\n', &mut line).await.unwrap();
+    (line.last() == Some(&b'\n')).then(|| String::from_utf8(line).unwrap())
+}
+
+async fn signal(child: &Child, number: i32) {
+    if let Some(pid) = child.id() {
+        let arguments = [format!("-{number}"), pid.to_string()];
+        assert!(Command::new("kill").args(arguments).status().await.unwrap().success());
+    }
+}
+
+/// Reads until `when`, ends the program, and returns what it printed and whether it had completed.
+async fn read_and_end(
+    source: &Source,
+    catalog: &Value,
+    state: Option<&Value>,
+    when: When,
+    way: Way,
+) -> (Messages, bool) {
+    let mut child = source.read_command(catalog, state).stdout(Stdio::piped()).spawn().unwrap();
+    let mut stdout = BufReader::new(child.stdout.take().unwrap());
+    let (mut text, mut lines, mut states) = (String::new(), 0, 0);
+    let mut due = false;
+    while let Some(line) = next_line(&mut stdout).await {
+        lines += 1;
+        states += usize::from(line.starts_with(r#"{"type":"STATE""#));
+        due = when.has_come(&line, lines, states);
+        text.push_str(&line);
+        if due {
+            break;
+        }
+    }
+    if !due {
+        assert!(child.wait().await.unwrap().success(), "{text}");
+        return (Messages::parse(text.as_bytes()), true);
+    }
+    match way {
+        Way::Kill => signal(&child, SIGKILL).await,
+        Way::Terminate => {
+            signal(&child, SIGTERM).await;
+            // What it had is written to the last line.
+            let mut rest = Vec::new();
+            while stdout.read_until(b'\n', &mut rest).await.unwrap() > 0 {}
+            assert!(rest.is_empty() || rest.ends_with(b"\n"), "the last line is torn");
+            text.push_str(std::str::from_utf8(&rest).unwrap());
+        }
+        Way::ClosePipe => drop(stdout),
+    }
+    let end = child.wait().await.unwrap();
+    // It may have been done before it noticed.
+    let expected = match way {
+        Way::Kill => end.signal() == Some(SIGKILL),
+        Way::Terminate => end.signal() == Some(SIGTERM),
+        Way::ClosePipe => end.code() == Some(1),
+    };
+    assert!(expected || end.success(), "{way:?}: {end:?}");
+    (Messages::parse(text.as_bytes()), way == Way::Terminate && end.success())
+}
+
+/// Ends reads until one completes; the runs together must hold every event.
+async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: &[Way], salt: u64) -> usize {
+    let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
+    let catalog = catalog(&["events"], mode);
+    let mut random = Random::new(salt);
+    let (mut state, mut seen) = (None, BTreeSet::new());
+    for run in 0..MOST_RUNS {
+        let way = ways[random.below(ways.len())];
+        let when = random.when(20 + 12 * run);
+        let (messages, complete) = read_and_end(source, &catalog, state.as_ref(), when, way).await;
+        // What a STATE covers has come before it, in this run or an earlier one: only that counts.
+        let last = messages.state_lines().last().copied();
+        if complete {
+            seen.extend(messages.id_set("events"));
+            assert_eq!(seen, truth, "{mode}, {ways:?}, salt {salt}, after {run} runs");
+            return run;
+        }
+        if let Some(last) = last {
+            let covered = messages.up_to(last);
+            seen.extend(covered.id_set("events"));
+            state = Some(covered.state());
+        }
+    }
+    panic!("no end after {MOST_RUNS} runs");
+}
+
+#[tokio::test]
+async fn by_query() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 700, 5, settled());
+    posthog
+        .set_faults(vec![
+            Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(5),
+            Fault::query(Action::status(500)).every(17),
+            Fault::query(Action::throttle(1)).every(37),
+        ])
+        .unwrap();
+    let source = Source::new(&posthog.url()).with_page_size(50);
+    let mut ended = 0;
+    for (salt, mode) in (0..).zip(["incremental", "full_refresh"]) {
+        for (more, way) in (10..).zip(WAYS) {
+            ended += read_in_spite_of(&posthog, &source, mode, &[way], salt + more).await;
+        }
+        ended += read_in_spite_of(&posthog, &source, mode, &WAYS, salt).await;
+    }
+    assert!(ended > 30, "it was ended {ended} times only");
+}
+
+#[tokio::test]
+async fn by_export() {
+    let exports = Exports { rows_per_file: Some(60), ..Exports::default() };
+    let posthog = sandbox_with_exports(exports).await;
+    posthog.generate(PROJECT, 700, 5, settled());
+    posthog
+        .set_faults(vec![
+            Fault::files(Action::Truncate { fraction: 0.6 }).every(5),
+            Fault::new(Action::status(500)).path("batch_exports").every(13),
+        ])
+        .unwrap();
+    let source = Source::new(&posthog.url()).with_exports();
+    let mut ended = 0;
+    for (salt, mode) in (100..).zip(["incremental", "full_refresh"]) {
+        for (more, way) in (10..).zip(WAYS) {
+            ended += read_in_spite_of(&posthog, &source, mode, &[way], salt + more).await;
+        }
+        ended += read_in_spite_of(&posthog, &source, mode, &WAYS, salt).await;
+    }
+    assert!(ended > 30, "it was ended {ended} times only");
+}
