@@ -1,0 +1,12 @@
+//! Measures the built programs.
+//!
+//! The server keeps rendered answers in memory, so that what is measured is the program that reads
+//! them; the driver runs every subject as a process of its own, next to the plainest program that
+//! moves the same bytes. Figures are ratios between neighbours in one run: machines differ, and so
+//! does what else they do.
+
+pub mod drain;
+pub mod events;
+pub mod http;
+pub mod measure;
+pub mod server;

@@ -1,0 +1,302 @@
+//! What the server has to tell: pages, counts and files, rendered once and kept.
+//!
+//! The sandbox renders the pages of one or two days; those of all other days are copies with other
+//! dates and other uuids. Files are the same one over and over, since nothing compares one with
+//! another; by the time of arrival, all exported events are of the first days.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, ensure};
+use axum::body::Bytes;
+use axum::http::{Method, header};
+use chrono::{DateTime, Duration, Utc};
+use flate2::Compression;
+use flate2::read::MultiGzDecoder;
+use flate2::write::GzEncoder;
+use memchr::memmem;
+use posthog_sandbox::posthog::{Exports, Sandbox};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::question::Question;
+use crate::events::{DAY, date, of_day, samples, uuid_prefix};
+use crate::http::{Client, PROJECT};
+
+const HOUR: i64 = DAY / 24;
+/// Days that are rendered; the others are made from them.
+const TEMPLATES: u64 = 2;
+/// Days between the last event and now.
+const AGE: i64 = 10;
+
+/// How many events there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// All events.
+    pub events: u64,
+    /// Events of one day, which are one page.
+    pub page: u64,
+}
+
+/// An answer and what it is made of.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) body: Bytes,
+    /// Length before compression.
+    pub(super) unpacked: u64,
+    pub(super) gzip: bool,
+    /// Whether it is one of the answers that events come with.
+    pub(super) events: bool,
+}
+
+/// All events.
+#[derive(Debug)]
+pub(super) struct Content {
+    /// The sandbox that rendered everything; it answers whatever else is asked.
+    sandbox: Sandbox,
+    client: Client,
+    size: Size,
+    /// Number of the first day since 1970.
+    first: i64,
+    days: i64,
+    templates: i64,
+    /// The timestamp and the uuid of the last event of each template.
+    last: Vec<(i64, String)>,
+    /// Exported rows by hour of arrival.
+    hours: BTreeMap<i64, u64>,
+    file: Bytes,
+    file_length: u64,
+    pages: Mutex<HashMap<PageId, Answer>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PageId {
+    columns: String,
+    day: i64,
+    gzip: bool,
+}
+
+impl Content {
+    /// Makes events that end some days ago.
+    ///
+    /// # Errors
+    /// When the sandbox does not do what it should.
+    pub(super) async fn new(size: Size) -> anyhow::Result<Self> {
+        let days = size.events / size.page.max(1);
+        let templates = days.min(TEMPLATES);
+        ensure!(
+            days > 0 && days * size.page == size.events && days % templates == 0,
+            "{} events do not fill an even number of pages of {}",
+            size.events,
+            size.page
+        );
+        let (days, templates) = (i64::try_from(days)?, i64::try_from(templates)?);
+        let first = Utc::now().timestamp_micros().div_euclid(DAY) - AGE - days;
+        let sandbox = Sandbox::builder().exports(Exports::default()).start().await?;
+        let samples = samples().await?;
+        let (mut last, mut hours) = (Vec::new(), BTreeMap::new());
+        for day in first..first + templates {
+            let events = of_day(&samples, day, size.page);
+            let end = events.last().context("a day has no events")?;
+            last.push((end.timestamp, end.uuid.to_string()));
+            for event in &events {
+                *hours.entry(event.created_at.div_euclid(HOUR)).or_default() += u64::try_from(days / templates)?;
+            }
+            sandbox.insert(PROJECT, events);
+        }
+        let client = Client::default();
+        let file = export(&client, &sandbox.url(), first, first + templates).await?;
+        let file_length = std::io::copy(&mut MultiGzDecoder::new(&*file), &mut std::io::sink())?;
+        let pages = Mutex::default();
+        Ok(Self { sandbox, client, size, first, days, templates, last, hours, file, file_length, pages })
+    }
+
+    /// The address of the sandbox.
+    pub(super) fn sandbox(&self) -> String {
+        self.sandbox.url()
+    }
+
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The first instant with events.
+    pub(super) fn start(&self) -> String {
+        format!("{}T00:00:00Z", date(self.first))
+    }
+
+    /// Answers a query.
+    ///
+    /// # Errors
+    /// When it is not about whole days with events, or asks for another page than the next one.
+    pub(super) async fn answer(self: &Arc<Self>, question: Question, gzip: bool) -> anyhow::Result<Answer> {
+        let answer = match question {
+            Question::Page { columns, from, to, after: None, limit } => {
+                ensure!(limit == self.size.page, "pages have {} rows, not {limit}", self.size.page);
+                let day = self.one_day(from, to)?;
+                return self.page(PageId { columns, day, gzip }).await;
+            }
+            Question::Page { columns, from, to, after: Some((position, id)), .. } => {
+                let day = self.one_day(from.div_euclid(DAY) * DAY, to)?;
+                let (end, last) = self.last_key(day)?;
+                ensure!(position == end && id == last, "{id} is not the last event of {}", date(day));
+                let answer = json!({"columns": [], "error": null, "hogql": columns, "results": [], "types": []});
+                return pack(answer.to_string().into(), gzip, true);
+            }
+            Question::Days { from, to } => {
+                let rows: Vec<Value> =
+                    self.whole_days(from, to)?.map(|day| json!([day, self.size.page])).collect();
+                json!({"columns": ["day", "count()"], "error": null, "results": rows})
+            }
+            Question::Count { from, to } => {
+                let days = u64::try_from(self.whole_days(from, to)?.count())?;
+                json!({"columns": ["uniqExact"], "error": null, "results": [[days * self.size.page]]})
+            }
+            Question::Hours { from, to } => {
+                let hours = self.hours.range(from.div_euclid(HOUR)..to.div_euclid(HOUR));
+                let rows: Vec<Value> = hours.map(|(hour, rows)| json!([hour, rows])).collect();
+                json!({"columns": ["hour", "count()"], "error": null, "results": rows})
+            }
+        };
+        pack(answer.to_string().into(), gzip, false)
+    }
+
+    /// The day that a window is about.
+    fn one_day(&self, from: i64, to: i64) -> anyhow::Result<i64> {
+        let mut days = self.whole_days(from, to)?;
+        let day = days.next().context("a window has no events")?;
+        ensure!(days.next().is_none(), "a window has more events than fit on a page");
+        Ok(day)
+    }
+
+    /// The days with events in a window.
+    fn whole_days(&self, from: i64, to: i64) -> anyhow::Result<std::ops::Range<i64>> {
+        ensure!(from % DAY == 0 && to % DAY == 0, "only whole days are known");
+        let day = |instant: i64| instant.div_euclid(DAY).clamp(self.first, self.first + self.days);
+        Ok(day(from)..day(to))
+    }
+
+    /// The template of a day.
+    fn template(&self, day: i64) -> i64 {
+        (day - self.first) % self.templates
+    }
+
+    fn last_key(&self, day: i64) -> anyhow::Result<(i64, String)> {
+        let template = self.template(day);
+        let (timestamp, uuid) = self.last.get(usize::try_from(template)?).context("a day has no template")?;
+        let rest = uuid.get(8..).unwrap_or_default();
+        Ok((timestamp + (day - self.first - template) * DAY, format!("{}{rest}", uuid_prefix(day))))
+    }
+
+    fn pages(&self) -> std::sync::MutexGuard<'_, HashMap<PageId, Answer>> {
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A page, rendered when it is asked for the first time.
+    async fn page(self: &Arc<Self>, id: PageId) -> anyhow::Result<Answer> {
+        if let Some(page) = self.pages().get(&id) {
+            return Ok(page.clone());
+        }
+        let day = self.first + self.template(id.day);
+        let at = |day: i64| format!("toDateTime64('{} 00:00:00.000000', 6, 'UTC')", date(day));
+        let sql = format!(
+            "SELECT {} FROM events WHERE timestamp >= {} AND timestamp < {} ORDER BY timestamp ASC, toString(uuid) ASC LIMIT {}",
+            id.columns,
+            at(day),
+            at(day + 1),
+            self.size.page
+        );
+        let template = if id.day == day && !id.gzip {
+            self.client.query(&self.sandbox.url(), &sql).await?
+        } else {
+            Box::pin(self.page(PageId { day, gzip: false, ..id.clone() })).await?.body
+        };
+        let wanted = id.clone();
+        let page = tokio::task::spawn_blocking(move || {
+            let body = if wanted.day == day { template } else { moved(&template, day, wanted.day) };
+            pack(body, wanted.gzip, true)
+        })
+        .await??;
+        self.pages().insert(id, page.clone());
+        Ok(page)
+    }
+
+    /// The names of the files with what was stored in an interval.
+    ///
+    /// # Errors
+    /// When it has only a part of the events.
+    pub(super) fn files(&self, from: DateTime<Utc>, to: DateTime<Utc>) -> anyhow::Result<Vec<String>> {
+        let (from, to) = (from.timestamp_micros(), to.timestamp_micros());
+        let (first, end) = (self.first * DAY, (self.first + self.templates) * DAY);
+        if to <= first || from >= end {
+            return Ok(Vec::new());
+        }
+        ensure!(from <= first && to >= end, "only all events can be exported, not a part of them");
+        Ok((0..self.days / self.templates).map(|number| number.to_string()).collect())
+    }
+
+    /// One of the files.
+    pub(super) fn file(&self) -> Answer {
+        Answer { body: self.file.clone(), unpacked: self.file_length, gzip: true, events: true }
+    }
+}
+
+/// Exports the templates from the sandbox, as one file.
+async fn export(client: &Client, root: &str, first: i64, end: i64) -> anyhow::Result<Bytes> {
+    #[derive(Deserialize)]
+    struct Run {
+        #[serde(default)]
+        id: String,
+        #[serde(default)]
+        files: Vec<String>,
+    }
+    let root = format!("{root}/api/projects/{PROJECT}/file_download_batch_exports");
+    let body = json!({
+        "model": "events", "file": {"format": "JSONLines", "compression": "gzip"},
+        "data_interval_start": format!("{}T00:00:00Z", date(first)),
+        "data_interval_end": format!("{}T00:00:00Z", date(end)),
+    });
+    let Run { id, .. } = client.json(Method::POST, &format!("{root}/"), Some(&body)).await?;
+    let deadline = Utc::now() + Duration::minutes(2);
+    let file = loop {
+        let run: Run = client.json(Method::GET, &format!("{root}/{id}/"), None).await?;
+        if let [file] = run.files.as_slice() {
+            break file.clone();
+        }
+        ensure!(Utc::now() < deadline, "the sandbox does not export: {:?}", run.files);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    let answer = client.send(Method::GET, &format!("{root}/{id}/download/{file}/"), None).await?;
+    let location = answer.headers.get(header::LOCATION).context("a download does not redirect")?;
+    client.download(location.to_str()?).await
+}
+
+/// A page of one day with the dates and uuids of another.
+fn moved(page: &[u8], from: i64, to: i64) -> Bytes {
+    let mut page = page.to_vec();
+    let pairs = [
+        (format!("\"{}T", date(from)), format!("\"{}T", date(to))),
+        (format!("\"{}-", uuid_prefix(from)), format!("\"{}-", uuid_prefix(to))),
+    ];
+    for (old, new) in pairs {
+        let places: Vec<usize> = memmem::find_iter(&page, &old).collect();
+        for place in places {
+            if let Some(part) = page.get_mut(place..place + new.len()) {
+                part.copy_from_slice(new.as_bytes());
+            }
+        }
+    }
+    page.into()
+}
+
+fn pack(body: Bytes, gzip: bool, events: bool) -> anyhow::Result<Answer> {
+    let unpacked = body.len() as u64;
+    if !gzip {
+        return Ok(Answer { body, unpacked, gzip, events });
+    }
+    // The level of Django's middleware, which compresses PostHog's answers.
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::new(6));
+    encoder.write_all(&body)?;
+    Ok(Answer { body: encoder.finish()?.into(), unpacked, gzip, events })
+}
