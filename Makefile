@@ -2,7 +2,7 @@
 
 CARGO_TEST ?= cargo test --locked
 
-.PHONY: help build quickstart test lint unit doc spec live
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ quickstart:
 	cargo run --locked --example quickstart
 
 ## make test        everything that must pass
-test: lint unit doc live
+test: lint unit doc live bench-quick
 
 ## make lint        format and clippy
 lint:
@@ -40,3 +40,13 @@ live:
 ## make spec        the specifications and docs/streams.md, generated from the types
 spec:
 	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page
+
+## make bench       everything in docs/PERFORMANCE.md, measured on this machine (ten minutes)
+bench:
+	cargo build --release --locked --workspace --bins
+	cargo run --release --locked --package posthog-benchmark -- run
+
+## make bench-quick the same with few events and debug builds, to see that it works
+bench-quick:
+	cargo build --locked --workspace --bins
+	cargo run --locked --package posthog-benchmark -- run --quick

@@ -71,7 +71,7 @@ fn head(request: &Request) -> String {
     let Request { host, method, path, authorization, gzip, body } = request;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n", body.len());
     if let Some(authorization) = authorization {
-        head.push_str(&format!("Authorization: {authorization}\r\n"));
+        head.extend(["Authorization: ", authorization, "\r\n"]);
     }
     if *gzip {
         head.push_str("Accept-Encoding: gzip\r\n");

@@ -68,12 +68,7 @@ pub fn of_day(samples: &[Event], day: i64, count: u64) -> Vec<Event> {
             let random = Uuid::new_v5(&Uuid::NAMESPACE_OID, &[day.to_be_bytes(), number.to_be_bytes()].concat());
             let text = random.to_string();
             let uuid = text.get(8..).and_then(|rest| Uuid::parse_str(&format!("{}{rest}", uuid_prefix(day))).ok());
-            Event {
-                uuid: uuid.unwrap_or(random),
-                timestamp,
-                created_at: timestamp + 1_000_000,
-                ..sample.clone()
-            }
+            Event { uuid: uuid.unwrap_or(random), timestamp, created_at: timestamp + 1_000_000, ..sample.clone() }
         })
         .collect()
 }

@@ -5,8 +5,18 @@
 //! moves the same bytes. Figures are ratios between neighbours in one run: machines differ, and so
 //! does what else they do.
 
+pub mod airbyte;
+pub mod concurrency;
 pub mod drain;
 pub mod events;
 pub mod http;
+pub mod machine;
 pub mod measure;
+pub mod planning;
+pub mod plot;
+pub mod programs;
+pub mod report;
+pub mod results;
 pub mod server;
+pub mod targets;
+pub mod throughput;

@@ -79,7 +79,7 @@ impl Subject {
         command.arg("--").arg(&self.program).args(&self.arguments);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await?;
         if !output.status.success() {
-            bail!("{:?} has failed: {}", self.program, String::from_utf8_lossy(&output.stderr));
+            bail!("{} has failed: {}", self.program.display(), String::from_utf8_lossy(&output.stderr));
         }
         serde_json::from_slice(&output.stdout).context("the figures of a process")
     }

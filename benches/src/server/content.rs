@@ -86,7 +86,7 @@ impl Content {
         let days = size.events / size.page.max(1);
         let templates = days.min(TEMPLATES);
         ensure!(
-            days > 0 && days * size.page == size.events && days % templates == 0,
+            days > 0 && days * size.page == size.events && days.is_multiple_of(templates),
             "{} events do not fill an even number of pages of {}",
             size.events,
             size.page
@@ -145,8 +145,7 @@ impl Content {
                 return pack(answer.to_string().into(), gzip, true);
             }
             Question::Days { from, to } => {
-                let rows: Vec<Value> =
-                    self.whole_days(from, to)?.map(|day| json!([day, self.size.page])).collect();
+                let rows: Vec<Value> = self.whole_days(from, to)?.map(|day| json!([day, self.size.page])).collect();
                 json!({"columns": ["day", "count()"], "error": null, "results": rows})
             }
             Question::Count { from, to } => {

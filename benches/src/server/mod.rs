@@ -126,7 +126,8 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
             Ok(respond(200, Body::empty()))
         }
         ["api", "projects", _, rest @ ..] if !rest.is_empty() => {
-            let authorized = parts.headers.get(header::AUTHORIZATION).is_some_and(|key| key == &format!("Bearer {API_KEY}"));
+            let authorized =
+                parts.headers.get(header::AUTHORIZATION).is_some_and(|key| key == &format!("Bearer {API_KEY}"));
             if authorized { answer(&shared, &parts, body, rest).await } else { Ok(respond(401, Body::empty())) }
         }
         _ => forward(&shared, &parts).await,
@@ -143,9 +144,11 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
         (&Method::POST, ["query"]) => {
             let asked: Value = serde_json::from_slice(&body)?;
             let query = &asked["query"];
-            let question = recognize(query["query"].as_str().unwrap_or_default(), query["values"]["after_id"].as_str())?;
+            let question =
+                recognize(query["query"].as_str().unwrap_or_default(), query["values"]["after_id"].as_str())?;
             let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
-            let gzip = shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
+            let gzip =
+                shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
             let answer = shared.content.answer(question, gzip).await?;
             shared.note(parts, &body, &answer);
             let mut response = respond(200, Body::from(answer.body));
@@ -159,7 +162,10 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
             let (from, to) = (interval(&asked, "data_interval_start")?, interval(&asked, "data_interval_end")?);
             let file = &asked["file"];
             ensure!(asked["model"] == "events", "only events are exported");
-            ensure!(file["format"] == "JSONLines" && file["compression"] == "gzip", "only JSON Lines with gzip are known");
+            ensure!(
+                file["format"] == "JSONLines" && file["compression"] == "gzip",
+                "only JSON Lines with gzip are known"
+            );
             let id = format!("{RUN}-{}-{}", from.timestamp_micros(), to.timestamp_micros());
             Ok(respond(202, Body::from(json!({"id": id}).to_string())))
         }

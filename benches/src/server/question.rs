@@ -52,8 +52,11 @@ const INSTANT: &str = r"toDateTime64\('([0-9 :.-]{26})', 6, 'UTC'\)";
 
 fn pattern(text: &str) -> Option<Regex> {
     let escaped = text.replace('(', r"\(").replace(')', r"\)").replace('{', r"\{").replace('}', r"\}");
-    Regex::new(&format!("^{}$", escaped.replace("COLUMNS", "(.+?)").replace("NUMBER", "([0-9]+)").replace('@', INSTANT)))
-        .ok()
+    Regex::new(&format!(
+        "^{}$",
+        escaped.replace("COLUMNS", "(.+?)").replace("NUMBER", "([0-9]+)").replace('@', INSTANT)
+    ))
+    .ok()
 }
 
 /// Page, next page, days, hours, count.

@@ -1,0 +1,77 @@
+//! What is to be reached.
+
+use serde::{Deserialize, Serialize};
+
+use crate::results::{Results, Way, float};
+
+/// Bytes of a MiB.
+pub const MEBIBYTE: u64 = 1 << 20;
+/// Most that `read` may take in memory, in bytes.
+pub const MOST_MEMORY: u64 = 64 * MEBIBYTE;
+/// Longest start-up of `spec`, in seconds.
+const LONGEST_SPEC: f64 = 0.010;
+/// Memory with the most events by that with the fewest: flat, up to the noise of an allocator.
+const FLAT: f64 = 1.25;
+
+/// Wall time of `read` by that of the floor, at most.
+pub fn most_ratio(way: Way) -> Option<f64> {
+    match way {
+        Way::Query | Way::QueryGzip => Some(2.0),
+        Way::Export => Some(1.5),
+        Way::Write => None,
+    }
+}
+
+/// One line of the list of targets.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Target {
+    /// What is to be reached.
+    pub aim: String,
+    /// What was reached.
+    pub reached: String,
+    /// Whether that is enough.
+    pub met: bool,
+}
+
+impl Target {
+    fn new(aim: String, reached: String, met: bool) -> Self {
+        Self { aim, reached, met }
+    }
+}
+
+/// Compares a run with all targets.
+pub fn judge(results: &Results) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for comparison in &results.comparisons {
+        let (Some(most), Some(ratio)) = (most_ratio(comparison.way), comparison.program.ratio) else { continue };
+        let (name, events) = (comparison.way.name(), comparison.program.volume.events);
+        let aim = format!("{name}, {events} events: wall time at most {most:.1} times the floor");
+        targets.push(Target::new(aim, format!("{:.2}", ratio.median), ratio.median <= most));
+    }
+    for way in [Way::Query, Way::QueryGzip, Way::Export] {
+        let mut of_way: Vec<_> = results.comparisons.iter().filter(|comparison| comparison.way == way).collect();
+        of_way.sort_by_key(|comparison| comparison.program.volume.events);
+        let peaks: Vec<u64> = of_way.iter().map(|comparison| comparison.program.peak).collect();
+        let (Some(few), Some(many), Some(most)) = (peaks.first(), peaks.last(), peaks.iter().max()) else { continue };
+        let name = way.name();
+        let [few, many, most] = [few, many, most].map(|bytes| float(*bytes) / float(MEBIBYTE));
+        let aim = format!("{name}: peak memory below 64 MiB");
+        targets.push(Target::new(aim, format!("{most:.1} MiB"), most < float(MOST_MEMORY) / float(MEBIBYTE)));
+        let reached = format!("{few:.1} to {many:.1} MiB");
+        targets.push(Target::new(format!("{name}: memory flat as volume grows"), reached, many / few <= FLAT));
+    }
+    let reached = format!("{:.1} ms", results.spec.median * 1e3);
+    targets.push(Target::new("`spec` below 10 ms".to_owned(), reached, results.spec.median < LONGEST_SPEC));
+    if let Some(airbyte) = &results.airbyte {
+        let times = airbyte.theirs_per_million() / airbyte.ours_per_million();
+        let aim = "processor time per event at most a twentieth of Airbyte's Python connector".to_owned();
+        targets.push(Target::new(aim, format!("1/{times:.0}"), times >= 20.0));
+    }
+    let seconds = |requests: usize| results.concurrency.iter().find(|row| row.requests == requests).map(|row| row.wall);
+    if let Some((one, three)) = seconds(1).zip(seconds(3)) {
+        let times = one.median / three.median;
+        let aim = "three requests at a time at least 2.5 times as fast as one".to_owned();
+        targets.push(Target::new(aim, format!("{times:.2} times"), times >= 2.5));
+    }
+    targets
+}
