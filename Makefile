@@ -42,11 +42,11 @@ spec:
 	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page
 
 ## make bench       everything in docs/PERFORMANCE.md, measured on this machine (ten minutes)
-bench:
-	cargo build --release --locked --workspace --bins
-	cargo run --release --locked --package posthog-benchmark -- run
+bench: build
+	cargo build --release --locked --package posthog-benchmark
+	$${CARGO_TARGET_DIR:-target}/release/posthog-benchmark run
 
 ## make bench-quick the same with few events and debug builds, to see that it works
 bench-quick:
 	cargo build --locked --workspace --bins
-	cargo run --locked --package posthog-benchmark -- run --quick
+	$${CARGO_TARGET_DIR:-target}/debug/posthog-benchmark run --quick

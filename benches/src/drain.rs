@@ -38,8 +38,8 @@ pub fn drain(requests: &[Request]) -> anyhow::Result<u64> {
             Some((host, stream)) if host == request.host => stream,
             _ => TcpStream::connect(&request.host)?,
         };
-        stream.write_all(head(request).as_bytes())?;
-        stream.write_all(request.body.as_bytes())?;
+        // At once: the second of two writes would wait for the first to be acknowledged.
+        stream.write_all((head(request) + &request.body).as_bytes())?;
         let mut filled = 0;
         let end = loop {
             let space = buffer.get_mut(filled..).filter(|space| !space.is_empty()).context("a head is too long")?;

@@ -11,8 +11,9 @@ use posthog_benchmark::drain::{Request, drain};
 use posthog_benchmark::machine::Machine;
 use posthog_benchmark::programs::{Programs, Server};
 use posthog_benchmark::results::{Results, Way};
-use posthog_benchmark::server::Size;
+use posthog_benchmark::server::{Size, serve};
 use posthog_benchmark::{airbyte, concurrency, measure, planning, plot, report, targets, throughput};
+use tokio::runtime::Runtime;
 
 /// Measures the built programs next to plain downloads of the same bytes.
 #[derive(Debug, Parser)]
@@ -40,6 +41,15 @@ enum Command {
         /// The program and its arguments
         #[arg(last = true, required = true)]
         program: Vec<OsString>,
+    },
+    /// Serves events from memory until it is ended; prints one line of JSON when it is ready
+    Serve {
+        /// Number of events
+        #[arg(long)]
+        events: u64,
+        /// Events of a page, and of a day
+        #[arg(long)]
+        page: u64,
     },
     /// Sends requests and throws the answers away
     Drain {
@@ -95,9 +105,11 @@ const QUICK: Scale = Scale {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run { quick, documentation } => {
-            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-            runtime.block_on(run(if quick { &QUICK } else { &FULL }, quick, &documentation))
+            runtime()?.block_on(run(if quick { &QUICK } else { &FULL }, quick, &documentation))
         }
+        Command::Serve { events, page } => runtime()?.block_on(serve(Size { events, page }, |ready| {
+            Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(ready)?)?)
+        })),
         Command::Measure { input, program } => {
             let (program, arguments) = program.split_first().context("no program")?;
             let used = measure::measure(program, arguments, input.as_deref())?;
@@ -110,13 +122,17 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
 async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     let begin = Instant::now();
     let mut comparisons = Vec::new();
     for (events, rounds) in scale.volumes {
         let size = Size { events, page: scale.page };
-        let server = Server::start(&programs, size).await?;
+        let server = Server::start(size).await?;
         for way in [Way::Query, Way::QueryGzip, Way::Export] {
             say(begin, &format!("{}, {events} events", way.name()))?;
             comparisons.push(throughput::read(&programs, &server, size, way, rounds).await?);

@@ -6,7 +6,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use crate::results::{Results, Row, Way, float};
 use crate::targets::{MEBIBYTE, MOST_MEMORY, most_ratio};
 
-const SIZE: (u32, u32) = (960, 900);
+const WIDTH: u32 = 960;
 const FONT: &str = "sans-serif";
 const INK: RGBColor = RGBColor(40, 40, 40);
 const PROGRAM: RGBColor = RGBColor(33, 102, 172);
@@ -16,6 +16,8 @@ const LIMIT: RGBColor = RGBColor(178, 24, 43);
 const BEGIN: i32 = 270;
 const LONGEST: i32 = 560;
 const STEP: i32 = 26;
+const GAP: i32 = 18;
+const MARGIN: i32 = 20;
 
 struct Bar {
     label: String,
@@ -30,18 +32,21 @@ struct Bar {
 /// # Errors
 /// When it cannot be drawn.
 pub fn draw(results: &Results) -> anyhow::Result<String> {
+    let panels = panels(results);
+    let steps: usize = panels.iter().map(|(_, bars)| bars.len() + 1).sum();
+    let height = 3 * MARGIN + i32::try_from(steps)? * STEP + i32::try_from(panels.len())? * GAP;
     let mut picture = String::new();
     {
-        let area = SVGBackend::with_string(&mut picture, SIZE).into_drawing_area();
+        let area = SVGBackend::with_string(&mut picture, (WIDTH, u32::try_from(height)?)).into_drawing_area();
         area.fill(&WHITE)?;
-        let mut top = 20;
-        for (title, bars) in panels(results) {
-            top = panel(&area, top, &title, &bars)?;
+        let mut top = MARGIN;
+        for (title, bars) in &panels {
+            top = panel(&area, top, title, bars)?;
         }
         let machine = &results.machine;
         let below =
             format!("{}, {} cores, {}, {} build", machine.processor, machine.cores, machine.date, machine.build);
-        area.draw(&Text::new(below, (20, top + 4), (FONT, 13).into_font().color(&OTHER)))?;
+        area.draw(&Text::new(below, (MARGIN, top + 4), (FONT, 13).into_font().color(&OTHER)))?;
         area.present()?;
     }
     Ok(picture)
@@ -69,8 +74,8 @@ fn panels(results: &Results) -> Vec<(String, Vec<Bar>)> {
         })
     });
     let mut panels = vec![
-        ("Wall time, as a multiple of the floor".to_owned(), ratios.collect()),
-        ("Peak resident memory".to_owned(), memory.collect()),
+        ("Wall time, as a multiple of the floor (line: target)".to_owned(), ratios.collect()),
+        ("Peak resident memory (line: target)".to_owned(), memory.collect()),
         (format!("Events per second, {} events", short(most)), speed.collect()),
     ];
     if let Some(airbyte) = &results.airbyte {
@@ -106,7 +111,7 @@ where
     B::ErrorType: 'static,
 {
     let font = |size: i32| (FONT, size).into_font().color(&INK);
-    area.draw(&Text::new(title.to_owned(), (20, top), (FONT, 17).into_font().style(FontStyle::Bold).color(&INK)))?;
+    area.draw(&Text::new(title.to_owned(), (MARGIN, top), (FONT, 17).into_font().style(FontStyle::Bold).color(&INK)))?;
     let scale = bars.iter().map(|bar| bar.limit.unwrap_or_default().max(bar.value)).fold(f64::MIN_POSITIVE, f64::max);
     let mut y = top + STEP;
     for bar in bars {
@@ -126,7 +131,7 @@ where
         area.draw(&Text::new(bar.text.clone(), (text + 6, middle), right))?;
         y += STEP;
     }
-    Ok(y + 18)
+    Ok(y + GAP)
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a part of the picture's width")]

@@ -30,7 +30,7 @@ impl Programs {
     /// When one of them is missing.
     pub fn find() -> anyhow::Result<Self> {
         let folder = std::env::current_exe()?.parent().context("this program is in no folder")?.to_owned();
-        for name in ["source-posthog", "destination-patterns", "posthog-benchmark-server"] {
+        for name in ["source-posthog", "destination-patterns"] {
             ensure!(folder.join(name).exists(), "{} is missing; use `make bench`", folder.join(name).display());
         }
         Ok(Self(folder))
@@ -162,9 +162,9 @@ impl Server {
     ///
     /// # Errors
     /// When it does not start.
-    pub async fn start(programs: &Programs, size: Size) -> anyhow::Result<Self> {
-        let mut process = Command::new(programs.0.join("posthog-benchmark-server"))
-            .args(["--events", &size.events.to_string(), "--page", &size.page.to_string()])
+    pub async fn start(size: Size) -> anyhow::Result<Self> {
+        let mut process = Command::new(std::env::current_exe()?)
+            .args(["serve", "--events", &size.events.to_string(), "--page", &size.page.to_string()])
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;

@@ -16,6 +16,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Method, Response, StatusCode, header};
+use axum::serve::ListenerExt as _;
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
@@ -97,14 +98,16 @@ pub async fn serve(size: Size, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
     let content = Arc::new(Content::new(size).await?);
     let api = TcpListener::bind(("127.0.0.1", 0)).await?;
     let files = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let root = format!("http://{}", api.local_addr()?);
-    ready(&Ready { webhook: format!("{root}/api/app/webhooks/benchmark"), url: root, start: content.start() })?;
-    let shared = Arc::new(Shared {
-        content,
-        files: files.local_addr()?.to_string(),
-        gzip: AtomicBool::new(false),
-        traffic: Mutex::default(),
+    let (root, host) = (format!("http://{}", api.local_addr()?), files.local_addr()?.to_string());
+    let [api, files] = [api, files].map(|listener| {
+        listener.tap_io(|connection| {
+            // Without it, the end of an answer may wait for its beginning to be acknowledged, which
+            // is only slower.
+            drop(connection.set_nodelay(true));
+        })
     });
+    ready(&Ready { webhook: format!("{root}/api/app/webhooks/benchmark"), url: root, start: content.start() })?;
+    let shared = Arc::new(Shared { content, files: host, gzip: AtomicBool::new(false), traffic: Mutex::default() });
     let api = axum::serve(api, Router::new().fallback(handle).with_state(Arc::clone(&shared)));
     let files = axum::serve(files, Router::new().fallback(download).with_state(shared));
     tokio::try_join!(async { api.await }, async { files.await })?;
