@@ -129,19 +129,6 @@ fn runtime() -> std::io::Result<Runtime> {
 async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result<()> {
     let programs = Programs::find()?;
     let begin = Instant::now();
-    let mut comparisons = Vec::new();
-    for (events, rounds) in scale.volumes {
-        let size = Size { events, page: scale.page };
-        let server = Server::start(size).await?;
-        for way in [Way::Query, Way::QueryGzip, Way::Export] {
-            say(begin, &format!("{}, {events} events", way.name()))?;
-            comparisons.push(throughput::read(&programs, &server, size, way, rounds).await?);
-        }
-        if events == scale.volumes[0].0 {
-            say(begin, &format!("{}, {events} events", Way::Write.name()))?;
-            comparisons.push(throughput::write(&programs, &server, size, scale.writes).await?);
-        }
-    }
     say(begin, "spec")?;
     let spec = throughput::spec(&programs, scale.spec).await?;
     let airbyte = match scale.airbyte {
@@ -156,6 +143,19 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
     let concurrency = concurrency::measure(&programs, windows, latency, scale.concurrency, scale.rounds).await?;
     say(begin, "a year in planned windows")?;
     let planning = planning::compare(&programs, scale.planning).await?;
+    let mut comparisons = Vec::new();
+    for (events, rounds) in scale.volumes {
+        let size = Size { events, page: scale.page };
+        let server = Server::start(size).await?;
+        for way in [Way::Query, Way::QueryGzip, Way::Export] {
+            say(begin, &format!("{}, {events} events", way.name()))?;
+            comparisons.push(throughput::read(&programs, &server, size, way, rounds).await?);
+        }
+        if events == scale.volumes[0].0 {
+            say(begin, &format!("{}, {events} events", Way::Write.name()))?;
+            comparisons.push(throughput::write(&programs, &server, size, scale.writes).await?);
+        }
+    }
     let mut results = Results {
         machine: Machine::here(),
         page: scale.page,

@@ -133,7 +133,7 @@ pub async fn count(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<Pri
         line.clear();
     }
     let status = child.wait().await?;
-    ensure!(status.success(), "a read has ended with {status}: {}", String::from_utf8_lossy(&last));
+    ensure!(status.success(), "a read has ended with {status}: {:.2000}", String::from_utf8_lossy(&last));
     if let Some(copy) = &mut copy {
         copy.write_all(&state)?;
         copy.flush()?;

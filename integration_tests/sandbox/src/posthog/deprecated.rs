@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
 use regex::Regex;
 use serde_json::{Map, Value, json};
@@ -46,7 +46,9 @@ fn asked(call: &Call, zone: Tz, uncapped: bool) -> Result<Asked, ApiError> {
         let Some(text) = call.parameter(name).filter(|text| !text.is_empty()) else { return Ok(None) };
         // A plus that nobody encoded arrives as a space.
         let text = if text.contains('T') { text.replace(' ', "+") } else { text };
-        let at = parse_time(&text, zone);
+        // As Airbyte's connector writes it: an offset without a colon.
+        let plain = DateTime::parse_from_str(&text, "%Y-%m-%dT%H:%M:%S%.f%z").map(|at| at.timestamp_micros());
+        let at = plain.ok().or_else(|| parse_time(&text, zone));
         at.map(Some).ok_or_else(|| ApiError::code("invalid", format!("Invalid datetime: {text}")).attribute(name))
     };
     let before = time("before")?.unwrap_or_else(|| Utc::now().timestamp_micros() + 5 * SECOND);
