@@ -54,7 +54,8 @@ async fn both(
     let sandbox = Sandbox::builder().uncapped_events(true).start().await?;
     let today = Utc::now().timestamp_micros().div_euclid(DAY);
     sandbox.insert(PROJECT, of_day(samples, today - AGE, events));
-    let start = format!("{}T00:00:00Z", date(today - AGE));
+    // The day before: the list of events leaves out what happened right at its beginning.
+    let start = format!("{}T00:00:00Z", date(today - AGE - 1));
     let source = Source::new(programs, &sandbox.url(), &start, &json!({"method": {"type": "query"}})).await?;
     let folder = tempfile::tempdir()?;
     let [config, catalog] = ["config.json", "catalog.json"].map(|name| folder.path().join(name));
