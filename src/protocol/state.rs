@@ -34,33 +34,34 @@ impl StateFile {
     /// # Errors
     /// A config error when the text has none of the known shapes.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        if text.iter().all(u8::is_ascii_whitespace) {
-            return Ok(Self::default());
-        }
-        let document: Value = serde_json::from_slice(text)
-            .map_err(|error| Error::config(format!("not JSON: {error}; leave `--state` out to start anew")))?;
         let mut file = Self::default();
+        // STATE messages one a line are several documents.
+        for document in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
+            let document = document
+                .map_err(|error| Error::config(format!("not JSON: {error}; leave `--state` out to start anew")))?;
+            file.add_document(document)?;
+        }
+        Ok(file)
+    }
+
+    fn add_document(&mut self, document: Value) -> Result<(), Error> {
         match document {
-            Value::Null => {}
-            Value::Array(states) => {
-                for state in states {
-                    file.add(state)?;
-                }
-            }
+            Value::Null => Ok(()),
+            Value::Array(states) => states.into_iter().try_for_each(|state| self.add(state)),
             Value::Object(ref fields) if fields.contains_key("type") || fields.contains_key("stream") => {
-                file.add(document)?;
+                self.add(document)
             }
             Value::Object(fields) => {
                 // Legacy: {"events": {...}, "persons": {...}}
                 for (name, state) in fields {
                     if state.is_object() {
-                        file.set(StreamDescriptor { name, namespace: None }, state);
+                        self.set(StreamDescriptor { name, namespace: None }, state);
                     }
                 }
+                Ok(())
             }
-            _ => return Err(Error::config("neither an array nor an object; leave `--state` out to start anew")),
+            _ => Err(Error::config("neither an array nor an object; leave `--state` out to start anew")),
         }
-        Ok(file)
     }
 
     fn add(&mut self, mut state: Value) -> Result<(), Error> {
