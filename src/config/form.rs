@@ -6,6 +6,7 @@ use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::secret::Secret;
 use crate::error::Error;
 
 /// Reads the JSON text of a configuration.
@@ -18,6 +19,29 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
         "." => Error::config(format!("the configuration is not usable: {}", error.inner())),
         path => Error::config(format!("`{path}` in the configuration is not usable: {}", error.inner())),
     })
+}
+
+/// The secret of a field: the configured one or, when that is absent or empty, the value of the
+/// environment variable `variable`.
+///
+/// # Errors
+/// A config error when the configured text is a reference such as `${NAME}`, which nobody replaces.
+pub fn secret(
+    field: &str,
+    configured: Option<Secret>,
+    variable: &str,
+    from_environment: Option<&str>,
+) -> Result<Option<Secret>, Error> {
+    let is_there = |secret: &Secret| !secret.expose().is_empty();
+    let Some(secret) = configured.filter(is_there) else {
+        return Ok(from_environment.map(Secret::new).filter(is_there));
+    };
+    if secret.expose().starts_with("${") && secret.expose().ends_with('}') {
+        return Err(Error::config(format!(
+            "`{field}` is a reference to a variable, which is not replaced; leave `{field}` out and set the environment variable {variable}"
+        )));
+    }
+    Ok(Some(secret))
 }
 
 /// Checks that a number lies between two others.

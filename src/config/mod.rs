@@ -145,13 +145,9 @@ impl Config {
     }
 
     fn validate(raw: RawConfig, api_key_variable: Option<&str>) -> Result<Self, Error> {
-        let api_key = raw
-            .api_key
-            .filter(|key| !key.expose().is_empty())
-            .or_else(|| api_key_variable.map(Secret::new).filter(|key| !key.expose().is_empty()))
-            .ok_or_else(|| {
-                Error::config(format!("`api_key` is missing; set it, or the environment variable {API_KEY_VARIABLE}"))
-            })?;
+        let api_key = form::secret("api_key", raw.api_key, API_KEY_VARIABLE, api_key_variable)?.ok_or_else(|| {
+            Error::config(format!("`api_key` is missing; set it, or the environment variable {API_KEY_VARIABLE}"))
+        })?;
         check_key(&api_key)?;
         let allow_http = raw.allow_http.unwrap_or(false);
         let base_url = raw.base_url.filter(|url| !url.trim().is_empty());
@@ -344,6 +340,10 @@ mod tests {
     fn messages_name_the_field_and_never_the_key() {
         for (text, expected) in [
             (r#"{"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` is missing"),
+            (
+                r#"{"api_key":"${POSTHOG_API_KEY}","start_date":"2021-01-01T00:00:00Z"}"#,
+                "environment variable POSTHOG_API_KEY",
+            ),
             (r#"{"api_key":"phc_x","start_date":"2021-01-01T00:00:00Z"}"#, "project token"),
             (r#"{"api_key":5555555,"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` in the configuration"),
             (r#"{"api_key":"phx_1"}"#, "`start_date` is missing"),

@@ -25,7 +25,7 @@ pub(super) struct RawConfig {
         with = "String",
         required,
         title = "Personal API key",
-        description = "A personal API key (it starts with `phx_`) with the scopes `query:read`, `project:read` and, for file exports, `batch_export:write`. Make one in PostHog under Settings > Personal API keys. A project token (`phc_…`) does not work.",
+        description = "A personal API key (it starts with `phx_`) with the scopes `query:read`, `project:read` and, for file exports, `batch_export:write`. Make one in PostHog under Settings > Personal API keys. A project token (`phc_…`) does not work. On the command line, the environment variable POSTHOG_API_KEY can supply it instead.",
         extend("airbyte_secret" = true, "order" = 0, "group" = "connection")
     )]
     pub(super) api_key: Option<Secret>,

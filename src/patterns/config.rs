@@ -17,6 +17,10 @@ use crate::error::Error;
 
 /// Environment variable that supplies the webhook's address when the file has none.
 pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
+/// Environment variable that supplies the bearer token when the file has none.
+pub(super) const BEARER_TOKEN_VARIABLE: &str = "PATTERNS_BEARER_TOKEN";
+/// Environment variable that supplies the signing secret when the file has none.
+pub(super) const SIGNING_SECRET_VARIABLE: &str = "PATTERNS_SIGNING_SECRET";
 /// Records per request. Each request may start a run of the nodes behind the webhook, so many small
 /// ones are unkind.
 const DEFAULT_MAX_RECORDS: u32 = 500;
@@ -115,24 +119,26 @@ impl Config {
         let text = std::fs::read(path).map_err(|error| {
             Error::config(format!("cannot read the configuration file `{}`: {error}", path.display()))
         })?;
-        Self::parse(&text, std::env::var(WEBHOOK_URL_VARIABLE).ok().as_deref())
+        Self::parse(&text, |variable| std::env::var(variable).ok())
     }
 
-    /// Reads the JSON text of a configuration; `webhook_url` stands in for a missing address.
+    /// Reads the JSON text of a configuration; `environment` supplies the secrets that it lacks, by
+    /// the names of the variables.
     ///
     /// # Errors
     /// A config error that names the field and the fix.
-    pub(super) fn parse(text: &[u8], webhook_url: Option<&str>) -> Result<Self, Error> {
+    pub(super) fn parse(text: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let raw: RawConfig = form::read(text)?;
-        let address = raw
-            .webhook_url
-            .filter(|url| !url.expose().is_empty())
-            .or_else(|| webhook_url.map(Secret::new).filter(|url| !url.expose().is_empty()))
-            .ok_or_else(|| {
-                Error::config(format!(
-                    "`webhook_url` is missing; set it, or the environment variable {WEBHOOK_URL_VARIABLE}"
-                ))
-            })?;
+        let secret = |field: &str, configured: Option<Secret>, variable: &str| {
+            form::secret(field, configured, variable, environment(variable).as_deref())
+        };
+        let address = secret("webhook_url", raw.webhook_url, WEBHOOK_URL_VARIABLE)?.ok_or_else(|| {
+            Error::config(format!(
+                "`webhook_url` is missing; set it, or the environment variable {WEBHOOK_URL_VARIABLE}"
+            ))
+        })?;
+        let bearer_token = secret("bearer_token", raw.bearer_token, BEARER_TOKEN_VARIABLE)?;
+        let signing_secret = secret("signing_secret", raw.signing_secret, SIGNING_SECRET_VARIABLE)?;
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
         let number = |field: &str, value: Option<u32>, default: u32, least: u32, most: u32| {
@@ -176,13 +182,8 @@ impl Config {
             )?),
             concurrency: number("concurrency", raw.concurrency, 1, 1, 32)? as usize,
             gzip: raw.compression == Some(Compression::Gzip),
-            headers: headers(raw.bearer_token.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
-            signing_key: raw
-                .signing_secret
-                .as_ref()
-                .filter(|key| !key.expose().is_empty())
-                .map(signing_key)
-                .transpose()?,
+            headers: headers(bearer_token.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
+            signing_key: signing_secret.as_ref().map(signing_key).transpose()?,
             dead_letter_file: raw.dead_letter_file.filter(|file| !file.trim().is_empty()).map(PathBuf::from),
         })
     }
@@ -239,7 +240,7 @@ fn headers(bearer: Option<&Secret>, more: &[RawHeader]) -> Result<HeaderMap, Err
         headers.insert(name, value);
         Ok(())
     };
-    if let Some(token) = bearer.filter(|token| !token.expose().is_empty()) {
+    if let Some(token) = bearer {
         set("authorization", &format!("Bearer {}", token.expose()))?;
     }
     for header in more {
@@ -262,7 +263,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<Config, Error> {
-        Config::parse(text.as_bytes(), None)
+        Config::parse(text.as_bytes(), |_| None)
     }
 
     #[test]

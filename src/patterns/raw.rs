@@ -19,7 +19,7 @@ pub(super) struct RawConfig {
         with = "String",
         required,
         title = "Webhook address",
-        description = "In Patterns, add a webhook node to a graph and copy its address. Whoever knows it can send to it.",
+        description = "In Patterns, add a webhook node to a graph and copy its address. Whoever knows it can send to it. On the command line, the environment variable PATTERNS_WEBHOOK_URL can supply it instead.",
         extend("airbyte_secret" = true, "order" = 0, "group" = "webhook", "examples" = ["https://api.patterns.app/api/app/webhooks/wh1234"])
     )]
     pub(super) webhook_url: Option<Secret>,
