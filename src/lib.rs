@@ -10,6 +10,7 @@
 pub mod config;
 pub mod connector;
 pub mod error;
+mod help;
 pub mod http;
 pub mod patterns;
 pub mod posthog;

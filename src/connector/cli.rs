@@ -4,35 +4,74 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::API_KEY_VARIABLE;
+use crate::help;
 use crate::protocol::SyncMode;
 
+/// The variable that every command with a configuration reads.
+const VARIABLES: &[(&str, &str)] = &[(API_KEY_VARIABLE, "`api_key`, when the configuration has none")];
+
 const EXAMPLES: &str = "\
-Examples:
-  source-posthog spec
-  source-posthog check --config config.json
-  source-posthog catalog --config config.json --streams events > catalog.json
-  source-posthog read --config config.json --catalog catalog.json > messages.jsonl
-  source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \\
-    | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json
+source-posthog spec
+source-posthog check --config config.json
+source-posthog catalog --config config.json --streams events > catalog.json
+source-posthog read --config config.json --catalog catalog.json \\
+  > messages.jsonl
+source-posthog read --quiet --config config.json \\
+    --catalog catalog.json --state state.json \\
+  | destination-patterns write --config patterns.json \\
+    --catalog catalog.json --state-file state.json
 
-The smallest config.json:
-  {\"api_key\": \"phx_...\", \"start_date\": \"2026-01-01T00:00:00Z\"}
+The smallest config.json, with the API key in POSTHOG_API_KEY:
+  {\"start_date\": \"2026-01-01T00:00:00Z\"}
 
-Environment variables:
-  POSTHOG_API_KEY  the API key, when the configuration has none
-  LOG_LEVEL        error, warn, info (default), debug or trace
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR as usual
+`source-posthog help COMMAND` has examples for each command.";
 
-Exit codes:
-  0  done; for `check` also when the answer is FAILED
-  1  failed; the last TRACE message says why and what to do
-  2  the command line is wrong";
+const SPEC_EXAMPLES: &str = "\
+source-posthog spec
+source-posthog spec \\
+  | jq '.spec.connectionSpecification.properties | keys'";
+
+const CHECK_EXAMPLES: &str = "\
+source-posthog check --config config.json
+source-posthog check --config config.json | grep '\"status\":\"SUCCEEDED\"'";
+
+const DISCOVER_EXAMPLES: &str = "\
+source-posthog discover --config config.json
+source-posthog discover --config config.json \\
+  | jq -r 'select(.type == \"CATALOG\").catalog.streams[].name'";
+
+const READ_EXAMPLES: &str = "\
+source-posthog read --config config.json --catalog catalog.json \\
+  > messages.jsonl
+
+Continue where that ended, with a file of the STATE messages:
+  grep '^{\"type\":\"STATE\"' messages.jsonl > states.jsonl
+  source-posthog read --config config.json --catalog catalog.json \\
+    --state states.jsonl
+
+Deliver to a Patterns webhook, and go on next time where this time ended:
+  touch state.json
+  source-posthog read --quiet --config config.json \\
+      --catalog catalog.json --state state.json \\
+    | destination-patterns write --config patterns.json \\
+      --catalog catalog.json --state-file state.json";
+
+const CATALOG_EXAMPLES: &str = "\
+source-posthog catalog --config config.json > catalog.json
+source-posthog catalog --config config.json --streams events,persons \\
+  > catalog.json
+source-posthog catalog --config config.json --sync-mode full_refresh \\
+  > catalog.json";
+
+const DONE: &str = "done";
+const CHECK_DONE: &str = "done; for `check` also when the answer is FAILED";
 
 /// Reads events, persons, sessions and more from PostHog and never loses an event without saying so.
 ///
 /// Speaks the Airbyte protocol: one JSON message a line on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "source-posthog", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "source-posthog", version, after_help = help::after(EXAMPLES, VARIABLES, CHECK_DONE), propagate_version = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -43,22 +82,44 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the specification of the configuration
+    ///
+    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Asks
+    /// nobody and needs no configuration.
+    #[command(after_help = help::after(SPEC_EXAMPLES, &[], DONE))]
     Spec,
     /// Try the configuration with real requests, project by project
+    ///
+    /// Prints one CONNECTION_STATUS message. SUCCEEDED says how each project will be read and which
+    /// streams the API key cannot read; FAILED says what is wrong and what to do. Writes nothing to
+    /// PostHog.
+    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]
     Check {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Print the streams that can be read, with their schemas
+    ///
+    /// Prints one CATALOG message. Asks PostHog only when the configuration has custom queries or
+    /// property columns.
+    #[command(after_help = help::after(DISCOVER_EXAMPLES, VARIABLES, DONE))]
     Discover {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
     /// Read records and print them, with states to continue from
+    ///
+    /// Prints RECORD and STATE messages. A STATE covers every record before it; give the last one of
+    /// each stream as `--state` to continue there, after an interruption as well. A stream that fails
+    /// ends with a TRACE message and status INCOMPLETE, the others are read to their end.
+    #[command(after_help = help::after(READ_EXAMPLES, VARIABLES, "every stream has been read completely"))]
     Read(ReadArguments),
     /// Print a configured catalog, ready for `read`
+    ///
+    /// It is the file that Airbyte writes for `read`: which streams to read, and how. Names of streams
+    /// are those that `discover` prints.
+    #[command(after_help = help::after(CATALOG_EXAMPLES, VARIABLES, DONE))]
     Catalog(CatalogArguments),
 }
 
@@ -71,7 +132,8 @@ pub struct ReadArguments {
     /// Configured catalog (JSON): which streams to read and how
     #[arg(long, value_name = "FILE")]
     pub catalog: PathBuf,
-    /// State to continue from (JSON); leave it out to read everything
+    /// State to continue from: a JSON array of states as Airbyte keeps it, or STATE messages one a
+    /// line; without it, or with an empty file, everything is read
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Show no live line, even when standard error is a terminal

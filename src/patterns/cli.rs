@@ -4,34 +4,56 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::config::{BEARER_TOKEN_VARIABLE, SIGNING_SECRET_VARIABLE, WEBHOOK_URL_VARIABLE};
+use crate::help;
+
+/// The variables that every command with a configuration reads.
+const VARIABLES: &[(&str, &str)] = &[
+    (WEBHOOK_URL_VARIABLE, "`webhook_url`, when the configuration has none"),
+    (BEARER_TOKEN_VARIABLE, "`bearer_token`, when the configuration has none"),
+    (SIGNING_SECRET_VARIABLE, "`signing_secret`, when the configuration has none"),
+];
+
 const EXAMPLES: &str = "\
-Examples:
-  destination-patterns spec
-  destination-patterns check --config patterns.json
-  source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \\
-    | destination-patterns write --config patterns.json --catalog catalog.json --state-file state.json
+destination-patterns spec
+destination-patterns check --config patterns.json
+source-posthog read --quiet --config config.json \\
+    --catalog catalog.json --state state.json \\
+  | destination-patterns write --config patterns.json \\
+    --catalog catalog.json --state-file state.json
 
-The smallest patterns.json:
-  {\"webhook_url\": \"https://api.patterns.app/api/app/webhooks/...\"}
+The smallest patterns.json, with the address in PATTERNS_WEBHOOK_URL:
+  {}
 
-Every five minutes from cron, never two at a time:
-  */5 * * * * cd /srv/posthog && flock -n .lock sh -c 'source-posthog read ... | destination-patterns write ...'
+`destination-patterns help COMMAND` has examples for each command.";
 
-Environment variables:
-  PATTERNS_WEBHOOK_URL  the webhook's address, when the configuration has none
-  LOG_LEVEL             error, warn, info (default), debug or trace
-  HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, SSL_CERT_DIR as usual
+const SPEC_EXAMPLES: &str = "\
+destination-patterns spec
+destination-patterns spec \\
+  | jq '.spec.connectionSpecification.properties | keys'";
 
-Exit codes:
-  0  done; for `check` also when the answer is FAILED
-  1  failed; the last TRACE message says why and what to do
-  2  the command line is wrong";
+const CHECK_EXAMPLES: &str = "\
+destination-patterns check --config patterns.json
+destination-patterns check --config patterns.json --send-test-record";
+
+const WRITE_EXAMPLES: &str = "\
+source-posthog read --quiet --config config.json \\
+    --catalog catalog.json --state state.json \\
+  | destination-patterns write --config patterns.json \\
+    --catalog catalog.json --state-file state.json
+
+Deliver what was read before:
+  destination-patterns write --config patterns.json \\
+    --catalog catalog.json < messages.jsonl";
+
+const DONE: &str = "done";
+const CHECK_DONE: &str = "done; for `check` also when the answer is FAILED";
 
 /// Delivers records to a Patterns webhook and acknowledges a state only when everything before it has arrived.
 ///
 /// Reads Airbyte messages from standard input and prints acknowledged states on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "destination-patterns", version, after_help = EXAMPLES, propagate_version = true)]
+#[command(name = "destination-patterns", version, after_help = help::after(EXAMPLES, VARIABLES, CHECK_DONE), propagate_version = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -42,8 +64,16 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Print the specification of the configuration
+    ///
+    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Asks
+    /// nobody and needs no configuration.
+    #[command(after_help = help::after(SPEC_EXAMPLES, &[], DONE))]
     Spec,
     /// Ask whether the webhook is there
+    ///
+    /// Prints one CONNECTION_STATUS message, SUCCEEDED or FAILED with the reason and what to do. Sends
+    /// a HEAD request and no record, unless `--send-test-record` is given.
+    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]
     Check {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
@@ -53,6 +83,12 @@ pub enum Command {
         send_test_record: bool,
     },
     /// Deliver the records that come in on standard input
+    ///
+    /// Reads Airbyte messages, one a line. Prints a STATE when every record before it has been
+    /// accepted by the webhook, or set aside in `dead_letter_file`. When the source has failed, so
+    /// does this command, after it has delivered what came in: the exit code of the pipe tells the
+    /// truth.
+    #[command(after_help = help::after(WRITE_EXAMPLES, VARIABLES, "every record has been delivered or set aside, and the source has not failed"))]
     Write(WriteArguments),
 }
 

@@ -1,0 +1,116 @@
+//! Secrets from the environment: they stand in for missing ones, and are printed nowhere.
+
+use std::process::{Output, Stdio};
+
+use posthog_sandbox::patterns::{Behaviour, Webhook};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::support::program::{Source, run};
+use crate::support::world::sandbox;
+
+const TOKEN: &str = "t0ken-of-the-environment";
+/// base64 of `secret`.
+const SIGNING_SECRET: &str = "whsec_c2VjcmV0";
+
+/// Runs `destination-patterns check --send-test-record`.
+async fn check(config: &Value, environment: &[(&str, &str)]) -> (String, String) {
+    let directory = TempDir::new().unwrap();
+    std::fs::write(directory.path().join("patterns.json"), config.to_string()).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_destination-patterns"));
+    command.current_dir(directory.path()).args(["check", "--config", "patterns.json", "--send-test-record"]);
+    for variable in ["PATTERNS_WEBHOOK_URL", "PATTERNS_BEARER_TOKEN", "PATTERNS_SIGNING_SECRET"] {
+        command.env_remove(variable);
+    }
+    command.envs(environment.iter().copied()).env("LOG_LEVEL", "trace").stdin(Stdio::null());
+    let Output { stdout, stderr, .. } = command.output().await.unwrap();
+    let text = format!("{}{}", String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap());
+    for secret in ["wh-sandbox-secret", TOKEN, SIGNING_SECRET] {
+        assert!(!text.contains(secret), "a secret was printed: {text}");
+    }
+    let status: Value = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .find(|message: &Value| message["type"] == "CONNECTION_STATUS")
+        .unwrap_or_else(|| panic!("no answer: {text}"));
+    let field = |name: &str| status["connectionStatus"][name].as_str().unwrap_or_default().to_owned();
+    (field("status"), field("message"))
+}
+
+async fn webhook_with_token() -> Webhook {
+    Webhook::start_with(Behaviour { bearer: Some(TOKEN.into()), ..Behaviour::default() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn all_secrets_of_the_destination_can_come_from_the_environment() {
+    let webhook = webhook_with_token().await;
+    let url = webhook.url();
+    let environment = [
+        ("PATTERNS_WEBHOOK_URL", url.as_str()),
+        ("PATTERNS_BEARER_TOKEN", TOKEN),
+        ("PATTERNS_SIGNING_SECRET", SIGNING_SECRET),
+    ];
+    for config in [json!({}), json!({"webhook_url": "", "bearer_token": " ", "signing_secret": null})] {
+        let (status, message) = check(&config, &environment).await;
+        assert_eq!(status, "SUCCEEDED", "{message}");
+    }
+    assert!(webhook.received().iter().all(|request| request.header("webhook-signature").is_some()));
+    let (status, message) = check(&json!({}), &environment[..1]).await;
+    assert_eq!(status, "FAILED", "without the token: {message}");
+    let (status, message) = check(&json!({}), &[("PATTERNS_WEBHOOK_URL", "")]).await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("PATTERNS_WEBHOOK_URL"), "{message}");
+}
+
+#[tokio::test]
+async fn the_configuration_comes_before_the_environment() {
+    let webhook = webhook_with_token().await;
+    let config = json!({"webhook_url": webhook.url(), "bearer_token": TOKEN});
+    let environment = [("PATTERNS_WEBHOOK_URL", "http://127.0.0.1:9/x"), ("PATTERNS_BEARER_TOKEN", "other")];
+    let (status, message) = check(&config, &environment).await;
+    assert_eq!(status, "SUCCEEDED", "{message}");
+
+    let posthog = sandbox().await;
+    let source = Source::new(&posthog.url()).with_environment("POSTHOG_API_KEY", "phx_wrong");
+    assert_eq!(source.check().await.0, "SUCCEEDED");
+    let source =
+        Source::new(&posthog.url()).with("api_key", json!(" ")).with_environment("POSTHOG_API_KEY", "phx_full");
+    assert_eq!(source.check().await.0, "SUCCEEDED", "an empty key is as absent");
+}
+
+#[tokio::test]
+async fn references_are_not_sent_as_secrets() {
+    let webhook = webhook_with_token().await;
+    let url = webhook.url();
+    for (field, variable) in [
+        ("webhook_url", "PATTERNS_WEBHOOK_URL"),
+        ("bearer_token", "PATTERNS_BEARER_TOKEN"),
+        ("signing_secret", "PATTERNS_SIGNING_SECRET"),
+    ] {
+        let (status, message) =
+            check(&json!({field: "${X}"}), &[("PATTERNS_WEBHOOK_URL", &url), (variable, &url)]).await;
+        assert_eq!(status, "FAILED");
+        assert!(message.contains(field) && message.contains(variable), "{message}");
+    }
+    assert!(webhook.received().is_empty());
+    let source = Source::new("http://127.0.0.1:9").with("api_key", json!("${POSTHOG_API_KEY}"));
+    let (status, message) = source.check().await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("environment variable POSTHOG_API_KEY"), "{message}");
+}
+
+#[tokio::test]
+async fn reads_with_the_key_of_the_environment() {
+    let posthog = sandbox().await;
+    let source = Source::new(&posthog.url())
+        .without("api_key")
+        .with_environment("POSTHOG_API_KEY", "phx_full")
+        .with_environment("LOG_LEVEL", "trace");
+    // `run` fails when a key is printed.
+    for name in ["check", "discover", "catalog"] {
+        assert_eq!(run(source.command(name)).await.code, Some(0), "{name}");
+    }
+    let read = source.read(&crate::support::program::catalog(&["projects"], "full_refresh"), None).await;
+    assert_eq!(read.code, Some(0));
+}
