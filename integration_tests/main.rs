@@ -9,6 +9,7 @@ mod budgets;
 mod check;
 mod columns;
 mod destination;
+mod documents;
 mod environment;
 mod export;
 mod export_faults;

@@ -104,19 +104,27 @@ fn unescape(text: &str) -> String {
     result
 }
 
-/// Puts `…` for `{name}`; `{{` is a brace.
+/// Puts `…` for `{name}`; `{{` is a brace, and so is one that begins no name.
 fn placeholders(text: &str) -> String {
     let mut result = String::new();
-    let mut characters = text.chars().peekable();
-    while let Some(character) = characters.next() {
-        match character {
-            '{' | '}' if characters.next_if_eq(&character).is_some() => result.push(character),
-            '{' => {
-                while characters.next().is_some_and(|next| next != '}') {}
-                result.push('…');
-            }
-            _ => result.push(character),
-        }
+    let mut rest = text;
+    while let Some(begin) = rest.find(['{', '}']) {
+        result.push_str(&rest[..begin]);
+        let here = &rest[begin..];
+        let name = here[1..].split_once('}').map(|(name, _)| name).filter(|_| here.starts_with('{'));
+        let skipped = if here.starts_with("{{") || here.starts_with("}}") {
+            result.push_str(&here[..1]);
+            2
+        } else if let Some(name) =
+            name.filter(|name| name.chars().all(|next| next.is_alphanumeric() || "_.:?#".contains(next)))
+        {
+            result.push('…');
+            name.len() + 2
+        } else {
+            result.push_str(&here[..1]);
+            1
+        };
+        rest = &here[skipped..];
     }
-    result
+    result + rest
 }
