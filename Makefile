@@ -2,7 +2,7 @@
 
 CARGO_TEST ?= cargo test --locked
 
-.PHONY: help build quickstart test lint unit doc spec live bench bench-quick
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -50,3 +50,8 @@ bench: build
 bench-quick:
 	cargo build --locked --workspace --bins
 	$${CARGO_TARGET_DIR:-target}/debug/posthog-benchmark run --quick
+
+## make pictures    the pictures of the documents; needs graphviz, util-linux and what make live installs
+pictures:
+	dot -Tsvg docs/pictures/architecture.dot -o docs/pictures/architecture.svg
+	integration_tests/python/.venv/bin/python docs/pictures/quickstart.py
