@@ -8,22 +8,27 @@
 ARG RUST_IMAGE=rust:1.95.0-slim-bookworm
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
-FROM ${RUST_IMAGE} AS build
-WORKDIR /build
-
-# Dependencies first, against empty programs: this layer stays until Cargo.toml or Cargo.lock changes.
+# Dependencies first, against empty programs: this stage stays until a manifest or Cargo.lock changes.
 # rust-toolchain.toml stays outside, because it would make rustup fetch clippy and rustfmt.
+FROM ${RUST_IMAGE} AS dependencies
+ARG PROFILE=release
+WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY integration_tests/sandbox/Cargo.toml integration_tests/sandbox/
-RUN mkdir -p src/bin integration_tests/sandbox/src \
+COPY packaging/Cargo.toml packaging/
+RUN mkdir -p src/bin integration_tests/sandbox/src packaging/src \
  && touch src/lib.rs integration_tests/main.rs integration_tests/sandbox/src/lib.rs \
- && echo 'fn main() {}' | tee src/main.rs src/bin/destination-patterns.rs > integration_tests/sandbox/src/main.rs \
- && cargo build --release --locked --bins
+ && echo 'fn main() {}' | tee src/main.rs src/bin/destination-patterns.rs packaging/src/main.rs > integration_tests/sandbox/src/main.rs \
+ && cargo build --profile "${PROFILE}" --locked --bins
 
 # The copies keep their old times of change; without `touch`, cargo would take the empty programs for newer.
+FROM dependencies AS build
+ARG PROFILE=release
 COPY src src
 RUN find src -name '*.rs' -exec touch {} + \
- && cargo build --release --locked --bins
+ && cargo build --profile "${PROFILE}" --locked --bins \
+ && mkdir programs \
+ && cp "target/${PROFILE}/source-posthog" "target/${PROFILE}/destination-patterns" programs/
 
 # What both images have in common. Nothing in it is written to at run time but the working directory,
 # and that only when the platform does not choose another one.
@@ -40,7 +45,7 @@ USER 1000:1000
 
 FROM runtime AS destination
 ARG VERSION=0.1.0
-COPY --from=build /build/target/release/destination-patterns /airbyte/destination-patterns
+COPY --from=build /build/programs/destination-patterns /airbyte/destination-patterns
 # Airbyte starts what this variable says, through a shell; ENTRYPOINT is for everybody else.
 ENV AIRBYTE_ENTRYPOINT="/airbyte/destination-patterns"
 ENTRYPOINT ["/airbyte/destination-patterns"]
@@ -53,7 +58,7 @@ LABEL io.airbyte.name="destination-patterns" \
 
 FROM runtime AS source
 ARG VERSION=0.1.0
-COPY --from=build /build/target/release/source-posthog /airbyte/source-posthog
+COPY --from=build /build/programs/source-posthog /airbyte/source-posthog
 ENV AIRBYTE_ENTRYPOINT="/airbyte/source-posthog"
 ENTRYPOINT ["/airbyte/source-posthog"]
 LABEL io.airbyte.name="source-posthog" \
