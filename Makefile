@@ -2,7 +2,7 @@
 
 CARGO_TEST ?= cargo test --locked
 
-.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ quickstart:
 	cargo run --locked --example quickstart
 
 ## make test        everything that must pass
-test: lint unit doc live bench-quick
+test: lint unit doc live bench-quick deny image-test
 
 ## make lint        format and clippy
 lint:
@@ -36,6 +36,18 @@ doc:
 live:
 	cargo build --locked --workspace --bins
 	integration_tests/python/run
+
+## make image-test  both images, built without a Docker daemon and run as Airbyte runs them
+image-test:
+	integration_tests/image/run
+
+## make deny        licences, banned crates, sources and known vulnerabilities of all dependencies
+deny:
+	packaging/deny
+
+## make release     archive, SBOM and checksums for this machine, in dist/
+release:
+	packaging/release
 
 ## make spec        the specifications and docs/streams.md, generated from the types
 spec:
