@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::journal::Journal;
 use super::reader::StreamObserver;
+use super::state::warn_if_ahead;
 use crate::error::Error;
 use crate::http::Client;
 use crate::posthog::lists::{ListPage, PAGE, Pages};
@@ -91,6 +92,10 @@ impl ListReader {
         }
         let until = *note.until.get_or_insert_with(|| self.client.now());
         let since = note.watermark.filter(|_| self.incremental);
+        if let Some(watermark) = since {
+            let from = overlapped(watermark, self.list.change.map_or(0, |change| change.overlap_hours));
+            warn_if_ahead(self.project, self.list.stream, watermark, from, self.client.now());
+        }
         let mut writer = ObjectWriter::new(self.list, &self.stream, self.project);
         let mut seen = HashSet::new();
         let passes = self.passes().await?;

@@ -15,7 +15,7 @@ use super::interval::{Interval, Intervals};
 use super::plan::{Window, windows};
 use super::reader::ProjectReader;
 use super::scan::{OpenWindow, Scan, ScanKind};
-use super::state::{LastMethod, LateCheck, Names, ProjectState};
+use super::state::{LastMethod, LateCheck, Names, ProjectState, warn_if_ahead};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -43,7 +43,7 @@ impl ProjectReader {
             let state = self.checkpoint.project(self.project).await;
             let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
             if scanned.is_empty() {
-                self.warn_about_names(&state);
+                self.warn_about(&state);
             }
             scanned.push(scan.kind);
             let bytes = self.run_scan(scan.clone(), on_plan).await?;
@@ -172,10 +172,15 @@ impl ProjectReader {
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
     }
 
-    /// Events that have been chosen later have no effect on what has been read before.
-    pub(super) fn warn_about_names(&self, state: &ProjectState) {
-        let (Some(before), Some(watermark)) = (&state.names, state.watermark) else { return };
-        if !self.names().is_within(before) {
+    /// What the state says that the next sync will not read, although it may be wanted.
+    pub(super) fn warn_about(&self, state: &ProjectState) {
+        let Some(watermark) = state.watermark else { return };
+        if self.incremental {
+            let from = watermark.minus(self.options.overlap);
+            warn_if_ahead(self.project, self.table.stream, watermark, from, self.client.now());
+        }
+        // Events that have been chosen later have no effect on what has been read before.
+        if state.names.as_ref().is_some_and(|before| !self.names().is_within(before)) {
             tracing::warn!(
                 "project {}: `include_events` or `exclude_events` now choose more events than before; those that PostHog received before {watermark} have not been read. To read them, clear the stream's state",
                 self.project

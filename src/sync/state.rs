@@ -234,6 +234,16 @@ fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
         .ok_or_else(|| unusable(format_args!("`{field}` is {value}, which is not a time such as 2026-01-31T00:00:00Z")))
 }
 
+/// Says so when what the next sync begins with, `from`, is ahead of the server's clock: what came in
+/// before that has perhaps been read by nobody, and nothing else would tell.
+pub(super) fn warn_if_ahead(project: u64, stream: &str, watermark: Timestamp, from: Timestamp, now: Timestamp) {
+    if from > now {
+        tracing::warn!(
+            "project {project}: the state says that {stream} have been read up to {watermark}, which PostHog's clock ({now}) has not reached; what came in since the sync before that state is not read. To read it, clear the stream's state"
+        );
+    }
+}
+
 pub(super) fn unusable(problem: impl std::fmt::Display) -> Error {
     Error::config(format!("the state is not usable: {problem}. To read everything again, start without a state"))
 }

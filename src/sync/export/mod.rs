@@ -170,7 +170,7 @@ impl ExportReader {
             state.export.windows.clear();
             changed = true;
         }
-        reader.warn_about_names(state);
+        reader.warn_about(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
         // What has come in before a date can only be about that date if a clock was ahead.
         let restart = if wanted.from < covered.from {
