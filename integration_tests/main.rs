@@ -24,6 +24,7 @@ mod read;
 mod resume;
 mod scale;
 mod shell;
+mod shipped_files;
 mod specification;
 mod streams_page;
 mod support;

@@ -1,0 +1,132 @@
+//! The files that a connector is published with: they fit this version, and work as they stand.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use crate::support::program::{Source, repository_file, run};
+use crate::support::world::{PROJECT, assert_events, event, sandbox, settled};
+
+/// Microseconds of a time of day in UTC.
+fn at(text: &str) -> i64 {
+    chrono::DateTime::parse_from_rfc3339(text).unwrap().timestamp_micros()
+}
+
+fn shipped(name: &str) -> Value {
+    let path = repository_file("integration_tests").join(name);
+    serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap()
+}
+
+/// The streams of a shipped catalog that a state names.
+fn catalog_of(state: &Value) -> Value {
+    let names: BTreeSet<&str> = state.as_array().unwrap().iter().map(stream_of).collect();
+    let mut catalog = shipped("configured_catalog.json");
+    catalog["streams"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|entry| names.contains(entry["stream"]["name"].as_str().unwrap()));
+    assert_eq!(
+        catalog["streams"].as_array().unwrap().len(),
+        names.len(),
+        "a stream of the state is not in the catalog"
+    );
+    catalog
+}
+
+fn stream_of(state: &Value) -> &str {
+    state["stream"]["stream_descriptor"]["name"].as_str().unwrap()
+}
+
+#[tokio::test]
+async fn the_catalog_names_every_stream_and_can_be_read() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 200, 3, settled());
+    posthog.generate_lists(PROJECT, 3);
+    let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1));
+    let catalog = shipped("configured_catalog.json");
+    let discovered = run(source.command("discover")).await.messages.of_type("CATALOG")[0]["catalog"].clone();
+    let modes = |streams: &Value, stream: fn(&Value) -> &Value| -> BTreeSet<String> {
+        let streams = streams.as_array().unwrap().iter().map(stream);
+        streams.map(|stream| format!("{} {}", stream["name"], stream["supported_sync_modes"])).collect()
+    };
+    assert_eq!(
+        modes(&catalog["streams"], |entry| &entry["stream"]),
+        modes(&discovered["streams"], |stream| stream),
+        "configured_catalog.json is not about the streams of this version"
+    );
+    let messages = source.read_all(&catalog, None).await;
+    for entry in catalog["streams"].as_array().unwrap() {
+        let name = entry["stream"]["name"].as_str().unwrap();
+        assert_eq!(messages.statuses(name).last().map(String::as_str), Some("COMPLETE"), "{name}");
+    }
+    assert_events(&messages, &posthog, &[PROJECT]);
+}
+
+#[tokio::test]
+async fn the_sample_state_is_continued_from() {
+    let posthog = sandbox().await;
+    // In the sample, everything that arrived before February has been read.
+    let received = |number, time| event(number, at(time));
+    posthog.insert(
+        PROJECT,
+        vec![
+            received(1, "2026-01-10T12:00:00Z"),
+            received(2, "2026-01-31T20:00:00Z"),
+            received(3, "2026-02-01T09:00:00Z"),
+            received(4, "2026-02-10T12:00:00Z"),
+        ],
+    );
+    posthog.generate_lists(PROJECT, 3);
+    let source = Source::new(&posthog.url()).with("start_date", json!("2026-01-01T00:00:00Z"));
+    let state = shipped("sample_state.json");
+    let catalog = catalog_of(&state);
+    let new = source.read_all(&catalog, Some(&state)).await;
+    let numbers: BTreeSet<u64> =
+        new.records("events").iter().map(|record| record["properties"]["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, BTreeSet::from([3, 4]));
+    assert_eq!(
+        source.read_all(&catalog, None).await.id_set("events").len(),
+        4,
+        "without the state, everything is read"
+    );
+    for state in state.as_array().unwrap() {
+        assert!(!new.stream_state(stream_of(state)).is_null(), "{state} is not continued");
+    }
+}
+
+#[tokio::test]
+async fn the_invalid_configuration_is_refused_by_the_name_of_its_field() {
+    let source = Source::new("http://127.0.0.1:9");
+    let config = source.file("invalid_config.json", &shipped("invalid_config.json").to_string());
+    let mut check = source.bare();
+    check.args(["check", "--config"]).arg(&config);
+    let (status, message) = run(check).await.messages.connection_status();
+    assert!(status == "FAILED" && message.contains("`start_date`"), "{status}: {message}");
+    let mut read = source.bare();
+    read.args(["read", "--config"]).arg(&config).arg("--catalog");
+    read.arg(source.file("catalog.json", &shipped("configured_catalog.json").to_string()));
+    let outcome = run(read).await;
+    let errors = outcome.messages.errors();
+    assert_eq!((outcome.code, errors.len()), (Some(1), 1), "{errors:?}");
+    assert!(errors[0].starts_with("config_error") && errors[0].contains("`start_date`"), "{errors:?}");
+}
+
+/// Airbyte's tests want no records after a state from the far future. Whoever really has such a state
+/// would lose what came in before, so it has to be said.
+#[tokio::test]
+async fn a_state_from_the_future_reads_nothing_and_says_so() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 50, 3, settled());
+    posthog.generate_lists(PROJECT, 3);
+    let source = Source::new(&posthog.url());
+    let state = shipped("abnormal_state.json");
+    let messages = source.read_all(&catalog_of(&state), Some(&state)).await;
+    let warnings = messages.logs("WARN");
+    for state in state.as_array().unwrap() {
+        let stream = stream_of(state);
+        assert_eq!(messages.records(stream).len(), 0, "{stream}");
+        let expected = format!("project {PROJECT}: the state says that {stream} have been read up to 2099-01-01");
+        assert!(warnings.iter().any(|warning| warning.starts_with(&expected)), "{stream}: {warnings:?}");
+    }
+    assert!(!source.read_all(&catalog_of(&state), None).await.ids("events").is_empty(), "there was something to read");
+}
