@@ -12,19 +12,19 @@ import http.server
 import json
 import os
 import pathlib
+import re
 import shutil
 import ssl
 import subprocess
 import sys
 import tempfile
 import threading
-import tomllib
 import unittest
 import urllib.request
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent.parent
 PROGRAMS = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target")).absolute() / "debug"
-VERSION = tomllib.loads((REPOSITORY / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+VERSION = re.search(r'^version = "(.*)"$', (REPOSITORY / "Cargo.toml").read_text(), re.MULTILINE)[1]
 BUNDLE = "etc/ssl/certs/ca-certificates.crt"
 USER = 1000
 
