@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
+use super::body::Body;
 use super::failure::Failure;
 use super::gate::{Class, Gate, Observer, Slot};
 use super::retry::{Next, Retry};
@@ -19,6 +20,8 @@ use crate::error::Error;
 use crate::time::Timestamp;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bodies are read in pieces of this size at most.
+const PIECE: usize = 64 * 1024;
 /// Error bodies beyond this tell nothing more.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.
@@ -113,7 +116,7 @@ impl Client {
         let status = response.status();
         if status.is_success() {
             self.learn_budget(response.headers());
-            return Ok(Answer { response, _slot: slot });
+            return Ok(Answer { body: Body::new(response, PIECE), _slot: slot });
         }
         Err(self.refusal(status, response, request.path).await)
     }
@@ -251,7 +254,7 @@ pub struct Request<'a> {
 
 /// A successful answer. It keeps its place at the gate until it has been read.
 pub struct Answer {
-    response: reqwest::Response,
+    body: Body,
     _slot: Slot,
 }
 
@@ -261,12 +264,12 @@ impl Answer {
     /// # Errors
     /// When the body is cut, stalls or cannot be decoded.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.response.chunk().await.map_err(Failure::from_transport)
+        self.body.next().await.map_err(Failure::from_transport)
     }
 
     /// A header as a number.
     pub fn number(&self, header: &str) -> Option<u64> {
-        self.response.headers().get(header)?.to_str().ok()?.parse().ok()
+        self.body.response().headers().get(header)?.to_str().ok()?.parse().ok()
     }
 
     /// The whole body, at most `most` bytes.

@@ -9,11 +9,14 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderVal
 use reqwest::{StatusCode, redirect};
 use url::Url;
 
+use super::body::Body;
 use super::client::CONNECT_TIMEOUT;
 use super::failure::{Failure, describe};
 use crate::config::{Config, is_loopback};
 use crate::error::Error;
 
+/// Files are read in pieces of this size at most; compressed JSON grows tenfold.
+const PIECE: usize = 16 * 1024;
 /// Redirects of the file host that are followed.
 const MOST_REDIRECTS: usize = 5;
 
@@ -77,8 +80,8 @@ impl FileClient {
         let response = self.http.get(address.clone()).headers(headers).send().await.map_err(broken)?;
         let status = response.status();
         match status {
-            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileAnswer { response, from }),
-            StatusCode::OK => Ok(FileAnswer { response, from: 0 }),
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileAnswer::new(response, from)),
+            StatusCode::OK => Ok(FileAnswer::new(response, 0)),
             _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Err(Failure::Refused {
                 status: status.as_u16(),
                 detail: String::new(),
@@ -91,23 +94,27 @@ impl FileClient {
 
 /// A file, or the rest of it, on its way.
 pub struct FileAnswer {
-    response: reqwest::Response,
+    body: Body,
     /// Place in the file of the first byte that comes.
     pub from: u64,
 }
 
 impl FileAnswer {
+    fn new(response: reqwest::Response, from: u64) -> Self {
+        Self { body: Body::new(response, PIECE), from }
+    }
+
     /// The next bytes; none at the end.
     ///
     /// # Errors
     /// When the body is cut or stalls.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.response.chunk().await.map_err(broken)
+        self.body.next().await.map_err(broken)
     }
 
     /// What tells this version of the file from others; without it, a rest cannot be asked for.
     pub fn tag(&self) -> Option<HeaderValue> {
-        let tag = self.response.headers().get(ETAG)?;
+        let tag = self.body.response().headers().get(ETAG)?;
         // A weak tag does not promise the same bytes.
         (!tag.as_bytes().starts_with(b"W/")).then(|| tag.clone())
     }

@@ -1,5 +1,6 @@
 //! Requests that are polite and patient: limits, failures, retries.
 
+mod body;
 mod client;
 mod failure;
 mod files;
