@@ -19,6 +19,7 @@ mod keyed;
 mod kill;
 mod lists;
 mod migrating;
+mod network;
 mod odd_events;
 mod read;
 mod resume;
