@@ -27,13 +27,10 @@ async fn help(program: &str, arguments: &[&str]) -> String {
 
 /// The text from a heading to the next one.
 fn section<'a>(text: &'a str, heading: &str) -> &'a str {
-    let from = text.find(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no `{heading}` in:\n{text}"));
-    let body = &text[from + heading.len() + 2..];
-    let end = ["\nExamples:\n", "\nEnvironment variables:\n", "\nExit codes:\n"]
+    let (_, body) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no `{heading}` in:\n{text}"));
+    ["\nEnvironment variables:\n", "\nExit codes:\n"]
         .iter()
-        .filter_map(|next| body.find(next))
-        .min();
-    &body[..end.unwrap_or(body.len())]
+        .fold(body, |body, next| body.split_once(next).map_or(body, |(body, _)| body))
 }
 
 #[tokio::test]

@@ -52,18 +52,16 @@ fn call(command: &[String]) -> Option<Call> {
         return None;
     }
     let begin = command.iter().position(|word| !word.contains(' ') && program(word).is_some());
-    let (name, arguments) = match begin {
-        Some(begin) => (program(&command[begin])?, &command[begin + 1..]),
-        None => {
-            let words: Vec<&str> = command.iter().map(String::as_str).collect();
-            let ["cargo", "run", options @ ..] = words.as_slice() else { return None };
-            let dashes = options.iter().position(|word| *word == "--")?;
-            let other = options[..dashes].iter().any(|word| ["-p", "--package", "--bin", "--example"].contains(word));
-            if other {
-                return None;
-            }
-            ("source-posthog", &command[2 + dashes + 1..])
+    let (name, arguments) = if let Some(begin) = begin {
+        (program(&command[begin])?, &command[begin + 1..])
+    } else {
+        let words: Vec<&str> = command.iter().map(String::as_str).collect();
+        let ["cargo", "run", options @ ..] = words.as_slice() else { return None };
+        let dashes = options.iter().position(|word| *word == "--")?;
+        if options[..dashes].iter().any(|word| ["-p", "--package", "--bin", "--example"].contains(word)) {
+            return None;
         }
+        ("source-posthog", &command[2 + dashes + 1..])
     };
     let mut call = vec![name.to_owned()];
     let mut words = arguments.iter();

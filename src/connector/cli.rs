@@ -89,7 +89,7 @@ pub enum Command {
     Spec,
     /// Try the configuration with real requests, project by project
     ///
-    /// Prints one CONNECTION_STATUS message. SUCCEEDED says how each project will be read and which
+    /// Prints one `CONNECTION_STATUS` message. SUCCEEDED says how each project will be read and which
     /// streams the API key cannot read; FAILED says what is wrong and what to do. Writes nothing to
     /// PostHog.
     #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]

@@ -71,7 +71,7 @@ pub enum Command {
     Spec,
     /// Ask whether the webhook is there
     ///
-    /// Prints one CONNECTION_STATUS message, SUCCEEDED or FAILED with the reason and what to do. Sends
+    /// Prints one `CONNECTION_STATUS` message, SUCCEEDED or FAILED with the reason and what to do. Sends
     /// a HEAD request and no record, unless `--send-test-record` is given.
     #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]
     Check {
