@@ -129,7 +129,10 @@ fn configurations() -> Vec<(String, Value)> {
         for (language, text) in &page.blocks {
             let place = path.display().to_string();
             if language == "json" {
-                found.extend(documents(text).unwrap_or_default().into_iter().map(|value| (place.clone(), value)));
+                let values = documents(text).unwrap_or_default();
+                // Airbyte's API takes the configuration within the description of a source.
+                let inner: Vec<Value> = values.iter().filter_map(|value| value.get("configuration").cloned()).collect();
+                found.extend(values.into_iter().chain(inner).map(|value| (place.clone(), value)));
             } else {
                 let words = text.lines().filter_map(shlex::split).flatten();
                 let objects = words.filter_map(|word| serde_json::from_str::<Value>(&word).ok());
