@@ -15,6 +15,7 @@ mod export;
 mod export_faults;
 mod faults;
 mod help;
+mod huge;
 mod keyed;
 mod kill;
 mod lists;

@@ -42,7 +42,9 @@ async fn a_private_authority_is_trusted_when_its_certificate_is_named() {
 #[tokio::test]
 async fn certificates_of_others_and_old_ones_are_refused() {
     let posthog = sandbox_with_events().await;
-    for (names, days, expected) in [(["elsewhere.example"], 0, "is for another host"), (["localhost"], -60, "has expired")] {
+    for (names, days, expected) in
+        [(["elsewhere.example"], 0, "is for another host"), (["localhost"], -60, "has expired")]
+    {
         let front = TlsFront::start(&posthog.url(), &names, days).await.unwrap();
         let (status, message) = trusting(&front.url(), front.authority()).check().await;
         assert_eq!(status, "FAILED");

@@ -113,6 +113,14 @@ impl Source {
         run(self.read_command(catalog, state)).await
     }
 
+    /// Runs `read` to its successful end and returns its lines, which may be too deep for a parser.
+    pub(crate) async fn read_raw(&self, catalog: &Value) -> Vec<String> {
+        let output = self.read_command(catalog, None).output().await.unwrap();
+        assert_none(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+    }
+
     /// Runs `read` to its successful end.
     pub(crate) async fn read_all(&self, catalog: &Value, state: Option<&Value>) -> Messages {
         let outcome = self.read(catalog, state).await;

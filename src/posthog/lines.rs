@@ -7,19 +7,17 @@
 //! [`Emitted`] tells what has to be corrected when the file is read again.
 //!
 //! # Memory
-//! One line and what one piece of input unpacks to, whatever the size of the file; for [`Emitted`]
-//! four bytes a line.
+//! One line, of at most 64 MiB, and what one piece of input unpacks to, whatever the size of the file;
+//! for [`Emitted`] four bytes a line.
 
 use std::io::Write;
 
 use flate2::write::MultiGzDecoder;
 
-use super::rows::Malformed;
+use super::rows::{LONGEST, Malformed};
 
 /// Input is unpacked in pieces of this size: at gzip's best ratio of 1:1000, 16 MiB.
 const PIECE: usize = 16 * 1024;
-/// Larger lines do not come from `PostHog`, which takes events of some megabytes at most.
-const LONGEST_LINE: usize = 256 * 1024 * 1024;
 
 /// Reads one file.
 pub struct LineReader {
@@ -75,8 +73,12 @@ impl LineReader {
     fn hand_over(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>) -> Result<(), Malformed> {
         let buffer = self.unpacked.get_mut();
         let Some(end) = memchr::memrchr(b'\n', buffer) else {
-            let too_long = buffer.len() > LONGEST_LINE;
-            return if too_long { Err(Malformed("a line has no end".to_owned())) } else { Ok(()) };
+            let too_long = buffer.len() > LONGEST;
+            return if too_long {
+                Err(Malformed("a line is longer than any that PostHog writes".to_owned()))
+            } else {
+                Ok(())
+            };
         };
         let mut begin = 0;
         for line_end in memchr::memchr_iter(b'\n', buffer) {
@@ -174,6 +176,20 @@ mod tests {
         }
         assert!(read(b"", 1).is_err());
         assert!(read(text.as_bytes(), 100).is_err());
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        for _ in 0..80 {
+            encoder.write_all(&vec![b'0'; 1024 * 1024]).unwrap();
+        }
+        let bomb = encoder.finish().unwrap();
+        assert!(bomb.len() < 1024 * 1024);
+        let mut reader = LineReader::default();
+        let fed = bomb.chunks(PIECE).map(|piece| reader.feed(piece, &mut |_| Ok(()))).take_while(Result::is_ok).count();
+        assert!(fed < bomb.len() / PIECE, "all of it was taken");
+        assert!(reader.unpacked.get_ref().len() < LONGEST + 32 * 1024 * 1024);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! skipped, except `error`.
 //!
 //! # Memory
-//! One row and one chunk, whatever the size of the page.
+//! One row, of at most 64 MiB, and one chunk, whatever the size of the page.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -20,6 +20,9 @@ use serde_json::value::RawValue;
 /// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
 /// has come, so that a huge row is not looked at over and over.
 const WORTH_PARSING: usize = 64 * 1024;
+
+/// Rows and lines that are longer do not come from `PostHog`, which takes events of some megabytes.
+pub(super) const LONGEST: usize = 64 * 1024 * 1024;
 
 /// A row as its columns' JSON texts.
 pub type Row<'a> = [&'a RawValue];
@@ -102,7 +105,10 @@ impl RowReader {
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= self.parse_at {
             self.parse(take)?;
-            self.parse_at = WORTH_PARSING.max(2 * self.buffer.len());
+            self.parse_at = WORTH_PARSING.max(2 * self.buffer.len()).min(LONGEST);
+        }
+        if self.buffer.len() > LONGEST {
+            return Err(Malformed("a row is longer than any that PostHog stores".to_owned()));
         }
         Ok(())
     }
@@ -305,6 +311,17 @@ mod tests {
             }
         }
         assert_eq!(read(br#"{"results":[]}"#, 3).unwrap(), Vec::<Vec<String>>::new());
+    }
+
+    #[test]
+    fn a_row_without_end_is_refused_before_it_fills_the_memory() {
+        let mut reader = RowReader::default();
+        let mut take = |_: &Row<'_>| -> Result<(), Malformed> { Ok(()) };
+        reader.feed(br#"{"results":[["a"],[""#, &mut take).unwrap();
+        let piece = vec![b'0'; 1024 * 1024];
+        let fed = (0..100).map(|_| reader.feed(&piece, &mut take)).take_while(Result::is_ok).count();
+        assert!((60..=64).contains(&fed), "{fed} MiB were taken");
+        assert!(reader.finish(&mut take).is_err());
     }
 
     #[test]
