@@ -6,8 +6,8 @@ use super::message::StreamDescriptor;
 use super::output::Output;
 use crate::error::Error;
 
-/// Batches are handed over once they are about this large.
-const SIZE: usize = 64 * 1024;
+/// Batches are handed over once they are about this large: each costs two threads a wake-up.
+const SIZE: usize = 256 * 1024;
 
 /// Collects record lines and hands them over in good portions.
 pub struct Batch<'o> {

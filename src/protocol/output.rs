@@ -21,11 +21,11 @@ use super::message::{Message, StreamDescriptor, StreamStatus};
 use crate::error::Error;
 use crate::progress::Progress;
 
-/// Batches that may wait for the writer. With batches of at most 256 KiB, 4 MiB.
-const QUEUE: usize = 16;
+/// Batches that may wait for the writer. With batches of about 256 KiB, 2 MiB.
+const QUEUE: usize = 8;
 /// Log lines that may wait for the writer; the oldest go first, with a note.
 const LOG_QUEUE: usize = 1_000;
-/// Size of one write, for few system calls.
+/// Size of one write, for few system calls; as much as a pipe takes in.
 const WRITE_SIZE: usize = 64 * 1024;
 /// Used buffers kept for the next batch.
 const SPARE_BUFFERS: usize = 8;
@@ -257,7 +257,7 @@ impl<W: Write> Books<W> {
             self.sink.write_all(&to_line(&running))?;
         }
         book.records_since_state += count;
-        self.sink.write_all(lines)
+        lines.chunks(WRITE_SIZE).try_for_each(|piece| self.sink.write_all(piece))
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {

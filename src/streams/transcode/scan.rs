@@ -1,8 +1,9 @@
 //! Finds where JSON values end, in bytes that may end before they do.
 //!
-//! Strings are looked at eight bytes at a time (Mycroft's test for a byte in a word), because an
-//! escape stands every ten bytes or so in PostHog's answers: too often for a search that has to
-//! be set up, too seldom for single bytes.
+//! Strings are looked at sixteen bytes at a time (Mycroft's test for a byte in a word, for two words),
+//! because an escape stands every ten bytes or so in PostHog's answers: too often for a search that
+//! has to be set up, too seldom for single bytes. One step mostly reaches the next escape, so the
+//! processor can foresee where it goes on.
 
 /// Why a scan did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +30,18 @@ fn special_bits(word: u64) -> u64 {
     (equal(b'"') | equal(b'\\') | control) & TOPS
 }
 
-/// Number of bytes before the first quote, backslash or control character; eight when there is none.
-pub fn plain_bytes(word: [u8; 8]) -> usize {
-    (special_bits(u64::from_le_bytes(word)).trailing_zeros() / 8) as usize
+/// Number of bytes that one step looks at.
+pub const STEP: usize = 16;
+
+/// Number of bytes before the first quote, backslash or control character; [`STEP`] when there is
+/// none.
+#[inline]
+pub fn plain_bytes(step: [u8; STEP]) -> usize {
+    let step = u128::from_le_bytes(step);
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+    let halves = [step as u64, (step >> 64) as u64];
+    let [first, second] = halves.map(|word| (special_bits(word).trailing_zeros() / 8) as usize);
+    if first < 8 { first } else { 8 + second }
 }
 
 /// Whether a byte may stand for itself in a string.
@@ -39,8 +49,9 @@ pub fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
-/// The eight bytes at `at`.
-pub fn word(bytes: &[u8], at: usize) -> Option<[u8; 8]> {
+/// The bytes of the step at `at`.
+#[inline]
+pub fn step(bytes: &[u8], at: usize) -> Option<[u8; STEP]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
@@ -71,10 +82,10 @@ pub fn string(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
 
 /// The next quote, backslash or control character.
 fn plain_end(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
-    while let Some(word) = word(bytes, at) {
-        let plain = plain_bytes(word);
+    while let Some(step) = step(bytes, at) {
+        let plain = plain_bytes(step);
         at += plain;
-        if plain < 8 {
+        if plain < STEP {
             return Ok(at);
         }
     }
@@ -163,9 +174,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn words_are_cut_at_the_first_special_byte(word in any::<[u8; 8]>()) {
-            let expected = word.iter().position(|byte| !is_plain(*byte)).unwrap_or(8);
-            prop_assert_eq!(plain_bytes(word), expected);
+        fn steps_are_cut_at_the_first_special_byte(
+            step in any::<[u8; STEP]>(), plain in 0..=STEP, rest in any::<[u8; STEP]>(),
+        ) {
+            let expected = step.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
+            prop_assert_eq!(plain_bytes(step), expected);
+            let mut mostly_plain = [b'a'; STEP];
+            mostly_plain[plain..].copy_from_slice(&rest[plain..]);
+            let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
+            prop_assert_eq!(plain_bytes(mostly_plain), expected);
         }
 
         #[test]

@@ -4,7 +4,7 @@ use super::scan::{self, Stop};
 
 /// Room for records behind those that are complete.
 ///
-/// What is written is eight bytes at a time where possible; the surplus is overwritten by what
+/// What is written is sixteen bytes at a time where possible; the surplus is overwritten by what
 /// comes next.
 pub struct Sink<'r> {
     room: &'r mut [u8],
@@ -65,14 +65,14 @@ impl<'r> Sink<'r> {
     /// returns with its place.
     #[inline]
     pub fn plain(&mut self, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
-        while let Some(word) = scan::word(bytes, at) {
-            let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut::<8>).ok_or(Stop::Full)?;
-            *room = word;
-            let plain = scan::plain_bytes(word);
+        while let Some(step) = scan::step(bytes, at) {
+            let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut).ok_or(Stop::Full)?;
+            *room = step;
+            let plain = scan::plain_bytes(step);
             self.end += plain;
             at += plain;
-            if let Some(special) = word.get(plain) {
-                return Ok((at, *special));
+            if plain < scan::STEP {
+                return Ok((at, scan::byte(bytes, at)?));
             }
         }
         loop {
