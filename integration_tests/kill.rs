@@ -165,6 +165,18 @@ async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: 
     panic!("no end after {MOST_RUNS} runs");
 }
 
+/// Each way alone and all of them mixed, in both modes.
+async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
+    let mut ended = 0;
+    for (salt, mode) in (first_salt..).zip(["incremental", "full_refresh"]) {
+        for (more, way) in (10..).zip(WAYS) {
+            ended += read_in_spite_of(posthog, source, mode, &[way], salt + more).await;
+        }
+        ended += read_in_spite_of(posthog, source, mode, &WAYS, salt).await;
+    }
+    assert!(ended > 30, "it was ended {ended} times only");
+}
+
 #[tokio::test]
 async fn by_query() {
     let posthog = sandbox().await;
@@ -177,14 +189,7 @@ async fn by_query() {
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
-    let mut ended = 0;
-    for (salt, mode) in (0..).zip(["incremental", "full_refresh"]) {
-        for (more, way) in (10..).zip(WAYS) {
-            ended += read_in_spite_of(&posthog, &source, mode, &[way], salt + more).await;
-        }
-        ended += read_in_spite_of(&posthog, &source, mode, &WAYS, salt).await;
-    }
-    assert!(ended > 30, "it was ended {ended} times only");
+    end_in_every_way(&posthog, &source, 0).await;
 }
 
 #[tokio::test]
@@ -199,12 +204,5 @@ async fn by_export() {
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_exports();
-    let mut ended = 0;
-    for (salt, mode) in (100..).zip(["incremental", "full_refresh"]) {
-        for (more, way) in (10..).zip(WAYS) {
-            ended += read_in_spite_of(&posthog, &source, mode, &[way], salt + more).await;
-        }
-        ended += read_in_spite_of(&posthog, &source, mode, &WAYS, salt).await;
-    }
-    assert!(ended > 30, "it was ended {ended} times only");
+    end_in_every_way(&posthog, &source, 100).await;
 }

@@ -10,8 +10,18 @@ const OPERATORS: &[&str] = &["|", "||", "&&", "&", ";", "(", ")", "then", "do", 
 const REDIRECTIONS: &[&str] = &[">", ">>", "<", "2>", "2>>", "&>"];
 
 /// Commands that name a program or an image without running it.
-const OTHERS: &[&str] =
-    &["cp", "docker build", "docker push", "docker tag", "grep", "install", "kind", "kubectl", "which"];
+const OTHERS: &[&str] = &[
+    "cp",
+    "docker build",
+    "docker buildx",
+    "docker push",
+    "docker tag",
+    "grep",
+    "install",
+    "kind",
+    "kubectl",
+    "which",
+];
 
 /// One call of a program, words as the program sees them; the first one is its name.
 pub(crate) type Call = Vec<String>;
