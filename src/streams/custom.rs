@@ -1,7 +1,10 @@
 //! Streams of the user's own `HogQL` queries.
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one. So it must be one whole
-//! SELECT without LIMIT and OFFSET: pages are made around it.
+//! SELECT without LIMIT and OFFSET: pages are made around it. [`check_text`] sees to it that a query
+//! cannot leave its parentheses. It reads texts, names and comments as `posthog/hogql/grammar/
+//! HogQLLexer.common.g4` does, and refuses the few things that would need more than that: templates
+//! (`f'…'`) and tags (`<a>…</a>`), inside of which quotes and parentheses mean something else.
 
 use super::column::{Column, Exported, Kind};
 use super::keyed::{Keyed, Part};
@@ -22,12 +25,15 @@ pub fn check_text(query: &str) -> Result<(), String> {
             word.push(character);
             continue;
         }
-        if !word.is_empty() {
-            words.push(std::mem::take(&mut word).to_ascii_uppercase());
-        }
+        let glued = std::mem::take(&mut word);
         match character {
+            '\'' if glued.ends_with(['f', 'F']) => {
+                return Err("contains a template `f'…'`; use concat() instead".to_owned());
+            }
             '\'' | '"' | '`' => skip_quoted(&mut rest, character)?,
-            '-' if rest.peek() == Some(&'-') => while rest.next_if(|next| *next != '\n').is_some() {},
+            '-' | '/' if rest.peek() == Some(&character) => {
+                while rest.next_if(|next| !matches!(next, '\n' | '\r')).is_some() {}
+            }
             '/' if rest.peek() == Some(&'*') => {
                 rest.next();
                 let mut previous = ' ';
@@ -39,11 +45,19 @@ pub fn check_text(query: &str) -> Result<(), String> {
                     }
                 }
             }
+            '<' if rest.peek().is_some_and(|next| next.is_alphabetic() || matches!(next, '_' | '/')) => {
+                return Err(
+                    "contains `<` in front of a name, which could be a tag; put a space between them".to_owned()
+                );
+            }
             '(' => depth += 1,
             ')' => depth -= 1,
             ';' => return Err("contains `;`; it must be one query".to_owned()),
-            '{' => return Err("contains `{`; placeholders cannot be used".to_owned()),
+            '{' | '}' => return Err(format!("contains `{character}`; placeholders cannot be used")),
             _ => {}
+        }
+        if !glued.is_empty() {
+            words.push(glued.to_ascii_uppercase());
         }
         if depth < 0 {
             return Err("has a `)` without its `(`".to_owned());
@@ -54,7 +68,9 @@ pub fn check_text(query: &str) -> Result<(), String> {
         return Err("has a `(` without its `)`".to_owned());
     }
     for forbidden in ["LIMIT", "OFFSET"] {
-        if words.iter().any(|word| word == forbidden) {
+        // A number ends where a letter follows that it cannot have: `5LIMIT` are two words.
+        let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+        if words.iter().any(|word| word == forbidden || (is_number(word) && word.ends_with(forbidden))) {
             return Err(format!("contains {forbidden}; leave it out, since the connector reads page by page itself"));
         }
     }
@@ -141,10 +157,10 @@ fn for_ever(text: String) -> &'static str {
 }
 
 /// What a ClickHouse type becomes.
-fn kind_of(kind: &str) -> Kind {
-    let inner = |name: &str| kind.strip_prefix(name).and_then(|rest| rest.strip_prefix('(')?.strip_suffix(')'));
-    if let Some(inner) = inner("Nullable").or_else(|| inner("LowCardinality")) {
-        return kind_of(inner);
+fn kind_of(mut kind: &str) -> Kind {
+    // No recursion, however deep a server nests them.
+    while let Some(inner) = inside(kind, "Nullable").or_else(|| inside(kind, "LowCardinality")) {
+        kind = inner;
     }
     let name = kind.split('(').next().unwrap_or(kind);
     match name {
@@ -157,6 +173,11 @@ fn kind_of(kind: &str) -> Kind {
         _ if name.starts_with("Float") || name.starts_with("Decimal") => Kind::Number,
         _ => Kind::Any,
     }
+}
+
+/// What is between the parentheses of the type with this name.
+fn inside<'k>(kind: &'k str, name: &str) -> Option<&'k str> {
+    kind.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')')
 }
 
 #[cfg(test)]
@@ -177,6 +198,15 @@ mod tests {
             ("SELECT 1 /* never", "comment"),
             ("DROP TABLE events", "SELECT"),
             ("", "SELECT"),
+            ("SELECT 1 WHERE 1=5LIMIT 3", "LIMIT"),
+            // A comment ends with a carriage return, too, and may begin with two slashes.
+            ("SELECT 1 -- x\r) UNION ALL (SELECT 2", "`)`"),
+            ("SELECT 1 // '\n) UNION ALL (SELECT 2 // '", "`)`"),
+            // What would be outside of quotes is inside of a template or of a tag, and the reverse.
+            ("SELECT f'{'(' }') UNION ALL (SELECT '1'", "template"),
+            ("SELECT F'{", "template"),
+            ("SELECT <a>'</a>) UNION ALL (SELECT '1'", "tag"),
+            ("SELECT 1 }", "`}`"),
         ] {
             let problem = check_text(query).unwrap_err();
             assert!(problem.contains(expected), "{query}: {problem}");
@@ -185,6 +215,7 @@ mod tests {
             "SELECT 'LIMIT 5; )' AS `limit 1`, \"offset\", x -- LIMIT ( in a comment\nFROM events",
             "/* LIMIT */ WITH a AS (SELECT 1) SELECT limits, 'it\\'s' FROM a",
             " \n select properties.$browser, count() from events group by 1",
+            "SELECT a / b, a < b, a <= 'f', if(x, 'a', 'b') FROM t // it's (a comment",
         ] {
             check_text(query).unwrap();
         }
@@ -207,5 +238,7 @@ mod tests {
         ] {
             assert_eq!(kind_of(kind), expected, "{kind}");
         }
+        let deep = format!("{}Date{}", "Nullable(".repeat(1_000_000), ")".repeat(1_000_000));
+        assert_eq!(kind_of(&deep), Kind::Date);
     }
 }
