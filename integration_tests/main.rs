@@ -8,6 +8,7 @@ mod bad_input;
 mod budgets;
 mod check;
 mod columns;
+mod corpus;
 mod destination;
 mod documents;
 mod environment;

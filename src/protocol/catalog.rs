@@ -94,12 +94,20 @@ impl ConfiguredCatalog {
     /// the offending key.
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).with_context(|| format!("cannot read the catalog file `{}`", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| {
+        Self::parse(&text).with_context(|| {
             format!(
                 "`{}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`",
                 path.display()
             )
         })
+    }
+
+    /// Reads the JSON text of a configured catalog.
+    ///
+    /// # Errors
+    /// When it is not one; the message names the offending key.
+    pub fn parse(text: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(text)
     }
 }
 
