@@ -1,47 +1,164 @@
-//! Events of unusual size and depth.
+//! Events of any size and depth, and input without an end: all of the former, none of the latter, and
+//! never more memory than a few of the longest rows take.
 
-use posthog_sandbox::posthog::{Event, Exports};
+use std::process::Stdio;
+
+use posthog_sandbox::posthog::{Action, Event, Exports, Fault};
+use serde_json::{Value, json};
+use source_posthog::posthog::rows::LONGEST;
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, sandbox_with_exports};
+use crate::support::world::{PROJECT, event, minutes_ago, sandbox, sandbox_with_exports};
 
-fn nested(levels: usize) -> String {
-    format!("{{\"deep\":{}1{}}}", "[".repeat(levels), "]".repeat(levels))
+/// More than the process ever needs for rows of at most 64 MiB, less than they would take if they
+/// were kept.
+const MOST_MEMORY: u64 = 512 * 1024 * 1024;
+
+/// An event with these properties, as text.
+fn with_properties(number: u128, properties: String) -> Event {
+    Event { properties, ..event(number, minutes_ago(90)) }
 }
 
-fn long(bytes: usize) -> String {
-    let unit = r#"é\"\n<🦔>\u0041 "#;
-    format!("{{\"long\":\"{}\"}}", unit.repeat(bytes / unit.len()))
+/// Properties of about this size: many keys, long texts, every kind of escape.
+fn large(bytes: usize) -> String {
+    let texts: Vec<Value> = (0..=bytes / 1_000)
+        .map(|number| json!({"number": number, "text": "é\"\\\n🦔/".repeat(10), "filler": "x".repeat(800)}))
+        .collect();
+    json!({"texts": texts}).to_string()
 }
 
-/// Sizes of `properties` that are far beyond what is usual, among small ones.
-fn huge() -> Vec<Event> {
-    let many_keys = (0..20_000).map(|number| format!("\"key {number}\":{number}")).collect::<Vec<_>>().join(",");
-    let texts = [long(200_000), nested(10_000), long(2_000_000), format!("{{{many_keys}}}"), nested(100)];
-    let huge = (1_000..).zip(texts);
-    let huge = huge.map(|(number, properties)| Event { properties, ..event(number, minutes_ago(200)) });
-    huge.chain(events(200, minutes_ago(300))).collect()
+fn deep(levels: usize) -> String {
+    format!("{{\"deep\":{}1{}}}", "[{\"a\":".repeat(levels / 2), "}]".repeat(levels / 2))
+}
+
+fn many_keys(count: usize) -> String {
+    let keys: Vec<String> = (0..count).map(|number| format!("\"key {number}\":{number}")).collect();
+    format!("{{{}}}", keys.join(","))
+}
+
+fn huge_events() -> Vec<Event> {
+    vec![
+        with_properties(1, large(200 * 1024)),
+        with_properties(2, large(2 * 1024 * 1024)),
+        with_properties(3, deep(10_000)),
+        with_properties(4, "{}".to_owned()),
+        with_properties(5, many_keys(20_000)),
+    ]
+}
+
+/// What a read has printed.
+struct Outcome {
+    lines: Vec<String>,
+    is_success: bool,
+    /// The most memory that the process has had in use, in bytes.
+    memory: u64,
+}
+
+impl Outcome {
+    fn error(&self) -> &str {
+        assert!(!self.is_success);
+        self.lines.iter().find(|line| line.contains("\"type\":\"ERROR\"")).expect("an error")
+    }
+}
+
+/// Reads events to the end. With every line comes a look at the process, which is then still there;
+/// failed attempts are followed by a line, too.
+async fn read(source: &Source) -> Outcome {
+    let mut command = source.read_command(&catalog(&["events"], "incremental"), None);
+    let mut child = command.env("LOG_LEVEL", "info").stderr(Stdio::null()).spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id().unwrap());
+    let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+    let (mut lines, mut memory) = (Vec::new(), 0);
+    while let Some(line) = output.next_line().await.unwrap() {
+        lines.push(line);
+        memory = memory.max(most_memory(&status).unwrap_or(0));
+    }
+    Outcome { lines, is_success: child.wait().await.unwrap().success(), memory }
+}
+
+/// The high-water mark of a process's memory, in bytes; none when the process is no more.
+fn most_memory(status: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(status).ok()?;
+    let kilobytes = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+    Some(kilobytes.parse::<u64>().unwrap() * 1024)
+}
+
+/// Fails unless each event has been read once, with its properties to the letter.
+fn assert_each_once(outcome: &Outcome, events: &[Event]) {
+    assert!(outcome.is_success);
+    let records: Vec<&String> = outcome.lines.iter().filter(|line| line.starts_with("{\"type\":\"RECORD\"")).collect();
+    assert_eq!(records.len(), events.len());
+    for event in events {
+        let id = format!("\"id\":\"{}\"", event.uuid);
+        let record = records.iter().find(|record| record.contains(&id)).unwrap();
+        assert!(record.contains(&format!("\"properties\":{},", event.properties)), "{id} {}", record.len());
+    }
+    if cfg!(target_os = "linux") {
+        assert!((1..MOST_MEMORY).contains(&outcome.memory), "{} bytes", outcome.memory);
+    }
 }
 
 #[tokio::test]
-async fn properties_of_any_size_and_depth_arrive_as_they_are() {
-    for exports in [false, true] {
-        let posthog = if exports { sandbox_with_exports(Exports::default()).await } else { sandbox().await };
-        posthog.insert(PROJECT, huge());
-        let source = Source::new(&posthog.url());
-        let source = if exports { source.with_exports() } else { source.with_page_size(50) };
-        let outcome = source.read_raw(&catalog(&["events"], "incremental")).await;
-        for event in posthog.events(PROJECT) {
-            let line = outcome.iter().find(|line| line.contains(&format!("\"id\":\"{}\"", event.uuid)));
-            let line = line.unwrap_or_else(|| panic!("{} is missing", event.uuid));
-            if !exports {
-                assert!(line.contains(&event.properties), "{} was changed", event.uuid);
-            } else if event.properties.contains("deep") {
-                let depth = |text: &str| text.matches('[').count();
-                assert_eq!(depth(line), depth(&event.properties), "{} was changed", event.uuid);
-            } else {
-                assert!(line.len() >= event.properties.len() / 2, "{} was cut", event.uuid);
-            }
+async fn huge_and_deep_events_are_read_by_queries() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, huge_events());
+    for page_size in [1, 1_000] {
+        let source = Source::new(&posthog.url()).with_page_size(page_size);
+        assert_each_once(&read(&source).await, &posthog.events(PROJECT));
+    }
+}
+
+#[tokio::test]
+async fn huge_and_deep_events_are_read_by_exports() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, huge_events());
+    let outcome = read(&Source::new(&posthog.url()).with_exports()).await;
+    assert!(posthog.file_requests().iter().any(|request| request.status == Some(200)));
+    assert_each_once(&outcome, &posthog.events(PROJECT));
+}
+
+fn assert_refused(outcome: &Outcome, reason: &str) {
+    assert!(outcome.error().contains(reason), "{}", outcome.error());
+    if cfg!(target_os = "linux") {
+        // More than nothing: the failed attempts were looked at.
+        assert!((LONGEST as u64..MOST_MEMORY).contains(&outcome.memory), "{} bytes", outcome.memory);
+    }
+}
+
+#[tokio::test]
+async fn a_gzip_bomb_does_not_fill_the_memory() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
+    posthog.set_faults(vec![Fault::files(Action::Bomb { megabytes: 1_024 })]).unwrap();
+    let outcome = read(&Source::new(&posthog.url()).with_exports().with("attempts", json!(2))).await;
+    assert_refused(&outcome, "a line is longer than 64 MiB");
+}
+
+#[tokio::test]
+async fn rows_without_an_end_do_not_fill_the_memory() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
+    for begin in [r#"{"results":[["#, r#"{"results":[[""#, r#"{"columns":""#] {
+        let endless = Action::Endless { begin: begin.to_owned() };
+        posthog.set_faults(vec![Fault::query(endless).sql("SELECT uuid")]).unwrap();
+        let outcome = read(&Source::new(&posthog.url()).with("attempts", json!(2)).with_page_size(1_000)).await;
+        if begin.ends_with('[') {
+            assert!(outcome.error().contains("not JSON"), "{}", outcome.error());
+        } else {
+            assert_refused(&outcome, "a row, or a value beside the rows, is longer than 64 MiB");
         }
+    }
+}
+
+#[tokio::test]
+async fn documents_without_an_end_do_not_fill_the_memory() {
+    let posthog = sandbox().await;
+    let endless = Action::Endless { begin: "{\"name\":\"".to_owned() };
+    posthog.set_faults(vec![Fault::new(endless).path("/api/projects")]).unwrap();
+    let outcome = read(&Source::new(&posthog.url()).with("attempts", json!(2))).await;
+    assert!(outcome.error().contains("an answer is larger than 67108864 bytes"), "{}", outcome.error());
+    if cfg!(target_os = "linux") {
+        assert!(outcome.memory < MOST_MEMORY, "{} bytes", outcome.memory);
     }
 }

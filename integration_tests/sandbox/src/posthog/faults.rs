@@ -62,6 +62,11 @@ pub enum Action {
         /// Time for all of them.
         over: Duration,
     },
+    /// A success whose body begins like this and goes on with `x` until nobody listens.
+    Endless {
+        /// How it begins.
+        begin: String,
+    },
     /// Claims gzip and sends plain text.
     BadEncoding,
     /// The answer comes late.
@@ -93,6 +98,11 @@ pub enum Action {
     NextElsewhere,
     /// The `next` link of a list is the address of the request itself.
     NextRepeats,
+    /// Files only: a file that unpacks to one line of zeros.
+    Bomb {
+        /// Length of the line.
+        megabytes: usize,
+    },
     /// Files only: one byte in the middle is another one, with a correct length.
     CorruptByte,
     /// Files only, silent: the second half is missing, and the length is that of the first.
@@ -127,6 +137,7 @@ impl Action {
             Self::Malformed => "malformed",
             Self::Stall { .. } => "stall",
             Self::Drip { .. } => "drip",
+            Self::Endless { .. } => "endless",
             Self::BadEncoding => "bad_encoding",
             Self::Delay { .. } => "delay",
             Self::DropRows { .. } => "drop_rows",
@@ -135,6 +146,7 @@ impl Action {
             Self::Clamp { .. } => "clamp",
             Self::NextElsewhere => "next_elsewhere",
             Self::NextRepeats => "next_repeats",
+            Self::Bomb { .. } => "bomb",
             Self::CorruptByte => "corrupt_byte",
             Self::CutGzip => "cut_gzip",
             Self::BrokenLine => "broken_line",

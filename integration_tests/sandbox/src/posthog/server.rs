@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::faults::Action;
-use super::wire::{Cut, Listener, drip, partial};
+use super::wire::{Cut, Listener, drip, endless, partial};
 use super::{Shared, account, capture, deprecated, exports, lists, lock, query};
 
 /// What PostHog accepts as a body.
@@ -162,6 +162,7 @@ pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
             };
             Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
         }
+        Action::Endless { begin } => Some(Answer::raw("application/json", begin.clone())),
         Action::Html { code } => {
             let page = format!(
                 "<!DOCTYPE html>\n<html lang=\"en-US\"><head><title>posthog | {code}: An error occurred</title></head><body>\
@@ -268,13 +269,16 @@ pub(crate) fn deliver(answer: Answer, fault: Option<&Action>, cut: Cut) -> Respo
         Some(Action::ResetMidBody { fraction }) => partial(&body, *fraction, Duration::ZERO, move || cut.reset()),
         Some(Action::Stall { wait }) => partial(&body, 0.5, *wait, move || cut.close()),
         Some(Action::Drip { pieces, over }) => drip(body, *pieces, *over),
+        Some(Action::Endless { .. }) => endless(body),
         _ => Body::from(body),
     };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let map = response.headers_mut();
     map.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
-    map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    if !matches!(fault, Some(Action::Endless { .. })) {
+        map.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     for (name, value) in headers {
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             map.append(name, value);

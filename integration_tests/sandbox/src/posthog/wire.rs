@@ -152,3 +152,10 @@ pub(crate) fn drip(body: Bytes, pieces: usize, over: Duration) -> Body {
     });
     Body::from_stream(parts)
 }
+
+/// The body, and then the same letter until nobody listens.
+pub(crate) fn endless(body: Bytes) -> Body {
+    let filler = Bytes::from_static(&[b'x'; 64 * 1024]);
+    let parts = stream::once(std::future::ready(body)).chain(stream::repeat(filler));
+    Body::from_stream(parts.map(Ok::<_, Infallible>))
+}

@@ -89,6 +89,14 @@ pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Byte
             }
             bytes.into()
         }
+        Some(Action::Bomb { megabytes }) => {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let zeros = vec![b'0'; 1024 * 1024];
+            for _ in 0..*megabytes {
+                encoder.write_all(&zeros)?;
+            }
+            encoder.finish()?.into()
+        }
         Some(Action::CutGzip) => body.slice(..middle),
         Some(Action::BrokenLine) => {
             let mut text = Vec::new();
