@@ -1,8 +1,10 @@
 # The commands of this project. `make` alone lists them.
 
 CARGO_TEST ?= cargo test --locked
+FUZZ_SECONDS ?= 10
+FUZZ_TOOLS ?= $(HOME)/.cache/source-posthog-tools
 
-.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -17,7 +19,7 @@ quickstart:
 	cargo run --locked --example quickstart
 
 ## make test        everything that must pass
-test: lint unit doc live bench-quick deny image-test
+test: lint unit doc live bench-quick deny image-test fuzz
 
 ## make lint        format and clippy
 lint:
@@ -48,6 +50,10 @@ deny:
 ## make release     archive, SBOM and checksums for this machine, in dist/
 release:
 	packaging/release
+
+## make fuzz        the fuzz targets, FUZZ_SECONDS each
+fuzz:
+	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_TOOLS=$(FUZZ_TOOLS) fuzz/run
 
 ## make spec        the specifications and docs/streams.md, generated from the types
 spec:

@@ -2,10 +2,8 @@
 
 use std::path::Path;
 
-use super::support::program::repository_file;
-
-#[path = "../fuzz/targets.rs"]
-mod targets;
+use crate::support::program::repository_file;
+use crate::targets;
 
 #[test]
 fn every_file_of_the_corpus_passes_its_target() {

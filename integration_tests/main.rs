@@ -23,6 +23,7 @@ mod lists;
 mod migrating;
 mod network;
 mod odd_events;
+mod properties;
 mod read;
 mod resume;
 mod scale;
@@ -31,3 +32,5 @@ mod shipped_files;
 mod specification;
 mod streams_page;
 mod support;
+#[path = "../fuzz/targets.rs"]
+mod targets;
