@@ -155,7 +155,7 @@ pub(crate) fn drip(body: Bytes, pieces: usize, over: Duration) -> Body {
 
 /// The body, and then the same letter until nobody listens.
 pub(crate) fn endless(body: Bytes) -> Body {
-    let filler = Bytes::from_static(&[b'x'; 64 * 1024]);
+    let filler = Bytes::from(vec![b'x'; 64 * 1024]);
     let parts = stream::once(std::future::ready(body)).chain(stream::repeat(filler));
     Body::from_stream(parts.map(Ok::<_, Infallible>))
 }
