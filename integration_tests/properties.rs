@@ -170,7 +170,7 @@ fn words() -> impl Strategy<Value = String> {
         ]).prop_map(str::to_owned),
         8 => select(vec![
             "'", "\"", "`", "(", ")", "--", "//", "/*", "*/", "\n", "\r", ";", "{", "}", "''", "<", "#", "$", "\\",
-            "q", "[", "]", "5LIMIT", "f'",
+            "q", "[", "]", "5LIMIT", ") AS a, (SELECT 2", "f'",
         ]).prop_map(str::to_owned),
         1 => any::<char>().prop_map(String::from),
     ];
