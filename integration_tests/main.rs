@@ -21,7 +21,6 @@ mod keyed;
 mod kill;
 mod lists;
 mod migrating;
-mod network;
 mod odd_events;
 mod properties;
 mod read;

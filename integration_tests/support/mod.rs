@@ -2,7 +2,6 @@
 
 pub(crate) mod messages;
 pub(crate) mod program;
-pub(crate) mod secrets;
 pub(crate) mod shell;
 pub(crate) mod sources;
 pub(crate) mod world;

@@ -66,8 +66,13 @@ impl Failure {
         let (is_builder, is_connect) = (error.is_builder(), error.is_connect());
         let mut message = describe(error);
         let lower = message.to_lowercase();
-        if let Some(error) = distrusted(&lower) {
-            return Self::Fatal(error.with_details(message));
+        if lower.contains("certificate") || lower.contains("unknownissuer") {
+            return Self::Fatal(
+                Error::config(
+                    "the certificate of the PostHog address is not trusted; for a private certificate authority, set SSL_CERT_FILE to its certificate file",
+                )
+                .with_details(message),
+            );
         }
         if is_builder {
             return Self::Fatal(
@@ -99,9 +104,6 @@ impl Failure {
                 )
                 .with_details(said),
             ),
-            407 => Self::Fatal(Error::config(
-                "the proxy does not accept the user and password in the environment variable HTTPS_PROXY or HTTP_PROXY",
-            )),
             402 => refused(Error::config(format!("PostHog refuses because of billing or a quota: {said}"))),
             403 => refused(Error::config(forbidden(&report.detail, &said)).with_details(format!("{path}: {said}"))),
             404 if report.is_json => refused(
@@ -128,20 +130,6 @@ impl Failure {
             _ => refused(Error::system(format!("PostHog rejects the request: {said}")).with_details(path.to_owned())),
         }
     }
-}
-
-/// Why a certificate was not accepted, if that is what happened, by the words of rustls.
-fn distrusted(message: &str) -> Option<Error> {
-    let error = if message.contains("certificate expired") {
-        "the certificate of the PostHog address has expired; whoever runs the instance has to renew it"
-    } else if message.contains("not valid for name") {
-        "the certificate of the PostHog address is for another host; check `base_url`"
-    } else if message.contains("certificate") || message.contains("unknownissuer") {
-        "the certificate of the PostHog address is not trusted; for a private certificate authority, set SSL_CERT_FILE to its certificate file"
-    } else {
-        return None;
-    };
-    Some(Error::config(error))
 }
 
 /// Names the missing scope or the project, which the server's text contains.
