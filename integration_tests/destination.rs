@@ -1,126 +1,16 @@
 //! `destination-patterns`: nothing is acknowledged that has not arrived.
 
-use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::process::Command;
 
+use crate::support::destination::{Destination, run};
 use crate::support::program::catalog;
-
-/// The end of the webhook's address, which must never be printed.
-const SECRET: &str = "wh-sandbox-secret";
-
-/// The destination, with its files.
-struct Destination {
-    directory: TempDir,
-    config: Value,
-}
-
-/// What a run has left.
-struct Outcomes {
-    code: Option<i32>,
-    lines: Vec<Value>,
-    text: String,
-}
-
-impl Destination {
-    fn new(webhook: &Webhook) -> Self {
-        let retry = json!({"first_wait_ms": 20, "max_elapsed_seconds": 20});
-        let config = json!({"webhook_url": webhook.url(), "retry": retry, "request_timeout_seconds": 2});
-        Self { directory: TempDir::new().unwrap(), config }
-    }
-
-    fn with(mut self, field: &str, value: Value) -> Self {
-        self.config[field] = value;
-        self
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn command(&self, name: &str) -> Command {
-        std::fs::write(self.path("patterns.json"), self.config.to_string()).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_destination-patterns"));
-        command.current_dir(self.directory.path()).args([name, "--config", "patterns.json"]);
-        command.env_remove("PATTERNS_WEBHOOK_URL").env_remove("LOG_LEVEL").env_remove("RUST_LOG");
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command
-    }
-
-    fn write_command(&self) -> Command {
-        std::fs::write(self.path("catalog.json"), catalog(&["events", "persons"], "incremental").to_string()).unwrap();
-        let mut command = self.command("write");
-        command.args(["--catalog", "catalog.json", "--state-file", "state.json"]);
-        command
-    }
-
-    async fn write(&self, input: &str) -> Outcomes {
-        run(self.write_command(), input).await
-    }
-
-    async fn delivered(&self, input: &str) -> Outcomes {
-        let outcomes = self.write(input).await;
-        assert_eq!(outcomes.code, Some(0), "{}", outcomes.text);
-        outcomes
-    }
-
-    async fn check(&self, arguments: &[&str]) -> (String, String) {
-        let mut command = self.command("check");
-        command.args(arguments);
-        let outcomes = run(command, "").await;
-        let status =
-            &outcomes.lines.iter().find(|line| line["type"] == "CONNECTION_STATUS").unwrap()["connectionStatus"];
-        let text = |field: &str| status[field].as_str().unwrap().to_owned();
-        (text("status"), text("message"))
-    }
-
-    fn state_file(&self) -> Value {
-        serde_json::from_slice(&std::fs::read(self.path("state.json")).unwrap()).unwrap()
-    }
-}
-
-async fn run(mut command: Command, input: &str) -> Outcomes {
-    let mut child = command.spawn().unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_owned();
-    let feed = tokio::spawn(async move {
-        // The program may end before it has read everything.
-        drop(stdin.write_all(input.as_bytes()).await);
-    });
-    let output = child.wait_with_output().await.unwrap();
-    feed.await.unwrap();
-    let text = String::from_utf8(output.stdout).unwrap();
-    for printed in [&text, &String::from_utf8(output.stderr).unwrap()] {
-        for secret in [SECRET, "t0ken", "c2lnbmluZw"] {
-            assert!(!printed.contains(secret), "a secret was printed: {printed}");
-        }
-    }
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")));
-    Outcomes { code: output.status.code(), lines: lines.collect(), text }
-}
-
-impl Outcomes {
-    fn states(&self) -> Vec<&Value> {
-        self.lines.iter().filter(|line| line["type"] == "STATE").map(|line| &line["state"]).collect()
-    }
-
-    fn error(&self) -> String {
-        let errors: Vec<&Value> = self.lines.iter().filter(|line| line["trace"]["type"] == "ERROR").collect();
-        assert_eq!(errors.len(), 1, "{}", self.text);
-        let error = &errors[0]["trace"]["error"];
-        format!("{}: {}", error["failure_type"].as_str().unwrap(), error["message"].as_str().unwrap())
-    }
-
-    fn cursors(&self) -> Vec<i64> {
-        self.states().iter().map(|state| state["stream"]["stream_state"]["cursor"].as_i64().unwrap()).collect()
-    }
-}
+use crate::support::secrets::{BEARER, HEADER, SIGNING_KEY, WEBHOOK};
 
 fn record(stream: &str, number: usize) -> String {
     let data = format!(r#"{{"uuid":"u-{number}","event":"e{}","n":{number}}}"#, number % 3);
@@ -194,7 +84,7 @@ async fn a_state_waits_for_every_record_before_it() {
         Webhook::start_with(Behaviour { outcomes: vec![(1, Outcome::Gate)], ..Behaviour::default() }).await.unwrap();
     let destination =
         Destination::new(&webhook).with("batch", json!({"max_age_ms": 10})).with("request_timeout_seconds", json!(60));
-    let mut child = destination.write_command().spawn().unwrap();
+    let mut child = destination.write_command().spawn();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all((record("events", 1) + &state("events", 1)).as_bytes()).await.unwrap();
     webhook.wait_for_requests(1).await;
@@ -214,7 +104,7 @@ async fn a_state_waits_for_every_record_before_it() {
         }
     }
     assert!(states[0].contains("\"name\":\"events\"") && states[1].contains("\"name\":\"persons\""), "{states:?}");
-    assert!(child.wait().await.unwrap().success());
+    assert!(child.wait().await.success());
 }
 
 #[tokio::test]
@@ -267,7 +157,7 @@ async fn what_does_not_pass_ends_the_run_and_acknowledges_nothing_more() {
         (Outcome::status(404), "config_error: there is no such webhook"),
         (Outcome::status(410), "config_error: there is no such webhook"),
         (
-            Outcome::Status { code: 302, headers: vec![("location".into(), format!("https://new.example/{SECRET}"))] },
+            Outcome::Status { code: 302, headers: vec![("location".into(), format!("https://new.example/{WEBHOOK}"))] },
             "config_error: the webhook redirects to new.example",
         ),
         (Outcome::status(400), "system_error: the webhook at http://127.0.0.1/… refuses a record of events"),
@@ -344,7 +234,7 @@ async fn a_batch_that_is_refused_for_another_reason_is_set_aside_whole() {
 async fn a_slow_webhook_stops_the_reading() {
     let webhook = Webhook::start_with(Behaviour { always: Some(Outcome::Gate), ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook).with("request_timeout_seconds", json!(600));
-    let mut child = destination.write_command().spawn().unwrap();
+    let mut child = destination.write_command().spawn();
     let mut stdin = child.stdin.take().unwrap();
     let megabyte: String = input(1_000_000 / record("events", 1).len(), usize::MAX);
     let mut accepted = 0;
@@ -357,7 +247,7 @@ async fn a_slow_webhook_stops_the_reading() {
         accepted += 1;
     }
     assert!(accepted < 10, "{accepted} MB were read while the webhook had not answered once");
-    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id().unwrap())).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kilobytes: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kilobytes < 64 * 1024, "{kilobytes} kB");
@@ -365,18 +255,17 @@ async fn a_slow_webhook_stops_the_reading() {
 
 #[tokio::test]
 async fn requests_can_be_compressed_signed_and_authorised() {
-    let webhook =
-        Webhook::start_with(Behaviour { bearer: Some("t0ken".into()), ..Behaviour::default() }).await.unwrap();
+    let webhook = Webhook::start_with(Behaviour { bearer: Some(BEARER.into()), ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook)
         .with("compression", json!("gzip"))
-        .with("bearer_token", json!("t0ken"))
-        .with("headers", json!([{"name": "X-Team", "value": "growth"}]))
-        .with("signing_secret", json!("whsec_c2lnbmluZw=="))
+        .with("bearer_token", json!(BEARER))
+        .with("headers", json!([{"name": "X-Team", "value": HEADER}]))
+        .with("signing_secret", json!(format!("whsec_{}", STANDARD.encode(SIGNING_KEY))))
         .with("record_shape", json!("posthog_app"));
     destination.delivered(&input(3, 3)).await;
     let request = &webhook.received()[0];
     assert_eq!(request.header("content-encoding"), Some("gzip"));
-    assert_eq!(request.header("x-team"), Some("growth"));
+    assert_eq!(request.header("x-team"), Some(HEADER));
     assert!(request.header("webhook-signature").unwrap().starts_with("v1,"));
     assert!(request.header("webhook-timestamp").unwrap().parse::<i64>().unwrap() > 1_700_000_000);
     assert_eq!(request.header("webhook-id"), request.header("idempotency-key"));
@@ -426,7 +315,7 @@ async fn killed_anywhere_it_repeats_only_what_was_not_acknowledged() {
     let destination = Destination::new(&webhook).with("batch", json!({"max_records": 5}));
     let mut done = 0;
     for kill_after in [3, 9, 20, usize::MAX] {
-        let mut child = destination.write_command().spawn().unwrap();
+        let mut child = destination.write_command().spawn();
         let mut stdin = child.stdin.take().unwrap();
         let rest: String = (done + 1..=200).map(|number| record("events", number) + &state("events", number)).collect();
         let feed = tokio::spawn(async move { drop(stdin.write_all(rest.as_bytes()).await) });
@@ -435,7 +324,7 @@ async fn killed_anywhere_it_repeats_only_what_was_not_acknowledged() {
         while let Some(line) = lines.next_line().await.unwrap() {
             seen += usize::from(line.starts_with("{\"type\":\"STATE\""));
             if seen >= kill_after {
-                child.kill().await.unwrap();
+                child.kill().await;
                 break;
             }
         }
@@ -506,14 +395,14 @@ async fn nothing_is_sent_when_there_is_nothing_to_send() {
 async fn two_runs_do_not_share_a_state_file() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
-    let mut first = destination.write_command().spawn().unwrap();
+    let mut first = destination.write_command().spawn();
     let mut stdin = first.stdin.take().unwrap();
     stdin.write_all(input(1, 1).as_bytes()).await.unwrap();
     webhook.wait_for_requests(1).await;
     let second = destination.write(&input(1, 1)).await;
     assert!(second.error().contains("another run"), "{}", second.error());
     drop(stdin);
-    assert!(first.wait().await.unwrap().success());
+    assert!(first.wait().await.success());
 }
 
 #[tokio::test]
@@ -529,7 +418,7 @@ async fn check_asks_without_sending_a_record() {
     let (status, message) = destination.check(&[]).await;
     assert_eq!(status, "FAILED");
     assert!(message.contains("bearer_token"), "{message}");
-    let nowhere = Destination::new(&webhook).with("webhook_url", json!(format!("http://127.0.0.1:9/{SECRET}")));
+    let nowhere = Destination::new(&webhook).with("webhook_url", json!(format!("http://127.0.0.1:9/{WEBHOOK}")));
     let (status, message) = nowhere.check(&[]).await;
     assert_eq!(status, "FAILED");
     assert!(message.contains("`webhook_url`"), "{message}");
@@ -539,12 +428,12 @@ async fn check_asks_without_sending_a_record() {
 async fn a_closed_stdout_ends_it_without_a_panic() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook).with("batch", json!({"max_records": 1}));
-    let mut child = destination.write_command().spawn().unwrap();
+    let mut child = destination.write_command().spawn();
     drop(child.stdout.take());
     let mut stdin = child.stdin.take().unwrap();
     drop(stdin.write_all(input(50, 1).as_bytes()).await);
     drop(stdin);
-    let output = child.wait_with_output().await.unwrap();
+    let output = child.wait_with_output().await;
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");

@@ -2,8 +2,8 @@
 
 use clap::CommandFactory;
 use source_posthog::{connector, patterns};
-use tokio::process::Command;
 
+use crate::support::child::Command;
 use crate::support::shell::{assert_understood, calls};
 
 /// Name, path and commands of a program.
@@ -19,7 +19,7 @@ fn programs() -> [Program; 2] {
 
 /// What a program prints for a reader whose terminal has the usual 80 columns.
 async fn help(program: &str, arguments: &[&str]) -> String {
-    let output = Command::new(program).args(arguments).env("COLUMNS", "80").output().await.unwrap();
+    let output = Command::new(program).args(arguments).env("COLUMNS", "80").output().await;
     assert!(output.status.success(), "{arguments:?}: {output:?}");
     assert!(output.stderr.is_empty(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -89,7 +89,7 @@ async fn exit_codes_are_those_of_the_help() {
         let run = |arguments: &'static [&'static str]| {
             let mut command = Command::new(path);
             command.args(arguments).current_dir(directory.path());
-            async move { command.output().await.unwrap().status.code() }
+            async move { command.output().await.status.code() }
         };
         assert_eq!(run(&["spec"]).await, Some(0));
         assert_eq!(run(&["check", "--config", "absent.json"]).await, Some(0), "a FAILED check is an answer");
@@ -97,6 +97,6 @@ async fn exit_codes_are_those_of_the_help() {
         assert_eq!(run(&[]).await, Some(2));
     }
     let missing: &[&str] = &["read", "--config", "absent.json", "--catalog", "absent.json"];
-    let status = Command::new(programs()[0].1).args(missing).current_dir(directory.path()).output().await.unwrap();
+    let status = Command::new(programs()[0].1).args(missing).current_dir(directory.path()).output().await;
     assert_eq!(status.status.code(), Some(1));
 }

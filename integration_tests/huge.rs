@@ -1,8 +1,6 @@
 //! Events of any size and depth, and input without an end: all of the former, none of the latter, and
 //! never more memory than a few of the longest rows take.
 
-use std::process::Stdio;
-
 use posthog_sandbox::posthog::{Action, Event, Exports, Fault};
 use serde_json::{Value, json};
 use source_posthog::posthog::rows::LONGEST;
@@ -66,15 +64,15 @@ impl Outcome {
 /// failed attempts are followed by a line, too.
 async fn read(source: &Source) -> Outcome {
     let mut command = source.read_command(&catalog(&["events"], "incremental"), None);
-    let mut child = command.env("LOG_LEVEL", "info").stderr(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id().unwrap());
+    let mut child = command.env("LOG_LEVEL", "info").spawn();
+    let status = format!("/proc/{}/status", child.id());
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
     let (mut lines, mut memory) = (Vec::new(), 0);
     while let Some(line) = output.next_line().await.unwrap() {
         lines.push(line);
         memory = memory.max(most_memory(&status).unwrap_or(0));
     }
-    Outcome { lines, is_success: child.wait().await.unwrap().success(), memory }
+    Outcome { lines, is_success: child.wait().await.success(), memory }
 }
 
 /// The high-water mark of a process's memory, in bytes; none when the process is no more.

@@ -5,13 +5,12 @@
 
 use std::collections::BTreeSet;
 use std::os::unix::process::ExitStatusExt;
-use std::process::Stdio;
 
 use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, ChildStdout, Command};
 
+use crate::support::child::{Child, Watched};
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, settled};
@@ -78,17 +77,15 @@ impl Random {
 }
 
 /// A whole line, with its line feed; none at the end, or when the last one is not whole.
-async fn next_line(stdout: &mut BufReader<ChildStdout>) -> Option<String> {
+async fn next_line(stdout: &mut BufReader<Watched>) -> Option<String> {
     let mut line = Vec::new();
     stdout.read_until(b'\n', &mut line).await.unwrap();
     (line.last() == Some(&b'\n')).then(|| String::from_utf8(line).unwrap())
 }
 
 async fn signal(child: &Child, number: i32) {
-    if let Some(pid) = child.id() {
-        let arguments = [format!("-{number}"), pid.to_string()];
-        assert!(Command::new("kill").args(arguments).status().await.unwrap().success());
-    }
+    let arguments = [format!("-{number}"), child.id().to_string()];
+    assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
 }
 
 /// Reads until `when`, ends the program, and returns what it printed and whether it had completed.
@@ -99,7 +96,7 @@ async fn read_and_end(
     when: When,
     way: Way,
 ) -> (Messages, bool) {
-    let mut child = source.read_command(catalog, state).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = source.read_command(catalog, state).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let (mut text, mut lines, mut states) = (String::new(), 0, 0);
     let mut due = false;
@@ -113,7 +110,7 @@ async fn read_and_end(
         }
     }
     if !due {
-        assert!(child.wait().await.unwrap().success(), "{text}");
+        assert!(child.wait().await.success(), "{text}");
         return (Messages::parse(text.as_bytes()), true);
     }
     match way {
@@ -128,7 +125,7 @@ async fn read_and_end(
         }
         Way::ClosePipe => drop(stdout),
     }
-    let end = child.wait().await.unwrap();
+    let end = child.wait().await;
     // It may have been done before it noticed.
     let expected = match way {
         Way::Kill => end.signal() == Some(SIGKILL),

@@ -69,12 +69,12 @@ async fn a_closed_pipe_ends_it_with_a_plain_message() {
     let posthog = sandbox().await;
     posthog.generate(PROJECT, 5_000, 5, settled());
     let source = Source::new(&posthog.url());
-    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn().unwrap();
+    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).await.unwrap();
     drop(stdout);
-    let output = child.wait_with_output().await.unwrap();
+    let output = child.wait_with_output().await;
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");
@@ -88,17 +88,17 @@ async fn sigterm_ends_it_by_the_signal_after_whole_lines() {
     posthog.generate(PROJECT, 300, 5, settled());
     posthog.set_faults(vec![Fault::query(Action::throttle(600)).sql("properties").after(2)]).unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
-    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn().unwrap();
+    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut read = Vec::new();
     // It waits for the limit now, which it has said.
     while !String::from_utf8_lossy(&read).contains("RATE_LIMITED") {
         assert!(stdout.read_until(b'\n', &mut read).await.unwrap() > 0);
     }
-    let pid = child.id().unwrap().to_string();
+    let pid = child.id().to_string();
     assert!(tokio::process::Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
     while stdout.read_until(b'\n', &mut read).await.unwrap() > 0 {}
-    assert_eq!(child.wait().await.unwrap().signal(), Some(15));
+    assert_eq!(child.wait().await.signal(), Some(15));
     let messages = Messages::parse(&read);
     let rest = posthog.set_faults(Vec::new()).map(|()| messages.state()).unwrap();
     let second = source.read_all(&catalog(&["events"], "incremental"), Some(&rest)).await;

@@ -7,8 +7,8 @@ use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
 use posthog_sandbox::posthog::Sandbox;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio::process::Command;
 
+use crate::support::child::Command;
 use crate::support::program::{Source, catalog, repository_file, run};
 use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox};
 
@@ -47,8 +47,8 @@ async fn sync(directory: &Path) -> (Option<i32>, String) {
     let programs = Path::new(env!("CARGO_BIN_EXE_source-posthog")).parent().unwrap();
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
     let mut command = Command::new(repository_file("examples/sync.sh"));
-    command.arg(directory).env("PATH", path).env("POSTHOG_API_KEY", "phx_full").env_remove("PATTERNS_WEBHOOK_URL");
-    let output = command.output().await.unwrap();
+    command.arg(directory).env("PATH", &path).env("POSTHOG_API_KEY", "phx_full");
+    let output = command.output().await;
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.code(), text)
 }

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
+use crate::support::child::Command;
 use crate::support::program::{Source, repository_file, run};
 
 /// The specification that a program prints.
 async fn printed_by(program: &str) -> Value {
-    let mut command = tokio::process::Command::new(program);
+    let mut command = Command::new(program);
     command.arg("spec");
     let outcome = run(command).await;
     assert_eq!(outcome.code, Some(0));

@@ -1,7 +1,10 @@
 //! Runs the built programs and reads what they print.
 
+pub(crate) mod child;
+pub(crate) mod destination;
 pub(crate) mod messages;
 pub(crate) mod program;
+pub(crate) mod secrets;
 pub(crate) mod shell;
 pub(crate) mod sources;
 pub(crate) mod world;

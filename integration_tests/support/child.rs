@@ -1,0 +1,191 @@
+//! Child processes. This is the only way in which tests start a program, because whatever it prints
+//! is searched for secrets here.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Seek};
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{ExitStatus, Output, Stdio};
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::process::{ChildStdin, ChildStdout};
+
+use super::secrets::{Search, assert_none};
+
+/// Variables that change how the programs run or connect; a test sets those that it is about.
+const SURROUNDINGS: &[&str] = &[
+    "POSTHOG_API_KEY",
+    "PATTERNS_WEBHOOK_URL",
+    "PATTERNS_BEARER_TOKEN",
+    "PATTERNS_SIGNING_SECRET",
+    "LOG_LEVEL",
+    "RUST_LOG",
+    "RUST_BACKTRACE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+    "NO_PROXY",
+    "no_proxy",
+];
+
+/// A program with its arguments; its output is captured.
+pub(crate) struct Command(tokio::process::Command);
+
+impl Command {
+    /// The program without arguments and with nothing on standard input.
+    pub(crate) fn new(program: impl AsRef<OsStr>) -> Self {
+        let mut command = tokio::process::Command::new(program);
+        for name in SURROUNDINGS {
+            command.env_remove(name);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        Self(command)
+    }
+
+    /// Lets the test write to the program's standard input.
+    pub(crate) fn with_input(mut self) -> Self {
+        self.0.stdin(Stdio::piped());
+        self
+    }
+
+    pub(crate) fn arg(&mut self, argument: impl AsRef<OsStr>) -> &mut Self {
+        self.0.arg(argument);
+        self
+    }
+
+    pub(crate) fn args(&mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.0.args(arguments);
+        self
+    }
+
+    pub(crate) fn env(&mut self, name: &str, value: &str) -> &mut Self {
+        self.0.env(name, value);
+        self
+    }
+
+    pub(crate) fn current_dir(&mut self, directory: &Path) -> &mut Self {
+        self.0.current_dir(directory);
+        self
+    }
+
+    /// Starts the program.
+    pub(crate) fn spawn(&mut self) -> Child {
+        let stderr = tempfile::tempfile().unwrap();
+        // A file, since nobody has to read it for the program to go on.
+        let mut inner = self.0.stderr(stderr.try_clone().unwrap()).spawn().unwrap();
+        let stdin = inner.stdin.take();
+        let stdout = inner.stdout.take().map(|inner| Watched { inner, search: Search::default() });
+        Child { inner, stdin, stdout, stderr }
+    }
+
+    /// Runs the program to its end.
+    pub(crate) async fn output(&mut self) -> Output {
+        self.spawn().wait_with_output().await
+    }
+}
+
+/// A running program. It is killed when it is dropped.
+pub(crate) struct Child {
+    inner: tokio::process::Child,
+    pub(crate) stdin: Option<ChildStdin>,
+    pub(crate) stdout: Option<Watched>,
+    stderr: std::fs::File,
+}
+
+impl Child {
+    /// Process ID.
+    pub(crate) fn id(&self) -> u32 {
+        self.inner.id().unwrap()
+    }
+
+    /// Kills the program and waits for its end.
+    pub(crate) async fn kill(&mut self) {
+        self.inner.kill().await.unwrap();
+    }
+
+    /// Waits for the end.
+    pub(crate) async fn wait(&mut self) -> ExitStatus {
+        self.inner.wait().await.unwrap()
+    }
+
+    /// Reads what has not been read yet and waits for the end.
+    pub(crate) async fn wait_with_output(mut self) -> Output {
+        drop(self.stdin.take());
+        let mut stdout = Vec::new();
+        if let Some(mut unread) = self.stdout.take() {
+            unread.read_to_end(&mut stdout).await.unwrap();
+        }
+        let status = self.wait().await;
+        Output { status, stdout, stderr: self.errors() }
+    }
+
+    /// What has come on stderr.
+    fn errors(&mut self) -> Vec<u8> {
+        let mut text = Vec::new();
+        self.stderr.rewind().unwrap();
+        self.stderr.read_to_end(&mut text).unwrap();
+        text
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        // An error means that it has ended.
+        drop(self.inner.start_kill());
+        while self.inner.try_wait().is_ok_and(|status| status.is_none()) {
+            std::thread::yield_now();
+        }
+        assert_none(&self.errors());
+    }
+}
+
+/// The standard output of a program. Reading a secret from it fails the test.
+pub(crate) struct Watched {
+    inner: ChildStdout,
+    search: Search,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        self.search.piece(&buffer.filled()[before..]);
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The programs are started here and nowhere else.
+#[test]
+fn every_program_that_tests_start_is_searched() {
+    let folder = super::program::repository_file("integration_tests");
+    let files = [&folder, &folder.join("support")].map(|folder| std::fs::read_dir(folder).unwrap());
+    let mut seen = 0;
+    for file in files.into_iter().flatten().map(|entry| entry.unwrap().path()) {
+        if file.extension().is_none_or(|extension| extension != "rs") || file.ends_with("support/child.rs") {
+            continue;
+        }
+        seen += 1;
+        for line in std::fs::read_to_string(&file).unwrap().lines() {
+            let starts = line.contains("process::Command::new(") && !line.contains(r#"Command::new("kill")"#);
+            assert!(
+                !starts && !line.contains("use tokio::process::") && !line.contains("use std::process::Command"),
+                "{}: `{line}`; use support::child::Command",
+                file.display()
+            );
+        }
+    }
+    assert!(seen > 10, "{seen} files");
+}
