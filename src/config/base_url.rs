@@ -16,8 +16,11 @@ pub(super) const DEFAULT: &str = "https://us.posthog.com";
 pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let mut url = Url::parse(&with_scheme)
-        .map_err(|error| format!("`{text}` is not an address ({error}); write it like {DEFAULT}"))?;
+    let mut url = Url::parse(&with_scheme).map_err(|error| {
+        // What stands before an @ can be a password.
+        let quoted = if text.contains('@') { "…@…" } else { text };
+        format!("`{quoted}` is not an address ({error}); write it like {DEFAULT}")
+    })?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("contains a user name or a password; only the API key is used to log in".to_owned());
     }
@@ -93,5 +96,7 @@ mod tests {
         assert!(normalise("ftp://example.com", false).unwrap_err().contains("ftp"));
         assert!(normalise("https://user:pass@example.com", false).unwrap_err().contains("password"));
         assert!(normalise("", false).is_err());
+        let error = normalise("https://user:s3cret@exa mple", false).unwrap_err();
+        assert!(error.contains("not an address") && !error.contains("s3cret"), "{error}");
     }
 }
