@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
+use crate::config::redact;
+
 const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {rate}, {elapsed}{msg}";
 const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {rate}, {elapsed}{msg}";
 
@@ -62,7 +64,7 @@ impl Progress {
 
     /// Nothing moves until something happens elsewhere.
     pub fn waiting(&self, reason: &str) {
-        self.bar.set_message(format!(", {}, {reason}", HumanBytes(self.bytes)));
+        self.bar.set_message(format!(", {}, {}", HumanBytes(self.bytes), redact(reason)));
     }
 
     /// Removes the line.

@@ -23,6 +23,7 @@ use raw::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
 pub(crate) use base_url::is_loopback;
 pub use raw::specification;
 pub use secret::Secret;
+pub(crate) use secret::{redact, remember};
 
 /// Environment variable that supplies the API key when the file has none.
 pub const API_KEY_VARIABLE: &str = "POSTHOG_API_KEY";

@@ -1,8 +1,47 @@
 //! Text that must not be printed.
+//!
+//! [`Secret`] keeps our own code from printing one. Others print them, too: a server that quotes the
+//! request in its error page, or a library's trace. So every secret is remembered when it is made,
+//! and [`redact`] takes it out of whatever this process says.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Deserializer, de};
+
+/// Shorter texts are no secrets, and occur in ordinary words.
+const SHORTEST: usize = 6;
+const REDACTED: &str = "[secret]";
+
+/// Longest first, since one can be part of another.
+static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// Keeps a text, and what JSON and addresses make of it, out of all that this process says.
+pub(crate) fn remember(secret: &str) {
+    if secret.len() < SHORTEST {
+        return;
+    }
+    let json = serde_json::Value::from(secret).to_string();
+    let json = json.get(1..json.len() - 1).unwrap_or_default();
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    for notation in [secret, json, &form] {
+        if !known.iter().any(|other| other == notation) {
+            known.push(notation.to_owned());
+        }
+    }
+    known.sort_by_key(|notation| std::cmp::Reverse(notation.len()));
+}
+
+/// The text with `[secret]` in place of every secret that is known.
+pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
+    known.iter().fold(Cow::Borrowed(text), |text, secret| match text.contains(secret.as_str()) {
+        true => Cow::Owned(text.replace(secret.as_str(), REDACTED)),
+        false => text,
+    })
+}
 
 /// A secret. `Debug` shows that there is one, nothing shows which.
 #[derive(Clone, PartialEq, Eq)]
@@ -11,7 +50,9 @@ pub struct Secret(String);
 impl Secret {
     /// Wraps a secret; white space around it is a copy and paste accident and is removed.
     pub fn new(text: &str) -> Self {
-        Self(text.trim().to_owned())
+        let text = text.trim();
+        remember(text);
+        Self(text.to_owned())
     }
 
     /// The secret itself, for the one place that has to send it.
@@ -22,7 +63,7 @@ impl Secret {
 
 impl fmt::Debug for Secret {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("[secret]")
+        formatter.write_str(REDACTED)
     }
 }
 
@@ -33,5 +74,21 @@ impl<'de> Deserialize<'de> for Secret {
             serde_json::Value::String(text) => Ok(Self::new(&text)),
             _ => Err(de::Error::custom("must be a text")),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_are_taken_out_in_every_notation() {
+        let secret = Secret::new(r#" redact/"me"+now "#);
+        let text = format!("{} {:?} redact%2F%22me%22%2Bnow {secret:?}", secret.expose(), secret.expose());
+        assert_eq!(redact(&text), r#"[secret] "[secret]" [secret] [secret]"#);
+        Secret::new("redact");
+        assert_eq!(redact(r#"redact/"me"+now"#), "[secret]", "the longer one goes first");
+        Secret::new("short");
+        assert_eq!(redact("short texts stay"), "short texts stay");
     }
 }

@@ -10,7 +10,7 @@ use crate::posthog::Predicate;
 use crate::posthog::account::{self, Key, project_ids};
 use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
-use crate::protocol::message::{CheckStatus, ConnectionStatus};
+use crate::protocol::message::ConnectionStatus;
 use crate::protocol::{Message, Output};
 use crate::streams::{EVENTS, LISTS, List};
 use crate::time::days;
@@ -24,13 +24,13 @@ const TABLE_SCOPE: &str = "query:read";
 /// Prints whether the configuration works: what is wrong and how to mend it, or what was found.
 pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
     let connection_status = match examine(config).await {
-        Ok(found) => ConnectionStatus { status: CheckStatus::Succeeded, message: Some(found) },
+        Ok(found) => ConnectionStatus::new(Ok(&found)),
         Err(error) if error.is_output_closed() => return Err(error),
         Err(error) => {
             if let Some(details) = error.details() {
                 tracing::info!("{details}");
             }
-            ConnectionStatus { status: CheckStatus::Failed, message: Some(error.message().to_owned()) }
+            ConnectionStatus::new(Err(&error))
         }
     };
     output.message(&Message::ConnectionStatus { connection_status }).await

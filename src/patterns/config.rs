@@ -12,7 +12,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::raw::{Compression, RawConfig, RawHeader};
-use crate::config::{Secret, form, is_loopback};
+use crate::config::{Secret, form, is_loopback, remember};
 use crate::error::Error;
 
 /// Environment variable that supplies the webhook's address when the file has none.
@@ -30,6 +30,8 @@ const DEFAULT_MAX_AGE_MILLISECONDS: u32 = 1_000;
 const DEFAULT_REQUEST_TIMEOUT_SECONDS: u32 = 30;
 const DEFAULT_MAX_ELAPSED_SECONDS: u32 = 600;
 const DEFAULT_FIRST_WAIT_MILLISECONDS: u32 = 1_000;
+/// Longer last parts of a webhook's address are no words.
+const LONGEST_WORD: usize = 16;
 
 /// A configuration that has been checked.
 #[derive(Debug)]
@@ -191,7 +193,7 @@ impl Config {
 
 fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
     // The text is a secret, so messages do not quote it.
-    let url = Url::parse(address.expose()).map_err(|error| {
+    let url = Url::parse(address.expose()).inspect(remember_parts).map_err(|error| {
         Error::config(format!("`webhook_url` is not an address ({error}); copy it from the webhook node"))
     })?;
     match url.scheme() {
@@ -199,6 +201,19 @@ fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Erro
         "http" if allow_http || is_loopback(&url) => Ok(WebhookUrl(url)),
         "http" => Err(Error::config("`webhook_url` is not encrypted; use https://, or set `allow_http` to true")),
         other => Err(Error::config(format!("`webhook_url` begins with `{other}://`; only https:// is supported"))),
+    }
+}
+
+/// Servers like to quote the path in their answers, and the last part of it is what makes it a secret.
+fn remember_parts(address: &Url) {
+    remember(address.path());
+    for part in [address.password(), address.query()].into_iter().flatten() {
+        remember(part);
+    }
+    let last = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+    // `webhook` is an ordinary word, `wh1234` is none.
+    if last.len() >= LONGEST_WORD || last.contains(|character: char| !character.is_ascii_lowercase()) {
+        remember(last);
     }
 }
 

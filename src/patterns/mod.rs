@@ -19,7 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::protocol::message::{CheckStatus, ConnectionStatus};
+use crate::protocol::message::ConnectionStatus;
 use crate::protocol::{Message, Output};
 use config::Config;
 use webhook::Webhook;
@@ -46,9 +46,6 @@ async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result
         let webhook = Webhook::new(Arc::new(Config::from_file(config)?), output)?;
         if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
     };
-    let connection_status = match examine.await {
-        Ok(found) => ConnectionStatus { status: CheckStatus::Succeeded, message: Some(found) },
-        Err(error) => ConnectionStatus { status: CheckStatus::Failed, message: Some(error.message().to_owned()) },
-    };
+    let connection_status = ConnectionStatus::new(examine.await.as_ref().map(String::as_str));
     output.message(&Message::ConnectionStatus { connection_status }).await
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::catalog::Catalog;
+use crate::config::redact;
 use crate::error::{Error, FailureType};
 
 /// One line on stdout.
@@ -44,20 +45,20 @@ pub enum Message {
 }
 
 impl Message {
-    /// A log line.
-    pub fn log(level: LogLevel, message: impl Into<String>) -> Self {
-        Self::Log { log: Log { level, message: message.into() } }
+    /// A log line, without secrets.
+    pub fn log(level: LogLevel, message: impl AsRef<str>) -> Self {
+        Self::Log { log: Log { level, message: redact(message.as_ref()).into_owned() } }
     }
 
-    /// The failure of a stream, or of the whole command when `stream` is absent.
+    /// The failure of a stream, or of the whole command when `stream` is absent; without secrets.
     pub fn error(error: &Error, stream: Option<StreamDescriptor>) -> Self {
         Self::Trace {
             trace: Trace {
                 emitted_at: now_milliseconds(),
                 body: TraceBody::Error {
                     error: TraceError {
-                        message: error.message().to_owned(),
-                        internal_message: error.details().map(str::to_owned),
+                        message: redact(error.message()).into_owned(),
+                        internal_message: error.details().map(|details| redact(details).into_owned()),
                         failure_type: error.failure_type(),
                         stream_descriptor: stream,
                     },
@@ -121,6 +122,17 @@ pub struct ConnectionStatus {
     /// What was found, or what is wrong and how to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+}
+
+impl ConnectionStatus {
+    /// What `check` has found, or why it has failed; without secrets.
+    pub fn new(found: Result<&str, &Error>) -> Self {
+        let (status, message) = match found {
+            Ok(found) => (CheckStatus::Succeeded, found),
+            Err(error) => (CheckStatus::Failed, error.message()),
+        };
+        Self { status, message: Some(redact(message).into_owned()) }
+    }
 }
 
 /// Verdict of `check`.
