@@ -158,7 +158,7 @@ async fn what_does_not_pass_ends_the_run_and_acknowledges_nothing_more() {
         (Outcome::status(410), "config_error: there is no such webhook"),
         (
             Outcome::Status { code: 302, headers: vec![("location".into(), format!("https://new.example/{WEBHOOK}"))] },
-            "config_error: the webhook redirects to new.example",
+            "config_error: the webhook redirects to https://new.example",
         ),
         (Outcome::status(400), "system_error: the webhook at http://127.0.0.1/… refuses a record of events"),
         (Outcome::status(422), "system_error: the webhook at http://127.0.0.1/… refuses a record"),

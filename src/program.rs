@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
+use crate::http::remember_proxy_passwords;
 use crate::protocol::{Message, Output, Writer, logging, output};
 
 /// How a command has ended.
@@ -26,11 +27,9 @@ pub fn run<F>(command: impl FnOnce(Output) -> F) -> ExitCode
 where
     F: Future<Output = Result<bool, Error>>,
 {
+    remember_proxy_passwords();
     std::panic::set_hook(Box::new(|panic| {
-        let error =
-            Error::system("this connector has a defect and stopped; what was read up to the last STATE is safe")
-                .with_details(panic.to_string());
-        output::last_words(&Message::error(&error, None));
+        output::last_words(&obituary(&panic.to_string()));
     }));
     // Only fails when a provider has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -71,6 +70,13 @@ where
     }
 }
 
+/// What is said of a panic.
+fn obituary(panic: &str) -> Message {
+    let error = Error::system("this connector has a defect and stopped; what was read up to the last STATE is safe")
+        .with_details(panic);
+    Message::error(&error, None)
+}
+
 /// The one case for stderr: stdout is gone.
 #[expect(clippy::print_stderr, reason = "stdout, where messages belong, is closed")]
 fn complain(error: &Error) {
@@ -86,5 +92,20 @@ async fn termination() -> i32 {
     tokio::select! {
         _ = terminate.recv() => SIGTERM,
         _ = interrupt.recv() => SIGINT,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+
+    #[test]
+    fn the_report_of_a_panic_has_no_secret() {
+        let secret = Secret::new("phx_inside_a_panic");
+        let panic = format!("panicked at src/x.rs:1:2:\ncalled `unwrap` on \"Bearer {}\"", secret.expose());
+        let message = serde_json::to_string(&obituary(&panic)).unwrap();
+        assert!(message.contains("src/x.rs:1:2") && message.contains("Bearer [secret]"), "{message}");
+        assert!(!message.contains("inside_a_panic"), "{message}");
     }
 }

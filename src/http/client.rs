@@ -12,8 +12,10 @@ use serde_json::Value;
 use url::Url;
 
 use super::body::Body;
+use super::connection::{client_builder, unprepared};
 use super::failure::Failure;
 use super::gate::{Class, Gate, Observer, Slot};
+use super::redirection::redirection;
 use super::retry::{Next, Retry};
 use crate::config::Config;
 use crate::error::Error;
@@ -62,7 +64,7 @@ impl Client {
         authorization.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization);
-        let http = reqwest::Client::builder()
+        let http = client_builder()
             .default_headers(headers)
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
             // A redirect to another host would take the key along or lose it; neither is wanted.
@@ -70,10 +72,7 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(config.read_timeout)
             .build()
-            .map_err(|error| {
-                Error::config("cannot prepare encrypted connections; are CA certificates installed on this machine?")
-                    .with_details(format!("{error:?}"))
-            })?;
+            .map_err(unprepared)?;
         let gate = Gate::new(config.concurrency, config.rate_limit_share);
         let (base, attempts) = (config.base_url.clone(), config.attempts);
         Ok(Self { inner: Arc::new(Inner { http, base, gate, attempts, skew: AtomicI64::new(0) }) })
@@ -196,6 +195,13 @@ impl Client {
     }
 
     async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str) -> Failure {
+        if status.is_redirection() {
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            return match self.address(path) {
+                Ok(asked) => Failure::Fatal(redirection(self.base(), &asked, location)),
+                Err(failure) => failure,
+            };
+        }
         let mut body = Vec::new();
         // What is left of an error page when it is cut still tells most of it.
         while let Ok(Some(chunk)) = response.chunk().await {

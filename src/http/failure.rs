@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::StatusCode;
-use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
 use serde::Deserialize;
 
+use super::connection::{misconnection, proxy_refusal};
+use crate::config::redact;
 use crate::error::Error;
 
 /// Waits beyond an hour are never asked for by `PostHog`; a larger figure is a mistake.
@@ -64,15 +66,10 @@ impl Failure {
     /// A failure on the way: no connection, a cut or stalled body, an undecodable one.
     pub fn from_transport(error: reqwest::Error) -> Self {
         let (is_builder, is_connect) = (error.is_builder(), error.is_connect());
+        let known = misconnection(&error, "the address in `base_url`");
         let mut message = describe(error);
-        let lower = message.to_lowercase();
-        if lower.contains("certificate") || lower.contains("unknownissuer") {
-            return Self::Fatal(
-                Error::config(
-                    "the certificate of the PostHog address is not trusted; for a private certificate authority, set SSL_CERT_FILE to its certificate file",
-                )
-                .with_details(message),
-            );
+        if let Some(known) = known {
+            return Self::Fatal(known.with_details(message));
         }
         if is_builder {
             return Self::Fatal(
@@ -91,13 +88,6 @@ impl Failure {
         let said = report.describe(status, body);
         let refused = |error| Self::Refused { status: status.as_u16(), detail: report.detail.clone(), error };
         match status.as_u16() {
-            300..=399 => {
-                let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or("another address");
-                let location = location.split('?').next().unwrap_or(location);
-                Self::Fatal(Error::config(format!(
-                    "PostHog redirects to {location}; set `base_url` to the address where PostHog itself answers"
-                )))
-            }
             401 => refused(
                 Error::config(
                     "PostHog does not accept the API key: it is wrong, revoked or from another region; check `api_key`, and that `base_url` is the region (us or eu) or the instance of that key",
@@ -113,6 +103,7 @@ impl Failure {
             404 | 405 => refused(
                 Error::config("the answer does not come from PostHog's API; check `base_url`").with_details(format!("{path}: {said}")),
             ),
+            407 => refused(Error::config(proxy_refusal())),
             429 => Self::Throttled { pause: retry_after(headers, Utc::now()), message: said },
             400 if report.detail.contains("Unable to resolve field") => refused(
                 Error::config(format!(
@@ -196,7 +187,9 @@ impl Report {
         if self.is_json {
             return format!("{} {} ({})", status.as_u16(), self.detail, self.code);
         }
+        // It may quote the request; cut in half, a secret would not be recognised any more.
         let text = String::from_utf8_lossy(body);
+        let text = redact(&text);
         let title = text.split("<title>").nth(1).and_then(|rest| rest.split("</title>").next());
         let excerpt: String =
             title.unwrap_or(&text).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
@@ -233,7 +226,6 @@ mod tests {
     fn statuses_are_told_apart() {
         let html = "<html><title>502 Bad Gateway</title></html>";
         for (status, body, expected) in [
-            (301, String::new(), "config"),
             (400, json("invalid_input", "Syntax error"), "fatal"),
             (400, json("invalid_input", "Unable to resolve field: last_seen_at"), "config"),
             (400, json("too_many_bytes", "…"), "too large"),

@@ -11,6 +11,7 @@ use url::Url;
 
 use super::body::Body;
 use super::client::CONNECT_TIMEOUT;
+use super::connection::{client_builder, misconnection, proxy_refusal, unprepared};
 use super::failure::{Failure, describe};
 use crate::config::{Config, is_loopback};
 use crate::error::Error;
@@ -46,7 +47,7 @@ impl FileClient {
     }
 
     fn build(policy: redirect::Policy, read_timeout: Duration) -> Result<reqwest::Client, Error> {
-        reqwest::Client::builder()
+        client_builder()
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
             .redirect(policy)
             // A signed address is a secret; the next host must not hear of it.
@@ -57,7 +58,7 @@ impl FileClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(read_timeout)
             .build()
-            .map_err(|error| Error::config("cannot prepare encrypted connections").with_details(format!("{error:?}")))
+            .map_err(unprepared)
     }
 
     /// Asks for a file, or for the rest of it from byte `from` on if it still is the file with `tag`.
@@ -82,6 +83,7 @@ impl FileClient {
         match status {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileAnswer::new(response, from)),
             StatusCode::OK => Ok(FileAnswer::new(response, 0)),
+            StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Failure::Fatal(Error::config(proxy_refusal()))),
             _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Err(Failure::Refused {
                 status: status.as_u16(),
                 detail: String::new(),
@@ -121,6 +123,9 @@ impl FileAnswer {
 }
 
 fn broken(error: reqwest::Error) -> Failure {
+    if let Some(known) = misconnection(&error, "the file host") {
+        return Failure::Fatal(known.with_details(describe(error)));
+    }
     Failure::transient(format!("the download from the file host broke off: {}", describe(error)))
 }
 

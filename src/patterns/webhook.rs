@@ -21,8 +21,9 @@ use tokio::time::Instant;
 use super::batch::{Batch, Entry, Ordinal, body};
 use super::config::Config;
 use super::dead_letter::DeadLetters;
+use crate::config::redact;
 use crate::error::Error;
-use crate::http::{describe, retry_after};
+use crate::http::{client_builder, describe, misconnection, proxy_refusal, retry_after, unprepared};
 use crate::protocol::Output;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -31,6 +32,8 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
 /// Of an answer, no more than this is looked at.
 const EXCERPT: usize = 2_048;
+/// Whose certificate it is, in messages.
+const SERVER: &str = "the address in `webhook_url`";
 
 /// The webhook. Shared by all deliveries.
 pub(super) struct Webhook {
@@ -87,17 +90,14 @@ impl Webhook {
     /// # Errors
     /// When no certificates are installed, or the file for refused records cannot be written.
     pub(super) fn new(config: Arc<Config>, output: &Output) -> Result<Self, Error> {
-        let http = reqwest::Client::builder()
+        let http = client_builder()
             .default_headers(config.headers.clone())
             .user_agent(concat!("destination-patterns/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(config.request_timeout)
             .build()
-            .map_err(|error| {
-                Error::config("cannot prepare encrypted connections; are CA certificates installed on this machine?")
-                    .with_details(format!("{error:?}"))
-            })?;
+            .map_err(unprepared)?;
         let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
         let most_records = AtomicUsize::new(config.max_records);
         Ok(Self { http, config, dead_letters, output: output.clone(), paused_until: Mutex::new(None), most_records })
@@ -110,6 +110,9 @@ impl Webhook {
     pub(super) async fn probe(&self) -> Result<String, Error> {
         let request = self.http.request(Method::HEAD, self.config.webhook.expose().clone());
         let response = request.send().await.map_err(|error| {
+            if let Some(known) = misconnection(&error, SERVER) {
+                return known.with_details(describe(error));
+            }
             Error::config(format!("no answer from {}: {}; check `webhook_url`", self.config.webhook, describe(error)))
         })?;
         match verdict(response.status(), response.headers(), "") {
@@ -281,7 +284,12 @@ impl Webhook {
         };
         let mut response = match request.body(body).send().await {
             Ok(response) => response,
-            Err(error) => return Verdict::Again { wait: None, reason: describe(error) },
+            Err(error) => {
+                return match misconnection(&error, SERVER) {
+                    Some(known) => Verdict::Wrong(known.with_details(describe(error))),
+                    None => Verdict::Again { wait: None, reason: describe(error) },
+                };
+            }
         };
         let status = response.status();
         if status.is_success() {
@@ -296,7 +304,8 @@ impl Webhook {
                 break;
             }
         }
-        let said: String = String::from_utf8_lossy(&excerpt)
+        // The answer may quote the request.
+        let said: String = redact(&String::from_utf8_lossy(&excerpt))
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
@@ -314,11 +323,14 @@ fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
     let wrong = |text: String| Verdict::Wrong(Error::config(text).with_details(reason.clone()));
     match code {
         300..=399 => {
+            // Its path is a secret like that of the webhook.
             let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-            let host =
-                location.and_then(|text| url::Url::parse(text).ok()).and_then(|url| url.host_str().map(str::to_owned));
-            let host = host.unwrap_or_else(|| "another address".to_owned());
-            wrong(format!("the webhook redirects to {host}; set `webhook_url` to the final address"))
+            let origin = location
+                .and_then(|text| url::Url::parse(text).ok())
+                .map(|url| url.origin())
+                .filter(url::Origin::is_tuple)
+                .map_or_else(|| "another path".to_owned(), |origin| origin.ascii_serialization());
+            wrong(format!("the webhook redirects to {origin}; set `webhook_url` to the final address"))
         }
         401 | 403 => {
             wrong("the webhook does not let us in; check `bearer_token`, `headers` and `webhook_url`".to_owned())
@@ -327,6 +339,7 @@ fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
             "there is no such webhook (any more); copy the address of the webhook node to `webhook_url` again"
                 .to_owned(),
         ),
+        407 => wrong(proxy_refusal()),
         413 => Verdict::TooLarge { status: code, reason },
         408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
             Verdict::Again { wait: retry_after(headers, Utc::now()), reason }

@@ -1,0 +1,67 @@
+//! What to tell the user when PostHog's address redirects.
+//!
+//! Redirects of the API are never followed: another host must not get the key, and a query that is
+//! sent again as a GET would mean something else.
+
+use url::Url;
+
+use crate::error::Error;
+
+/// The error of an answer that sends `asked`, an address below `base`, to `location`.
+pub(super) fn redirection(base: &Url, asked: &Url, location: &str) -> Error {
+    let Some(target) = asked.join(location).ok().and_then(plain).filter(|_| !location.is_empty()) else {
+        return Error::config("PostHog redirects nowhere; set `base_url` to the address where PostHog itself answers");
+    };
+    if target.origin() == base.origin() {
+        return Error::config(format!(
+            "PostHog redirects to {target}; a login page may be in front of it, or `base_url` has the wrong path: set `base_url` to the address where PostHog itself answers"
+        ));
+    }
+    let below = asked.path().strip_prefix(base.path()).unwrap_or_default().trim_end_matches('/');
+    let moved = target.path().trim_end_matches('/').strip_suffix(below).filter(|_| !below.is_empty());
+    Error::config(match moved.map(|root| root.trim_end_matches('/').to_owned()) {
+        Some(root) => {
+            let mut root_address = target.clone();
+            root_address.set_path(&root);
+            let root_address = root_address.as_str().trim_end_matches('/');
+            format!("PostHog redirects to {target}; set `base_url` to {root_address}")
+        }
+        None => format!("PostHog redirects to {target}; set `base_url` to the address where PostHog itself answers"),
+    })
+}
+
+/// The address without what can be a secret; none if it has no host.
+fn plain(mut address: Url) -> Option<Url> {
+    address.set_query(None);
+    address.set_fragment(None);
+    address.set_username("").ok()?;
+    address.set_password(None).ok()?;
+    Some(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_say_where_base_url_should_point() {
+        let base = Url::parse("https://us.posthog.com/").unwrap();
+        let asked = base.join("api/projects/1/query/").unwrap();
+        for (location, expected) in [
+            ("https://eu.posthog.com/api/projects/1/query/", "set `base_url` to https://eu.posthog.com"),
+            ("http://us.posthog.com/x/api/projects/1/query?key=s3cret", "set `base_url` to http://us.posthog.com/x"),
+            ("//us.posthog.com:8443/api/projects/1/query/#s3cret", "set `base_url` to https://us.posthog.com:8443"),
+            (
+                "https://me:s3cret@sso.example/login?next=s3cret",
+                "redirects to https://sso.example/login; set `base_url`",
+            ),
+            ("/login?s3cret", "redirects to https://us.posthog.com/login; a login page"),
+            ("mailto:s3cret", "redirects nowhere"),
+            ("", "redirects nowhere"),
+            ("https://[s3cret", "redirects nowhere"),
+        ] {
+            let message = redirection(&base, &asked, location).to_string();
+            assert!(message.contains(expected) && !message.contains("s3cret"), "{location}: {message}");
+        }
+    }
+}
