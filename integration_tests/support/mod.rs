@@ -1,5 +1,6 @@
 //! Runs the built programs and reads what they print.
 
+pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod destination;
 pub(crate) mod messages;

@@ -1,0 +1,335 @@
+//! Certificates, proxies, unencrypted addresses and redirects.
+
+use posthog_sandbox::network::{Encryption, Proxied, Proxy};
+use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
+use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::support::authority::Authority;
+use crate::support::destination::Destination;
+use crate::support::program::{Source, catalog};
+use crate::support::secrets::{PROXY_PASSWORD, WEBHOOK, WRONG_PROXY_PASSWORD};
+use crate::support::world::{
+    PROJECT, assert_events, assert_exported_events, events, minutes_ago, sandbox, sandbox_with_exports,
+};
+
+/// A name that no resolver knows.
+const HOST: &str = "posthog.test";
+
+async fn sandbox_with_events() -> Sandbox {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(20, minutes_ago(10)));
+    posthog
+}
+
+/// The same address with another scheme, host and port.
+fn moved(url: &str, scheme: &str, host: &str, port: u16) -> String {
+    format!("{scheme}://{host}:{port}{}", Url::parse(url).unwrap().path())
+}
+
+fn port(url: &str) -> u16 {
+    Url::parse(url).unwrap().port().unwrap()
+}
+
+/// A source that reads from an encrypted address.
+fn encrypted_source(front: &Encryption) -> Source {
+    Source::new(&format!("https://127.0.0.1:{}", front.port()))
+}
+
+/// A destination that delivers to an encrypted address.
+fn encrypted_destination(webhook: &Webhook, front: &Encryption) -> Destination {
+    Destination::new(webhook).with("webhook_url", json!(moved(&webhook.url(), "https", "127.0.0.1", front.port())))
+}
+
+fn line() -> String {
+    json!({"type": "RECORD", "record": {"stream": "events", "data": {"uuid": "u"}, "emitted_at": 1}}).to_string() + "\n"
+}
+
+/// What a proxy variable contains for this user.
+fn proxy_variable(proxy: &Proxy, password: &str) -> String {
+    let mut url = Url::parse(&format!("http://{}", proxy.address())).unwrap();
+    url.set_username("sync").unwrap();
+    url.set_password(Some(password)).unwrap();
+    url.to_string()
+}
+
+async fn proxy() -> Proxy {
+    Proxy::start("sync", PROXY_PASSWORD).await.unwrap()
+}
+
+fn assert_all_let_in(proxy: &Proxy, method: &str, target: &str) {
+    let seen = proxy.seen();
+    assert!(seen.iter().any(|request| request.method == method && request.target == target), "{seen:?}");
+    assert!(seen.iter().all(|request| request.let_in), "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_unusable_certificate_is_explained_at_once() {
+    let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    for (case, expected) in [
+        ("unknown", "is not trusted; for a private certificate authority, set SSL_CERT_FILE"),
+        ("expired", "has expired"),
+        ("other host", "is for another host name"),
+    ] {
+        let (issuer, host, year) = match case {
+            "unknown" => (&stranger, "127.0.0.1", 4000),
+            "expired" => (&authority, "127.0.0.1", 2021),
+            _ => (&authority, "posthog.example", 4000),
+        };
+        let front = issuer.encrypt_until(&posthog.url(), host, year).await;
+        let source = encrypted_source(&front);
+        let trusted = source.file("ca.pem", &authority.certificate);
+        let trusted = trusted.to_str().unwrap();
+        let source = source.with_environment("SSL_CERT_FILE", trusted);
+        let (status, message) = source.check().await;
+        assert_eq!(status, "FAILED", "{case}");
+        assert!(message.contains(expected) && message.contains("`base_url`"), "{case}: {message}");
+        let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+        assert_eq!(outcome.code, Some(1), "{case}");
+        assert!(outcome.messages.errors()[0].starts_with("config_error"), "{:?}", outcome.messages.errors());
+
+        let front = issuer.encrypt_until(&webhook.url(), host, year).await;
+        let destination = encrypted_destination(&webhook, &front).with_environment("SSL_CERT_FILE", trusted);
+        let (status, message) = destination.check(&[]).await;
+        assert_eq!(status, "FAILED", "{case}");
+        assert!(message.contains(expected) && message.contains("`webhook_url`"), "{case}: {message}");
+        let outcomes = destination.write(&line()).await;
+        assert_eq!(outcomes.code, Some(1), "{case}");
+        assert!(outcomes.error().starts_with("config_error") && outcomes.error().contains(expected), "{case}");
+        assert!(!outcomes.text.contains("attempt 1"), "it is not worth a second attempt: {}", outcomes.text);
+    }
+    assert!(posthog.requests().is_empty() && webhook.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_when_ssl_cert_file_names_it() {
+    let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
+    let authority = Authority::new();
+    let front = authority.encrypt(&posthog.url(), "127.0.0.1").await;
+    let source = encrypted_source(&front);
+    let trusted = source.file("ca.pem", &authority.certificate);
+    let source = source.with_environment("SSL_CERT_FILE", trusted.to_str().unwrap());
+    assert_eq!(source.check().await.0, "SUCCEEDED");
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_events(&messages, &posthog, &[PROJECT]);
+    let front = authority.encrypt(&webhook.url(), "127.0.0.1").await;
+    let destination =
+        encrypted_destination(&webhook, &front).with_environment("SSL_CERT_FILE", trusted.to_str().unwrap());
+    destination.delivered(&line()).await;
+    assert_eq!(webhook.records().len(), 1);
+}
+
+#[tokio::test]
+async fn a_certificate_file_without_certificates_is_named() {
+    let webhook = Webhook::start().await.unwrap();
+    let source = Source::new("https://127.0.0.1:9");
+    let garbage = source.file("garbage.pem", "no certificate");
+    for file in [garbage.to_str().unwrap(), "/nowhere/ca.pem"] {
+        let source = Source::new("https://127.0.0.1:9").with_environment("SSL_CERT_FILE", file);
+        let (status, message) = source.check().await;
+        assert_eq!(status, "FAILED");
+        assert!(message.contains("SSL_CERT_FILE is set, and there is no usable certificate"), "{message}");
+        let (status, message) = Destination::new(&webhook).with_environment("SSL_CERT_FILE", file).check(&[]).await;
+        assert_eq!(status, "FAILED");
+        assert!(message.contains("SSL_CERT_FILE is set, and there is no usable certificate"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_tls_is_noticed() {
+    let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
+    let source = Source::new(&moved(&posthog.url(), "https", "127.0.0.1", port(&posthog.url())));
+    let (status, message) = source.check().await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("does not answer with TLS"), "{message}");
+    let url = moved(&webhook.url(), "https", "127.0.0.1", port(&webhook.url()));
+    let outcomes = Destination::new(&webhook).with("webhook_url", json!(url)).write(&line()).await;
+    assert!(outcomes.error().contains("does not answer with TLS"), "{}", outcomes.error());
+}
+
+#[tokio::test]
+async fn encrypted_connections_go_through_the_proxy() {
+    let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
+    let (authority, proxy) = (Authority::new(), proxy().await);
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    let front = authority.encrypt(&posthog.url(), HOST).await;
+    let source = Source::new(&format!("https://{HOST}:{}", front.port()));
+    let trusted = source.file("ca.pem", &authority.certificate);
+    let trusted = trusted.to_str().unwrap();
+    let source = source.with_environment("SSL_CERT_FILE", trusted).with_environment("HTTPS_PROXY", &variable);
+    assert_eq!(source.check().await.0, "SUCCEEDED");
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_events(&messages, &posthog, &[PROJECT]);
+    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+
+    let front = authority.encrypt(&webhook.url(), HOST).await;
+    let destination = Destination::new(&webhook)
+        .with("webhook_url", json!(moved(&webhook.url(), "https", HOST, front.port())))
+        .with_environment("SSL_CERT_FILE", trusted)
+        .with_environment("HTTPS_PROXY", &variable);
+    destination.delivered(&line()).await;
+    assert_eq!(webhook.records().len(), 1);
+    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+}
+
+#[tokio::test]
+async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    let port_of_files = port(&posthog.files_url());
+    for host in [HOST, "[::1]"] {
+        let source = Source::new(&moved(&posthog.url(), "http", host, port(&posthog.url())))
+            .with_exports()
+            .with("allow_http", json!(true))
+            .with_environment("HTTP_PROXY", &variable);
+        let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+        assert_exported_events(&messages, &posthog, &[PROJECT]);
+        assert_all_let_in(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
+        assert_all_let_in(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
+    }
+    let destination = Destination::new(&webhook)
+        .with("webhook_url", json!(moved(&webhook.url(), "http", HOST, port(&webhook.url()))))
+        .with("allow_http", json!(true))
+        .with_environment("HTTP_PROXY", &variable);
+    destination.delivered(&line()).await;
+    assert_eq!(webhook.records().len(), 1);
+    assert_all_let_in(&proxy, "POST", &format!("{HOST}:{}", port(&webhook.url())));
+}
+
+#[tokio::test]
+async fn no_proxy_names_the_hosts_that_are_asked_directly() {
+    let (posthog, webhook, proxy) = (sandbox_with_events().await, Webhook::start().await.unwrap(), proxy().await);
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    for exempt in ["127.0.0.1", "example.com,127.0.0.0/8", "*"] {
+        let source = Source::new(&posthog.url());
+        let source = source.with_environment("HTTP_PROXY", &variable).with_environment("NO_PROXY", exempt);
+        assert_eq!(source.check().await.0, "SUCCEEDED", "{exempt}");
+        let destination = Destination::new(&webhook);
+        let destination = destination.with_environment("HTTP_PROXY", &variable).with_environment("NO_PROXY", exempt);
+        assert_eq!(destination.check(&[]).await.0, "SUCCEEDED", "{exempt}");
+        assert_eq!(proxy.seen(), [], "{exempt}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_password_of_the_proxy_is_explained() {
+    let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let variable = proxy_variable(&proxy, WRONG_PROXY_PASSWORD);
+    for (scheme, name) in [("http", "HTTP_PROXY"), ("https", "HTTPS_PROXY")] {
+        let source = Source::new(&format!("{scheme}://{HOST}:{}", port(&posthog.url())));
+        let source = source.with("allow_http", json!(true)).with_environment(name, &variable);
+        let (status, message) = source.with_environment("RUST_LOG", "trace").check().await;
+        assert_eq!(status, "FAILED");
+        assert!(message.contains("the proxy does not let us in") && message.contains(name), "{scheme}: {message}");
+        let destination = Destination::new(&webhook)
+            .with("webhook_url", json!(moved(&webhook.url(), scheme, HOST, port(&webhook.url()))))
+            .with("allow_http", json!(true))
+            .with_environment(name, &variable)
+            .with_environment("RUST_LOG", "trace");
+        let outcomes = destination.write(&line()).await;
+        assert!(outcomes.error().starts_with("config_error: the proxy does not let us in"), "{}", outcomes.error());
+        let (status, message) = destination.check(&[]).await;
+        assert!(status == "FAILED" && message.contains("the proxy does not let us in"), "{message}");
+    }
+    assert!(posthog.requests().is_empty() && webhook.received().is_empty());
+    // The API without the proxy, the files with it.
+    let source = Source::new(&moved(&posthog.url(), "http", "localhost", port(&posthog.url())))
+        .with_exports()
+        .with_environment("HTTP_PROXY", &variable)
+        .with_environment("NO_PROXY", "localhost");
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    let errors = outcome.messages.errors();
+    assert!(errors[0].starts_with("config_error") && errors[0].contains("the proxy does not let us in"), "{errors:?}");
+    assert!(posthog.file_requests().is_empty());
+    assert!(proxy.seen().iter().all(|Proxied { let_in, .. }| !let_in));
+}
+
+#[tokio::test]
+async fn unencrypted_addresses_need_a_permission() {
+    let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    let posthog = sandbox_with_events().await;
+    for host in [HOST, "192.0.2.1", "[2001:db8::1]", "127.0.0.1.example.com", "localhost.example.com"] {
+        let url = moved(&posthog.url(), "http", host, port(&posthog.url()));
+        let (status, message) = Source::new(&url).with_environment("HTTP_PROXY", &variable).check().await;
+        assert!(status == "FAILED" && message.contains("allow_http"), "{host}: {message}");
+        let url = moved(&webhook.url(), "http", host, port(&webhook.url()));
+        let destination = Destination::new(&webhook).with("webhook_url", json!(url));
+        let (status, message) = destination.with_environment("HTTP_PROXY", &variable).check(&[]).await;
+        assert!(status == "FAILED" && message.contains("allow_http"), "{host}: {message}");
+    }
+    assert_eq!(proxy.seen(), []);
+}
+
+/// Every request is answered with a redirect.
+fn redirect(posthog: &Sandbox, code: u16, location: &str) {
+    let headers = vec![("location".to_owned(), location.to_owned())];
+    posthog.set_faults(vec![Fault::new(Action::Status { code, body: String::new(), headers })]).unwrap();
+}
+
+#[tokio::test]
+async fn the_key_does_not_follow_redirects() {
+    let (posthog, other) = (sandbox_with_events().await, sandbox_with_events().await);
+    let location = |root: &str| format!("{root}/api/projects/{PROJECT}/query/?phx_full");
+    for code in [301, 302, 303, 307, 308] {
+        for (target, expected) in [
+            (location(&other.url()), format!("set `base_url` to {}", other.url())),
+            (location(&moved(&other.url(), "http", "localhost", port(&other.url()))), "`base_url`".to_owned()),
+            (format!("{}/login?next=phx_full", posthog.url()), "a login page may be in front of it".to_owned()),
+            ("/login?next=phx_full".to_owned(), format!("PostHog redirects to {}/login;", posthog.url())),
+        ] {
+            redirect(&posthog, code, &target);
+            let source = Source::new(&posthog.url()).with("project_ids", json!([PROJECT]));
+            let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+            assert_eq!(outcome.code, Some(1), "{code} {target}");
+            let errors = outcome.messages.errors();
+            assert!(errors[0].starts_with("config_error"), "{errors:?}");
+            let said = outcome.messages.text();
+            assert!(errors.iter().any(|error| error.contains("redirects to")), "{code} {target}: {said}");
+            if target.contains("/query/") && !target.contains("localhost") {
+                // Not every request is for the path of the redirect; this one is.
+                redirect_queries(&posthog, code, &target);
+                let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+                assert!(outcome.messages.errors()[0].contains(&expected), "{code}: {:?}", outcome.messages.errors());
+            } else {
+                assert!(errors[0].contains(&expected), "{code} {target}: {errors:?}");
+            }
+        }
+    }
+    assert_eq!(other.requests().len(), 0, "a redirect was followed");
+}
+
+/// The same for queries alone.
+fn redirect_queries(posthog: &Sandbox, code: u16, location: &str) {
+    let headers = vec![("location".to_owned(), location.to_owned())];
+    posthog.set_faults(vec![Fault::query(Action::Status { code, body: String::new(), headers })]).unwrap();
+}
+
+#[tokio::test]
+async fn records_do_not_follow_redirects() {
+    let (webhook, other) = (Webhook::start().await.unwrap(), Webhook::start().await.unwrap());
+    let origin = other.url().split("/api").next().unwrap().to_owned();
+    for code in [301, 302, 303, 307, 308] {
+        for (location, expected) in [
+            (other.url(), origin.as_str()),
+            (format!("/api/app/webhooks/{WEBHOOK}/"), "another path"),
+            ("nowhere:".into(), "another path"),
+        ] {
+            let headers = vec![("location".to_owned(), location)];
+            let always = Some(Outcome::Status { code, headers });
+            webhook.behave(Behaviour { always, ..Behaviour::default() });
+            let outcomes = Destination::new(&webhook).write(&line()).await;
+            let error = outcomes.error();
+            let expected = format!("config_error: the webhook redirects to {expected}; set `webhook_url`");
+            assert!(error.starts_with(&expected), "{code}: {error}");
+        }
+    }
+    assert!(other.received().is_empty() && webhook.records() == Vec::<Value>::new());
+}

@@ -1,0 +1,187 @@
+//! Secrets stay secret, also where others would tell them: every library's trace is switched on, and
+//! the servers quote what they were sent. `support::child` searches all that comes out.
+
+use posthog_sandbox::network::Proxy;
+use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
+use serde_json::{Value, json};
+use url::Url;
+
+use crate::support::authority::Authority;
+use crate::support::destination::Destination;
+use crate::support::messages::Messages;
+use crate::support::program::{Source, catalog, run};
+use crate::support::secrets::{AWKWARD_KEY, BEARER, HEADER, PROXY_PASSWORD, SIGNING_KEY, WEBHOOK};
+use crate::support::world::{PROJECT, events, key, minutes_ago};
+
+use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
+
+const LEVELS: [(&str, &str); 2] = [("LOG_LEVEL", "trace"), ("RUST_LOG", "trace")];
+
+async fn posthog() -> Sandbox {
+    let exports = Exports { redirects: 1, ..Exports::default() };
+    let key = key(AWKWARD_KEY, &["*"], None);
+    let posthog = Sandbox::builder().key(key).exports(exports).start().await.unwrap();
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    posthog
+}
+
+/// A status whose body quotes the request, as error pages of servers and proxies do.
+fn quoting(code: u16, quote: &str, is_json: bool) -> Action {
+    // Where it is cut for being too long must not matter either.
+    let filler = "x".repeat(170);
+    let body = if is_json {
+        json!({"type": "x", "code": "x", "detail": format!("no {quote} here"), "attr": null}).to_string()
+    } else {
+        format!("<html><title>{filler}{quote}</title></html>")
+    };
+    Action::Status { code, body, headers: vec![("x-echo".to_owned(), quote.to_owned())] }
+}
+
+fn levels(messages: &Messages) -> String {
+    messages.without_records()
+}
+
+#[tokio::test]
+async fn the_source_keeps_them_at_every_level() {
+    let posthog = posthog().await;
+    let (authority, proxy) = (Authority::new(), Proxy::start("sync", PROXY_PASSWORD).await.unwrap());
+    let front = authority.encrypt(&posthog.url(), "posthog.test").await;
+    let mut variable = Url::parse(&format!("http://{}", proxy.address())).unwrap();
+    variable.set_username("sync").unwrap();
+    variable.set_password(Some(PROXY_PASSWORD)).unwrap();
+    for (level, value) in LEVELS {
+        for method in ["export", "query"] {
+            let source = Source::new(&format!("https://posthog.test:{}", front.port()));
+            let trusted = source.file("ca.pem", &authority.certificate);
+            let source = source
+                .with("api_key", json!(AWKWARD_KEY))
+                .with("method", json!({"type": method}))
+                .with("attempts", json!(2))
+                .with_environment(level, value)
+                .with_environment("RUST_BACKTRACE", "full")
+                .with_environment("SSL_CERT_FILE", trusted.to_str().unwrap())
+                .with_environment("HTTPS_PROXY", variable.as_str())
+                .with_environment("HTTP_PROXY", variable.as_str());
+            posthog.set_faults(Vec::new()).unwrap();
+            let (status, message) = source.check().await;
+            assert_eq!(status, "SUCCEEDED", "{message}");
+            let messages = source.read_all(&catalog(&["events", "projects"], "incremental"), None).await;
+            assert_eq!(messages.ids("events").len(), 20);
+            for (code, is_json) in [(400, true), (400, false), (403, true), (404, true), (500, false), (302, false)] {
+                let quote = format!("Authorization: Bearer {AWKWARD_KEY}");
+                posthog.set_faults(vec![Fault::new(quoting(code, &quote, is_json))]).unwrap();
+                assert_eq!(source.check().await.0, "FAILED", "{code}");
+                let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+                assert_eq!(outcome.code, Some(1), "{code}");
+                if code != 302 && (is_json || code == 500) {
+                    assert!(outcome.messages.text().contains("Authorization: Bearer"), "{}", levels(&outcome.messages));
+                }
+            }
+        }
+    }
+    assert!(proxy.seen().iter().all(|request| request.let_in));
+}
+
+#[tokio::test]
+async fn broken_downloads_do_not_tell_signed_addresses() {
+    let posthog = posthog().await;
+    for (level, value) in LEVELS {
+        for action in [Action::status(403), Action::status(500), Action::Reset, Action::CutGzip] {
+            posthog.set_faults(vec![Fault::files(action.clone())]).unwrap();
+            let source = Source::new(&posthog.url())
+                .with_exports()
+                .with("api_key", json!(AWKWARD_KEY))
+                .with("attempts", json!(2))
+                .with_environment(level, value);
+            let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+            assert_eq!(outcome.code, Some(1), "{action:?}");
+            assert!(!posthog.file_requests().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_unusable_configuration_is_not_quoted() {
+    let source = || Source::new("http://127.0.0.1:9").with("api_key", json!(AWKWARD_KEY));
+    for source in [
+        source().with("api_key", json!(format!("{AWKWARD_KEY} x"))),
+        source().with("api_key", json!({"value": AWKWARD_KEY})),
+        source().with("api_key", json!([AWKWARD_KEY])),
+        source().with("base_url", json!(format!("https://me:{AWKWARD_KEY}@127.0.0.1:9"))),
+        source().with("base_url", json!("https://me:phx_full@exa mple")),
+        source().with("base_url", json!(format!("http://elsewhere.example/{AWKWARD_KEY}"))),
+        source().with("start_date", json!(AWKWARD_KEY)),
+        source().with("method", json!({"type": AWKWARD_KEY})),
+    ] {
+        let (status, _) = source.with_environment("LOG_LEVEL", "trace").check().await;
+        assert_eq!(status, "FAILED");
+    }
+    // Not even a file that is no JSON.
+    let source = source();
+    for text in [format!("{{\"api_key\": {AWKWARD_KEY}}}"), AWKWARD_KEY.to_owned(), format!("\"{AWKWARD_KEY}")] {
+        let mut command = source.bare();
+        command.arg("check").arg("--config").arg(source.file("broken.json", &text));
+        assert_eq!(run(command).await.messages.connection_status().0, "FAILED");
+    }
+}
+
+fn line() -> String {
+    json!({"type": "RECORD", "record": {"stream": "events", "data": {"uuid": "u"}, "emitted_at": 1}}).to_string() + "\n"
+}
+
+fn with_all_secrets(destination: Destination) -> Destination {
+    destination
+        .with("bearer_token", json!(BEARER))
+        .with("signing_secret", json!(SIGNING_KEY))
+        .with("headers", json!([{"name": "X-Team", "value": HEADER}]))
+        .with("retry", json!({"first_wait_ms": 1, "max_elapsed_seconds": 0}))
+}
+
+#[tokio::test]
+async fn the_destination_keeps_them_at_every_level() {
+    let (webhook, authority) = (Webhook::start().await.unwrap(), Authority::new());
+    let front = authority.encrypt(&webhook.url(), "127.0.0.1").await;
+    let url = format!("https://127.0.0.1:{}{}", front.port(), Url::parse(&webhook.url()).unwrap().path());
+    for (level, value) in LEVELS {
+        let destination = with_all_secrets(Destination::new(&webhook)).with("webhook_url", json!(url));
+        let trusted = destination.path("ca.pem");
+        std::fs::write(&trusted, &authority.certificate).unwrap();
+        let destination =
+            destination.with_environment(level, value).with_environment("SSL_CERT_FILE", trusted.to_str().unwrap());
+        webhook.behave(Behaviour::default());
+        assert_eq!(destination.check(&["--send-test-record"]).await.0, "SUCCEEDED");
+        destination.delivered(&line()).await;
+        for outcome in [Outcome::status(401), Outcome::status(404), Outcome::status(500), Outcome::Break] {
+            webhook.behave(Behaviour { always: Some(outcome), ..Behaviour::default() });
+            assert_eq!(destination.write(&line()).await.code, Some(1));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_webhook_that_quotes_the_request_does_not_tell_them() {
+    // It answers anything with a fault, so it can stand in for a talkative webhook.
+    let (server, webhook) = (Sandbox::builder().start().await.unwrap(), Webhook::start().await.unwrap());
+    for quote in
+        [format!("/api/app/webhooks/{WEBHOOK}"), WEBHOOK.to_owned(), format!("Bearer {BEARER}"), HEADER.to_owned()]
+    {
+        for code in [400, 401, 404, 413, 500] {
+            for is_json in [true, false] {
+                server.set_faults(vec![Fault::new(quoting(code, &quote, is_json))]).unwrap();
+                let destination = with_all_secrets(Destination::new(&webhook))
+                    .with("webhook_url", json!(format!("{}/api/app/webhooks/{WEBHOOK}", server.url())))
+                    .with_environment("LOG_LEVEL", "trace");
+                assert_eq!(destination.write(&line()).await.code, Some(1));
+                let (status, _) = destination.check(&["--send-test-record"]).await;
+                assert_eq!(status, "FAILED");
+                if [400, 413].contains(&code) {
+                    let destination = destination.with("dead_letter_file", json!("refused.jsonl"));
+                    destination.delivered(&line()).await;
+                    let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+                    assert!(!refused.contains(&quote), "{refused}");
+                    assert!(serde_json::from_str::<Value>(&refused).is_ok(), "{refused}");
+                }
+            }
+        }
+    }
+}
