@@ -114,6 +114,16 @@ async fn a_private_authority_is_trusted_when_ssl_cert_file_names_it() {
     assert_eq!(source.check().await.0, "SUCCEEDED");
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
     assert_events(&messages, &posthog, &[PROJECT]);
+    // The two variables add up, and they replace what the system trusts.
+    let strangers = source.file("strangers.pem", &Authority::new().certificate);
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("authority.pem"), &authority.certificate).unwrap();
+    for (directory, expected) in [(folder.path().to_str().unwrap(), "SUCCEEDED"), ("/nowhere", "FAILED")] {
+        let source = encrypted_source(&front)
+            .with_environment("SSL_CERT_FILE", strangers.to_str().unwrap())
+            .with_environment("SSL_CERT_DIR", directory);
+        assert_eq!(source.check().await.0, expected, "{directory}");
+    }
     let front = authority.encrypt(&webhook.url(), "127.0.0.1").await;
     let destination =
         encrypted_destination(&webhook, &front).with_environment("SSL_CERT_FILE", trusted.to_str().unwrap());

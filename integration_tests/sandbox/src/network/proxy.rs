@@ -105,13 +105,15 @@ async fn forward(mut client: TcpStream, book: &Mutex<Vec<Proxied>>, expected: &s
     if method == "CONNECT" {
         client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?;
     } else {
-        let kept = headers.iter().filter(|line| {
+        let kept = headers.iter().copied().filter(|line| {
             let name = line.split(':').next().unwrap_or_default();
             !name.eq_ignore_ascii_case("proxy-authorization") && !name.eq_ignore_ascii_case("connection")
         });
-        let kept: String = kept.map(|line| format!("{line}\r\n")).collect();
+        let request = format!("{method} {path} HTTP/1.1");
         // The next request may be for another host, so it needs another connection.
-        let head = format!("{method} {path} HTTP/1.1\r\n{kept}connection: close\r\n\r\n");
+        let lines: Vec<&str> =
+            [request.as_str()].into_iter().chain(kept).chain(["connection: close", "\r\n"]).collect();
+        let head = lines.join("\r\n");
         server.write_all(head.as_bytes()).await?;
         server.write_all(&rest).await?;
     }
