@@ -37,10 +37,8 @@ pub(crate) fn remember(secret: &str) {
 /// The text with `[secret]` in place of every secret that is known.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    known.iter().fold(Cow::Borrowed(text), |text, secret| match text.contains(secret.as_str()) {
-        true => Cow::Owned(text.replace(secret.as_str(), REDACTED)),
-        false => text,
-    })
+    let contained = known.iter().filter(|secret| text.contains(secret.as_str()));
+    contained.fold(Cow::Borrowed(text), |text, secret| Cow::Owned(text.replace(secret.as_str(), REDACTED)))
 }
 
 /// A secret. `Debug` shows that there is one, nothing shows which.
