@@ -189,3 +189,34 @@ fn every_program_that_tests_start_is_searched() {
     }
     assert!(seen > 10, "{seen} files");
 }
+
+/// Prints a planted secret in a way of its own.
+async fn tell(script: &str) -> Output {
+    Command::new("sh").args(["-c", script]).output().await
+}
+
+#[tokio::test]
+#[should_panic(expected = "a secret was printed")]
+async fn standard_output_is_searched() {
+    tell("printf 'key: ph'; sleep 0; printf 'x_full'").await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a secret was printed")]
+async fn standard_error_is_searched() {
+    tell("printf 'key: phx_full' >&2").await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "a secret was printed")]
+async fn standard_error_of_a_killed_program_is_searched() {
+    let mut child = Command::new("sh").args(["-c", "printf phx_full >&2; echo; exec sleep 60"]).spawn();
+    let mut line = [0];
+    child.stdout.as_mut().unwrap().read_exact(&mut line).await.unwrap();
+    child.kill().await;
+}
+
+#[tokio::test]
+async fn what_is_no_secret_may_be_printed() {
+    assert_eq!(tell("printf harmless").await.stdout, b"harmless");
+}
