@@ -75,7 +75,10 @@ impl Source {
 
     /// A command of the program with the configuration file.
     pub(crate) fn command(&self, name: &str) -> Command {
-        if let Some(key) = self.config["api_key"].as_str() {
+        // Neither blanks nor references are secrets.
+        if let Some(key) =
+            self.config["api_key"].as_str().filter(|key| !key.trim().is_empty() && !key.starts_with("${"))
+        {
             assert_planted(key);
         }
         let config = self.file("config.json", &self.config.to_string());

@@ -61,6 +61,7 @@ fn notations(secret: &str) -> BTreeSet<Vec<u8>> {
         percent("-._~/"),
         percent("-._~/:+@!$&'()*,;="),
         percent("").to_lowercase(),
+        secret.bytes().map(|byte| format!("\\u{byte:04x}")).collect(),
     ]
     .into_iter()
     .map(String::into_bytes)
