@@ -72,7 +72,8 @@ pub(in crate::streams) fn write_row(
         return Err(Stop::Unusual);
     }
     at += 1;
-    if std::str::from_utf8(bytes.get(begin..at).unwrap_or_default()).is_err() {
+    let row = bytes.get(begin..at).unwrap_or_default();
+    if !row.is_ascii() && std::str::from_utf8(row).is_err() {
         return Err(Stop::Unusual);
     }
     sink.put(&frame.absent)?;
@@ -90,6 +91,9 @@ fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut V
         }
         return document::embed(bytes, at + 1, sink, open);
     }
+    if kind != Kind::Timestamp && byte(bytes, at)? == b'"' && byte(bytes, at + 1)? != b'"' {
+        return text(bytes, at, sink);
+    }
     let end = value_end(bytes, at)?;
     let text = bytes.get(at..end).unwrap_or_default();
     match kind {
@@ -99,6 +103,21 @@ fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut V
         Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unusual)?)?,
         _ => sink.put(text)?,
     }
+    Ok(end)
+}
+
+/// Writes a string and returns its end.
+fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    let written = sink.len();
+    sink.push(b'"')?;
+    let (end, special) = sink.plain(bytes, at + 1)?;
+    if special == b'"' {
+        sink.push(b'"')?;
+        return Ok(end + 1);
+    }
+    sink.truncate(written);
+    let end = string(bytes, at + 1)?;
+    sink.put(bytes.get(at..end).unwrap_or_default())?;
     Ok(end)
 }
 

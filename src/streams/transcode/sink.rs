@@ -4,7 +4,7 @@ use super::scan::{self, Stop};
 
 /// Room for records behind those that are complete.
 ///
-/// What is written is sixteen bytes at a time where possible; the surplus is overwritten by what
+/// What is written is 32 bytes at a time where possible; the surplus is overwritten by what
 /// comes next.
 pub struct Sink<'r> {
     room: &'r mut [u8],
@@ -59,6 +59,20 @@ impl<'r> Sink<'r> {
         *self.room.get_mut(self.end).ok_or(Stop::Full)? = byte;
         self.end += 1;
         Ok(())
+    }
+
+    /// Writes the bytes from `at` to `end`, few of them.
+    #[inline]
+    pub fn few(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Stop> {
+        let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut);
+        match (scan::step(bytes, at), room) {
+            (Some(step), Some(room)) if end - at <= scan::STEP => {
+                *room = step;
+                self.end += end - at;
+                Ok(())
+            }
+            _ => self.put(bytes.get(at..end).unwrap_or_default()),
+        }
     }
 
     /// Copies the bytes of a string up to the first quote, backslash or control character, which it
