@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use source_posthog::posthog::lines::LineReader;
 use source_posthog::posthog::rows::RowReader;
 use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
+use source_posthog::protocol::Lines;
 use source_posthog::protocol::message::StreamDescriptor;
 use source_posthog::streams::transcode::{Sink, document};
 use source_posthog::streams::{EVENTS, ExportWriter, RowWriter};
@@ -93,12 +94,12 @@ fn read(taker: &mut dyn TakeRows) -> u64 {
 
 struct Hot {
     writer: RowWriter,
-    lines: Vec<u8>,
+    lines: Lines,
 }
 
 impl TakeRows for Hot {
     fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        self.writer.write(row, &mut self.lines).map(|_| ())
+        self.writer.write(row, self.lines.as_vec()).map(|_| ())
     }
 
     fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
@@ -114,7 +115,7 @@ fn writer() -> RowWriter {
 /// Query answer to RECORD lines, as `read` does it.
 #[divan::bench]
 fn query_to_lines(bencher: Bencher) {
-    let mut hot = Hot { writer: writer(), lines: Vec::new() };
+    let mut hot = Hot { writer: writer(), lines: Lines::default() };
     bencher.counter(BytesCount::new(DATA.answer.len())).bench_local(|| {
         hot.writer.restart();
         read(&mut hot)

@@ -17,7 +17,7 @@ use source_posthog::posthog::rows::RowReader;
 use source_posthog::posthog::{After, Key, Malformed, Predicate, Query, Row, TakeRows, Taken};
 use source_posthog::protocol::message::StreamDescriptor;
 use source_posthog::protocol::state::StateFile;
-use source_posthog::protocol::{ConfiguredCatalog, Stream};
+use source_posthog::protocol::{ConfiguredCatalog, Lines, Stream};
 use source_posthog::streams::{
     self, EVENTS, ExportWriter, KEYED, LISTS, Lifted, LiftedKind, PERSONS, RowWriter, Source, TABLES, Table, Written,
 };
@@ -164,7 +164,7 @@ pub fn answer(bytes: &[u8]) {
 /// Reads with the hot path, or without it.
 struct Reading {
     writer: RowWriter,
-    lines: Vec<u8>,
+    lines: Lines,
     records: u64,
     is_hot: bool,
 }
@@ -184,14 +184,14 @@ impl Reading {
         let columns = table.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
         let writer = RowWriter::new(table, &columns, &stream(table.stream), 7).counting_arrivals(table, &columns, from);
-        Self { writer, lines: Vec::new(), records: 0, is_hot }
+        Self { writer, lines: Lines::default(), records: 0, is_hot }
     }
 
     fn read(mut self, pieces: &[&[u8]]) -> Result<Outcome, Malformed> {
         let mut reader = RowReader::default();
         pieces.iter().try_for_each(|piece| reader.feed(piece, &mut self))?;
         let rows = reader.finish(&mut self)?;
-        let lines = std::str::from_utf8(&self.lines).unwrap().split_terminator('\n');
+        let lines = std::str::from_utf8(self.lines.as_bytes()).unwrap().split_terminator('\n');
         let lines: Vec<String> = lines
             .map(|line| {
                 assert!(serde_json::from_str::<&RawValue>(line).is_ok(), "not JSON: {line}");
@@ -206,7 +206,7 @@ impl Reading {
 
 impl TakeRows for Reading {
     fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        let written = self.writer.write(row, &mut self.lines)?;
+        let written = self.writer.write(row, self.lines.as_vec())?;
         self.records += u64::from(written == Written::Record);
         Ok(())
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use source_posthog::posthog::lines::LineReader;
 use source_posthog::posthog::rows::RowReader;
 use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
+use source_posthog::protocol::Lines;
 use source_posthog::protocol::message::StreamDescriptor;
 use source_posthog::streams::{EVENTS, ExportWriter, RowWriter};
 
@@ -28,7 +29,7 @@ fn allocations(work: impl FnOnce()) -> u64 {
 
 struct Taker {
     writer: RowWriter,
-    lines: Vec<u8>,
+    lines: Lines,
     records: u64,
 }
 
@@ -59,7 +60,7 @@ fn of_an_answer(rows: usize) -> u64 {
     let answer = json!({"results": (0..rows).map(row).collect::<Vec<_>>()}).to_string();
     let stream = StreamDescriptor { name: "events".into(), namespace: None };
     let writer = RowWriter::new(&EVENTS, &columns, &stream, 7);
-    let mut taker = Taker { writer, lines: Vec::new(), records: 0 };
+    let mut taker = Taker { writer, lines: Lines::default(), records: 0 };
     let count = allocations(|| {
         let mut reader = RowReader::default();
         for piece in answer.as_bytes().chunks(16 * 1024) {

@@ -341,7 +341,7 @@ impl Sync {
             match record {
                 Ok(record) => {
                     let line = [record_prefix(stream), record, record_suffix(now_milliseconds())].concat();
-                    self.output.records(stream, line, 1).await?;
+                    self.output.records(stream, line.into(), 1).await?;
                 }
                 Err(error) => failures.push(named(error, *id)),
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::lines::Lines;
 use super::message::StreamDescriptor;
 use super::output::Output;
 use crate::error::Error;
@@ -14,7 +15,7 @@ pub struct Batch<'o> {
     output: &'o Output,
     stream: &'o Arc<StreamDescriptor>,
     /// Complete RECORD lines.
-    pub lines: Vec<u8>,
+    pub lines: Lines,
     /// How many there are.
     pub records: u64,
 }

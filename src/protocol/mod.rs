@@ -5,6 +5,7 @@
 
 mod batch;
 pub mod catalog;
+mod lines;
 pub mod logging;
 pub mod message;
 pub mod output;
@@ -12,5 +13,6 @@ pub mod state;
 
 pub use batch::Batch;
 pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, SyncMode};
+pub use lines::Lines;
 pub use message::{Message, StreamDescriptor, StreamStatus};
 pub use output::{Output, Writer};

@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::lines::Lines;
 use super::message::{Message, StreamDescriptor, StreamStatus};
 use crate::error::Error;
 use crate::progress::Progress;
@@ -32,7 +33,7 @@ const SPARE_BUFFERS: usize = 8;
 
 enum Item {
     Line(Vec<u8>),
-    Records { stream: Arc<StreamDescriptor>, lines: Vec<u8>, count: u64 },
+    Records { stream: Arc<StreamDescriptor>, lines: Lines, count: u64 },
     State { stream: Arc<StreamDescriptor>, state: Value },
     LogsWaiting,
     Close,
@@ -47,7 +48,7 @@ pub struct Output {
 
 struct Shared {
     logs: Mutex<Logs>,
-    spare: Mutex<Vec<Vec<u8>>>,
+    spare: Mutex<Vec<Lines>>,
     progress: Mutex<Progress>,
 }
 
@@ -78,7 +79,7 @@ impl Output {
     ///
     /// # Errors
     /// When stdout has been closed by its reader.
-    pub async fn records(&self, stream: &Arc<StreamDescriptor>, lines: Vec<u8>, count: u64) -> Result<(), Error> {
+    pub async fn records(&self, stream: &Arc<StreamDescriptor>, lines: Lines, count: u64) -> Result<(), Error> {
         self.send(Item::Records { stream: Arc::clone(stream), lines, count }).await
     }
 
@@ -126,7 +127,7 @@ impl Output {
     }
 
     /// An empty buffer for a batch, one that has been used before if there is one.
-    pub fn buffer(&self) -> Vec<u8> {
+    pub fn buffer(&self) -> Lines {
         lock(&self.shared.spare).pop().unwrap_or_default()
     }
 }
@@ -192,7 +193,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut books: Books<impl W
             match item {
                 Item::Line(line) => books.sink.write_all(&line)?,
                 Item::Records { stream, lines, count } => {
-                    books.records(&stream, &lines, count)?;
+                    books.records(&stream, lines.as_bytes(), count)?;
                     lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
                 }
@@ -208,7 +209,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut books: Books<impl W
     Ok(())
 }
 
-fn recycle(shared: &Shared, mut buffer: Vec<u8>) {
+fn recycle(shared: &Shared, mut buffer: Lines) {
     buffer.clear();
     let mut spare = lock(&shared.spare);
     if spare.len() < SPARE_BUFFERS {

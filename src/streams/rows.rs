@@ -8,6 +8,7 @@ use super::record::RecordFrame;
 use super::table::Table;
 use super::transcode::{self, Scratch, Sink, Stop};
 use crate::posthog::{Key, Malformed, Row, Taken};
+use crate::protocol::Lines;
 use crate::protocol::message::StreamDescriptor;
 use crate::time::Timestamp;
 
@@ -136,16 +137,15 @@ impl RowWriter {
 
     /// Appends the records of the whole rows that `bytes` begin with, as far as the hot path knows
     /// how; see [`transcode`](super::transcode). Returns how many records that were.
-    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Vec<u8>) -> (Taken, u64) {
+    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Lines) -> (Taken, u64) {
         let (mut taken, mut records) = (Taken::default(), 0);
         // The id's copy stands in front of all columns, so the id must be the first of them.
         if self.frame.is_lifting() || (self.frame.has_id_copy && self.id > 0) {
             return (taken, records);
         }
-        let (mut begin, mut room) = (lines.len(), bytes.len() + ROOM);
+        let mut room = bytes.len() + ROOM;
         loop {
-            lines.resize(begin + room, 0);
-            let mut sink = Sink::new(lines.get_mut(begin..).unwrap_or_default());
+            let mut sink = Sink::new(lines.room(room));
             let stop = loop {
                 let written = sink.len();
                 match self.write_next(bytes, taken.bytes, first && taken.rows == 0, &mut sink) {
@@ -163,10 +163,10 @@ impl RowWriter {
                     }
                 }
             };
-            begin += sink.len();
+            let written = sink.len();
+            lines.written(written);
             if stop != Stop::Full {
                 taken.short = stop == Stop::Short;
-                lines.truncate(begin);
                 return (taken, records);
             }
             room *= 2;

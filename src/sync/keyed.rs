@@ -303,7 +303,7 @@ impl KeyedReader {
         writer.stamp();
         let mut batch = Batch::new(&self.output, &self.stream);
         loop {
-            let (lines, records, rows) = (&mut batch.lines, &mut batch.records, &mut read.rows);
+            let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
                 *records += u64::from(writer.write(row, lines)?);
                 *rows += 1;

@@ -177,7 +177,7 @@ impl ListReader {
                 listed.insert(key.clone());
                 let labelled = format!("{:?} {key}", pass.labels);
                 if seen.insert(labelled) && self.is_new(&object, since) {
-                    writer.write(&object, &pass.labels, &mut batch.lines);
+                    writer.write(&object, &pass.labels, batch.lines.as_vec());
                     batch.records += 1;
                 }
             }

@@ -316,7 +316,7 @@ impl Taker<'_, '_> {
 
 impl TakeRows for Taker<'_, '_> {
     fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        let written = self.writer.write(row, &mut self.batch.lines)?;
+        let written = self.writer.write(row, self.batch.lines.as_vec())?;
         self.count(1, u64::from(written == Written::Record));
         Ok(())
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::posthog::rows::RowReader;
 use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
+use crate::protocol::Lines;
 use crate::protocol::message::StreamDescriptor;
 use crate::streams::{EVENTS, RowWriter, Table, Written};
 use crate::time::Timestamp;
@@ -14,7 +15,7 @@ use crate::time::Timestamp;
 /// Reads with the hot path, or without it.
 struct Reading {
     writer: RowWriter,
-    lines: Vec<u8>,
+    lines: Lines,
     records: u64,
     copies: u64,
     /// Rows that the hot path took.
@@ -28,7 +29,7 @@ impl Reading {
         let columns = table.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
         let writer = RowWriter::new(table, &columns, &stream, 7).counting_arrivals(table, &columns, from);
-        Self { writer, lines: b"before\n".to_vec(), records: 0, copies: 0, hot: 0, is_hot }
+        Self { writer, lines: b"before\n".to_vec().into(), records: 0, copies: 0, hot: 0, is_hot }
     }
 
     /// Feeds the answer in pieces of `size` bytes and parses after each.
@@ -44,7 +45,7 @@ impl Reading {
                 copies: self.copies,
                 settling: self.writer.settling(),
                 last: self.writer.last_key(),
-                lines: without_time(&self.lines),
+                lines: without_time(self.lines.as_bytes()),
             });
         (outcome, self.hot)
     }
@@ -52,7 +53,7 @@ impl Reading {
 
 impl TakeRows for Reading {
     fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        match self.writer.write(row, &mut self.lines)? {
+        match self.writer.write(row, self.lines.as_vec())? {
             Written::Record => self.records += 1,
             Written::Copy => self.copies += 1,
         }

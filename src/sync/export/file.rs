@@ -170,7 +170,7 @@ impl ExportReader {
         let wanted = self.reader.wanted();
         let mut arrived = None;
         let is_new = progress.emitted.is_new(line);
-        let written = writer.write(line, &mut batch.lines, |arrival: Arrival| {
+        let written = writer.write(line, batch.lines.as_vec(), |arrival: Arrival| {
             let inside = wanted.from <= arrival.position && arrival.position < wanted.to;
             arrived = Some(arrival);
             is_new && (inside || !self.reader.table.bounded_by_dates)

@@ -1,0 +1,84 @@
+//! Complete lines, with room behind them.
+
+/// Lines that are ready to be written, and room for more.
+///
+/// The room keeps its bytes, whatever they are, from use to use: making room would otherwise mean
+/// filling it with zeros every time, which costs as much as copying the lines.
+#[derive(Debug, Default)]
+pub struct Lines {
+    bytes: Vec<u8>,
+    /// Number of bytes at the end that are room.
+    room: usize,
+}
+
+impl Lines {
+    /// The lines.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len()).unwrap_or_default()
+    }
+
+    /// Their length in bytes.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.room
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Forgets the lines.
+    pub fn clear(&mut self) {
+        self.room = self.bytes.len();
+    }
+
+    /// The lines as a vector, to append to. There is no room any more.
+    pub fn as_vec(&mut self) -> &mut Vec<u8> {
+        self.bytes.truncate(self.len());
+        self.room = 0;
+        &mut self.bytes
+    }
+
+    /// At least `size` bytes behind the lines. What is written there counts once
+    /// [`Lines::written`] has been told.
+    pub fn room(&mut self, size: usize) -> &mut [u8] {
+        let begin = self.len();
+        if self.room < size {
+            self.bytes.resize(begin + size, 0);
+            self.room = size;
+        }
+        self.bytes.get_mut(begin..).unwrap_or_default()
+    }
+
+    /// Counts the first bytes of the room as lines.
+    pub fn written(&mut self, size: usize) {
+        self.room -= size.min(self.room);
+    }
+}
+
+impl From<Vec<u8>> for Lines {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, room: 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_not_a_part_of_the_lines() {
+        let mut lines = Lines::from(b"a\n".to_vec());
+        lines.room(10)[..3].copy_from_slice(b"b\nx");
+        lines.written(2);
+        assert_eq!((lines.as_bytes(), lines.len()), (&b"a\nb\n"[..], 4));
+        lines.as_vec().extend_from_slice(b"c\n");
+        assert_eq!(lines.as_bytes(), b"a\nb\nc\n");
+        lines.clear();
+        assert!(lines.is_empty());
+        lines.as_vec().push(b'd');
+        assert_eq!(lines.as_bytes(), b"d");
+        assert!(lines.room(3).len() >= 3);
+        assert_eq!(lines.as_bytes(), b"d");
+    }
+}
