@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
+use tokio::sync::OnceCell;
 
 use super::cli::ReadArguments;
 use super::lifted;
@@ -28,7 +29,8 @@ use crate::sync::{
 struct Sync {
     config: Arc<Config>,
     client: Client,
-    files: FileClient,
+    /// Made when it is needed first: reading the system's certificates takes its time.
+    files: OnceCell<FileClient>,
     key: Option<Key>,
     projects: Vec<Project>,
     output: Output,
@@ -78,14 +80,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         }
         projects.push(Project { id, method });
     }
-    let sync = Sync {
-        files: FileClient::new(&config)?,
-        config: Arc::new(config),
-        client,
-        key,
-        projects,
-        output: output.clone(),
-    };
+    let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     let mut all_complete = true;
     for job in jobs {
         all_complete &= sync.run(job).await?;
@@ -291,7 +286,8 @@ impl Sync {
     ) -> Result<(), Error> {
         let method = project.method.as_ref().map_err(Error::clone)?;
         if let (Method::Export { .. }, Some(model)) = (method, reader.table.export) {
-            let (files, settle) = (self.files.clone(), self.config.method.settle);
+            let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
+            let settle = self.config.method.settle;
             let reader = Arc::new(reader);
             let may_query = self.may("query:read");
             return ExportReader { reader, files, settle, model, may_query }.run(on_plan).await;
