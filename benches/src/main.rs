@@ -62,7 +62,7 @@ enum Command {
 struct Scale {
     page: u64,
     /// Events, and how often they are read.
-    volumes: [(u64, usize); 2],
+    volumes: [(u64, usize); 3],
     /// How often they are written, for the smaller volume.
     writes: usize,
     spec: usize,
@@ -78,7 +78,7 @@ struct Scale {
 
 const FULL: Scale = Scale {
     page: 50_000,
-    volumes: [(100_000, 7), (2_000_000, 3)],
+    volumes: [(100_000, 15), (500_000, 5), (2_000_000, 5)],
     writes: 5,
     spec: 50,
     airbyte: Some([2_000, 20_000]),
@@ -91,7 +91,7 @@ const FULL: Scale = Scale {
 
 const QUICK: Scale = Scale {
     page: 500,
-    volumes: [(1_000, 1), (3_000, 1)],
+    volumes: [(1_000, 1), (2_000, 1), (3_000, 1)],
     writes: 1,
     spec: 3,
     airbyte: None,
