@@ -18,9 +18,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// A row that is incomplete is looked at again when so many more bytes have come; if it is still
-/// incomplete, whenever it has doubled, so that a huge row is not looked at over and over.
-const COMPLETION: usize = 4 * 1024;
+/// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
+/// has come, so that a huge row is not looked at over and over.
+const WORTH_PARSING: usize = 64 * 1024;
 
 /// Longest row of an answer or line of a file, in bytes. `PostHog` takes events of some megabytes at
 /// most; what it adds to them and its escapes make them several times as long, not dozens of times.
@@ -105,40 +105,14 @@ impl RowReader {
     /// When the bytes cannot belong to an answer, a row is longer than [`LONGEST`], or `take` does not
     /// accept a row.
     pub fn feed(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
-        let mut bytes = bytes;
-        // What is left of the bytes before is completed first, with not much more than it needs, so
-        // that most bytes are read where they are.
-        while !self.buffer.is_empty() && !bytes.is_empty() {
-            let before = self.buffer.len();
-            let (next, rest) = bytes.split_at(bytes.len().min(COMPLETION));
-            self.buffer.extend_from_slice(next);
-            if self.buffer.len() < self.parse_at {
-                bytes = rest;
-                continue;
+        self.buffer.extend_from_slice(bytes);
+        if self.buffer.len() >= self.parse_at {
+            self.parse(take)?;
+            if self.buffer.len() > LONGEST {
+                let megabytes = LONGEST / (1024 * 1024);
+                return Err(Malformed(format!("a row, or a value beside the rows, is longer than {megabytes} MiB")));
             }
-            let buffer = std::mem::take(&mut self.buffer);
-            let outcome = self.parse(&buffer, take);
-            self.buffer = buffer;
-            let read = outcome?;
-            if read >= before {
-                self.buffer.clear();
-                self.parse_at = 0;
-                bytes = bytes.get(read - before..).unwrap_or_default();
-            } else {
-                self.buffer.drain(..read);
-                bytes = rest;
-                if self.buffer.len() > LONGEST {
-                    let megabytes = LONGEST / (1024 * 1024);
-                    return Err(Malformed(format!(
-                        "a row, or a value beside the rows, is longer than {megabytes} MiB"
-                    )));
-                }
-                self.parse_at = (2 * self.buffer.len()).min(LONGEST + 1);
-            }
-        }
-        if !bytes.is_empty() {
-            let read = self.parse(bytes, take)?;
-            self.buffer.extend_from_slice(bytes.get(read..).unwrap_or_default());
+            self.parse_at = (2 * self.buffer.len()).clamp(WORTH_PARSING, LONGEST + 1);
         }
         Ok(())
     }
@@ -155,14 +129,12 @@ impl RowReader {
     /// # Errors
     /// When the document is incomplete, has no rows array, or carries an error.
     pub fn finish(mut self, take: &mut dyn TakeRows) -> Result<u64, Malformed> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let read = self.parse(&buffer, take)?;
-        let rest = buffer.get(read..).unwrap_or_default();
+        self.parse(take)?;
         if let Some(error) = self.error {
             return Err(Malformed(format!("the answer reports an error: {error}")));
         }
         match self.place {
-            Place::End if !rest.iter().all(u8::is_ascii_whitespace) => {
+            Place::End if !self.buffer.iter().all(u8::is_ascii_whitespace) => {
                 Err(Malformed("the answer goes on after its end".into()))
             }
             Place::End => Ok(self.rows),
@@ -170,18 +142,25 @@ impl RowReader {
         }
     }
 
-    /// Reads what is complete and returns how many bytes that were.
-    fn parse(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<usize, Malformed> {
-        let mut cursor = Cursor { bytes, at: 0 };
-        loop {
+    fn parse(&mut self, take: &mut dyn TakeRows) -> Result<(), Malformed> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let mut cursor = Cursor { bytes: &buffer, at: 0 };
+        let outcome = loop {
             let before = cursor.at;
             match self.step(&mut cursor, take) {
                 Ok(true) => {}
-                Ok(false) => return Ok(cursor.at),
-                Err(Stop::Short) => return Ok(before),
-                Err(Stop::Malformed(malformed)) => return Err(malformed),
+                Ok(false) => break Ok(()),
+                Err(Stop::Short) => {
+                    cursor.at = before;
+                    break Ok(());
+                }
+                Err(Stop::Malformed(malformed)) => break Err(malformed),
             }
-        }
+        };
+        let read = cursor.at;
+        self.buffer = buffer;
+        self.buffer.drain(..read);
+        outcome
     }
 
     /// Reads a token or rows and moves on; false when there is nothing more to read for now. When it
