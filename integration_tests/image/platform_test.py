@@ -278,7 +278,7 @@ class Images(unittest.TestCase):
         finally:
             (SOURCE.root / BUNDLE).write_bytes(original)
         self.assertEqual((code, status["status"]), (0, "FAILED"))
-        self.assertIn("are CA certificates installed", status["message"])
+        self.assertIn("install the CA certificates of this system", status["message"])
 
 
 class Authority:

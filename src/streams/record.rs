@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::column::{Column, Kind};
 use super::lifted::Lifted;
 use super::table::{PROJECT_FIELD, Table};
+use super::transcode::Fixed;
 use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::message::{StreamDescriptor, now_milliseconds, record_prefix, record_suffix};
@@ -17,13 +18,13 @@ use crate::protocol::message::{StreamDescriptor, now_milliseconds, record_prefix
 /// lost without a trace.
 pub(super) struct RecordFrame {
     /// Everything from the line's beginning to the value of the id's copy, if there is one.
-    pub(super) prefix: Vec<u8>,
+    pub(super) prefix: Fixed,
     /// Everything between the id's copy and the first column.
-    pub(super) project: Vec<u8>,
+    pub(super) project: Fixed,
     pub(super) fields: Vec<Field>,
     /// Fields that are not columns, as `,"field":null`.
     pub(super) absent: Vec<u8>,
-    pub(super) suffix: Vec<u8>,
+    pub(super) suffix: Fixed,
     pub(super) has_id_copy: bool,
     /// Properties that are fields of their own.
     lifted: Option<Arc<Lifted>>,
@@ -31,7 +32,7 @@ pub(super) struct RecordFrame {
 
 pub(super) struct Field {
     /// `,"field":`
-    pub(super) key: Vec<u8>,
+    pub(super) key: Fixed,
     name: &'static str,
     pub(super) kind: Kind,
 }
@@ -62,16 +63,16 @@ impl RecordFrame {
         }
         let comma = if id_copy.is_some() { "," } else { "" };
         let fields = columns.iter().map(|column| Field {
-            key: format!(",{}:", Value::from(column.field)).into_bytes(),
+            key: format!(",{}:", Value::from(column.field)).into_bytes().into(),
             name: column.field,
             kind: column.kind,
         });
         Self {
-            prefix,
-            project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes(),
+            prefix: prefix.into(),
+            project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes().into(),
             fields: fields.collect(),
             absent: Vec::new(),
-            suffix: record_suffix(now_milliseconds()),
+            suffix: record_suffix(now_milliseconds()).into(),
             has_id_copy: id_copy.is_some(),
             lifted: None,
         }
@@ -99,7 +100,7 @@ impl RecordFrame {
 
     /// Takes the time of emission for the records from now on.
     pub(super) fn stamp(&mut self) {
-        self.suffix = record_suffix(now_milliseconds());
+        self.suffix = record_suffix(now_milliseconds()).into();
     }
 
     /// Appends a record with the values' JSON texts, one per column.
@@ -124,13 +125,13 @@ impl RecordFrame {
     ) -> Result<(), Malformed> {
         let mut undecoded: Vec<&str> = Vec::new();
         let mut document = 0..0;
-        lines.extend_from_slice(&self.prefix);
+        lines.extend_from_slice(self.prefix.as_bytes());
         if self.has_id_copy {
             lines.extend_from_slice(id.as_bytes());
         }
-        lines.extend_from_slice(&self.project);
+        lines.extend_from_slice(self.project.as_bytes());
         for (field, text) in self.fields.iter().zip(values) {
-            lines.extend_from_slice(&field.key);
+            lines.extend_from_slice(field.key.as_bytes());
             let begin = lines.len();
             if !value::append(field.kind, text.as_ref(), lines)? {
                 undecoded.push(field.name);
@@ -149,7 +150,7 @@ impl RecordFrame {
             let changes: Vec<Value> = undecoded.iter().map(change).collect();
             lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
         }
-        lines.extend_from_slice(&self.suffix);
+        lines.extend_from_slice(self.suffix.as_bytes());
         Ok(())
     }
 }

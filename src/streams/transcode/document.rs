@@ -8,6 +8,8 @@ use super::sink::Sink;
 
 /// Writes the document that begins at `at`, behind the string's opening quote, and returns the place
 /// behind its closing quote. `open` is scratch space for what is open: `}` or `]` for each level.
+// Not inlined: in a row's function the loop has too few registers.
+#[inline(never)]
 pub fn embed(bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
     let mut written = sink.reborrow();
     let end = write(bytes, at, &mut written, open)?;

@@ -47,7 +47,7 @@ pub(in crate::streams) fn write_row(
     if byte(bytes, at)? != b'[' {
         return Err(Stop::Unusual);
     }
-    sink.put(&frame.prefix)?;
+    sink.fixed(&frame.prefix)?;
     let begin = at;
     let mut at = after_spaces(bytes, at + 1);
     if frame.has_id_copy {
@@ -55,7 +55,7 @@ pub(in crate::streams) fn write_row(
         let end = value_end(bytes, at)?;
         sink.put(bytes.get(at..end).unwrap_or_default())?;
     }
-    sink.put(&frame.project)?;
+    sink.fixed(&frame.project)?;
     for (index, field) in frame.fields.iter().enumerate() {
         if index > 0 {
             if byte(bytes, at)? != b',' {
@@ -63,7 +63,7 @@ pub(in crate::streams) fn write_row(
             }
             at = after_spaces(bytes, at + 1);
         }
-        sink.put(&field.key)?;
+        sink.fixed(&field.key)?;
         let end = column(field.kind, bytes, at, sink, &mut scratch.open)?;
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
@@ -78,7 +78,7 @@ pub(in crate::streams) fn write_row(
     }
     sink.put(&frame.absent)?;
     sink.push(b'}')?;
-    sink.put(&frame.suffix)?;
+    sink.fixed(&frame.suffix)?;
     Ok(at)
 }
 

@@ -2,6 +2,30 @@
 
 use super::scan::{self, Stop};
 
+/// Bytes that are written again and again, such as a record's key.
+///
+/// They are followed by as many more as are written at a time, so that a short one is one copy of
+/// known size.
+pub struct Fixed {
+    bytes: Vec<u8>,
+    length: usize,
+}
+
+impl Fixed {
+    /// The bytes themselves.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl From<Vec<u8>> for Fixed {
+    fn from(mut bytes: Vec<u8>) -> Self {
+        let length = bytes.len();
+        bytes.resize(length + scan::STEP, 0);
+        Self { bytes, length }
+    }
+}
+
 /// Room for records behind those that are complete.
 ///
 /// What is written is 32 bytes at a time where possible; the surplus is overwritten by what
@@ -59,6 +83,12 @@ impl<'r> Sink<'r> {
         *self.room.get_mut(self.end).ok_or(Stop::Full)? = byte;
         self.end += 1;
         Ok(())
+    }
+
+    /// Writes bytes that are known beforehand.
+    #[inline]
+    pub fn fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
+        self.few(&fixed.bytes, 0, fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
