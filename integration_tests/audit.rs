@@ -3,11 +3,11 @@
 use posthog_sandbox::posthog::{Action, Fault, Sandbox};
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox};
+use crate::support::world::{PROJECT, assert_events, events, sandbox, within_a_day};
 
 async fn sandbox_with_events() -> Sandbox {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(1_700, minutes_ago(600)));
+    posthog.insert(PROJECT, events(1_700, within_a_day()));
     posthog
 }
 
@@ -16,7 +16,7 @@ async fn sandbox_with_events() -> Sandbox {
 #[tokio::test]
 async fn airbyte_86492_a_silent_cap_of_1000_rows_loses_nothing() {
     let posthog = Sandbox::builder().page_clamp(1_000).start().await.unwrap();
-    posthog.insert(PROJECT, events(4_321, minutes_ago(600)));
+    posthog.insert(PROJECT, events(4_321, within_a_day()));
     for mode in ["full_refresh", "incremental"] {
         let messages = Source::new(&posthog.url()).read_all(&catalog(&["events"], mode), None).await;
         assert_events(&messages, &posthog, &[PROJECT]);

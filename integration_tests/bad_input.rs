@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog, run};
-use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
+use crate::support::world::{PROJECT, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
 async fn unusable_catalogs_are_refused() {
@@ -33,7 +33,7 @@ async fn unusable_catalogs_are_refused() {
 #[tokio::test]
 async fn states_of_every_shape_are_read() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(30, minutes_ago(600)));
+    posthog.insert(PROJECT, events(30, within_a_day()));
     let source = Source::new(&posthog.url());
     let catalog = catalog(&["events"], "incremental");
     let stream_state = source.read_all(&catalog, None).await.stream_state("events");

@@ -7,7 +7,9 @@ use serde_json::json;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, assert_no_duplicates, events, minutes_ago, sandbox, two_projects};
+use crate::support::world::{
+    PROJECT, assert_events, assert_no_duplicates, events, minutes_ago, sandbox, two_projects, within_a_day,
+};
 
 fn error(code: u16, name: &str, detail: &str) -> Action {
     let body = json!({"type": "server_error", "code": name, "detail": detail, "attr": null}).to_string();
@@ -20,7 +22,7 @@ fn throttled_without_hint() -> Action {
 
 async fn sandbox_with_events() -> Sandbox {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(2_000, minutes_ago(600)));
+    posthog.insert(PROJECT, events(2_000, within_a_day()));
     posthog
 }
 

@@ -11,6 +11,7 @@ use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
     PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, sandbox, settled, two_projects,
+    within_a_day,
 };
 
 #[tokio::test]
@@ -81,7 +82,7 @@ async fn copies_that_are_not_merged_yet_become_one_record_with_the_newest_arriva
 #[tokio::test]
 async fn a_second_sync_reads_only_what_is_new() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(500, minutes_ago(600)));
+    posthog.insert(PROJECT, events(500, within_a_day()));
     let source = Source::new(&posthog.url());
     let catalog = catalog(&["events"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -100,7 +101,7 @@ async fn a_second_sync_reads_only_what_is_new() {
 #[tokio::test]
 async fn late_events_are_found_however_late_they_are() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(50, minutes_ago(600)));
+    posthog.insert(PROJECT, events(50, within_a_day()));
     let source = Source::new(&posthog.url());
     let catalog = catalog(&["events"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -126,7 +127,7 @@ async fn late_events_are_found_however_late_they_are() {
 #[tokio::test]
 async fn events_that_become_visible_late_are_found_by_the_overlap() {
     let posthog = sandbox().await;
-    let mut rows = events(100, minutes_ago(600));
+    let mut rows = events(100, within_a_day());
     let now = Utc::now().timestamp_micros();
     // Received before the first sync, visible only after it.
     rows.extend((200..220).map(|number| Event { visible_at: Some(i64::MAX), ..event(number, now - 60_000_000) }));

@@ -10,12 +10,12 @@ use tempfile::TempDir;
 
 use crate::support::child::Command;
 use crate::support::program::{Source, catalog, repository_file, run};
-use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox};
+use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
 async fn printed_states_are_a_state_file() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(300, minutes_ago(600)));
+    posthog.insert(PROJECT, events(300, within_a_day()));
     let source = Source::new(&posthog.url()).with_page_size(100);
     let streams = catalog(&["events", "projects"], "incremental");
     let first = source.read_all(&streams, None).await;
@@ -71,7 +71,7 @@ fn delivered(webhook: &Webhook) -> BTreeSet<String> {
 #[tokio::test]
 async fn the_script_for_cron_continues_and_tells_of_failures() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(50, minutes_ago(600)));
+    posthog.insert(PROJECT, events(50, within_a_day()));
     let webhook = Webhook::start().await.unwrap();
     let directory = place(&posthog, &webhook);
     let (code, text) = sync(directory.path()).await;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Duration, Utc};
+use chrono::{DateTime, Duration, NaiveTime, Utc};
 use posthog_sandbox::posthog::{Builder, Event, Exports, Key, Project, Sandbox};
 use serde_json::Value;
 use source_posthog::time::Timestamp;
@@ -52,6 +52,15 @@ pub(crate) fn key(value: &str, scopes: &[&str], projects: Option<Vec<u64>>) -> K
 /// The instant so many minutes ago, in microseconds.
 pub(crate) fn minutes_ago(minutes: i64) -> i64 {
     (Utc::now() - Duration::minutes(minutes)).timestamp_micros()
+}
+
+/// Ten hours ago or up to two hours earlier: the two hours from then on lie within one day, and so,
+/// as days are read one by one, within one window.
+pub(crate) fn within_a_day() -> i64 {
+    let ago = Utc::now() - Duration::hours(10);
+    let over = (ago + Duration::hours(2)).time() - NaiveTime::MIN;
+    let crosses = over < Duration::hours(2);
+    (if crosses { ago - over - Duration::seconds(1) } else { ago }).timestamp_micros()
 }
 
 /// An hour ago: everything in a test's past has settled by then.
