@@ -58,7 +58,9 @@ static DATA: LazyLock<Data> = LazyLock::new(|| {
         };
         columns.iter().map(|column| value(column.field)).collect::<Vec<_>>()
     };
-    let rows: Vec<Vec<Value>> = events.iter().zip(&documents).map(row).collect();
+    let mut rows: Vec<Vec<Value>> = events.iter().zip(&documents).map(row).collect();
+    // All of them have the same time, so the server has them in the order of their ids.
+    rows.sort_by_key(|row| row[0].to_string());
     let mut lines = Vec::new();
     for event in &events {
         let line = json!({

@@ -50,7 +50,7 @@ fn of_an_answer(rows: usize) -> u64 {
     let columns = EVENTS.selected(false);
     let row = |number: usize| -> Vec<Value> {
         let value = |field: &str| match field {
-            "uuid" => format!("u-{number}"),
+            "uuid" => format!("u-{number:08}"),
             "properties" => PROPERTIES.to_owned(),
             "timestamp" | "created_at" => TIME.to_owned(),
             _ => "text".to_owned(),

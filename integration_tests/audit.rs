@@ -1,9 +1,13 @@
 //! Silent disagreement is noticed every time: rows that are dropped, doubled, clamped or miscounted.
 
-use posthog_sandbox::posthog::{Action, Fault, Sandbox};
+use std::collections::BTreeSet;
+
+use posthog_sandbox::posthog::{Action, Event, Exports, Fault, Sandbox};
+use serde_json::json;
+use source_posthog::time::Timestamp;
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, events, sandbox, within_a_day};
+use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox, within_a_day};
 
 async fn sandbox_with_events() -> Sandbox {
     let posthog = sandbox().await;
@@ -92,4 +96,101 @@ async fn an_answer_that_repeats_itself_is_refused() {
     let outcome = Source::new(&posthog.url()).read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.messages.errors()[0].contains("again and again"), "{:?}", outcome.messages.errors());
+}
+
+const HOUR: i64 = 3_600_000_000;
+
+/// So many events, one every so many hours, the last one two weeks ago, and another one of yesterday.
+fn with_a_pause(count: u32, hours: i64) -> Vec<Event> {
+    let last = minutes_ago(14 * 24 * 60);
+    let mut events: Vec<Event> =
+        (0..count).map(|number| event(number.into(), last - i64::from(count - 1 - number) * hours * HOUR)).collect();
+    events.push(event(count.into(), minutes_ago(24 * 60)));
+    events
+}
+
+/// Counts say where there is something to read. A server that keeps to itself that it answers with
+/// 1,000 rows at most leaves out whole days and hours there.
+#[tokio::test]
+async fn counts_that_are_cut_at_1000_rows_hide_nothing() {
+    for (export, hours) in [(false, 24), (true, 1)] {
+        let posthog = Sandbox::builder().page_clamp(1_000).exports(Exports::default()).start().await.unwrap();
+        posthog.insert(PROJECT, with_a_pause(1_100, hours));
+        let start = Timestamp::from_micros(minutes_ago(1_500 * 60 * hours)).to_string();
+        let source = Source::new(&posthog.url()).with("start_date", json!(start));
+        let source = if export { source.with_exports() } else { source.with_page_size(50_000) };
+        let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+        assert_eq!(messages.id_set("events").len(), 1_101, "export: {export}");
+        assert!(posthog.requests().iter().any(|request| request.rows == Some(1_000)), "nothing was cut");
+    }
+}
+
+/// Every question that is asked, with every silent fault, once and always: all events come, or the
+/// sync says that they did not, and the next one brings them.
+#[tokio::test]
+async fn whatever_is_wrong_with_an_answer_nothing_is_lost_silently() {
+    let nothing = || Action::Status { code: 200, body: r#"{"results":[]}"#.into(), headers: Vec::new() };
+    let actions = || {
+        [
+            Action::DropRows { rows: 1 },
+            Action::DropRows { rows: 5 },
+            Action::DuplicateRows { rows: 2 },
+            Action::Clamp { rows: 0 },
+            Action::Clamp { rows: 1 },
+            Action::Clamp { rows: 7 },
+            Action::SwapInCopy,
+            Action::WrongCount { by: -1 },
+            Action::WrongCount { by: 3 },
+            nothing(),
+        ]
+    };
+    let questions: [(bool, &[&str]); 2] = [
+        (false, &["properties", "GROUP BY day", "uniqExact", r"SELECT count\(\) FROM"]),
+        (true, &["GROUP BY hour", r"SELECT count\(\) FROM"]),
+    ];
+    let (mut complete, mut told, mut idle) = (0, 0, 0);
+    for (export, questions) in questions {
+        for (question, action, times) in questions.iter().flat_map(|question| {
+            actions().into_iter().flat_map(move |action| [(question, action.clone(), 1), (question, action, u64::MAX)])
+        }) {
+            let case = format!("export: {export}, {question}, {action:?}, {times} times");
+            let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
+            posthog.insert(PROJECT, with_a_pause(40, 24));
+            posthog.set_faults(vec![Fault::query(action).sql(question).times(times)]).unwrap();
+            let start = Timestamp::from_micros(minutes_ago(60 * 24 * 60)).to_string();
+            let source = Source::new(&posthog.url()).with("attempts", json!(2)).with("start_date", json!(start));
+            let source = if export { source.with_exports() } else { source.with_page_size(15) };
+            let catalog = catalog(&["events"], "incremental");
+            let outcome = source.read(&catalog, None).await;
+            let fired = posthog.requests().iter().any(|request| request.fault.is_some());
+            let mut read = outcome.messages.id_set("events");
+            if outcome.code == Some(0) {
+                complete += 1;
+                idle += u32::from(!fired);
+            } else {
+                told += 1;
+                assert!(fired, "{case}: {}", outcome.messages.text());
+                assert_eq!(outcome.messages.statuses("events").last().unwrap(), "INCOMPLETE", "{case}");
+                posthog.set_faults(Vec::new()).unwrap();
+                let state = outcome.messages.state_lines().last().map(|_| outcome.messages.state());
+                read.extend(source.read_all(&catalog, state.as_ref()).await.id_set("events"));
+            }
+            let stored: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
+            assert_eq!(read, stored, "{case}: {}", outcome.messages.without_records());
+        }
+    }
+    // Not all questions are asked in every case: different keys are counted when something is wrong.
+    assert!(complete > 50 && told > 10 && idle <= 20, "{complete} complete, {told} told, {idle} without the fault");
+}
+
+/// Not far from their arrival, so only the comparison hour by hour finds them.
+#[tokio::test]
+async fn lines_that_are_missing_from_a_file_are_read_by_query() {
+    let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
+    posthog.insert(PROJECT, with_a_pause(40, 24));
+    posthog.set_faults(vec![Fault::files(Action::DropRows { rows: 3 })]).unwrap();
+    let source = Source::new(&posthog.url()).with_exports();
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(messages.id_set("events").len(), 41);
+    assert!(messages.text().contains("exports have left out"), "{}", messages.without_records());
 }

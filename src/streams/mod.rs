@@ -8,6 +8,7 @@ mod exported;
 mod groups;
 mod keyed;
 mod keyed_rows;
+mod last_row;
 mod lifted;
 mod lists;
 mod object;

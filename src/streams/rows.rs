@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::column::Column;
+use super::last_row::LastRow;
 use super::lifted::Lifted;
 use super::record::RecordFrame;
 use super::table::Table;
@@ -21,7 +22,7 @@ pub struct RowWriter {
     frame: RecordFrame,
     position: usize,
     id: usize,
-    last: Last,
+    last: LastRow,
     settling: Option<Settling>,
     scratch: Scratch,
 }
@@ -34,26 +35,6 @@ struct Settling {
     records: u64,
     /// Whether the row before is counted.
     last_counted: bool,
-}
-
-/// The row before, for noticing copies of one row.
-#[derive(Default)]
-struct Last {
-    position: Vec<u8>,
-    id: Vec<u8>,
-}
-
-impl Last {
-    fn is(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
-        self.position == position.as_ref() && self.id == id.as_ref()
-    }
-
-    fn set(&mut self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
-        self.position.clear();
-        self.position.extend_from_slice(position.as_ref());
-        self.id.clear();
-        self.id.extend_from_slice(id.as_ref());
-    }
 }
 
 /// What became of a row.
@@ -73,7 +54,7 @@ impl RowWriter {
             frame: RecordFrame::new(table, columns, stream, project),
             position: place(table.position_field),
             id: place(table.id_field),
-            last: Last::default(),
+            last: LastRow::default(),
             settling: None,
             scratch: Scratch::default(),
         }
@@ -107,7 +88,8 @@ impl RowWriter {
     /// Appends the record of `row` to `lines`.
     ///
     /// # Errors
-    /// When the row does not have the columns that were asked for; `lines` is unchanged then.
+    /// When the row does not have the columns that were asked for, or does not belong behind the row
+    /// before; `lines` is unchanged then.
     pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<Written, Malformed> {
         if row.len() != self.frame.width() {
             return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.frame.width())));
@@ -125,6 +107,9 @@ impl RowWriter {
         }
         if !is_text(position) || !is_text(id) {
             return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
+        }
+        if self.last.is_behind(position, id) {
+            return Err(Malformed(format!("the row {position}, {id} is out of order")));
         }
         let begin = lines.len();
         self.frame.append(id, row.iter().map(|value| value.get()), lines)?;
@@ -185,7 +170,7 @@ impl RowWriter {
         let column = |index| self.scratch.column(index, bytes);
         let (position, id) = (column(self.position), column(self.id));
         let is_copy = self.last.is(position, id);
-        if !is_text(position) || !is_text(id) {
+        if !is_text(position) || !is_text(id) || self.last.is_behind(position, id) {
             return Err(Stop::Unusual);
         }
         if let Some(settling) = &mut self.settling {
@@ -203,19 +188,12 @@ impl RowWriter {
     /// # Errors
     /// When the server's text of the position is not an instant.
     pub fn last_key(&self) -> Result<Option<Key>, Malformed> {
-        if self.last.id.is_empty() {
-            return Ok(None);
-        }
-        let text = |json: &[u8]| serde_json::from_slice::<String>(json).map_err(|error| Malformed(error.to_string()));
-        let position = text(&self.last.position)?;
-        let position =
-            Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
-        Ok(Some(Key { position, id: text(&self.last.id)? }))
+        self.last.key()
     }
 
     /// Forgets the row before, so that a window is read from its beginning again.
     pub fn restart(&mut self) {
-        self.last = Last::default();
+        self.last = LastRow::default();
         if let Some(settling) = &mut self.settling {
             settling.records = 0;
         }

@@ -27,8 +27,9 @@ pub(super) struct Day {
 
 /// Cuts `whole` into windows of about `target` rows each, without gap or overlap.
 ///
-/// No window spans more than `most_days` days, counted from its first to its last row. `days` are the days that have rows, in ascending order. A stretch without any rows at the end is
-/// a window of its own, which knows that it is empty.
+/// No window spans more than `most_days` days, counted from its first to its last row. `days` are the
+/// days that have rows, in ascending order. Stretches without rows belong to their neighbours, so that
+/// everything is read, whatever the counts are: a histogram that leaves out days loses nothing.
 pub(super) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut from = whole.from;
@@ -49,9 +50,7 @@ pub(super) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64
         }
         rows = rows.zip(day.rows).map(|(sum, more)| sum + more);
     }
-    let last = days.last().map_or(whole.from, |day| Timestamp::from_day(day.number + 1).clamp(whole.from, whole.to));
-    windows.push(Window { interval: Interval { from, to: last }, rows });
-    windows.push(Window { interval: Interval { from: last, to: whole.to }, rows: Some(0) });
+    windows.push(Window { interval: Interval { from, to: whole.to }, rows });
     windows.retain(|window| !window.interval.is_empty());
     windows
 }
@@ -107,7 +106,7 @@ mod tests {
                 .iter()
                 .map(|window| (window.interval.from.day(), window.interval.to.day(), window.rows))
                 .collect();
-        let end = Timestamp::MAX.day();
-        assert_eq!(cut, [(10, 13, Some(90)), (13, 20, Some(900)), (20, 21, Some(5)), (21, end, Some(0))]);
+        assert_eq!(cut, [(10, 13, Some(90)), (13, 20, Some(900)), (20, Timestamp::MAX.day(), Some(5))]);
+        assert_eq!(windows(whole, &[], 100, i64::MAX), [Window { interval: whole, rows: Some(0) }]);
     }
 }

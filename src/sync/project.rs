@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::export::ExportState;
 use super::interval::{Interval, Intervals};
 use super::plan::{Window, windows};
-use super::reader::ProjectReader;
+use super::reader::{ProjectReader, sum};
 use super::scan::{OpenWindow, Scan, ScanKind};
 use super::state::{LastMethod, LateCheck, Names, ProjectState, warn_if_ahead};
 use super::window::Outcome;
@@ -166,7 +166,7 @@ impl ProjectReader {
             return None;
         }
         let check = state.late_check.unwrap_or(LateCheck { until: watermark, bytes: None });
-        let cheap = check.bytes.is_none_or(|bytes| bytes <= CHEAP_CHECK_BYTES);
+        let cheap = check.bytes.is_none_or(|bytes| 2 * bytes <= CHEAP_CHECK_BYTES);
         let old = TimeDelta::microseconds(now.micros() - check.until.micros()) >= DEAR_CHECK_INTERVAL;
         let to = late_bound.min(self.end());
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
@@ -229,8 +229,21 @@ impl ProjectReader {
         let mut bytes = None;
         let most_days = self.config.window_days.map_or(i64::MAX, i64::from);
         for gap in known.gaps(scan.interval) {
+            // First all, then each day: what becomes visible meanwhile is only in the second answer.
+            let all = self.count_all(scan, gap).await?;
             let histogram = self.histogram(scan, gap).await?;
-            bytes = histogram.bytes.map(|more| more + bytes.unwrap_or(0)).or(bytes);
+            bytes = sum(bytes, histogram.bytes);
+            let shown: Option<u64> = histogram.days.iter().map(|day| day.rows).sum();
+            if shown.is_some_and(|shown| shown < all) {
+                // Days that the answer leaves out would be taken for empty, and their rows for none.
+                tracing::warn!(
+                    "project {}: PostHog counts {all} rows of {} from {gap}, but fewer when it counts day by day; they are read without a plan",
+                    self.project,
+                    self.table.stream
+                );
+                queue.push_back(Work { window: Window { interval: gap, rows: None }, open: None, length: None });
+                continue;
+            }
             let target = u64::from(self.page_size.rows());
             for window in windows(gap, &histogram.days, target, most_days) {
                 queue.push_back(Work { window, open: None, length: None });
@@ -290,8 +303,7 @@ struct Work {
     length: Option<i64>,
 }
 
-/// Windows in ascending order, the last of which is read even if it was empty when it was counted:
-/// rows that have moved on since are there.
+/// Windows in ascending order. The count of the last one says nothing: rows move there meanwhile.
 fn ascending_with_open_end(queue: VecDeque<Work>) -> VecDeque<Work> {
     let mut queue = Vec::from(queue);
     queue.sort_by_key(|work| work.window.interval.from);

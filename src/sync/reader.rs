@@ -1,9 +1,9 @@
 //! What all scans and windows of one project share, and the queries that they ask.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
 
 use super::checkpoint::Checkpoint;
 use super::interval::Interval;
@@ -13,15 +13,12 @@ use super::scan::Scan;
 use crate::config::{Config, QueryOptions};
 use crate::error::Error;
 use crate::http::{Client, Observer};
-use crate::posthog::query::{MOST_ROWS, small_with_retry};
+use crate::posthog::query::{MOST_ROWS, Small, small_with_retry};
 use crate::posthog::{Key, Predicate, Query};
 use crate::protocol::message::Message;
 use crate::protocol::{Output, StreamDescriptor};
 use crate::streams::{Column, Lifted, Table};
 use crate::time::Timestamp;
-
-/// Hours that are counted in one query, which answers with [`MOST_ROWS`] rows at most.
-const MOST_HOURS: i64 = 40_000;
 
 /// Reads one table of one project.
 pub struct ProjectReader {
@@ -91,7 +88,8 @@ impl ProjectReader {
         predicate
     }
 
-    fn choose_names(&self, predicate: &mut Predicate) {
+    /// Only the events that the user has chosen.
+    pub(super) fn choose_names(&self, predicate: &mut Predicate) {
         if let Some(column) = self.table.name_column {
             predicate.names(column, "IN", "include", &self.config.include_events);
             predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
@@ -113,19 +111,33 @@ impl ProjectReader {
         predicate.select(&list.join(", "), self.table.from, &tail)
     }
 
-    /// Counts the different rows of an interval, in parts when it is too large for one query.
+    /// Counts the different rows of an interval.
     ///
     /// # Errors
     /// When the server does not answer, or cannot count even a tiny part in time.
     pub(super) async fn count(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
-        let columns = format!("uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        let different = format!("uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        self.number(scan, interval, &different).await
+    }
+
+    /// Counts all rows of an interval, copies included.
+    ///
+    /// # Errors
+    /// As for [`ProjectReader::count`].
+    pub(super) async fn count_all(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
+        self.number(scan, interval, "count()").await
+    }
+
+    /// Sums up what `column` says of an interval, in parts when it is too large for one query.
+    async fn number(&self, scan: &Scan, interval: Interval, column: &str) -> Result<u64, Error> {
         let mut total = 0;
         let mut parts = vec![interval];
         while let Some(part) = parts.pop() {
-            let query = self.predicate(scan, part).select(&columns, self.table.from, "LIMIT 1");
+            let query = self.predicate(scan, part).select(column, self.table.from, "LIMIT 1");
             match self.ask::<(u64,)>(&query).await? {
-                Some((rows, _)) => {
-                    let row = rows
+                Some(answer) => {
+                    let row = answer
+                        .rows
                         .first()
                         .ok_or_else(|| Error::system(format!("PostHog has answered a count of {part} with no row")))?;
                     total += row.0;
@@ -149,9 +161,10 @@ impl ProjectReader {
         while let Some(part) = parts.pop() {
             let query = self.predicate(scan, part).select(&columns, self.table.from, &tail);
             match self.ask::<(i64, u64)>(&query).await? {
-                Some((rows, bytes)) => {
-                    histogram.days.extend(rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) }));
-                    histogram.bytes = bytes.map(|bytes| bytes + histogram.bytes.unwrap_or(0)).or(histogram.bytes);
+                Some(answer) => {
+                    let days = answer.rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) });
+                    histogram.days.extend(days);
+                    histogram.bytes = sum(histogram.bytes, answer.bytes_read);
                 }
                 // A day that cannot even be counted is read in parts without a count.
                 None if part.from.day() == part.to.plus_micros(-1).day() => {
@@ -167,52 +180,6 @@ impl ProjectReader {
         Ok(histogram)
     }
 
-    /// Counts the rows (of the table that feeds this one, if there is one) that arrived in every hour since the epoch from `from` until `until`. Returns
-    /// the bytes that the server has read, too; none when it cannot count them in time.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub(super) async fn arrivals(
-        &self,
-        from: Timestamp,
-        until: Timestamp,
-    ) -> Result<Option<(BTreeMap<i64, u64>, Option<u64>)>, Error> {
-        let source = self.table.fed_by.unwrap_or(self.table);
-        let Some(arrival) = source.arrival else { return Ok(None) };
-        let columns = format!("intDiv(toUnixTimestamp64Milli({arrival}), 3600000) AS hour, count()");
-        let tail = format!("GROUP BY hour ORDER BY hour LIMIT {MOST_ROWS}");
-        let (mut hours, mut total) = (BTreeMap::new(), None);
-        let mut begin = from;
-        while begin < until {
-            let end = begin.plus_micros(MOST_HOURS * 3_600_000_000).min(until);
-            let wanted = self.wanted();
-            // What happens after the end date still changes what has begun before.
-            let to = if self.table.fed_by.is_some() { Timestamp::MAX } else { wanted.to };
-            let mut parts = vec![Interval { to, ..wanted }];
-            while let Some(part) = parts.pop() {
-                let mut predicate = Predicate::default();
-                predicate.range(source.position, part.from, part.to);
-                predicate.range(arrival, begin, end);
-                self.choose_names(&mut predicate);
-                let query = predicate.select(&columns, source.from, &tail);
-                match self.ask::<(i64, u64)>(&query).await? {
-                    Some((rows, bytes)) => {
-                        for (hour, rows) in rows {
-                            *hours.entry(hour).or_default() += rows;
-                        }
-                        total = bytes.map(|bytes| bytes + total.unwrap_or(0)).or(total);
-                    }
-                    None => match part.halve(self.client.now()) {
-                        Some((first, second)) => parts.extend([second, first]),
-                        None => return Ok(None),
-                    },
-                }
-            }
-            begin = end;
-        }
-        Ok(Some((hours, total)))
-    }
-
     /// The two halves of an interval, the second one first.
     fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
         let (first, second) = interval.halve(self.client.now()).ok_or_else(|| {
@@ -224,13 +191,18 @@ impl ProjectReader {
         Ok([second, first])
     }
 
-    async fn ask<T: serde::de::DeserializeOwned + Send>(
-        &self,
-        query: &Query,
-    ) -> Result<Option<(Vec<T>, Option<u64>)>, Error> {
-        let answer = small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await?;
-        Ok(answer.map(|answer| (answer.rows, answer.bytes_read)))
+    /// Asks for a small answer; none when the query is too large.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(super) async fn ask<T: DeserializeOwned + Send>(&self, query: &Query) -> Result<Option<Small<T>>, Error> {
+        small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await
     }
+}
+
+/// The bytes that two queries have read, as far as the server counts them.
+pub(super) fn sum(first: Option<u64>, second: Option<u64>) -> Option<u64> {
+    first.into_iter().chain(second).reduce(|sum, more| sum + more)
 }
 
 /// Two parts of an interval may share a day.

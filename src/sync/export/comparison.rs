@@ -78,7 +78,7 @@ impl ExportReader {
         }
         let before = earliest.minus(TimeDelta::hours(EMPTY_BEFORE));
         let from = state.compared_until.map_or(before, |compared| compared.min(before));
-        match reader.arrivals(start_of(hour_of(from)), pass.to).await {
+        match self.arrivals(start_of(hour_of(from)), pass.to).await {
             Ok(Some((rows, bytes))) => Ok(Some(Stored { rows, bytes })),
             Ok(None) => {
                 tracing::warn!(

@@ -9,6 +9,7 @@
 //! compared with PostHog's own count by hour of arrival, if the key may query; what is missing, such
 //! as events that an export's look-back leaves out, is read by a query.
 
+mod arrivals;
 mod comparison;
 mod file;
 mod run;

@@ -74,16 +74,19 @@ pub enum Action {
         /// How late.
         wait: Duration,
     },
-    /// Silent: rows from the middle of a page are missing, and the page is as full as it would be.
+    /// Silent: rows from the middle of a page are missing, and the page is as full as it would be. Of a
+    /// file, lines.
     DropRows {
         /// How many.
         rows: usize,
     },
-    /// Silent: the first rows of a page come twice.
+    /// Silent: the first rows of a page, or lines of a file, come twice.
     DuplicateRows {
         /// How many.
         rows: usize,
     },
+    /// Silent: the row in the middle of a page is a copy of the first one.
+    SwapInCopy,
     /// Silent: every `count()` is off by this much.
     WrongCount {
         /// Added to each count.
@@ -142,6 +145,7 @@ impl Action {
             Self::Delay { .. } => "delay",
             Self::DropRows { .. } => "drop_rows",
             Self::DuplicateRows { .. } => "duplicate_rows",
+            Self::SwapInCopy => "swap_in_copy",
             Self::WrongCount { .. } => "wrong_count",
             Self::Clamp { .. } => "clamp",
             Self::NextElsewhere => "next_elsewhere",

@@ -271,6 +271,10 @@ fn page(page: &Page<'_>) -> Done {
                 rows.insert(2 * index, copy);
             }
         }
+        Some(Action::SwapInCopy) if rows.len() > 1 => {
+            let (first, middle) = (rows.first().cloned().unwrap_or_default(), rows.len() / 2);
+            rows.splice(middle..=middle, [first]);
+        }
         Some(Action::WrongCount { by }) => {
             for index in select.counts() {
                 for row in &mut rows {

@@ -98,7 +98,7 @@ pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Byte
             encoder.finish()?.into()
         }
         Some(Action::CutGzip) => body.slice(..middle),
-        Some(Action::BrokenLine) => {
+        Some(Action::BrokenLine | Action::DropRows { .. } | Action::DuplicateRows { .. }) => {
             let mut text = Vec::new();
             let compressed = body.starts_with(&[0x1f, 0x8b]);
             if compressed {
@@ -106,20 +106,31 @@ pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Byte
             } else {
                 text.extend_from_slice(&body);
             }
-            let text = break_line(&text);
+            let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+            let text = match fault {
+                Some(Action::DropRows { rows }) => {
+                    let start = lines.len().saturating_sub(*rows) / 2;
+                    lines.drain(start..lines.len().min(start + rows));
+                    lines.concat()
+                }
+                Some(Action::DuplicateRows { rows }) => {
+                    let copies: Vec<&[u8]> = lines.iter().take(*rows).copied().collect();
+                    lines.extend(copies);
+                    lines.concat()
+                }
+                _ => break_line(&lines),
+            };
             if compressed { compress(&text)?.into() } else { text.into() }
         }
         _ => body,
     })
 }
 
-/// The text with only the first half of its middle line.
-fn break_line(text: &[u8]) -> Vec<u8> {
-    let lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
-    let middle = lines.len() / 2;
-    let mut out = Vec::with_capacity(text.len());
-    for (index, line) in lines.into_iter().enumerate() {
-        if index == middle {
+/// The lines, with only the first half of the middle one.
+fn break_line(lines: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        if index == lines.len() / 2 {
             out.extend_from_slice(line.get(..line.len() / 2).unwrap_or_default());
             out.push(b'\n');
         } else {
@@ -149,6 +160,10 @@ mod tests {
         assert_eq!(read(&broken).unwrap(), b"{\"a\":1}\n{\"bb\"\n{\"c\":3}\n");
         let plain = spoil(Bytes::from_static(text), Some(&Action::BrokenLine)).unwrap();
         assert_eq!(&plain[..], b"{\"a\":1}\n{\"bb\"\n{\"c\":3}\n");
+        let dropped = spoil(body.clone(), Some(&Action::DropRows { rows: 1 })).unwrap();
+        assert_eq!(read(&dropped).unwrap(), b"{\"a\":1}\n{\"c\":3}\n");
+        let doubled = spoil(body.clone(), Some(&Action::DuplicateRows { rows: 1 })).unwrap();
+        assert_eq!(read(&doubled).unwrap(), b"{\"a\":1}\n{\"bb\":22}\n{\"c\":3}\n{\"a\":1}\n");
         assert_eq!(spoil(body.clone(), None).unwrap(), body);
     }
 }

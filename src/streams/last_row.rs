@@ -1,0 +1,83 @@
+//! The row before, for noticing copies of it, and rows that are not where they belong.
+
+use super::value::utc;
+use crate::posthog::{Key, Malformed};
+use crate::time::Timestamp;
+
+/// The key of the row that was read last, as the JSON texts of its columns.
+#[derive(Default)]
+pub(super) struct LastRow {
+    position: Vec<u8>,
+    id: Vec<u8>,
+}
+
+impl LastRow {
+    /// Whether a row with this key is another copy of the last one.
+    pub(super) fn is(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
+        self.position == position.as_ref() && self.id == id.as_ref()
+    }
+
+    /// Whether a row with this key cannot follow the last one, because pages are in ascending order.
+    ///
+    /// A row that comes once more, or in the place of another, would be taken for that one when rows
+    /// are counted. Keys whose texts do not tell their order pass.
+    pub(super) fn is_behind(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
+        let (position, id) = (position.as_ref(), id.as_ref());
+        if self.position != position {
+            return utc(&self.position).zip(utc(position)).is_some_and(|(last, next)| last > next);
+        }
+        let is_plain = |text: &[u8]| !text.contains(&b'\\');
+        // A closing quote must not be compared with a byte of the longer text.
+        let inside = |text: &[u8]| text.len().saturating_sub(1);
+        is_plain(&self.id) && is_plain(id) && self.id.get(..inside(&self.id)) > id.get(..inside(id))
+    }
+
+    /// Remembers a row.
+    pub(super) fn set(&mut self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
+        self.position.clear();
+        self.position.extend_from_slice(position.as_ref());
+        self.id.clear();
+        self.id.extend_from_slice(id.as_ref());
+    }
+
+    /// Its key, for asking for what follows it.
+    ///
+    /// # Errors
+    /// When the server's text of the position is not an instant.
+    pub(super) fn key(&self) -> Result<Option<Key>, Malformed> {
+        if self.id.is_empty() {
+            return Ok(None);
+        }
+        let text = |json: &[u8]| serde_json::from_slice::<String>(json).map_err(|error| Malformed(error.to_string()));
+        let position = text(&self.position)?;
+        let position =
+            Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
+        Ok(Some(Key { position, id: text(&self.id)? }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_behind_by_position_and_then_by_id() {
+        let mut last = LastRow::default();
+        assert!(!last.is_behind("\"2026-01-01T00:00:00Z\"", "\"a\""), "there is no last row");
+        last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"");
+        for (position, id, behind) in [
+            ("\"2026-01-01T00:00:00.5Z\"", "\"b\"", false),
+            ("\"2026-01-01T00:00:00.5Z\"", "\"a\"", true),
+            ("\"2026-01-01T00:00:00.5Z\"", "\"\"", true),
+            ("\"2026-01-01T00:00:00.5Z\"", "\"b!\"", false),
+            ("\"2026-01-01T00:00:00.5Z\"", "\"\\u0041\"", false),
+            ("\"2026-01-01T00:00:00.500000Z\"", "\"a\"", false),
+            ("\"2026-01-01T00:00:00Z\"", "\"c\"", true),
+            ("\"2026-01-01T00:00:00.499999Z\"", "\"c\"", true),
+            ("\"2026-01-01T00:00:01Z\"", "\"a\"", false),
+            ("\"2025-01-01T02:00:00+02:00\"", "\"a\"", false),
+        ] {
+            assert_eq!(last.is_behind(position, id), behind, "{position} {id}");
+        }
+    }
+}
