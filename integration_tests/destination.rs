@@ -367,6 +367,22 @@ async fn unusable_input_is_refused() {
 }
 
 #[tokio::test]
+async fn a_source_that_ends_in_the_middle_of_a_stream_has_failed() {
+    let webhook = Webhook::start().await.unwrap();
+    let status = |status: &str| {
+        let descriptor = json!({"name": "events"});
+        let status =
+            json!({"type": "STREAM_STATUS", "stream_status": {"stream_descriptor": descriptor, "status": status}});
+        json!({"type": "TRACE", "trace": status}).to_string() + "\n"
+    };
+    let begun = status("STARTED") + &status("RUNNING") + &input(3, 3);
+    let outcomes = Destination::new(&webhook).write(&begun).await;
+    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![3]), "what came is delivered");
+    assert!(outcomes.error().contains("the source stopped in the middle of events"), "{}", outcomes.error());
+    assert_eq!(Destination::new(&webhook).delivered(&(begun + &status("COMPLETE"))).await.cursors(), [3]);
+}
+
+#[tokio::test]
 async fn what_the_source_says_is_passed_on_and_its_failure_is_ours() {
     let webhook = Webhook::start().await.unwrap();
     let said = r#"{"type":"LOG","log":{"level":"WARN","message":"look here"}}

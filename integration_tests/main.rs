@@ -6,6 +6,7 @@
 mod audit;
 mod bad_input;
 mod budgets;
+mod changes;
 mod check;
 mod columns;
 mod corpus;

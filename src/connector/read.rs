@@ -131,8 +131,7 @@ fn jobs(
             Some(Source::Table(table)) => {
                 let state = TableState::parse(state.stream(&stream), table.cursor_field)
                     .map_err(|error| error.within(format_args!("stream `{name}`")))?;
-                // A finished full refresh starts over; an incremental read continues whatever is there.
-                let state = if state.complete { TableState::default() } else { state };
+                let state = state.for_mode(incremental);
                 let lifted = Arc::new(lifted::by_schema(config, table, &configured.stream.json_schema));
                 JobKind::Table { table, incremental, state, lifted }
             }

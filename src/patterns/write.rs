@@ -7,7 +7,7 @@
 //! ```
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,6 +58,15 @@ struct Log {
 struct Trace {
     #[serde(default)]
     error: Option<SourceError>,
+    #[serde(default)]
+    stream_status: Option<SourceStatus>,
+}
+
+#[derive(Deserialize)]
+struct SourceStatus {
+    stream_descriptor: StreamDescriptor,
+    #[serde(default)]
+    status: String,
 }
 
 #[derive(Deserialize)]
@@ -84,6 +93,8 @@ struct Run {
     totals: Totals,
     /// The first failure that the source has reported.
     source_error: Option<Error>,
+    /// Streams that the source has begun, and not yet ended.
+    begun: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -117,6 +128,7 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
         matched,
         totals: Totals::default(),
         source_error: None,
+        begun: BTreeSet::new(),
     };
     output.show(Progress::start("delivered", arguments.quiet));
     let begin = Instant::now();
@@ -165,7 +177,17 @@ impl Run {
         self.release().await?;
         debug_assert_eq!(self.ledger.waiting(), 0);
         // Everything that came has been delivered, but it was not everything.
-        self.source_error.take().map_or(Ok(()), Err)
+        if let Some(error) = self.source_error.take() {
+            return Err(error);
+        }
+        if self.begun.is_empty() {
+            return Ok(());
+        }
+        let streams: Vec<&str> = self.begun.iter().map(String::as_str).collect();
+        Err(Error::system(format!(
+            "the source stopped in the middle of {}, without saying why: it was ended from outside, or ran out of memory. Everything that came has been delivered; the next sync continues",
+            streams.join(", ")
+        )))
     }
 
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {
@@ -206,7 +228,15 @@ impl Run {
                 _ => tracing::debug!("source: {message}"),
             }
         }
-        if let Some(error) = trace.and_then(|trace| trace.error) {
+        let Some(trace) = trace else { return };
+        if let Some(SourceStatus { stream_descriptor, status }) = trace.stream_status {
+            match status.as_str() {
+                "STARTED" | "RUNNING" => self.begun.insert(stream_descriptor.name),
+                "COMPLETE" => self.begun.remove(&stream_descriptor.name),
+                _ => false,
+            };
+        }
+        if let Some(error) = trace.error {
             let text = format!("the source has failed: {}", error.message);
             let error = match error.failure_type.as_str() {
                 "config_error" => Error::config(text),

@@ -129,9 +129,12 @@ impl ListReader {
                 return Ok(());
             };
             note.next = None;
-            // Of what an earlier run has read, the number is not known.
-            if !whole || count.is_none_or(|count| listed.len() as u64 >= count) {
+            if count.is_none_or(|count| whole && listed.len() as u64 >= count) {
                 return Ok(());
+            }
+            if !whole {
+                tracing::debug!("project {}: {} are read again, to be counted", self.project, self.list.stream);
+                continue;
             }
             tracing::warn!(
                 "project {}: {} {} read but PostHog counts {}; reading them again",
@@ -147,7 +150,7 @@ impl ListReader {
         )))
     }
 
-    /// Reads the pages of a pass. Returns the server's count; none when it has nothing of the kind.
+    /// Reads the pages of a pass. Returns the most that the server has counted; none when it has nothing of the kind.
     #[expect(clippy::too_many_arguments, reason = "one place that calls it, with what it has")]
     async fn read_pages(
         &self,
@@ -162,12 +165,16 @@ impl ListReader {
         let path = format!("api/projects/{}/{}/", self.project, self.list.path);
         let mut pages = Pages::new(&self.client, path, &self.observer);
         let mut query = note.next.clone().unwrap_or_else(|| self.first_query(pass, since, until));
+        // The most that any page tells: an object that is deleted meanwhile hides another one behind the
+        // border of two pages.
+        let mut most = None;
         loop {
             let ListPage { objects, next, count } = match pages.read(&query).await? {
                 Ok(page) => page,
                 Err(refusal) if pass.optional && matches!(refusal.status, 400 | 404) => return Ok(None),
                 Err(refusal) => return Err(refusal.error),
             };
+            most = most.max(count);
             let mut batch = Batch::new(&self.output, &self.stream);
             for text in &objects {
                 let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
@@ -182,7 +189,7 @@ impl ListReader {
                 }
             }
             batch.send(true).await?;
-            let Some(next) = next else { return Ok(Some(count)) };
+            let Some(next) = next else { return Ok(Some(most)) };
             note.next = Some(next.clone());
             self.journal.write(self.project, note.clone()).await?;
             query = next;

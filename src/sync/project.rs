@@ -72,13 +72,23 @@ impl ProjectReader {
                 project.watermark = Some(scan.until);
                 project.late_check = Some(LateCheck { until: scan.until, bytes: None });
             }
-            ScanKind::Extension | ScanKind::Repair => {}
+            // Very late rows of what it has added are not looked for yet.
+            ScanKind::Extension => {
+                if let Some(check) = &mut project.late_check {
+                    check.until = check.until.min(scan.until);
+                }
+            }
+            ScanKind::Repair => {}
             ScanKind::Tail => project.watermark = Some(scan.until),
             ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
         }
         project.names = Some(self.names());
         project.scan = None;
         if scan.kind != ScanKind::Repair {
+            if let Some((check, compared)) = project.late_check.as_mut().zip(project.export.compared_until) {
+                // Exports may have left out what arrived since.
+                check.until = check.until.min(compared);
+            }
             project.method = Some(LastMethod::Query);
             project.export = ExportState::default();
         }
@@ -111,7 +121,14 @@ impl ProjectReader {
     /// Decides what to do next; `scanned` is what this sync has done already.
     fn next_scan(&self, state: &ProjectState, scanned: &[ScanKind]) -> Option<Scan> {
         if let Some(scan) = &state.scan {
-            return Some(scan.clone());
+            if scan.serves(&self.names(), self.wanted(), self.incremental) {
+                return Some(Scan { names: Some(self.names()), ..scan.clone() });
+            }
+            tracing::info!(
+                "project {}: events or dates are chosen now that the {} under way has left out; it is started again",
+                self.project,
+                self.table.stream
+            );
         }
         let now = self.client.now();
         let scan = |kind, from: Timestamp, to: Timestamp, arrived_from| {
@@ -123,18 +140,21 @@ impl ProjectReader {
                 arrived_from,
                 until: now,
                 far: false,
+                names: Some(self.names()),
                 closed,
                 open,
             })
         };
         let overlap = self.options.overlap;
-        let Some(watermark) = state.watermark else {
+        // Exports may have left out what has not been compared yet.
+        let compared = state.export.compared_until.unwrap_or(Timestamp::MAX);
+        // A full refresh that has left out what is wanted now has not read this project.
+        let lacks_events = !self.incremental && self.wants_more_events(state);
+        let watermark = state.watermark.filter(|_| !lacks_events);
+        let Some(watermark) = watermark.map(|watermark| watermark.min(compared)) else {
             let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(overlap));
             return scan(ScanKind::Backfill, self.start().max(resume), self.end(), None);
         };
-        if !self.incremental {
-            return None;
-        }
         // Other dates in the configuration: read what they add before going on.
         let wanted = self.wanted();
         let covered = state.covered.unwrap_or(wanted).intersection(wanted);
@@ -148,11 +168,14 @@ impl ProjectReader {
         if let Some(extension) = scan(ScanKind::Extension, missing.from, missing.to, None) {
             return Some(Scan { until: watermark, ..extension });
         }
+        if !self.incremental {
+            return None;
+        }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
         let arrived = watermark.minus(overlap + self.table.grows_for);
         if self.table.arrival.is_none() {
             let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
-                || behind > overlap.max(LONG_SCAN);
+                || (behind > overlap.max(LONG_SCAN) && self.table.grows_for.is_zero());
             return due.then(|| scan(ScanKind::Tail, arrived.max(self.start()), self.end(), None)).flatten();
         }
         let late_bound = arrived.minus(self.options.late_window).max(self.start());
@@ -172,15 +195,21 @@ impl ProjectReader {
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
     }
 
+    /// Whether events are chosen that have not been when the state was made.
+    pub(super) fn wants_more_events(&self, state: &ProjectState) -> bool {
+        state.names.as_ref().is_some_and(|before| !self.names().is_within(before))
+    }
+
     /// What the state says that the next sync will not read, although it may be wanted.
     pub(super) fn warn_about(&self, state: &ProjectState) {
         let Some(watermark) = state.watermark else { return };
-        if self.incremental {
-            let from = watermark.minus(self.options.overlap);
-            warn_if_ahead(self.project, self.table.stream, watermark, from, self.client.now());
+        if !self.incremental {
+            return;
         }
+        let from = watermark.minus(self.options.overlap);
+        warn_if_ahead(self.project, self.table.stream, watermark, from, self.client.now());
         // Events that have been chosen later have no effect on what has been read before.
-        if state.names.as_ref().is_some_and(|before| !self.names().is_within(before)) {
+        if self.wants_more_events(state) {
             tracing::warn!(
                 "project {}: `include_events` or `exclude_events` now choose more events than before; those that PostHog received before {watermark} have not been read. To read them, clear the stream's state",
                 self.project

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::interval::{Interval, Intervals};
+use super::state::Names;
 use crate::posthog::Key;
 use crate::time::Timestamp;
 
@@ -40,6 +41,9 @@ pub struct Scan {
     /// [`Table::far`]: crate::streams::Table::far
     #[serde(default, skip_serializing_if = "is_false")]
     pub far: bool,
+    /// The events that have been chosen; unknown in states of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub names: Option<Names>,
     /// What has been read and agreed upon.
     #[serde(default)]
     pub closed: Intervals,
@@ -85,6 +89,13 @@ impl From<SavedKey> for Key {
 }
 
 impl Scan {
+    /// Whether what has been read of it is of use to somebody who wants these events at `wanted`.
+    pub fn serves(&self, names: &Names, wanted: Interval, incremental: bool) -> bool {
+        let chosen = self.names.as_ref().is_none_or(|before| names.is_within(before));
+        // An incremental sync reads afterwards what other dates have added.
+        chosen && (incremental || self.interval.intersection(wanted) == wanted)
+    }
+
     /// Marks a window as read and agreed upon.
     pub fn close(&mut self, interval: Interval) {
         self.open.retain(|open| open.interval.from != interval.from);

@@ -38,6 +38,8 @@ pub struct TableState {
     pub projects: BTreeMap<u64, ProjectState>,
     /// A full refresh has read everything; the next one starts over.
     pub complete: bool,
+    /// A full refresh is under way. What an incremental sync has read is nothing that it continues.
+    pub refresh: bool,
     /// Where another connector stopped in every project.
     pub(super) resume_from: Option<Timestamp>,
 }
@@ -122,8 +124,8 @@ impl TableState {
             }
             _ => return Err(unusable(format_args!("`version` is {version}"))),
         }
-        let mut parsed =
-            Self { complete: fields.get("complete").and_then(Value::as_bool).unwrap_or(false), ..Self::default() };
+        let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let mut parsed = Self { complete: flag("complete"), refresh: flag("refresh"), ..Self::default() };
         if let Some(from) = fields.get("resume_from").filter(|from| !from.is_null()) {
             parsed.resume_from = Some(instant("resume_from", from)?);
         }
@@ -162,6 +164,16 @@ impl TableState {
         Ok(parsed)
     }
 
+    /// Where a sync in this mode begins. A full refresh continues one that was interrupted, and nothing
+    /// else; an incremental sync continues whatever is there.
+    #[must_use]
+    pub fn for_mode(self, incremental: bool) -> Self {
+        if self.complete || !(incremental || self.refresh) {
+            return Self { refresh: !incremental, ..Self::default() };
+        }
+        Self { refresh: !incremental, ..self }
+    }
+
     /// The state of one project, with what applies to all.
     pub fn project(&self, id: u64) -> ProjectState {
         let mut project = self.projects.get(&id).cloned().unwrap_or_default();
@@ -174,8 +186,10 @@ impl TableState {
         let projects: Map<String, Value> =
             self.projects.iter().map(|(id, project)| (id.to_string(), project.to_value(cursor_field))).collect();
         let mut state = json!({"version": VERSION, "projects": projects});
-        if self.complete {
-            state["complete"] = Value::Bool(true);
+        for (name, set) in [("complete", self.complete), ("refresh", self.refresh)] {
+            if set {
+                state[name] = Value::Bool(true);
+            }
         }
         if let Some(from) = self.resume_from {
             state["resume_from"] = json!(from);
@@ -272,6 +286,7 @@ mod tests {
             arrived_from: Some(at("2026-01-01")),
             until: at("2026-01-02"),
             far: true,
+            names: Some(Names::default()),
             closed: Intervals::default(),
             open: Vec::new(),
         };

@@ -82,7 +82,7 @@ impl ProjectReader {
         let mut expected = window.rows;
         let mut pass = open.map_or_else(Pass::new, Pass::resume);
         let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project).lifting(&self.lifted);
-        if self.incremental && pass.received.is_some() {
+        if pass.received.is_some() {
             writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
         }
         let mut rest = None;
@@ -269,25 +269,29 @@ impl ProjectReader {
             return Ok(Audit::Agrees);
         }
         // Rows that move on while they are read have been read but are no longer there, and new ones
-        // appear behind the scan's end, where the next sync reads them.
-        let counted =
-            if self.table.rows_move { Interval { to: interval.to.min(scan.until), ..interval } } else { interval };
+        // appear behind the scan's end, where the next sync reads them. Without a time of arrival, that
+        // is the only bound.
+        let is_bounded = self.table.arrival.is_some();
+        let until = if self.table.rows_move { scan.until } else { self.settled_until(scan) };
+        let counted = if is_bounded { interval } else { Interval { to: interval.to.min(until), ..interval } };
         if counted.is_empty() {
             return Ok(Audit::Agrees);
         }
         let mut stored = 0;
         for _ in 0..2 {
             stored = self.count(scan, counted).await?;
-            if pass.records == stored || (self.table.rows_move && pass.records >= stored) {
+            if pass.records == stored || (!is_bounded && pass.records >= stored) {
                 return Ok(Audit::Agrees);
             }
             if let Some(settling) = settling.filter(|_| stored > pass.records) {
                 let until = self.settled_until(scan);
                 let settled = self.count(&Scan { until, ..scan.clone() }, counted).await?;
                 if settled + settling == pass.records {
-                    tracing::debug!(
-                        "{} rows have become visible meanwhile, the next sync reads them",
-                        stored - pass.records
+                    tracing::info!(
+                        "project {}: {} {} have become visible while their neighbours were read; the next sync reads them",
+                        self.project,
+                        stored - pass.records,
+                        self.table.stream
                     );
                     return Ok(Audit::Agrees);
                 }

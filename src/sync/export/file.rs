@@ -178,7 +178,8 @@ impl ExportReader {
         progress.rows += u64::from(is_new);
         if written {
             batch.records += 1;
-            if let Some(arrival) = arrived.filter(|_| self.reader.table.arrival.is_some()) {
+            // Without a count to compare with, nothing would ever clear these.
+            if let Some(arrival) = arrived.filter(|_| self.may_query && self.reader.table.arrival.is_some()) {
                 let hour = hour_of(arrival.received);
                 *progress.received.entry(hour).or_default() += 1;
                 let early = arrival.received.minus(days(1));

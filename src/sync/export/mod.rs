@@ -136,7 +136,10 @@ impl ExportReader {
         let overlap = reader.options.overlap;
         let from = match (state.export.windows.first(), state.watermark) {
             (Some(window), _) => window.interval.from,
-            (None, Some(watermark)) if state.method == Some(LastMethod::Query) => watermark.minus(overlap),
+            (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
+                // Very late rows have been looked for until then only.
+                state.late_check.map_or(watermark, |check| check.until.min(watermark)).minus(overlap)
+            }
             (None, Some(watermark)) => watermark,
             (None, None) => match state.resume_from {
                 Some(from) => from.minus(days(CLOCKS_AHEAD)),
@@ -170,6 +173,10 @@ impl ExportReader {
             );
             state.export.windows.clear();
             changed = true;
+        }
+        if !reader.incremental && reader.wants_more_events(state) {
+            *state = ProjectState::default();
+            return true;
         }
         reader.warn_about(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
