@@ -17,6 +17,8 @@ use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, settled};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
+/// What a program says that waits; it does so for waits of some seconds.
+const WAITING: &str = "RATE_LIMITED";
 /// A read that is ended again and again has completed after so many runs.
 const MOST_RUNS: usize = 60;
 
@@ -36,7 +38,7 @@ enum When {
     Lines(usize),
     /// After so many STATE messages.
     States(usize),
-    /// When it says that it waits for a limit or for a run; or else after so many lines.
+    /// When it says that it waits for a limit; or else after so many lines.
     Waiting(usize),
 }
 
@@ -45,7 +47,7 @@ impl When {
         match self {
             Self::Lines(count) => lines >= count,
             Self::States(count) => states >= count,
-            Self::Waiting(count) => line.contains("RATE_LIMITED") || line.contains("waiting") || lines >= count,
+            Self::Waiting(count) => line.contains(WAITING) || lines >= count,
         }
     }
 }
@@ -71,7 +73,7 @@ impl Random {
         match self.below(3) {
             0 => When::Lines(1 + self.below(patience)),
             1 => When::States(1 + self.below(1 + patience / 60)),
-            _ => When::Waiting(1 + self.below(patience)),
+            _ => When::Waiting(10 * patience),
         }
     }
 }
@@ -88,6 +90,15 @@ async fn signal(child: &Child, number: i32) {
     assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
 }
 
+/// How often programs were ended, and how.
+#[derive(Default)]
+struct Ends {
+    /// By way, those that noticed it; others were done before they could.
+    noticed: [usize; WAYS.len()],
+    waiting: usize,
+    all: usize,
+}
+
 /// Reads until `when`, ends the program, and returns what it printed and whether it had completed.
 async fn read_and_end(
     source: &Source,
@@ -95,6 +106,7 @@ async fn read_and_end(
     state: Option<&Value>,
     when: When,
     way: Way,
+    ends: &mut Ends,
 ) -> (Messages, bool) {
     let mut child = source.read_command(catalog, state).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -106,6 +118,7 @@ async fn read_and_end(
         due = when.has_come(&line, lines, states);
         text.push_str(&line);
         if due {
+            ends.waiting += usize::from(line.contains(WAITING));
             break;
         }
     }
@@ -114,7 +127,13 @@ async fn read_and_end(
         return (Messages::parse(text.as_bytes()), true);
     }
     match way {
-        Way::Kill => signal(&child, SIGKILL).await,
+        Way::Kill => {
+            signal(&child, SIGKILL).await;
+            // Whatever is in the pipe is read, as a shell's next program would; a torn line is none.
+            while let Some(line) = next_line(&mut stdout).await {
+                text.push_str(&line);
+            }
+        }
         Way::Terminate => {
             signal(&child, SIGTERM).await;
             // What it had is written to the last line.
@@ -133,11 +152,13 @@ async fn read_and_end(
         Way::ClosePipe => end.code() == Some(1),
     };
     assert!(expected || end.success(), "{way:?}: {end:?}");
+    ends.all += 1;
+    ends.noticed[way as usize] += usize::from(expected);
     (Messages::parse(text.as_bytes()), way == Way::Terminate && end.success())
 }
 
 /// Ends reads until one completes; the runs together must hold every event.
-async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: &[Way], salt: u64) -> usize {
+async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: &[Way], salt: u64, ends: &mut Ends) {
     let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
     let catalog = catalog(&["events"], mode);
     let mut random = Random::new(salt);
@@ -145,13 +166,13 @@ async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: 
     for run in 0..MOST_RUNS {
         let way = ways[random.below(ways.len())];
         let when = random.when(20 + 12 * run);
-        let (messages, complete) = read_and_end(source, &catalog, state.as_ref(), when, way).await;
+        let (messages, complete) = read_and_end(source, &catalog, state.as_ref(), when, way, ends).await;
         // What a STATE covers has come before it, in this run or an earlier one: only that counts.
         let last = messages.state_lines().last().copied();
         if complete {
             seen.extend(messages.id_set("events"));
             assert_eq!(seen, truth, "{mode}, {ways:?}, salt {salt}, after {run} runs");
-            return run;
+            return;
         }
         if let Some(last) = last {
             let covered = messages.up_to(last);
@@ -164,14 +185,20 @@ async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: 
 
 /// Each way alone and all of them mixed, in both modes.
 async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
-    let mut ended = 0;
+    let mut ends = Ends::default();
     for (salt, mode) in (first_salt..).zip(["incremental", "full_refresh"]) {
         for (more, way) in (10..).zip(WAYS) {
-            ended += read_in_spite_of(posthog, source, mode, &[way], salt + more).await;
+            read_in_spite_of(posthog, source, mode, &[way], salt + more, &mut ends).await;
         }
-        ended += read_in_spite_of(posthog, source, mode, &WAYS, salt).await;
+        read_in_spite_of(posthog, source, mode, &WAYS, salt, &mut ends).await;
     }
-    assert!(ended > 30, "it was ended {ended} times only");
+    let Ends { noticed, waiting, all } = ends;
+    println!("ended {all} times, {waiting} of them while it waited; noticed by way: {noticed:?}");
+    assert!(all > 30 && waiting > 3 && noticed.iter().all(|times| *times > 3), "{all}, {waiting}, {noticed:?}");
+    let requests = posthog.requests().into_iter().filter_map(|request| request.fault);
+    let fired: BTreeSet<&str> =
+        requests.chain(posthog.file_requests().into_iter().filter_map(|one| one.fault)).collect();
+    assert_eq!(fired, BTreeSet::from(["status", "truncate"]));
 }
 
 #[tokio::test]
@@ -182,7 +209,7 @@ async fn by_query() {
         .set_faults(vec![
             Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(5),
             Fault::query(Action::status(500)).every(17),
-            Fault::query(Action::throttle(1)).every(37),
+            Fault::query(Action::throttle(4)).every(41),
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
@@ -198,6 +225,7 @@ async fn by_export() {
         .set_faults(vec![
             Fault::files(Action::Truncate { fraction: 0.6 }).every(5),
             Fault::new(Action::status(500)).path("batch_exports").every(13),
+            Fault::new(Action::throttle(4)).path("batch_exports").every(31),
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_exports();

@@ -38,7 +38,7 @@ pub struct Stats {
     pub requests: u64,
     /// Requests that were in work at the same time, at most.
     pub peak_requests: usize,
-    /// Queries of all projects that ran at the same time, at most.
+    /// Queries of all projects that ran, or waited for their turn, at the same time, at most.
     pub peak_queries: usize,
     /// Rows returned by queries.
     pub rows: usize,

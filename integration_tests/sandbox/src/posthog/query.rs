@@ -173,13 +173,14 @@ pub(crate) async fn answer(
     if let Some(budget) = limits.budget {
         lock(&shared.meter).check_budget(budget, project, Instant::now())?;
     }
+    // Those that wait for their turn count as well, or nobody would see that there are too many.
+    lock(&shared.log).query_begins();
+    let _running = Running(Arc::clone(&shared));
     let turns = lock(&shared.meter).turns(&limits, project);
     let _turn = match turns {
         Some(turns) => Some(limits::take_turn(turns, limits.concurrency_wait).await?),
         None => None,
     };
-    lock(&shared.log).query_begins();
-    let _running = Running(Arc::clone(&shared));
     if !limits.latency.is_zero() {
         tokio::time::sleep(limits.latency).await;
     }
