@@ -9,8 +9,9 @@ use crate::support::world::{
 };
 
 const DAY: i64 = 86_400_000_000;
-/// In New York, in Kolkata, and on Lord Howe Island, where nothing happens.
-const PROJECTS: [u64; 3] = [1001, 1002, 1003];
+/// In New York, in Kolkata, on Lord Howe Island, whose clocks are changed by half an hour, and in Berlin,
+/// where nothing happens.
+const PROJECTS: [u64; 4] = [1001, 1002, 1003, 1004];
 
 /// Instants at which clocks are changed somewhere, days that not every year has, and ends of years.
 const BORDERS: [&str; 12] = [
@@ -39,9 +40,14 @@ fn number(project: u64, index: usize) -> u128 {
     (u128::from(project) << 100) + (index as u128) * 0x1_0000_0000_0001
 }
 
+/// The first hour of a day in UTC, three days ago.
+fn recent() -> i64 {
+    minutes_ago(3 * 1_440).div_euclid(DAY) * DAY + DAY / 24
+}
+
 fn odd_events(project: u64) -> Vec<Event> {
     let received = |timestamp: i64, created_at: i64| (timestamp, created_at);
-    let recent = minutes_ago(3 * 1_440);
+    let recent = recent();
     let mut times: Vec<(i64, i64)> = Vec::new();
     times.extend(at_borders().into_iter().map(|at| received(at, at + 2_000_000)));
     // The later it happened, the earlier it came.
@@ -62,7 +68,7 @@ fn odd_events(project: u64) -> Vec<Event> {
 /// Events that arrive now, with timestamps at every border and in between.
 fn late_events(project: u64) -> Vec<Event> {
     let now = minutes_ago(0);
-    let others = [now - 40 * DAY, now + 400 * DAY, now - 1_000_000, minutes_ago(3 * 1_440) - DAY];
+    let others = [now - 40 * DAY, now + 400 * DAY, now - 1_000_000, recent() - DAY];
     let times = at_borders().into_iter().chain(others).enumerate();
     times.map(|(index, at)| Event { created_at: now, ..event(number(project, 100_000 + index), at) }).collect()
 }
@@ -70,10 +76,15 @@ fn late_events(project: u64) -> Vec<Event> {
 async fn sandbox(exports: bool) -> Sandbox {
     let builder = Sandbox::builder();
     let builder = if exports { builder.exports(Exports::default()) } else { builder };
-    let empty =
-        Project { id: 1003, name: "Empty".into(), timezone: "Australia/Lord_Howe".into(), token: "phc_1003".into() };
-    let posthog = two_projects_with(builder.project(empty)).await;
-    for project in [1001, 1002] {
+    let project = |id: u64, timezone: &str| Project {
+        id,
+        name: timezone.to_owned(),
+        timezone: timezone.to_owned(),
+        token: format!("phc_{id}"),
+    };
+    let builder = builder.project(project(1003, "Australia/Lord_Howe")).project(project(1004, "Europe/Berlin"));
+    let posthog = two_projects_with(builder).await;
+    for project in [1001, 1002, 1003] {
         posthog.insert(project, odd_events(project));
     }
     posthog
@@ -89,7 +100,7 @@ async fn read(exports: bool, mode: &str) {
     assert_all(&messages, &posthog, &PROJECTS);
     assert_no_duplicates(&messages);
     if mode == "incremental" {
-        for project in PROJECTS {
+        for project in [1001, 1002, 1003] {
             posthog.insert(project, late_events(project));
         }
         let late = source.read_all(&catalog, Some(&messages.state())).await;
