@@ -52,8 +52,8 @@ pub async fn measure(
             let source = Source::new(programs, &sandbox.url(), &start, &options).await?;
             let used = source.subject().run().await?;
             let stats = sandbox.stats();
-            // The histogram has a row for every day.
-            let wanted = usize::try_from(windows * (EVENTS + 1))?;
+            // The histogram has a row for every day, and the count of all has one.
+            let wanted = usize::try_from(windows * (EVENTS + 1))? + 1;
             ensure!(stats.rows == wanted, "{} rows were sent instead of {wanted}", stats.rows);
             if let (Some(seconds), Some(peak)) = (seconds.get_mut(index), peaks.get_mut(index)) {
                 seconds.push(used.wall);

@@ -177,6 +177,8 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
         let verdict = if target.met { "met   " } else { "MISSED" };
         say(begin, &format!("{verdict} {}: {}", target.aim, target.reached))?;
     }
+    let missed = results.targets.iter().filter(|target| !quick && !target.met).count();
+    anyhow::ensure!(missed == 0, "{missed} targets were missed");
     Ok(())
 }
 

@@ -150,15 +150,23 @@ impl Content {
             }
             Question::Count { from, to } => {
                 let days = u64::try_from(self.whole_days(from, to)?.count())?;
-                json!({"columns": ["uniqExact"], "error": null, "results": [[days * self.size.page]]})
+                json!({"columns": ["count"], "error": null, "results": [[days * self.size.page]]})
+            }
+            Question::Arrived { from, to } => {
+                let rows: u64 = self.arrived(from, to).map(|(_, rows)| rows).sum();
+                json!({"columns": ["count()"], "error": null, "results": [[rows]]})
             }
             Question::Hours { from, to } => {
-                let hours = self.hours.range(from.div_euclid(HOUR)..to.div_euclid(HOUR));
-                let rows: Vec<Value> = hours.map(|(hour, rows)| json!([hour, rows])).collect();
+                let rows: Vec<Value> = self.arrived(from, to).map(|(hour, rows)| json!([hour, rows])).collect();
                 json!({"columns": ["hour", "count()"], "error": null, "results": rows})
             }
         };
         pack(answer.to_string().into(), gzip, false)
+    }
+
+    /// Exported rows by the hours of arrival that have begun and ended within.
+    fn arrived(&self, from: i64, to: i64) -> impl Iterator<Item = (&i64, &u64)> {
+        self.hours.range(from.div_euclid(HOUR)..to.div_euclid(HOUR))
     }
 
     /// The day that a window is about.

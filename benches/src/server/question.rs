@@ -39,7 +39,14 @@ pub(super) enum Question {
         /// First arrival after it.
         to: i64,
     },
-    /// How many different events there are.
+    /// How many events have arrived.
+    Arrived {
+        /// First arrival.
+        from: i64,
+        /// First arrival after it.
+        to: i64,
+    },
+    /// How many events there are, different ones or all: none has copies.
     Count {
         /// First timestamp.
         from: i64,
@@ -59,8 +66,8 @@ fn pattern(text: &str) -> Option<Regex> {
     .ok()
 }
 
-/// Page, next page, days, hours, count.
-static PATTERNS: LazyLock<Option<[Regex; 5]>> = LazyLock::new(|| {
+/// Page, next page, days, hours, arrived, two counts.
+static PATTERNS: LazyLock<Option<[Regex; 7]>> = LazyLock::new(|| {
     Some([
         pattern(
             "SELECT COLUMNS FROM events WHERE timestamp >= @ AND timestamp < @ AND created_at < @ \
@@ -81,6 +88,11 @@ static PATTERNS: LazyLock<Option<[Regex; 5]>> = LazyLock::new(|| {
              GROUP BY hour ORDER BY hour LIMIT NUMBER",
         )?,
         pattern(
+            "SELECT count() FROM events \
+             WHERE timestamp >= @ AND timestamp < @ AND created_at >= @ AND created_at < @ LIMIT NUMBER",
+        )?,
+        pattern("SELECT count() FROM events WHERE timestamp >= @ AND timestamp < @ AND created_at < @ LIMIT NUMBER")?,
+        pattern(
             "SELECT uniqExact(tuple(timestamp, toString(uuid))) FROM events \
              WHERE timestamp >= @ AND timestamp < @ AND created_at < @ LIMIT NUMBER",
         )?,
@@ -92,14 +104,17 @@ static PATTERNS: LazyLock<Option<[Regex; 5]>> = LazyLock::new(|| {
 /// # Errors
 /// When it is none of those that are known.
 pub(super) fn recognize(sql: &str, after: Option<&str>) -> anyhow::Result<Question> {
-    let [page, next, days, hours, count] = PATTERNS.as_ref().context("the patterns of queries")?;
+    let [page, next, days, hours, arrived, all, different] = PATTERNS.as_ref().context("the patterns of queries")?;
     if let Some(found) = days.captures(sql) {
         return Ok(Question::Days { from: instant(&found[1])?, to: instant(&found[2])? });
     }
     if let Some(found) = hours.captures(sql) {
         return Ok(Question::Hours { from: instant(&found[3])?, to: instant(&found[4])? });
     }
-    if let Some(found) = count.captures(sql) {
+    if let Some(found) = arrived.captures(sql) {
+        return Ok(Question::Arrived { from: instant(&found[3])?, to: instant(&found[4])? });
+    }
+    if let Some(found) = all.captures(sql).or_else(|| different.captures(sql)) {
         return Ok(Question::Count { from: instant(&found[1])?, to: instant(&found[2])? });
     }
     if let Some(found) = next.captures(sql) {
@@ -146,6 +161,10 @@ mod tests {
         assert!(recognize(&next, None).is_err());
         let count = format!("SELECT uniqExact(tuple(timestamp, toString(uuid))) FROM events WHERE {range} LIMIT 1");
         assert_eq!(recognize(&count, None).unwrap(), Question::Count { from, to });
+        let all = count.replace("uniqExact(tuple(timestamp, toString(uuid)))", "count()");
+        assert_eq!(recognize(&all, None).unwrap(), Question::Count { from, to });
+        let arrived = all.replace("AND created_at", &format!("AND created_at >= {first} AND created_at"));
+        assert_eq!(recognize(&arrived, None).unwrap(), Question::Arrived { from, to: to + 86_400_000_000 });
         assert!(recognize(&page.replace("created_at <", "created_at <="), None).is_err());
         assert!(recognize("SELECT 1", None).is_err());
     }
