@@ -2,7 +2,7 @@
 
 CARGO_TEST ?= cargo test --locked
 FUZZ_SECONDS ?= 10
-FUZZ_TOOLS ?= $(HOME)/.cache/source-posthog-tools
+FUZZ_TOOLS ?= $(HOME)/.cache/source-posthog/tools
 
 .PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz
 

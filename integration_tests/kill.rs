@@ -193,7 +193,6 @@ async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
         read_in_spite_of(posthog, source, mode, &WAYS, salt, &mut ends).await;
     }
     let Ends { noticed, waiting, all } = ends;
-    println!("ended {all} times, {waiting} of them while it waited; noticed by way: {noticed:?}");
     assert!(all > 30 && waiting > 3 && noticed.iter().all(|times| *times > 3), "{all}, {waiting}, {noticed:?}");
     let requests = posthog.requests().into_iter().filter_map(|request| request.fault);
     let fired: BTreeSet<&str> =

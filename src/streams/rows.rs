@@ -67,10 +67,14 @@ impl RowWriter {
         self
     }
 
-    /// Counts, from now on, the rows that arrived at `from` or later; see [`RowWriter::settling`].
+    /// Counts, from now on, the rows that arrived at `from` or later, or whose position is not before it
+    /// where nothing tells the arrival; see [`RowWriter::settling`].
     #[must_use]
     pub fn counting_arrivals(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
-        let column = columns.iter().position(|column| table.arrival.is_some() && column.expression == table.arrival);
+        let column = match table.arrival {
+            Some(_) => columns.iter().position(|column| column.expression == table.arrival),
+            None => Some(self.position),
+        };
         self.settling = column.map(|column| Settling { column, from, records: 0, last_counted: false });
         self
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::export::ExportState;
 use super::interval::{Interval, Intervals};
 use super::plan::{Window, windows};
-use super::reader::{ProjectReader, sum};
+use super::reader::{Histogram, ProjectReader, sum};
 use super::scan::{OpenWindow, Scan, ScanKind};
 use super::state::{LastMethod, LateCheck, Names, ProjectState, warn_if_ahead};
 use super::window::Outcome;
@@ -28,6 +28,10 @@ pub(super) const DEAR_CHECK_INTERVAL: TimeDelta = TimeDelta::hours(24);
 /// After a scan that took longer than this (or the overlap, if longer), what has arrived meanwhile
 /// is read in the same sync.
 const LONG_SCAN: TimeDelta = TimeDelta::minutes(15);
+
+/// How often the days of a scan are counted before their disagreement with the count of all is final:
+/// copies that are merged between two answers make them differ once.
+const HISTOGRAMS: u32 = 3;
 
 /// Hears how many rows a scan is going to read.
 pub type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
@@ -189,7 +193,7 @@ impl ProjectReader {
             return None;
         }
         let check = state.late_check.unwrap_or(LateCheck { until: watermark, bytes: None });
-        let cheap = check.bytes.is_none_or(|bytes| 2 * bytes <= CHEAP_CHECK_BYTES);
+        let cheap = check.bytes.is_none_or(|bytes| bytes.saturating_mul(2) <= CHEAP_CHECK_BYTES);
         let old = TimeDelta::microseconds(now.micros() - check.until.micros()) >= DEAR_CHECK_INTERVAL;
         let to = late_bound.min(self.end());
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
@@ -258,23 +262,11 @@ impl ProjectReader {
         let mut bytes = None;
         let most_days = self.config.window_days.map_or(i64::MAX, i64::from);
         for gap in known.gaps(scan.interval) {
-            // First all, then each day: what becomes visible meanwhile is only in the second answer.
-            let all = self.count_all(scan, gap).await?;
-            let histogram = self.histogram(scan, gap).await?;
+            let (histogram, is_whole) = self.compared_histogram(scan, gap).await?;
             bytes = sum(bytes, histogram.bytes);
-            let shown: Option<u64> = histogram.days.iter().map(|day| day.rows).sum();
-            if shown.is_some_and(|shown| shown < all) {
-                // Days that the answer leaves out would be taken for empty, and their rows for none.
-                tracing::warn!(
-                    "project {}: PostHog counts {all} rows of {} from {gap}, but fewer when it counts day by day; they are read without a plan",
-                    self.project,
-                    self.table.stream
-                );
-                queue.push_back(Work { window: Window { interval: gap, rows: None }, open: None, length: None });
-                continue;
-            }
             let target = u64::from(self.page_size.rows());
-            for window in windows(gap, &histogram.days, target, most_days) {
+            for mut window in windows(gap, &histogram.days, target, most_days) {
+                window.rows = window.rows.filter(|_| is_whole);
                 queue.push_back(Work { window, open: None, length: None });
             }
         }
@@ -282,6 +274,28 @@ impl ProjectReader {
             queue = ascending_with_open_end(queue);
         }
         Ok((queue, bytes))
+    }
+
+    /// Counts the rows of every day of a gap, and compares them with the count of all. Days that an
+    /// answer leaves out would be taken for empty, and a page that is cut like it for whole. Returns whether
+    /// they agree; if not, the days are good for planning, and nothing else.
+    async fn compared_histogram(&self, scan: &Scan, gap: Interval) -> Result<(Histogram, bool), Error> {
+        let mut histogram = Histogram::default();
+        for _ in 0..HISTOGRAMS {
+            // First all, then each day: what becomes visible meanwhile is only in the second answer.
+            let all = self.count_all(scan, gap).await?;
+            histogram = self.histogram(scan, gap).await?;
+            let shown: Option<u64> = histogram.days.iter().map(|day| day.rows).sum();
+            if shown.is_none_or(|shown| shown >= all) {
+                return Ok((histogram, true));
+            }
+        }
+        tracing::warn!(
+            "project {}: PostHog counts fewer {} from {gap} day by day than altogether, so they are counted again when they have been read",
+            self.project,
+            self.table.stream
+        );
+        Ok((histogram, false))
     }
 
     /// Works the queue off, several windows at a time.
