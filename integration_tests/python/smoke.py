@@ -28,9 +28,13 @@ class Webhook(BaseHTTPRequestHandler):
     """Counts the records of every request."""
 
     records = 0
+    # Every request has a thread of its own, and `+=` reads before it waits for what it adds.
+    counting = threading.Lock()
 
     def do_POST(self):
-        type(self).records += len(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        records = len(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        with self.counting:
+            type(self).records += records
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
