@@ -36,6 +36,13 @@ fn interrupted(messages: &Messages) -> Vec<Messages> {
     messages.state_lines().into_iter().map(|line| messages.up_to(line)).collect()
 }
 
+/// Fails unless `source`, continuing behind `part`, reads everything that is missing there.
+async fn assert_completes(source: &Source, catalog: &Value, part: &Messages, posthog: &Sandbox) {
+    let rest = source.read_all(catalog, Some(&part.state())).await;
+    let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
+    assert_eq!(union, ids(posthog), "{}: {}", catalog["streams"][0]["sync_mode"], part.state());
+}
+
 #[tokio::test]
 async fn more_events_are_chosen_while_a_scan_is_under_way() {
     let posthog = sandbox().await;
@@ -49,9 +56,7 @@ async fn more_events_are_chosen_while_a_scan_is_under_way() {
         assert!(open.len() > 3, "only {} states with a scan", open.len());
         for part in open {
             let all = Source::new(&posthog.url()).with_page_size(4);
-            let rest = all.read_all(&catalog, Some(&part.state())).await;
-            let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-            assert_eq!(union, ids(&posthog), "{mode}: {}", part.state());
+            assert_completes(&all, &catalog, part, &posthog).await;
         }
     }
 }
@@ -64,9 +69,7 @@ async fn a_full_refresh_with_an_earlier_start_date_does_not_go_on_where_the_othe
     let late = Source::new(&posthog.url()).with_page_size(4).with("start_date", ago(5 * DAY));
     for part in interrupted(&late.read_all(&catalog, None).await) {
         let early = Source::new(&posthog.url()).with_page_size(4);
-        let rest = early.read_all(&catalog, Some(&part.state())).await;
-        let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-        assert_eq!(union, ids(&posthog), "{}", part.state());
+        assert_completes(&early, &catalog, &part, &posthog).await;
     }
 }
 

@@ -150,7 +150,8 @@ impl ListReader {
         )))
     }
 
-    /// Reads the pages of a pass. Returns the most that the server has counted; none when it has nothing of the kind.
+    /// Reads the pages of a pass. Returns the most that the server has counted; none when it has nothing
+    /// of the kind.
     #[expect(clippy::too_many_arguments, reason = "one place that calls it, with what it has")]
     async fn read_pages(
         &self,

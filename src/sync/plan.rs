@@ -28,8 +28,8 @@ pub(super) struct Day {
 /// Cuts `whole` into windows of about `target` rows each, without gap or overlap.
 ///
 /// No window spans more than `most_days` days, counted from its first to its last row. `days` are the
-/// days that have rows, in ascending order. Stretches without rows belong to their neighbours, so that
-/// everything is read, whatever the counts are: a histogram that leaves out days loses nothing.
+/// days that have rows, in ascending order. Stretches without rows belong to their neighbours; when no
+/// day has any, the whole is one window that knows that it is empty.
 pub(super) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64) -> Vec<Window> {
     let mut windows = Vec::new();
     let mut from = whole.from;
