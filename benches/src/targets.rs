@@ -14,14 +14,12 @@ const LONGEST_SPEC: f64 = 0.010;
 /// The fewest are no measure, since they are fewer pages than may be read at a time.
 const FLAT: f64 = 1.25;
 
-/// Wall time of `read` by that of the floor, at most. PostHog compresses what `/query/` answers
-/// (`GZIP_POST_RESPONSE_ALLOW_LIST` in `posthog/settings/web.py`); what is not compressed is measured
-/// for comparison.
+/// Wall time of `read` by that of the floor, at most.
 pub fn most_ratio(way: Way) -> Option<f64> {
     match way {
-        Way::QueryGzip => Some(2.0),
+        Way::Query | Way::QueryGzip => Some(2.0),
         Way::Export => Some(1.5),
-        Way::Query | Way::Write => None,
+        Way::Write => None,
     }
 }
 
