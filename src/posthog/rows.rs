@@ -22,6 +22,11 @@ use serde_json::value::RawValue;
 /// has come, so that a huge row is not looked at over and over.
 const WORTH_PARSING: usize = 64 * 1024;
 
+/// A piece this long is read where it is. Of a shorter one, the row that it cuts would be too large a part.
+const WORTH_READING_IN_PLACE: usize = if cfg!(test) { 16 } else { 32 * 1024 };
+/// So much of a piece is copied behind the row that the piece before it has cut, to complete it.
+const COMPLETES_A_ROW: usize = if cfg!(test) { 8 } else { 4 * 1024 };
+
 /// Longest row of an answer or line of a file, in bytes. `PostHog` takes events of some megabytes at
 /// most; what it adds to them and its escapes make them several times as long, not dozens of times.
 pub const LONGEST: usize = 64 * 1024 * 1024;
@@ -105,7 +110,20 @@ impl RowReader {
     /// When the bytes cannot belong to an answer, a row is longer than [`LONGEST`], or `take` does not
     /// accept a row.
     pub fn feed(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
-        self.buffer.extend_from_slice(bytes);
+        let held = self.buffer.len();
+        if bytes.len() >= WORTH_READING_IN_PLACE && held < WORTH_PARSING {
+            let (beginning, rest) = bytes.split_at(if held == 0 { 0 } else { COMPLETES_A_ROW });
+            self.buffer.extend_from_slice(beginning);
+            match self.parse(take)?.checked_sub(held) {
+                Some(read) => {
+                    self.buffer.clear();
+                    return self.read_in_place(bytes.get(read..).unwrap_or_default(), take);
+                }
+                None => self.buffer.extend_from_slice(rest),
+            }
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
         if self.buffer.len() >= self.parse_at {
             self.parse(take)?;
             if self.buffer.len() > LONGEST {
@@ -114,6 +132,14 @@ impl RowReader {
             }
             self.parse_at = (2 * self.buffer.len()).clamp(WORTH_PARSING, LONGEST + 1);
         }
+        Ok(())
+    }
+
+    /// Reads what is in no buffer, and keeps what is incomplete.
+    fn read_in_place(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
+        let read = self.parse_bytes(bytes, take)?;
+        self.buffer.extend_from_slice(bytes.get(read..).unwrap_or_default());
+        self.parse_at = (2 * self.buffer.len()).clamp(WORTH_PARSING, LONGEST + 1);
         Ok(())
     }
 
@@ -142,25 +168,27 @@ impl RowReader {
         }
     }
 
-    fn parse(&mut self, take: &mut dyn TakeRows) -> Result<(), Malformed> {
+    /// Reads what the buffer holds, and keeps what is incomplete. Returns the length of what it has read.
+    fn parse(&mut self, take: &mut dyn TakeRows) -> Result<usize, Malformed> {
         let buffer = std::mem::take(&mut self.buffer);
-        let mut cursor = Cursor { bytes: &buffer, at: 0 };
-        let outcome = loop {
+        let read = self.parse_bytes(&buffer, take);
+        self.buffer = buffer;
+        self.buffer.drain(..read.clone().unwrap_or_default());
+        read
+    }
+
+    /// Reads as many tokens and rows as are complete, and returns their length.
+    fn parse_bytes(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<usize, Malformed> {
+        let mut cursor = Cursor { bytes, at: 0 };
+        loop {
             let before = cursor.at;
             match self.step(&mut cursor, take) {
                 Ok(true) => {}
-                Ok(false) => break Ok(()),
-                Err(Stop::Short) => {
-                    cursor.at = before;
-                    break Ok(());
-                }
-                Err(Stop::Malformed(malformed)) => break Err(malformed),
+                Ok(false) => return Ok(cursor.at),
+                Err(Stop::Short) => return Ok(before),
+                Err(Stop::Malformed(malformed)) => return Err(malformed),
             }
-        };
-        let read = cursor.at;
-        self.buffer = buffer;
-        self.buffer.drain(..read);
-        outcome
+        }
     }
 
     /// Reads a token or rows and moves on; false when there is nothing more to read for now. When it

@@ -24,6 +24,10 @@ impl LastRow {
     pub(super) fn is_behind(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
         let (position, id) = (position.as_ref(), id.as_ref());
         if self.position != position {
+            // Texts of the same length in UTC are in the order of their instants.
+            if self.position.len() == position.len() && self.position.as_slice() < position {
+                return false;
+            }
             return utc(&self.position).zip(utc(position)).is_some_and(|(last, next)| last > next);
         }
         let is_plain = |text: &[u8]| !text.contains(&b'\\');

@@ -8,6 +8,7 @@ use super::lifted::Lifted;
 use super::record::RecordFrame;
 use super::table::Table;
 use super::transcode::{self, Scratch, Sink, Stop};
+use super::value;
 use crate::posthog::{Key, Malformed, Row, Taken};
 use crate::protocol::Lines;
 use crate::protocol::message::StreamDescriptor;
@@ -32,6 +33,8 @@ struct Settling {
     /// Column with the time of arrival.
     column: usize,
     from: Timestamp,
+    /// The same as the JSON text of an instant.
+    from_text: String,
     records: u64,
     /// Whether the row before is counted.
     last_counted: bool,
@@ -75,7 +78,10 @@ impl RowWriter {
             Some(_) => columns.iter().position(|column| column.expression == table.arrival),
             None => Some(self.position),
         };
-        self.settling = column.map(|column| Settling { column, from, records: 0, last_counted: false });
+        self.settling = column.map(|column| {
+            let from_text = format!("\"{from}\"");
+            Settling { column, from, from_text, records: 0, last_counted: false }
+        });
         self
     }
 
@@ -207,10 +213,13 @@ impl RowWriter {
 impl Settling {
     /// Counts a row with the JSON text of its time of arrival.
     fn count(&mut self, text: impl AsRef<[u8]>, is_copy: bool) -> Result<(), Malformed> {
-        let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
-        let arrived = Timestamp::parse(text.trim_matches('"'))
-            .ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))?;
-        let recent = arrived >= self.from;
+        let recent = if let Some(arrived) = value::canonical(text.as_ref()) {
+            arrived.as_slice() >= self.from_text.as_bytes()
+        } else {
+            let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
+            let arrived = Timestamp::parse(text.trim_matches('"'));
+            arrived.ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))? >= self.from
+        };
         if !is_copy {
             self.records += u64::from(recent);
             self.last_counted = recent;

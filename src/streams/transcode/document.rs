@@ -3,11 +3,13 @@
 //! Nearly every escape in such a string is `\"`, where a string of the document begins or ends. So
 //! looking for escapes finds the document's tokens as well, and checking its grammar costs little.
 
-use super::scan::{Stop, after_spaces, byte, hexadecimal, scalar};
+use super::scan::{STEP, Stop, WINDOW, after_spaces, byte, ends, hexadecimal, scalar};
 use super::sink::Sink;
 
 /// Writes the document that begins at `at`, behind the string's opening quote, and returns the place
 /// behind its closing quote. `open` is scratch space for what is open: `}` or `]` for each level.
+///
+/// Control characters are left to whoever sees the whole row; see [`super::scan::is_text`].
 // Not inlined: in a row's function the loop has too few registers.
 #[inline(never)]
 pub fn embed(bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
@@ -93,6 +95,9 @@ const MEMBER: &[u8; 5] = br#"\",\""#;
 #[inline(always)]
 fn members(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     loop {
+        while let Some(next) = member(bytes, at, sink) {
+            at = next;
+        }
         let written = sink.len();
         if !bytes.get(at..).is_some_and(|rest| rest.starts_with(br#"\""#)) {
             return Err(Stop::Unusual);
@@ -128,6 +133,90 @@ fn members(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, St
             return key(bytes, at, sink);
         }
     }
+}
+
+/// A member as [`members`] knows it, if it is within a window and another one follows; returns the place
+/// of that one. Otherwise nothing has been written.
+///
+/// One look at the window finds the ends of key and value alike.
+#[inline(always)]
+fn member(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Option<usize> {
+    /// Whatever the window holds, so many bytes can be copied from wherever in it.
+    const ROOM: usize = WINDOW + 2 * STEP;
+    let (quote, source) = bytes.get(at..)?.split_first_chunk()?;
+    let source: &[u8; ROOM] = source.first_chunk()?;
+    let room: &mut [u8; ROOM] = sink.room()?;
+    let ends = ends(source.first_chunk()?);
+    let key = ends.trailing_zeros() as usize;
+    if quote != br#"\""# || key > STEP {
+        return None;
+    }
+    let behind = word(source, key)?;
+    copy::<1>(b"\"", 0, room, 0)?;
+    copy::<STEP>(source, 0, room, 1)?;
+    copy::<4>(b"\":\"\"", 0, room, 1 + key)?;
+    if begins(behind, VALUE) {
+        let value = key + VALUE.len();
+        let length = (ends >> value).trailing_zeros() as usize;
+        let end = value + length;
+        if end >= WINDOW || !begins(word(source, end)?, MEMBER) {
+            return None;
+        }
+        copy::<STEP>(source, value, room, key + 4)?;
+        if length > STEP {
+            copy::<STEP>(source, value + STEP, room, key + 4 + STEP)?;
+        }
+        copy::<2>(b"\",", 0, room, key + 4 + length)?;
+        sink.skip(key + 4 + length + 2);
+        return Some(at + 2 + end + 3);
+    }
+    if !begins(behind, br#"\":"#) {
+        return None;
+    }
+    let value = key + 3;
+    // With the comma in front of the next key's quote.
+    let length = (ends >> value).trailing_zeros() as usize;
+    if length > STEP || !is_scalar(source, value, length) {
+        return None;
+    }
+    copy::<STEP>(source, value, room, key + 3)?;
+    sink.skip(key + 3 + length);
+    Some(at + 2 + value + length)
+}
+
+/// Whether the `length` bytes at `at` are a scalar and a comma.
+#[inline]
+fn is_scalar(bytes: &[u8], at: usize, length: usize) -> bool {
+    match (length, word(bytes, at)) {
+        (5, Some(text)) if begins(text, b"null,") || begins(text, b"true,") => true,
+        (6, Some(text)) if begins(text, b"false,") => true,
+        (0, _) => false,
+        _ => bytes.get(at + length - 1) == Some(&b',') && scalar(bytes, at) == Ok(at + length - 1),
+    }
+}
+
+/// Copies `N` bytes from `begin` in `source` to `at` in `room`.
+#[inline]
+fn copy<const N: usize>(source: &[u8], begin: usize, room: &mut [u8], at: usize) -> Option<()> {
+    let source: &[u8; N] = source.get(begin..)?.first_chunk()?;
+    *room.get_mut(at..)?.first_chunk_mut()? = *source;
+    Some(())
+}
+
+/// The eight bytes at `at` as a number.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
+}
+
+/// Whether the bytes of a [`word`] begin with at most seven others.
+#[inline]
+fn begins<const N: usize>(word: u64, text: &[u8; N]) -> bool {
+    let mut begin = [0; 8];
+    for (byte, text) in begin.iter_mut().zip(text) {
+        *byte = *text;
+    }
+    word & ((1 << (8 * N)) - 1) == u64::from_le_bytes(begin)
 }
 
 /// A key and its colon.

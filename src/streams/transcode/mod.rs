@@ -9,8 +9,9 @@
 //! A row is read once, from left to right, and its record is written at the same time. Columns are
 //! known beforehand, because the query named them; so their keys are ready-made. A document such as
 //! `properties`, which is JSON text inside a JSON string, is unescaped and checked in the same pass;
-//! see [`document`]. What a row writes lies in one buffer that is used again; nothing is allocated
-//! per row. When the bytes end inside a row, everything that it has written is taken back.
+//! see [`document`]. Its usual members, key and value, are found in one look at 64 bytes. What a row
+//! writes lies in one buffer that is used again; nothing is allocated per row. When the bytes end inside
+//! a row, everything that it has written is taken back.
 //!
 //! # Fallback
 //! Only what is plainly right is written here. Anything else (a column that is a list, a document

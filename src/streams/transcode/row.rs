@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::document;
-use super::scan::{Stop, after_spaces, byte, scalar, string};
+use super::scan::{Stop, after_spaces, byte, is_text, scalar, string};
 use super::sink::Sink;
 use crate::streams::column::Kind;
 use crate::streams::record::RecordFrame;
@@ -72,8 +72,7 @@ pub(in crate::streams) fn write_row(
         return Err(Stop::Unusual);
     }
     at += 1;
-    let row = bytes.get(begin..at).unwrap_or_default();
-    if !row.is_ascii() && std::str::from_utf8(row).is_err() {
+    if !is_text(bytes.get(begin..at).unwrap_or_default()) {
         return Err(Stop::Unusual);
     }
     sink.put(&frame.absent)?;

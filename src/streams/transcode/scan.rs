@@ -31,6 +31,28 @@ pub fn plain_bytes(step: [u8; STEP]) -> usize {
     special.trailing_zeros() as usize
 }
 
+/// Number of bytes that [`ends`] looks at.
+pub const WINDOW: usize = 2 * STEP;
+
+/// One bit for each quote or backslash; the lowest is that of the first byte.
+#[inline]
+pub fn ends(window: &[u8; WINDOW]) -> u64 {
+    let (steps, _) = window.as_chunks::<STEP>();
+    steps.iter().rev().fold(0, |bits, step| {
+        let step = u8x32::new(*step);
+        let equal = |byte: u8| step.simd_eq(u8x32::splat(byte));
+        bits << STEP | u64::from((equal(b'"') | equal(b'\\')).to_bitmask())
+    })
+}
+
+/// Whether bytes are UTF-8 without control characters.
+pub fn is_text(bytes: &[u8]) -> bool {
+    // ASCII without control characters is what is below this, moved down by a space.
+    let highest = |bytes: &[u8]| bytes.iter().fold(0, |highest: u8, byte| highest.max(byte.wrapping_sub(b' ')));
+    highest(bytes) < 0x80 - b' '
+        || bytes.iter().fold(u8::MAX, |lowest, byte| lowest.min(*byte)) >= b' ' && std::str::from_utf8(bytes).is_ok()
+}
+
 /// Whether a byte may stand for itself in a string.
 pub fn is_plain(byte: u8) -> bool {
     byte >= 0x20 && byte != b'"' && byte != b'\\'
@@ -170,6 +192,29 @@ mod tests {
             mostly_plain[plain..].copy_from_slice(&rest[plain..]);
             let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             prop_assert_eq!(plain_bytes(mostly_plain), expected);
+        }
+
+        #[test]
+        fn ends_are_quotes_and_backslashes(
+            window in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>()], WINDOW),
+        ) {
+            let window: [u8; WINDOW] = window.try_into().unwrap();
+            for (place, byte) in window.iter().enumerate() {
+                prop_assert_eq!(ends(&window) >> place & 1 == 1, matches!(byte, b'"' | b'\\'));
+            }
+        }
+
+        #[test]
+        fn text_is_utf_8_without_control_characters(
+            text in "[ -~]{0,80}", place in any::<prop::sample::Index>(), odd in any::<Option<u8>>(),
+            letter in prop_oneof![Just("é"), Just("🦔"), Just(""), Just("\u{7f}")],
+        ) {
+            let mut bytes = [text.as_bytes(), letter.as_bytes()].concat();
+            if let Some(odd) = odd {
+                bytes.insert(place.index(bytes.len() + 1), odd);
+            }
+            let expected = std::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(|letter| letter >= ' '));
+            prop_assert_eq!(is_text(&bytes), expected);
         }
 
         #[test]

@@ -68,6 +68,18 @@ impl<'r> Sink<'r> {
         self.end = length;
     }
 
+    /// What comes next, to be written in place; [`Sink::skip`] tells how much has been.
+    #[inline]
+    pub(super) fn room<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.room.get_mut(self.end..)?.first_chunk_mut()
+    }
+
+    /// Counts bytes that have been written in place.
+    #[inline]
+    pub(super) fn skip(&mut self, length: usize) {
+        self.end += length;
+    }
+
     /// Writes bytes.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {

@@ -332,3 +332,57 @@ fn unusual_rows_do_not_hold_up_their_neighbours() {
     let (outcome, hot) = Reading::new(&EVENTS, true).read(answer.as_bytes(), answer.len());
     assert_eq!((outcome.unwrap().records, hot), (4, 2));
 }
+
+/// Members as [`super::document`] reads them in one look, with `member` among them.
+fn members(member: &str) -> String {
+    let behind = "b".repeat(100);
+    format!(r#"{{"a":1,{member},"text":"value","number":-1.5,"no":null,"long":"{behind}","end":"{behind}"}}"#)
+}
+
+#[test]
+fn members_of_all_lengths_take_the_hot_path() {
+    let scalars = ["null", "true", "false", "0", "-0", "7", "1512", "1790000000000", "-1.25e+10", "0.000001"];
+    let mut documents = Vec::new();
+    for key in (0..70).map(|length| "k".repeat(length)) {
+        documents.extend(scalars.map(|scalar| members(&format!(r#""{key}":{scalar}"#))));
+        let values = (0..70).map(|length| "v".repeat(length)).chain(["\\\"".to_owned(), "é".to_owned()]);
+        documents.extend(values.map(|value| members(&format!(r#""{key}":"{value}""#))));
+        documents.push(members(&format!(r#""{key}":{{}},"list":[{{"{key}":[]}}]"#)));
+    }
+    let rows: Vec<_> = documents.iter().map(|document| usual(document, 1)).collect();
+    for rows in rows.chunks(100) {
+        let mut answer_rows = rows.to_vec();
+        for (id, row) in (100..).zip(&mut answer_rows) {
+            row.id = id;
+        }
+        let answer = answer(&answer_rows, Spelling::Compact);
+        let (plain, _) = Reading::new(&EVENTS, false).read(answer.as_bytes(), answer.len());
+        let (hot, taken) = Reading::new(&EVENTS, true).read(answer.as_bytes(), answer.len());
+        assert_eq!(taken, rows.len() as u64);
+        let (hot, plain) = (hot.unwrap(), plain.unwrap());
+        for (hot, plain) in hot.lines.iter().zip(&plain.lines) {
+            assert_eq!(hot, plain);
+        }
+        assert!(hot == plain);
+    }
+}
+
+#[test]
+fn no_byte_of_a_member_is_taken_for_granted() {
+    let members =
+        ["null", "true", "false", "15", "-1.5", r#""text""#].map(|value| members(&format!(r#""key":{value}"#)));
+    for document in members {
+        let answer = answer(&[usual(&document, 1)], Spelling::Compact).into_bytes();
+        let begin = answer.windows(4).position(|bytes| bytes == br#"{\"a"#).unwrap();
+        for place in begin..begin + 80 {
+            for byte in *b"\"\\,:{}[ 05ntf-.\x00\x1f\x7f\x80\xff" {
+                let mut answer = answer.clone();
+                answer[place] = byte;
+                let (plain, _) = Reading::new(&EVENTS, false).read(&answer, answer.len());
+                let (hot, _) = Reading::new(&EVENTS, true).read(&answer, answer.len());
+                assert_eq!(plain.is_ok(), hot.is_ok(), "{}", String::from_utf8_lossy(&answer));
+                assert!(plain.is_err() || plain == hot, "{}", String::from_utf8_lossy(&answer));
+            }
+        }
+    }
+}
