@@ -8,14 +8,12 @@ pub(super) struct Body {
     response: reqwest::Response,
     rest: Bytes,
     most: usize,
-    /// Length of the pieces that the rest is cut into.
-    piece: usize,
 }
 
 impl Body {
     /// The body of `response`, in pieces of at most `most` bytes.
     pub(super) fn new(response: reqwest::Response, most: usize) -> Self {
-        Self { response, rest: Bytes::new(), most, piece: most }
+        Self { response, rest: Bytes::new(), most }
     }
 
     /// The response without what has been taken from its body.
@@ -30,13 +28,10 @@ impl Body {
     pub(super) async fn next(&mut self) -> Result<Option<Bytes>, reqwest::Error> {
         while self.rest.is_empty() {
             match self.response.chunk().await? {
-                Some(chunk) => {
-                    let pieces = chunk.len().div_ceil(self.most).max(1);
-                    (self.piece, self.rest) = (chunk.len().div_ceil(pieces), chunk);
-                }
+                Some(chunk) => self.rest = chunk,
                 None => return Ok(None),
             }
         }
-        Ok(Some(self.rest.split_to(self.piece.min(self.rest.len()))))
+        Ok(Some(self.rest.split_to(self.most.min(self.rest.len()))))
     }
 }

@@ -110,20 +110,9 @@ impl RowReader {
     /// When the bytes cannot belong to an answer, a row is longer than [`LONGEST`], or `take` does not
     /// accept a row.
     pub fn feed(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
-        let held = self.buffer.len();
-        if bytes.len() >= WORTH_READING_IN_PLACE && held < WORTH_PARSING {
-            let (beginning, rest) = bytes.split_at(if held == 0 { 0 } else { COMPLETES_A_ROW });
-            self.buffer.extend_from_slice(beginning);
-            match self.parse(take)?.checked_sub(held) {
-                Some(read) => {
-                    self.buffer.clear();
-                    return self.read_in_place(bytes.get(read..).unwrap_or_default(), take);
-                }
-                None => self.buffer.extend_from_slice(rest),
-            }
-        } else {
-            self.buffer.extend_from_slice(bytes);
-        }
+        let in_place = bytes.len() >= WORTH_READING_IN_PLACE && self.buffer.len() < WORTH_PARSING;
+        let rest = if in_place { self.read_in_place(bytes, take)? } else { bytes };
+        self.buffer.extend_from_slice(rest);
         if self.buffer.len() >= self.parse_at {
             self.parse(take)?;
             if self.buffer.len() > LONGEST {
@@ -135,12 +124,21 @@ impl RowReader {
         Ok(())
     }
 
-    /// Reads what is in no buffer, and keeps what is incomplete.
-    fn read_in_place(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
+    /// Reads bytes where they are, once the row that the buffer holds is complete. Returns those that are
+    /// neither read nor in the buffer.
+    fn read_in_place<'b>(&mut self, bytes: &'b [u8], take: &mut dyn TakeRows) -> Result<&'b [u8], Malformed> {
+        let held = self.buffer.len();
+        let mut begin = 0;
+        if held > 0 {
+            let (beginning, rest) = bytes.split_at(COMPLETES_A_ROW);
+            self.buffer.extend_from_slice(beginning);
+            let Some(read) = self.parse(take)?.checked_sub(held) else { return Ok(rest) };
+            self.buffer.clear();
+            begin = read;
+        }
+        let bytes = bytes.get(begin..).unwrap_or_default();
         let read = self.parse_bytes(bytes, take)?;
-        self.buffer.extend_from_slice(bytes.get(read..).unwrap_or_default());
-        self.parse_at = (2 * self.buffer.len()).clamp(WORTH_PARSING, LONGEST + 1);
-        Ok(())
+        Ok(bytes.get(read..).unwrap_or_default())
     }
 
     /// Like [`RowReader::feed`], but looks at the bytes however few they are.

@@ -88,55 +88,20 @@ const VALUE: &[u8; 5] = br#"\":\""#;
 /// Behind a value's text: its closing quote, a comma, and the opening quote of the next key.
 const MEMBER: &[u8; 5] = br#"\",\""#;
 
-/// Members of an object, from the opening quote of a key on, as long as they look as nearly all do:
-/// texts without escapes, scalars, no spaces. Returns the place of the first value that looks
-/// otherwise or is the last of its object; its key and colon have been written.
+/// Members of an object, from the opening quote of a key on, as long as they look as nearly all do.
+/// Returns the place of the first value that looks otherwise or is the last of its object; its key and
+/// colon have been written.
 #[expect(clippy::inline_always, reason = "most of the time is spent here, and with the sink in registers it is less")]
 #[inline(always)]
 fn members(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
-    loop {
-        while let Some(next) = member(bytes, at, sink) {
-            at = next;
-        }
-        let written = sink.len();
-        if !bytes.get(at..).is_some_and(|rest| rest.starts_with(br#"\""#)) {
-            return Err(Stop::Unusual);
-        }
-        sink.push(b'"')?;
-        let (key_end, _) = sink.plain(bytes, at + 2)?;
-        let behind = bytes.get(key_end..).and_then(<[u8]>::first_chunk);
-        if behind == Some(VALUE) {
-            sink.put(b"\":\"")?;
-            at = key_end + 3;
-            let value = sink.len() - 1;
-            let (value_end, _) = sink.plain(bytes, at + 2)?;
-            if bytes.get(value_end..).and_then(<[u8]>::first_chunk) != Some(MEMBER) {
-                sink.truncate(value);
-                return Ok(at);
-            }
-            sink.put(b"\",")?;
-            at = value_end + 3;
-        } else if behind.is_some_and(|behind| behind.starts_with(br#"\":"#)) {
-            sink.put(b"\":")?;
-            at = key_end + 3;
-            if matches!(byte(bytes, at)?, b'{' | b'[' | b' ' | b'\\') {
-                return Ok(at);
-            }
-            let end = scalar(bytes, at)?;
-            if byte(bytes, end)? != b',' {
-                return Ok(at);
-            }
-            sink.few(bytes, at, end + 1)?;
-            at = end + 1;
-        } else {
-            sink.truncate(written);
-            return key(bytes, at, sink);
-        }
+    while let Some(next) = member(bytes, at, sink) {
+        at = next;
     }
+    key(bytes, at, sink)
 }
 
-/// A member as [`members`] knows it, if it is within a window and another one follows; returns the place
-/// of that one. Otherwise nothing has been written.
+/// A usual member: a text without escapes or a scalar, no spaces, all of it within a window, and another
+/// one behind it; returns the place of that one. Otherwise nothing has been written.
 ///
 /// One look at the window finds the ends of key and value alike.
 #[inline(always)]

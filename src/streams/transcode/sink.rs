@@ -106,8 +106,7 @@ impl<'r> Sink<'r> {
     /// Writes the bytes from `at` to `end`, few of them.
     #[inline]
     pub fn few(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Stop> {
-        let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut);
-        match (scan::step(bytes, at), room) {
+        match (scan::step(bytes, at), self.room()) {
             (Some(step), Some(room)) if end - at <= scan::STEP => {
                 *room = step;
                 self.end += end - at;
@@ -122,8 +121,7 @@ impl<'r> Sink<'r> {
     #[inline]
     pub fn plain(&mut self, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(step) = scan::step(bytes, at) {
-            let room = self.room.get_mut(self.end..).and_then(<[u8]>::first_chunk_mut).ok_or(Stop::Full)?;
-            *room = step;
+            *self.room().ok_or(Stop::Full)? = step;
             let plain = scan::plain_bytes(step);
             self.end += plain;
             at += plain;
