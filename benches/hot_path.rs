@@ -10,6 +10,7 @@ use std::sync::LazyLock;
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
+use fearless_simd::{Level, dispatch};
 use flate2::Compression;
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
@@ -152,10 +153,11 @@ fn cut_rows(bencher: Bencher) {
 #[divan::bench]
 fn embed_documents(bencher: Bencher) {
     let size: usize = DATA.quoted.iter().map(Vec::len).sum();
-    let (mut room, mut open) = (vec![0; PIECE], Vec::new());
+    let (mut room, mut open, level) = (vec![0; PIECE], Vec::new(), Level::new());
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         for text in &DATA.quoted {
-            document::embed(text, 0, &mut Sink::new(&mut room), &mut open).expect("a document");
+            let mut sink = Sink::new(&mut room);
+            dispatch!(level, simd => document::embed(simd, text, 0, &mut sink, &mut open)).expect("a document");
         }
     });
 }

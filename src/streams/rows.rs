@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use fearless_simd::{Level, Simd, dispatch};
+
 use super::column::Column;
 use super::last_row::LastRow;
 use super::lifted::Lifted;
@@ -26,6 +28,8 @@ pub struct RowWriter {
     last: LastRow,
     settling: Option<Settling>,
     scratch: Scratch,
+    /// What the processor can do; see [`transcode`].
+    level: Level,
 }
 
 /// Counts records that arrived so recently that the server may not show all of their neighbours yet.
@@ -60,7 +64,16 @@ impl RowWriter {
             last: LastRow::default(),
             settling: None,
             scratch: Scratch::default(),
+            level: Level::new(),
         }
+    }
+
+    /// For a processor that can do this and no more.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
     }
 
     /// Adds properties as fields of their own.
@@ -141,23 +154,9 @@ impl RowWriter {
         let mut room = bytes.len() + ROOM;
         loop {
             let mut sink = Sink::new(lines.room(room));
-            let stop = loop {
-                let written = sink.len();
-                match self.write_next(bytes, taken.bytes, first && taken.rows == 0, &mut sink) {
-                    Ok((end, kind)) => {
-                        taken.rows += 1;
-                        taken.bytes = end;
-                        match kind {
-                            Written::Record => records += 1,
-                            Written::Copy => sink.truncate(written),
-                        }
-                    }
-                    Err(stop) => {
-                        sink.truncate(written);
-                        break stop;
-                    }
-                }
-            };
+            let stop = dispatch!(self.level, simd => {
+                self.write_rows(simd, bytes, first, &mut sink, &mut taken, &mut records)
+            });
             let written = sink.len();
             lines.written(written);
             if stop != Stop::Full {
@@ -168,15 +167,49 @@ impl RowWriter {
         }
     }
 
-    fn write_next(
+    /// Writes records until something is in the way.
+    #[expect(clippy::inline_always, reason = "belongs to the kind of processor that it is called for")]
+    #[inline(always)]
+    fn write_rows<S: Simd>(
         &mut self,
+        simd: S,
+        bytes: &[u8],
+        first: bool,
+        sink: &mut Sink<'_>,
+        taken: &mut Taken,
+        records: &mut u64,
+    ) -> Stop {
+        loop {
+            let written = sink.len();
+            match self.write_next(simd, bytes, taken.bytes, first && taken.rows == 0, sink) {
+                Ok((end, kind)) => {
+                    taken.rows += 1;
+                    taken.bytes = end;
+                    match kind {
+                        Written::Record => *records += 1,
+                        Written::Copy => sink.truncate(written),
+                    }
+                }
+                Err(stop) => {
+                    sink.truncate(written);
+                    return stop;
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::inline_always, reason = "belongs to the kind of processor that it is called for")]
+    #[inline(always)]
+    fn write_next<S: Simd>(
+        &mut self,
+        simd: S,
         bytes: &[u8],
         at: usize,
         first: bool,
         sink: &mut Sink<'_>,
     ) -> Result<(usize, Written), Stop> {
         let begin = transcode::row_begin(bytes, at, first)?;
-        let end = transcode::write_row(&self.frame, bytes, begin, sink, &mut self.scratch)?;
+        let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
         let column = |index| self.scratch.column(index, bytes);
         let (position, id) = (column(self.position), column(self.id));
         let is_copy = self.last.is(position, id);

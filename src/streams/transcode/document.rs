@@ -3,6 +3,8 @@
 //! Nearly every escape in such a string is `\"`, where a string of the document begins or ends. So
 //! looking for escapes finds the document's tokens as well, and checking its grammar costs little.
 
+use fearless_simd::Simd;
+
 use super::scan::{STEP, Stop, WINDOW, after_spaces, byte, ends, hexadecimal, scalar};
 use super::sink::Sink;
 
@@ -12,27 +14,44 @@ use super::sink::Sink;
 /// Control characters are left to whoever sees the whole row; see [`super::scan::is_text`].
 // Not inlined: in a row's function the loop has too few registers.
 #[inline(never)]
-pub fn embed(bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
-    let mut written = sink.reborrow();
-    let end = write(bytes, at, &mut written, open)?;
-    let written = written.len();
-    sink.extend_to(written);
-    Ok(end)
+pub fn embed<S: Simd>(
+    simd: S,
+    bytes: &[u8],
+    at: usize,
+    sink: &mut Sink<'_>,
+    open: &mut Vec<u8>,
+) -> Result<usize, Stop> {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            let mut written = sink.reborrow();
+            let end = write(simd, bytes, at, &mut written, open)?;
+            let written = written.len();
+            sink.extend_to(written);
+            Ok(end)
+        },
+    )
 }
 
-#[inline]
-fn write(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
+#[inline(always)]
+fn write<S: Simd>(
+    simd: S,
+    bytes: &[u8],
+    mut at: usize,
+    sink: &mut Sink<'_>,
+    open: &mut Vec<u8>,
+) -> Result<usize, Stop> {
     open.clear();
     loop {
         at = spaces(bytes, at, sink)?;
         match byte(bytes, at)? {
-            b'\\' => at = text(bytes, at, sink)?,
+            b'\\' => at = text(simd, bytes, at, sink)?,
             b'{' => {
                 sink.push(b'{')?;
                 at = spaces(bytes, at + 1, sink)?;
                 open.push(b'}');
                 if byte(bytes, at)? != b'}' {
-                    at = members(bytes, at, sink)?;
+                    at = members(simd, bytes, at, sink)?;
                     continue;
                 }
             }
@@ -64,7 +83,7 @@ fn write(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -
                 Some(closing) if next == b',' => {
                     sink.push(b',')?;
                     if *closing == b'}' {
-                        at = members(bytes, spaces(bytes, at, sink)?, sink)?;
+                        at = members(simd, bytes, spaces(bytes, at, sink)?, sink)?;
                     }
                     break;
                 }
@@ -74,7 +93,7 @@ fn write(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -
     }
 }
 
-#[inline]
+#[inline(always)]
 fn spaces(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     let end = after_spaces(bytes, at);
     if end > at {
@@ -91,13 +110,12 @@ const MEMBER: &[u8; 5] = br#"\",\""#;
 /// Members of an object, from the opening quote of a key on, as long as they look as nearly all do.
 /// Returns the place of the first value that looks otherwise or is the last of its object; its key and
 /// colon have been written.
-#[expect(clippy::inline_always, reason = "most of the time is spent here, and with the sink in registers it is less")]
 #[inline(always)]
-fn members(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
-    while let Some(next) = member(bytes, at, sink) {
+fn members<S: Simd>(simd: S, bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    while let Some(next) = member(simd, bytes, at, sink) {
         at = next;
     }
-    key(bytes, at, sink)
+    key(simd, bytes, at, sink)
 }
 
 /// A usual member: a text without escapes or a scalar, no spaces, all of it within a window, and another
@@ -105,13 +123,13 @@ fn members(bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -> Result<usize, St
 ///
 /// One look at the window finds the ends of key and value alike.
 #[inline(always)]
-fn member(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Option<usize> {
+fn member<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Option<usize> {
     /// Whatever the window holds, so many bytes can be copied from wherever in it.
     const ROOM: usize = WINDOW + 2 * STEP;
     let (quote, source) = bytes.get(at..)?.split_first_chunk()?;
     let source: &[u8; ROOM] = source.first_chunk()?;
     let room: &mut [u8; ROOM] = sink.room()?;
-    let ends = ends(source.first_chunk()?);
+    let ends = ends(simd, source.first_chunk()?);
     let key = ends.trailing_zeros() as usize;
     if quote != br#"\""# || key > STEP {
         return None;
@@ -150,7 +168,7 @@ fn member(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Option<usize> {
 }
 
 /// Whether the `length` bytes at `at` are a scalar and a comma.
-#[inline]
+#[inline(always)]
 fn is_scalar(bytes: &[u8], at: usize, length: usize) -> bool {
     match (length, word(bytes, at)) {
         (5, Some(text)) if begins(text, b"null,") || begins(text, b"true,") => true,
@@ -161,7 +179,7 @@ fn is_scalar(bytes: &[u8], at: usize, length: usize) -> bool {
 }
 
 /// Copies `N` bytes from `begin` in `source` to `at` in `room`.
-#[inline]
+#[inline(always)]
 fn copy<const N: usize>(source: &[u8], begin: usize, room: &mut [u8], at: usize) -> Option<()> {
     let source: &[u8; N] = source.get(begin..)?.first_chunk()?;
     *room.get_mut(at..)?.first_chunk_mut()? = *source;
@@ -169,13 +187,13 @@ fn copy<const N: usize>(source: &[u8], begin: usize, room: &mut [u8], at: usize)
 }
 
 /// The eight bytes at `at` as a number.
-#[inline]
+#[inline(always)]
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..)?.first_chunk().copied().map(u64::from_le_bytes)
 }
 
 /// Whether the bytes of a [`word`] begin with at most seven others.
-#[inline]
+#[inline(always)]
 fn begins<const N: usize>(word: u64, text: &[u8; N]) -> bool {
     let mut begin = [0; 8];
     for (byte, text) in begin.iter_mut().zip(text) {
@@ -185,8 +203,9 @@ fn begins<const N: usize>(word: u64, text: &[u8; N]) -> bool {
 }
 
 /// A key and its colon.
-fn key(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
-    let at = text(bytes, at, sink)?;
+#[inline(always)]
+fn key<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    let at = text(simd, bytes, at, sink)?;
     let at = spaces(bytes, at, sink)?;
     if byte(bytes, at)? != b':' {
         return Err(Stop::Unusual);
@@ -196,16 +215,15 @@ fn key(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
 }
 
 /// A string of the document; its quotes are escaped.
-#[expect(clippy::inline_always, reason = "most of the time is spent here, and with the sink in registers it is less")]
 #[inline(always)]
-fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     if byte(bytes, at)? != b'\\' || byte(bytes, at + 1)? != b'"' {
         return Err(Stop::Unusual);
     }
     sink.push(b'"')?;
     let mut at = at + 2;
     loop {
-        let (place, special) = sink.plain(bytes, at)?;
+        let (place, special) = sink.plain(simd, bytes, at)?;
         if special != b'\\' {
             return Err(Stop::Unusual);
         }

@@ -19,6 +19,17 @@
 //! of another width) is [`Stop::Unusual`]: it leaves no trace, and the plain
 //! path reads the row again and decides. So this path may refuse a sound row, which costs time, but
 //! may never accept a row that the plain path refuses or writes differently.
+//!
+//! # Vectors
+//! The vectors are those of the processor at hand, found out when the program starts: a function that
+//! looks at bytes takes a token `simd`, which stands for what the processor can do, and exists once for
+//! each kind. So that all that it calls belongs to the same kind, all of it is inlined; tests run every
+//! kind that the machine has.
+
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into a function for a kind of processor is compiled for any and cannot use its vectors"
+)]
 
 pub mod document;
 mod object;

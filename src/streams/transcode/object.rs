@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use fearless_simd::{Level, Simd, dispatch};
+
 use super::scan::{Stop, after_spaces, byte, scalar, string};
 use crate::streams::object::Names;
 
@@ -24,20 +26,30 @@ pub(in crate::streams) fn find(
     found: &mut Places,
     open: &mut Vec<u8>,
 ) -> Result<(), Stop> {
-    let mut finder = Finder { bytes, found, open };
-    let end = finder.members(after_spaces(bytes, 0), names, inner)?;
+    let end = dispatch!(Level::new(), simd => {
+        Finder { simd, bytes, found, open }.members(after_spaces(bytes, 0), names, inner)
+    })?;
     if after_spaces(bytes, end) == bytes.len() { Ok(()) } else { Err(Stop::Unusual) }
 }
 
-struct Finder<'f> {
+struct Finder<'f, S> {
+    simd: S,
     bytes: &'f [u8],
     found: &'f mut Places,
     open: &'f mut Vec<u8>,
 }
 
-impl Finder<'_> {
+impl<S: Simd> Finder<'_, S> {
     /// Reads the object at `at` and returns its end.
     fn members(&mut self, at: usize, names: &Names, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
+        self.simd.vectorize(
+            #[inline(always)]
+            || self.members_here(at, names, inner),
+        )
+    }
+
+    #[inline(always)]
+    fn members_here(&mut self, at: usize, names: &Names, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
         let bytes = self.bytes;
         if byte(bytes, at)? != b'{' {
             return Err(Stop::Unusual);
@@ -47,7 +59,7 @@ impl Finder<'_> {
             return Ok(at + 1);
         }
         loop {
-            let end = key(bytes, at)?;
+            let end = key(self.simd, bytes, at)?;
             let place = names.find(bytes.get(at + 1..end - 1).unwrap_or_default());
             if place.is_none() && bytes.get(at..end).is_some_and(|key| key.contains(&b'\\')) {
                 return Err(Stop::Unusual);
@@ -55,7 +67,7 @@ impl Finder<'_> {
             at = after_colon(bytes, end)?;
             let end = match inner.filter(|inner| place == Some(inner.place)) {
                 Some(inner) => self.inner(at, inner)?,
-                None => value(bytes, at, self.open)?,
+                None => value(self.simd, bytes, at, self.open)?,
             };
             if let Some(found) = place.and_then(|place| self.found.get_mut(place)) {
                 *found = Some(at..end);
@@ -76,23 +88,24 @@ impl Finder<'_> {
         }
         match byte(self.bytes, at)? {
             b'{' => self.members(at, inner.names, None),
-            _ => value(self.bytes, at, self.open),
+            _ => value(self.simd, self.bytes, at, self.open),
         }
     }
 }
 
 /// The end of any value. `open` is scratch space for what is open: `}` or `]` for each level.
-fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop> {
+#[inline(always)]
+fn value<S: Simd>(simd: S, bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop> {
     open.clear();
     loop {
         at = after_spaces(bytes, at);
         match byte(bytes, at)? {
-            b'"' => at = string(bytes, at + 1)?,
+            b'"' => at = string(simd, bytes, at + 1)?,
             b'{' => {
                 at = after_spaces(bytes, at + 1);
                 open.push(b'}');
                 if byte(bytes, at)? != b'}' {
-                    at = after_colon(bytes, key(bytes, at)?)?;
+                    at = after_colon(bytes, key(simd, bytes, at)?)?;
                     continue;
                 }
             }
@@ -114,7 +127,7 @@ fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop>
                 open.pop();
             } else if next == b',' {
                 if *closing == b'}' {
-                    at = after_colon(bytes, key(bytes, after_spaces(bytes, at))?)?;
+                    at = after_colon(bytes, key(simd, bytes, after_spaces(bytes, at))?)?;
                 }
                 break;
             } else {
@@ -128,9 +141,10 @@ fn value(bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> Result<usize, Stop>
 }
 
 /// The end of a key with its quotes.
-fn key(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+#[inline(always)]
+fn key<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(bytes, at)? {
-        b'"' => string(bytes, at + 1),
+        b'"' => string(simd, bytes, at + 1),
         _ => Err(Stop::Unusual),
     }
 }

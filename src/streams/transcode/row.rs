@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use fearless_simd::Simd;
+
 use super::document;
 use super::scan::{Stop, after_spaces, byte, is_text, scalar, string};
 use super::sink::Sink;
@@ -36,7 +38,9 @@ pub(in crate::streams) fn row_begin(bytes: &[u8], at: usize, first: bool) -> Res
 }
 
 /// Writes the record of the row whose bracket opens at `at`, and returns the place behind the row.
-pub(in crate::streams) fn write_row(
+#[inline(always)]
+pub(in crate::streams) fn write_row<S: Simd>(
+    simd: S,
     frame: &RecordFrame,
     bytes: &[u8],
     at: usize,
@@ -52,7 +56,7 @@ pub(in crate::streams) fn write_row(
     let mut at = after_spaces(bytes, at + 1);
     if frame.has_id_copy {
         // The id is the first column; see `RowWriter::write_bytes`.
-        let end = value_end(bytes, at)?;
+        let end = value_end(simd, bytes, at)?;
         sink.put(bytes.get(at..end).unwrap_or_default())?;
     }
     sink.fixed(&frame.project)?;
@@ -64,7 +68,7 @@ pub(in crate::streams) fn write_row(
             at = after_spaces(bytes, at + 1);
         }
         sink.fixed(&field.key)?;
-        let end = column(field.kind, bytes, at, sink, &mut scratch.open)?;
+        let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
     }
@@ -82,18 +86,26 @@ pub(in crate::streams) fn write_row(
 }
 
 /// Writes one value and returns its end.
-fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut Vec<u8>) -> Result<usize, Stop> {
+#[inline(always)]
+fn column<S: Simd>(
+    simd: S,
+    kind: Kind,
+    bytes: &[u8],
+    at: usize,
+    sink: &mut Sink<'_>,
+    open: &mut Vec<u8>,
+) -> Result<usize, Stop> {
     if kind == Kind::Document && byte(bytes, at)? == b'"' {
         if byte(bytes, at + 1)? == b'"' {
             sink.put(b"null")?;
             return Ok(at + 2);
         }
-        return document::embed(bytes, at + 1, sink, open);
+        return document::embed(simd, bytes, at + 1, sink, open);
     }
     if kind != Kind::Timestamp && byte(bytes, at)? == b'"' && byte(bytes, at + 1)? != b'"' {
-        return text(bytes, at, sink);
+        return text(simd, bytes, at, sink);
     }
-    let end = value_end(bytes, at)?;
+    let end = value_end(simd, bytes, at)?;
     let text = bytes.get(at..end).unwrap_or_default();
     match kind {
         Kind::OptionalText if text == b"\"\"" => sink.put(b"null")?,
@@ -106,23 +118,25 @@ fn column(kind: Kind, bytes: &[u8], at: usize, sink: &mut Sink<'_>, open: &mut V
 }
 
 /// Writes a string and returns its end.
-fn text(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+#[inline(always)]
+fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     let written = sink.len();
     sink.push(b'"')?;
-    let (end, special) = sink.plain(bytes, at + 1)?;
+    let (end, special) = sink.plain(simd, bytes, at + 1)?;
     if special == b'"' {
         sink.push(b'"')?;
         return Ok(end + 1);
     }
     sink.truncate(written);
-    let end = string(bytes, at + 1)?;
+    let end = string(simd, bytes, at + 1)?;
     sink.put(bytes.get(at..end).unwrap_or_default())?;
     Ok(end)
 }
 
-fn value_end(bytes: &[u8], at: usize) -> Result<usize, Stop> {
+#[inline(always)]
+fn value_end<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(bytes, at)? {
-        b'"' => string(bytes, at + 1),
+        b'"' => string(simd, bytes, at + 1),
         _ => scalar(bytes, at),
     }
 }

@@ -4,7 +4,10 @@
 //! PostHog's answers: too often for a search that has to be set up, too seldom for single bytes. One
 //! step mostly reaches the next escape, so the processor can foresee where it goes on.
 
-use wide::u8x32;
+#[cfg(test)]
+use fearless_simd::Level;
+use fearless_simd::prelude::*;
+use fearless_simd::{u8x32, u8x64};
 
 /// Why a scan did not reach its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,30 +25,25 @@ pub const STEP: usize = 32;
 
 /// Number of bytes before the first quote, backslash or control character; [`STEP`] when there is
 /// none.
-#[inline]
-pub fn plain_bytes(step: [u8; STEP]) -> usize {
-    let step = u8x32::new(step);
-    let equal = |byte: u8| step.simd_eq(u8x32::splat(byte));
-    let control = step.min(u8x32::splat(0x1f)).simd_eq(step);
-    let special = (equal(b'"') | equal(b'\\') | control).to_bitmask();
-    special.trailing_zeros() as usize
+#[inline(always)]
+pub fn plain_bytes<S: Simd>(simd: S, step: [u8; STEP]) -> usize {
+    let step = u8x32::simd_from(simd, step);
+    let special = step.simd_eq(b'"') | step.simd_eq(b'\\') | step.simd_lt(b' ');
+    (special.to_bitmask() | 1 << STEP).trailing_zeros() as usize
 }
 
 /// Number of bytes that [`ends`] looks at.
 pub const WINDOW: usize = 2 * STEP;
 
 /// One bit for each quote or backslash; the lowest is that of the first byte.
-#[inline]
-pub fn ends(window: &[u8; WINDOW]) -> u64 {
-    let (steps, _) = window.as_chunks::<STEP>();
-    steps.iter().rev().fold(0, |bits, step| {
-        let step = u8x32::new(*step);
-        let equal = |byte: u8| step.simd_eq(u8x32::splat(byte));
-        bits << STEP | u64::from((equal(b'"') | equal(b'\\')).to_bitmask())
-    })
+#[inline(always)]
+pub fn ends<S: Simd>(simd: S, window: &[u8; WINDOW]) -> u64 {
+    let window = u8x64::simd_from(simd, *window);
+    (window.simd_eq(b'"') | window.simd_eq(b'\\')).to_bitmask()
 }
 
 /// Whether bytes are UTF-8 without control characters.
+#[inline(always)]
 pub fn is_text(bytes: &[u8]) -> bool {
     // ASCII without control characters is what is below this, moved down by a space.
     let highest = |bytes: &[u8]| bytes.iter().fold(0, |highest: u8, byte| highest.max(byte.wrapping_sub(b' ')));
@@ -78,9 +76,10 @@ pub fn after_spaces(bytes: &[u8], mut at: usize) -> usize {
 }
 
 /// The end of a string; `at` is behind its opening quote, the result behind its closing one.
-pub fn string(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+#[inline(always)]
+pub fn string<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     loop {
-        at = plain_end(bytes, at)?;
+        at = plain_end(simd, bytes, at)?;
         match byte(bytes, at)? {
             b'"' => return Ok(at + 1),
             b'\\' => at = escape(bytes, at + 1)?,
@@ -90,9 +89,10 @@ pub fn string(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
 }
 
 /// The next quote, backslash or control character.
-fn plain_end(bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
+#[inline(always)]
+fn plain_end<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     while let Some(step) = step(bytes, at) {
-        let plain = plain_bytes(step);
+        let plain = plain_bytes(simd, step);
         at += plain;
         if plain < STEP {
             return Ok(at);
@@ -174,8 +174,19 @@ fn digits(bytes: &[u8], begin: usize) -> Result<usize, Stop> {
     if at == begin { Err(Stop::Unusual) } else { Ok(at) }
 }
 
+/// All that this machine's processor can do, so that tests show that it makes no difference.
+#[cfg(test)]
+pub fn levels() -> Vec<Level> {
+    let best = Level::new();
+    let mut levels = vec![Level::baseline(), best];
+    #[cfg(target_arch = "x86_64")]
+    levels.extend(best.as_sse4_2().map(Level::Sse4_2).into_iter().chain(best.as_avx2().map(Level::Avx2)));
+    levels
+}
+
 #[cfg(test)]
 mod tests {
+    use fearless_simd::dispatch;
     use proptest::prelude::*;
     use serde_json::value::RawValue;
 
@@ -187,11 +198,15 @@ mod tests {
             step in any::<[u8; STEP]>(), plain in 0..=STEP, rest in any::<[u8; STEP]>(),
         ) {
             let expected = step.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
-            prop_assert_eq!(plain_bytes(step), expected);
+            for level in levels() {
+                prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, step)), expected, "{:?}", level);
+            }
             let mut mostly_plain = [b'a'; STEP];
             mostly_plain[plain..].copy_from_slice(&rest[plain..]);
             let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
-            prop_assert_eq!(plain_bytes(mostly_plain), expected);
+            for level in levels() {
+                prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, mostly_plain)), expected, "{:?}", level);
+            }
         }
 
         #[test]
@@ -199,8 +214,11 @@ mod tests {
             window in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>()], WINDOW),
         ) {
             let window: [u8; WINDOW] = window.try_into().unwrap();
-            for (place, byte) in window.iter().enumerate() {
-                prop_assert_eq!(ends(&window) >> place & 1 == 1, matches!(byte, b'"' | b'\\'));
+            for level in levels() {
+                let ends = dispatch!(level, simd => ends(simd, &window));
+                for (place, byte) in window.iter().enumerate() {
+                    prop_assert_eq!(ends >> place & 1 == 1, matches!(byte, b'"' | b'\\'), "{:?}", level);
+                }
             }
         }
 
@@ -223,7 +241,10 @@ mod tests {
             let whole = format!("\"{bytes}");
             let mut values = serde_json::Deserializer::from_str(&whole).into_iter::<&RawValue>();
             let expected = values.next().and_then(Result::ok).map(|_| values.byte_offset() - 1);
-            prop_assert_eq!(string(bytes.as_bytes(), 0).ok(), expected);
+            for level in levels() {
+                let end = dispatch!(level, simd => string(simd, bytes.as_bytes(), 0));
+                prop_assert_eq!(end.ok(), expected, "{:?}", level);
+            }
         }
 
         #[test]
@@ -241,7 +262,8 @@ mod tests {
             assert_eq!(scalar(text.as_bytes(), 0), Err(Stop::Short), "{text}");
         }
         for text in ["", "abc", "abcdefgh", "a\\", "a\\u12", "a\\\""] {
-            assert_eq!(string(text.as_bytes(), 0), Err(Stop::Short), "{text}");
+            let end = dispatch!(Level::new(), simd => string(simd, text.as_bytes(), 0));
+            assert_eq!(end, Err(Stop::Short), "{text}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Where the hot path writes.
 
+use fearless_simd::Simd;
+
 use super::scan::{self, Stop};
 
 /// Bytes that are written again and again, such as a record's key.
@@ -57,31 +59,31 @@ impl<'r> Sink<'r> {
     }
 
     /// The same sink, for a function that keeps it in registers.
-    #[inline]
+    #[inline(always)]
     pub(super) fn reborrow(&mut self) -> Sink<'_> {
         Sink { room: self.room, end: self.end }
     }
 
     /// Keeps what a [`Sink::reborrow`] has written.
-    #[inline]
+    #[inline(always)]
     pub(super) fn extend_to(&mut self, length: usize) {
         self.end = length;
     }
 
     /// What comes next, to be written in place; [`Sink::skip`] tells how much has been.
-    #[inline]
+    #[inline(always)]
     pub(super) fn room<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         self.room.get_mut(self.end..)?.first_chunk_mut()
     }
 
     /// Counts bytes that have been written in place.
-    #[inline]
+    #[inline(always)]
     pub(super) fn skip(&mut self, length: usize) {
         self.end += length;
     }
 
     /// Writes bytes.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let end = self.end + bytes.len();
         self.room.get_mut(self.end..end).ok_or(Stop::Full)?.copy_from_slice(bytes);
@@ -90,7 +92,7 @@ impl<'r> Sink<'r> {
     }
 
     /// Writes one byte.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, byte: u8) -> Result<(), Stop> {
         *self.room.get_mut(self.end).ok_or(Stop::Full)? = byte;
         self.end += 1;
@@ -98,13 +100,13 @@ impl<'r> Sink<'r> {
     }
 
     /// Writes bytes that are known beforehand.
-    #[inline]
+    #[inline(always)]
     pub fn fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
         self.few(&fixed.bytes, 0, fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
-    #[inline]
+    #[inline(always)]
     pub fn few(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Stop> {
         match (scan::step(bytes, at), self.room()) {
             (Some(step), Some(room)) if end - at <= scan::STEP => {
@@ -118,11 +120,11 @@ impl<'r> Sink<'r> {
 
     /// Copies the bytes of a string up to the first quote, backslash or control character, which it
     /// returns with its place.
-    #[inline]
-    pub fn plain(&mut self, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
+    #[inline(always)]
+    pub fn plain<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(step) = scan::step(bytes, at) {
             *self.room().ok_or(Stop::Full)? = step;
-            let plain = scan::plain_bytes(step);
+            let plain = scan::plain_bytes(simd, step);
             self.end += plain;
             at += plain;
             if plain < scan::STEP {

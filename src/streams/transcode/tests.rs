@@ -2,17 +2,19 @@
 
 use std::fmt::Write as _;
 
+use fearless_simd::Level;
 use proptest::prelude::*;
 use serde_json::Value;
 
+use super::scan::levels;
 use crate::posthog::rows::RowReader;
 use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
 use crate::protocol::Lines;
 use crate::protocol::message::StreamDescriptor;
-use crate::streams::{EVENTS, RowWriter, Table, Written};
+use crate::streams::{EVENTS, RowWriter, Written};
 use crate::time::Timestamp;
 
-/// Reads with the hot path, or without it.
+/// Reads with the hot path at some level of the processor, or without it.
 struct Reading {
     writer: RowWriter,
     lines: Lines,
@@ -20,16 +22,19 @@ struct Reading {
     copies: u64,
     /// Rows that the hot path took.
     hot: u64,
-    is_hot: bool,
+    level: Option<Level>,
 }
 
 impl Reading {
-    fn new(table: &Table, is_hot: bool) -> Self {
-        let stream = StreamDescriptor { name: table.stream.into(), namespace: None };
-        let columns = table.selected(true);
+    fn new(level: Option<Level>) -> Self {
+        let stream = StreamDescriptor { name: EVENTS.stream.into(), namespace: None };
+        let columns = EVENTS.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let writer = RowWriter::new(table, &columns, &stream, 7).counting_arrivals(table, &columns, from);
-        Self { writer, lines: b"before\n".to_vec().into(), records: 0, copies: 0, hot: 0, is_hot }
+        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_arrivals(&EVENTS, &columns, from);
+        if let Some(level) = level {
+            writer = writer.at_level(level);
+        }
+        Self { writer, lines: b"before\n".to_vec().into(), records: 0, copies: 0, hot: 0, level }
     }
 
     /// Feeds the answer in pieces of `size` bytes and parses after each.
@@ -61,7 +66,7 @@ impl TakeRows for Reading {
     }
 
     fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
-        if !self.is_hot {
+        if self.level.is_none() {
             return Taken::default();
         }
         let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.lines);
@@ -80,6 +85,21 @@ struct Outcome {
     settling: Option<u64>,
     last: Result<Option<Key>, Malformed>,
     lines: Vec<String>,
+}
+
+/// What the plain path makes of an answer that arrives in pieces of `size` bytes.
+fn plain(answer: &[u8], size: usize) -> Result<Outcome, Malformed> {
+    Reading::new(None).read(answer, size).0
+}
+
+/// What the hot path makes of it, whatever the processor can do; and the number of rows that it took.
+fn hot(answer: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
+    let mut readings = levels().into_iter().map(|level| Reading::new(Some(level)).read(answer, size));
+    let (outcome, taken) = readings.next().unwrap();
+    for (other, other_taken) in readings {
+        assert_eq!((outcome.as_ref().ok(), taken), (other.as_ref().ok(), other_taken));
+    }
+    (outcome, taken)
 }
 
 /// The lines without the time of emission, which differs from writer to writer.
@@ -265,8 +285,8 @@ proptest! {
         rows in random_rows(), spelling in spelling(), size in 1usize..=30,
     ) {
         let answer = answer(&rows, spelling);
-        let (plain, _) = Reading::new(&EVENTS, false).read(answer.as_bytes(), size);
-        let (hot, _) = Reading::new(&EVENTS, true).read(answer.as_bytes(), size);
+        let plain = plain(answer.as_bytes(), size);
+        let (hot, _) = hot(answer.as_bytes(), size);
         prop_assert_eq!(plain.is_ok(), hot.is_ok());
         if let (Ok(plain), Ok(hot)) = (plain, hot) {
             prop_assert_eq!(plain, hot);
@@ -281,8 +301,8 @@ proptest! {
         let mut answer = answer(&rows, spelling).into_bytes();
         let place = place.index(answer.len());
         answer[place] = byte;
-        let (plain, _) = Reading::new(&EVENTS, false).read(&answer, 1000);
-        let (hot, _) = Reading::new(&EVENTS, true).read(&answer, 1000);
+        let plain = plain(&answer, 1000);
+        let (hot, _) = hot(&answer, 1000);
         prop_assert_eq!(plain.is_ok(), hot.is_ok());
         if let (Ok(plain), Ok(hot)) = (plain, hot) {
             prop_assert_eq!(plain, hot);
@@ -314,22 +334,22 @@ fn usual_rows_take_the_hot_path() {
     for spelling in [Spelling::Compact, Spelling::Spaced, Spelling::Ascii] {
         for (id, document) in (0..).zip(documents) {
             let answer = answer(&[usual(document, id)], spelling);
-            let (outcome, hot) = Reading::new(&EVENTS, true).read(answer.as_bytes(), answer.len());
+            let (outcome, hot) = hot(answer.as_bytes(), answer.len());
             // A number that is a whole document ends where the string ends.
             assert_eq!(hot, 1, "{spelling:?} {document}: {outcome:?}");
-            assert_eq!(outcome, Reading::new(&EVENTS, false).read(answer.as_bytes(), 100).0);
+            assert_eq!(outcome, plain(answer.as_bytes(), 100));
         }
     }
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
     let answer = answer(&[usual(&deep, 1)], Spelling::Compact);
-    assert_eq!(Reading::new(&EVENTS, true).read(answer.as_bytes(), 4096).1, 1);
+    assert_eq!(hot(answer.as_bytes(), 4096).1, 1);
 }
 
 #[test]
 fn unusual_rows_do_not_hold_up_their_neighbours() {
     let rows = [usual("{}", 1), usual("{broken", 2), usual("{\n}", 3), usual("{}", 4)];
     let answer = answer(&rows, Spelling::Compact);
-    let (outcome, hot) = Reading::new(&EVENTS, true).read(answer.as_bytes(), answer.len());
+    let (outcome, hot) = hot(answer.as_bytes(), answer.len());
     assert_eq!((outcome.unwrap().records, hot), (4, 2));
 }
 
@@ -356,8 +376,8 @@ fn members_of_all_lengths_take_the_hot_path() {
             row.id = id;
         }
         let answer = answer(&answer_rows, Spelling::Compact);
-        let (plain, _) = Reading::new(&EVENTS, false).read(answer.as_bytes(), answer.len());
-        let (hot, taken) = Reading::new(&EVENTS, true).read(answer.as_bytes(), answer.len());
+        let plain = plain(answer.as_bytes(), answer.len());
+        let (hot, taken) = hot(answer.as_bytes(), answer.len());
         assert_eq!(taken, rows.len() as u64);
         let (hot, plain) = (hot.unwrap(), plain.unwrap());
         for (hot, plain) in hot.lines.iter().zip(&plain.lines) {
@@ -378,8 +398,8 @@ fn no_byte_of_a_member_is_taken_for_granted() {
             for byte in *b"\"\\,:{}[ 05ntf-.\x00\x1f\x7f\x80\xff" {
                 let mut answer = answer.clone();
                 answer[place] = byte;
-                let (plain, _) = Reading::new(&EVENTS, false).read(&answer, answer.len());
-                let (hot, _) = Reading::new(&EVENTS, true).read(&answer, answer.len());
+                let plain = plain(&answer, answer.len());
+                let (hot, _) = hot(&answer, answer.len());
                 assert_eq!(plain.is_ok(), hot.is_ok(), "{}", String::from_utf8_lossy(&answer));
                 assert!(plain.is_err() || plain == hot, "{}", String::from_utf8_lossy(&answer));
             }
