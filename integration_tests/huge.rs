@@ -116,6 +116,22 @@ async fn huge_and_deep_events_are_read_by_exports() {
     assert_each_once(&outcome, &posthog.events(PROJECT));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn standard_output_is_written_64_kib_at_a_time() {
+    const WRITE: usize = 64 * 1024;
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, (0..1_000).map(|number| with_properties(number, large(2_000))).collect());
+    let source = Source::new(&posthog.url());
+    let writes = source.read_command(&catalog(&["events"], "incremental"), None).writes().await;
+    let whole = writes.concat();
+    assert!(whole.len() > 2 * 1024 * 1024, "{} bytes", whole.len());
+    assert!(writes.iter().all(|write| write.len() <= WRITE));
+    // What is left over when nothing waits is written at once, so that nobody has to wait for it.
+    let rests = writes.iter().filter(|write| write.len() < WRITE);
+    assert!(rests.map(Vec::len).sum::<usize>() < whole.len() / 10);
+}
+
 fn assert_refused(outcome: &Outcome, reason: &str) {
     assert!(outcome.error().contains(reason), "{}", outcome.error());
     if cfg!(target_os = "linux") {

@@ -88,6 +88,33 @@ impl Command {
     pub(crate) async fn output(&mut self) -> Output {
         self.spawn().wait_with_output().await
     }
+
+    /// Runs the program to its successful end and returns what each of its writes to standard output
+    /// has written.
+    #[cfg(target_os = "linux")]
+    pub(crate) async fn writes(&mut self) -> Vec<Vec<u8>> {
+        // Every write is a datagram of its own.
+        let (ours, theirs) = std::os::unix::net::UnixDatagram::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let ours = tokio::net::UnixDatagram::from_std(ours).unwrap();
+        self.0.stdout(std::os::fd::OwnedFd::from(theirs));
+        let mut child = self.spawn();
+        let (mut writes, mut search, mut buffer) = (Vec::new(), Search::default(), vec![0; 1 << 20]);
+        loop {
+            tokio::select! {
+                biased;
+                length = ours.recv(&mut buffer) => {
+                    let bytes = &buffer[..length.unwrap()];
+                    search.piece(bytes);
+                    writes.push(bytes.to_vec());
+                }
+                status = child.wait() => {
+                    assert!(status.success());
+                    return writes;
+                }
+            }
+        }
+    }
 }
 
 /// A running program. It is killed when it is dropped.

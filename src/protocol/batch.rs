@@ -8,7 +8,7 @@ use super::output::Output;
 use crate::error::Error;
 
 /// Batches are handed over once they are about this large: each costs two threads a wake-up.
-const SIZE: usize = 256 * 1024;
+const SIZE: usize = 512 * 1024;
 
 /// Collects record lines and hands them over in good portions.
 pub struct Batch<'o> {

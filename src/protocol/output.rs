@@ -9,7 +9,9 @@
 //! STATEs in a row.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::io::{self, BufWriter, Write};
+use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -22,14 +24,14 @@ use super::message::{Message, StreamDescriptor, StreamStatus};
 use crate::error::Error;
 use crate::progress::Progress;
 
-/// Batches that may wait for the writer. With batches of about 256 KiB, 2 MiB.
-const QUEUE: usize = 8;
+/// Batches that may wait for the writer. With batches of about 512 KiB, 2 MiB.
+const QUEUE: usize = 4;
 /// Log lines that may wait for the writer; the oldest go first, with a note.
 const LOG_QUEUE: usize = 1_000;
 /// Size of one write, for few system calls; as much as a pipe takes in.
 const WRITE_SIZE: usize = 64 * 1024;
 /// Used buffers kept for the next batch.
-const SPARE_BUFFERS: usize = 8;
+const SPARE_BUFFERS: usize = 4;
 
 enum Item {
     Line(Vec<u8>),
@@ -150,8 +152,15 @@ pub struct Writer {
 
 impl Writer {
     /// Starts a writer on standard output.
+    ///
+    /// It writes to a descriptor of its own, since [`io::Stdout`] cuts what it is given at the last
+    /// line feed and would turn every write into two.
     pub fn stdout() -> (Output, Self) {
-        Self::start(io::stdout())
+        match io::stdout().as_fd().try_clone_to_owned() {
+            Ok(descriptor) => Self::start(File::from(descriptor)),
+            // Out of descriptors, or closed: slower, and the first write says what is wrong.
+            Err(_) => Self::start(io::stdout()),
+        }
     }
 
     /// Starts a writer on `sink`.
