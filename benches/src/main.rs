@@ -78,7 +78,7 @@ struct Scale {
 
 const FULL: Scale = Scale {
     page: 50_000,
-    volumes: [(100_000, 15), (500_000, 5), (2_000_000, 5)],
+    volumes: [(100_000, 15), (500_000, 9), (2_000_000, 9)],
     writes: 5,
     spec: 50,
     airbyte: Some([2_000, 20_000]),
