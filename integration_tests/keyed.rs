@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use posthog_sandbox::posthog::{Action, Event, Fault, Group, Sandbox};
 use serde_json::{Value, json};
+use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
@@ -179,6 +180,38 @@ async fn a_query_with_a_cursor_is_read_incrementally() {
         let union: BTreeSet<String> =
             read(&part, "mine", &["uuid"]).union(&read(&rest, "mine", &["uuid"])).cloned().collect();
         assert_eq!(union.len(), 102, "state on line {line}");
+    }
+}
+
+/// One wrong clock must not hide what comes in until then.
+#[tokio::test]
+async fn a_row_that_is_about_the_future_hides_nothing() {
+    const DAY: i64 = 24 * 60;
+    let ago = |minutes| Timestamp::from_micros(minutes_ago(minutes)).to_string();
+    for cursor in ["timestamp", "toDate(timestamp)"] {
+        let posthog = sandbox().await;
+        posthog.insert(PROJECT, events(19, minutes_ago(10 * DAY)));
+        posthog.insert(PROJECT, vec![event(100, minutes_ago(-100 * DAY))]);
+        let text = format!("SELECT uuid, {cursor} AS at FROM events");
+        let source = custom(&posthog.url(), &text, &["uuid"], Some("at")).with_page_size(5);
+        let catalog = catalog(&["mine"], "incremental");
+        let first = source.read_all(&catalog, None).await;
+        assert_eq!(read(&first, "mine", &["uuid"]).len(), 20);
+        posthog.insert(PROJECT, vec![event(101, minutes_ago(0)), event(102, minutes_ago(2 * DAY))]);
+        let has = |messages: &Messages, number| {
+            read(messages, "mine", &["uuid"]).contains(&json!(event(number, 0).uuid.to_string()).to_string())
+        };
+        let second = source.read_all(&catalog, Some(&first.state())).await;
+        assert!(has(&second, 101), "{cursor}");
+        // A sync that was interrupted behind that row, days ago, cannot have seen what came since.
+        let line = first.state_lines().into_iter().rev().nth(1).unwrap();
+        let mut state = first.up_to(line).state();
+        let note = &mut state[0]["stream"]["stream_state"]["projects"][PROJECT.to_string()];
+        assert!(note["after"][0].as_str().unwrap() > ago(0).as_str(), "{note}");
+        note["begun"] = json!(ago(3 * DAY));
+        let rest = source.read_all(&catalog, Some(&state)).await;
+        let next = source.read_all(&catalog, Some(&rest.state())).await;
+        assert!(has(&next, 101) && has(&next, 102), "{cursor}");
     }
 }
 

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::journal::Journal;
 use super::page_size::PageSize;
 use super::reader::StreamObserver;
+use super::state::warn_if_ahead;
 use crate::config::QueryOptions;
 use crate::error::Error;
 use crate::http::{Client, Failure, Next};
@@ -36,6 +38,9 @@ pub struct KeyedNote {
     /// Value of the cursor field that the last sync has come to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Value>,
+    /// When the sync under way was begun, by the server's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub begun: Option<Timestamp>,
     /// Whether a full refresh has read this project.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
@@ -95,8 +100,14 @@ impl KeyedReader {
             return Ok(());
         }
         self.mention_rows_without_cursor(&note).await?;
-        let (mut bytes, begun) = (0, note.part);
-        for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < begun) {
+        let now = self.client.now();
+        if let Some(watermark) = note.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(instant) {
+            warn_if_ahead(self.project, self.keyed.stream, watermark, watermark.minus(self.options.overlap), now);
+        }
+        let begun = note.begun.unwrap_or(now);
+        note.begun = self.cursor().map(|_| begun);
+        let (mut bytes, first) = (0, note.part);
+        for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < first) {
             note.part = number;
             match self.read_part(part, &mut note).await {
                 Ok(more) => bytes += more,
@@ -105,15 +116,15 @@ impl KeyedReader {
                 }
                 Err(error) => return Err(error),
             }
-            if self.cursor().is_some() {
-                note.watermark = note.after.first().cloned().or(note.watermark);
+            if let Some(cursor) = self.cursor() {
+                note.watermark = note.after.first().map(|value| at_most(cursor.kind, value, begun)).or(note.watermark);
             }
             (note.after, note.rows) = (Vec::new(), 0);
         }
         if bytes > 0 {
             tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyed.stream);
         }
-        let note = KeyedNote { part: 0, done: !self.incremental, ..note };
+        let note = KeyedNote { part: 0, begun: None, done: !self.incremental, ..note };
         self.journal.write(self.project, note).await
     }
 
@@ -342,14 +353,30 @@ fn instant(value: &Value) -> Option<Timestamp> {
     Timestamp::parse(value.as_str()?)
 }
 
+/// A value of the cursor field, or the time of the sync if that is earlier: a row that is about the
+/// future must not hide those that come until then.
+fn at_most(kind: Kind, value: &Value, time: Timestamp) -> Value {
+    let is_ahead = match kind {
+        Kind::Timestamp => instant(value).is_some_and(|instant| instant > time),
+        Kind::Date => date(value).is_some_and(|date| date > time.datetime().date_naive()),
+        _ => false,
+    };
+    match kind {
+        Kind::Date if is_ahead => json!(time.datetime().date_naive()),
+        _ if is_ahead => json!(time),
+        _ => value.clone(),
+    }
+}
+
+fn date(value: &Value) -> Option<NaiveDate> {
+    NaiveDate::parse_from_str(value.as_str()?, "%Y-%m-%d").ok()
+}
+
 /// A literal for a value of the cursor field; none when it is not of that kind.
 fn literal(kind: Kind, value: &Value) -> Option<String> {
     match kind {
         Kind::Timestamp => instant(value).map(Timestamp::literal),
-        Kind::Date => {
-            let date = chrono::NaiveDate::parse_from_str(value.as_str()?, "%Y-%m-%d").ok()?;
-            Some(format!("toDate('{date}')"))
-        }
+        Kind::Date => date(value).map(|date| format!("toDate('{date}')")),
         Kind::Integer => {
             value.as_i64().map(|number| number.to_string()).or_else(|| value.as_u64().map(|number| number.to_string()))
         }
