@@ -96,14 +96,17 @@ fn state_with_an_old_check() -> Value {
     }}})
 }
 
+/// The state of the stream of events.
+fn events_state(state: &Value) -> Value {
+    json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": state}}])
+}
+
 #[tokio::test]
 async fn a_change_to_exports_looks_for_very_late_events_first() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     let late = Event { created_at: minutes_ago(DAY / 2), ..event(1, minutes_ago(90 * DAY)) };
     posthog.insert(PROJECT, vec![late]);
-    let state = json!([{"type": "STREAM", "stream": {
-        "stream_descriptor": {"name": "events"}, "stream_state": state_with_an_old_check(),
-    }}]);
+    let state = events_state(&state_with_an_old_check());
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
@@ -120,11 +123,56 @@ async fn a_later_end_date_looks_for_very_late_events_of_the_dates_that_it_adds()
     project["created_at"] = ago(20 * DAY);
     project["late_check"] = json!({"until": ago(60)});
     project["covered"] = json!({"from": "2020-01-01T00:00:00.000000Z", "to": ago(100 * DAY)});
-    let state = json!([{"type": "STREAM", "stream": {
-        "stream_descriptor": {"name": "events"}, "stream_state": state,
-    }}]);
     let source = Source::new(&posthog.url()).with_page_size(100);
-    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
+    assert_eq!(messages.id_set("events"), ids(&posthog));
+}
+
+#[tokio::test]
+async fn a_longer_late_window_leaves_nothing_to_a_check_that_does_not_look_there() {
+    let posthog = sandbox().await;
+    // Arrived since the last check, about a time that a late window of one day leaves to the next one.
+    let late = Event { created_at: minutes_ago(DAY / 2), ..event(1, minutes_ago(5 * DAY)) };
+    posthog.insert(PROJECT, vec![late]);
+    let mut state = state_with_an_old_check();
+    state["projects"][PROJECT.to_string()]["late_check"]["until"] = ago(DAY * 3 / 4);
+    let read = async |days: u32, state: &Value| {
+        let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "late_window_days": days}));
+        source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(state))).await
+    };
+    let first = read(1, &state).await;
+    assert!(first.id_set("events").is_empty(), "the check is not due yet");
+    let mut state = first.stream_state("events");
+    state["projects"][PROJECT.to_string()]["late_check"]["until"] = ago(DAY);
+    assert_eq!(read(30, &state).await.id_set("events"), ids(&posthog));
+}
+
+/// A state of exports that have not been compared with PostHog's count since `compared`, about dates
+/// from `from` to `to`.
+fn state_of_exports(compared: i64, from: &Value, to: &Value) -> Value {
+    json!({"version": 1, "projects": {PROJECT.to_string(): {
+        "method": "export", "created_at": ago(120), "late_check": {"until": ago(120)},
+        "covered": {"from": from, "to": to}, "export": {"compared_until": ago(compared)},
+    }}})
+}
+
+#[tokio::test]
+async fn a_change_to_queries_and_earlier_dates_reads_what_exports_may_have_left_out() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, vec![event(1, minutes_ago(5 * 60)), event(2, minutes_ago(20 * DAY))]);
+    let state = state_of_exports(10 * 60, &ago(10 * DAY), &json!("2299-01-01T00:00:00.000000Z"));
+    let source = Source::new(&posthog.url()).with_page_size(100);
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
+    assert_eq!(messages.id_set("events"), ids(&posthog));
+}
+
+#[tokio::test]
+async fn a_later_end_date_exports_what_was_not_compared_again() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, vec![event(1, minutes_ago(8 * DAY)), event(2, minutes_ago(DAY))]);
+    let state = state_of_exports(10 * DAY, &json!("2020-01-01T00:00:00.000000Z"), &ago(2 * DAY));
+    let source = Source::new(&posthog.url()).with_exports();
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
 }
 

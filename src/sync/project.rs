@@ -74,7 +74,7 @@ impl ProjectReader {
         match scan.kind {
             ScanKind::Backfill => {
                 project.watermark = Some(scan.until);
-                project.late_check = Some(LateCheck { until: scan.until, bytes: None });
+                project.late_check = Some(LateCheck::of(scan.until));
             }
             // Very late rows of what it has added are not looked for yet.
             ScanKind::Extension => {
@@ -83,15 +83,25 @@ impl ProjectReader {
                 }
             }
             ScanKind::Repair => {}
-            ScanKind::Tail => project.watermark = Some(scan.until),
-            ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes }),
+            ScanKind::Tail => {
+                project.watermark = Some(scan.until);
+                if let Some(check) = project.late_check.as_mut().filter(|_| scan.arrived_from.is_some()) {
+                    check.before = check.before.max(Some(scan.interval.from));
+                }
+            }
+            ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes, before: None }),
         }
         project.names = Some(self.names());
         project.scan = None;
         if scan.kind != ScanKind::Repair {
-            if let Some((check, compared)) = project.late_check.as_mut().zip(project.export.compared_until) {
+            if let Some(compared) = project.export.compared_until {
                 // Exports may have left out what arrived since.
-                check.until = check.until.min(compared);
+                if let Some(check) = &mut project.late_check {
+                    check.until = check.until.min(compared);
+                }
+                if !matches!(scan.kind, ScanKind::Backfill | ScanKind::Tail) {
+                    project.watermark = project.watermark.map(|watermark| watermark.min(compared));
+                }
             }
             project.method = Some(LastMethod::Query);
             project.export = ExportState::default();
@@ -192,10 +202,10 @@ impl ProjectReader {
         if scanned.contains(&ScanKind::Late) || (tail.is_some() && !scanned.contains(&ScanKind::Tail)) {
             return None;
         }
-        let check = state.late_check.unwrap_or(LateCheck { until: watermark, bytes: None });
+        let check = state.late_check.unwrap_or(LateCheck::of(watermark));
         let cheap = check.bytes.is_none_or(|bytes| bytes.saturating_mul(2) <= CHEAP_CHECK_BYTES);
         let old = TimeDelta::microseconds(now.micros() - check.until.micros()) >= DEAR_CHECK_INTERVAL;
-        let to = late_bound.min(self.end());
+        let to = late_bound.max(check.before.unwrap_or(Timestamp::MIN)).min(self.end());
         (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
     }
 

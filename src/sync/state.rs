@@ -5,7 +5,7 @@
 //!   "method": "query",
 //!   "covered": {"from": "2026-01-01T00:00:00.000000Z", "to": "2299-01-01T00:00:00.000000Z"},
 //!   "created_at": "2026-11-23T14:00:00.000000Z",
-//!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234},
+//!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234, "before": "…"},
 //!   "scan": {"kind": "tail", "from": "…", "to": "…", "arrived_from": "…", "until": "…",
 //!            "closed": [{"from": "…", "to": "…"}],
 //!            "open": [{"from": "…", "to": "…", "after": {"position": "…", "id": "…"}, "rows": 50000}]}}}}
@@ -104,6 +104,17 @@ pub struct LateCheck {
     /// Bytes that it made the server read, which decides how often it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// The latest time before which syncs since then have looked for nothing: the late window may have
+    /// been shorter than it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
+}
+
+impl LateCheck {
+    /// Everything received before `until` has been looked at, whatever that has cost.
+    pub fn of(until: Timestamp) -> Self {
+        Self { until, bytes: None, before: None }
+    }
 }
 
 impl TableState {
@@ -299,7 +310,7 @@ mod tests {
             covered: Some(interval),
             names: Some(Names { include: vec!["a".into()], exclude: Vec::new() }),
             resume_from: None,
-            late_check: Some(LateCheck { until: at("2026-01-01"), bytes: None }),
+            late_check: Some(LateCheck::of(at("2026-01-01"))),
             scan: Some(scan),
             method: Some(LastMethod::Export),
             export: ExportState {

@@ -184,7 +184,9 @@ impl ExportReader {
         let restart = if wanted.from < covered.from {
             Some(None)
         } else if wanted.to > covered.to {
-            Some(state.watermark.map(|watermark| watermark.min(covered.to.minus(days(CLOCKS_AHEAD)))))
+            // What has not been compared yet may have been left out.
+            let from = covered.to.minus(days(CLOCKS_AHEAD)).min(state.export.compared_until.unwrap_or(Timestamp::MAX));
+            Some(state.watermark.map(|watermark| watermark.min(from)))
         } else {
             None
         };
@@ -367,7 +369,7 @@ impl ExportReader {
             state.method = Some(LastMethod::Export);
             state.resume_from = None;
             // Exports have late rows as well, however old they are.
-            state.late_check = Some(LateCheck { until: watermark, bytes: None });
+            state.late_check = Some(LateCheck::of(watermark));
             state.export.windows = windows;
         };
         self.reader.checkpoint.update(self.reader.project, change).await
