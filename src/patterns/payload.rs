@@ -4,6 +4,7 @@
 //! spelling survive.
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -53,14 +54,23 @@ struct PersonChanges<'a> {
 }
 
 impl Record<'_> {
-    /// The name of the event that the record is about, if it is one.
+    /// The name of the event that the record is, if it is one. Rows about events, such as their number
+    /// by day, have neither a sender nor an identity.
     pub(super) fn event_name(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Named {
             #[serde(default)]
             event: Value,
+            #[serde(default)]
+            distinct_id: Option<IgnoredAny>,
+            #[serde(default)]
+            uuid: Option<IgnoredAny>,
+            #[serde(default)]
+            id: Option<IgnoredAny>,
         }
-        serde_json::from_str::<Named>(self.data.get()).ok()?.event.as_str().map(str::to_owned)
+        let named: Named = serde_json::from_str(self.data.get()).ok()?;
+        named.distinct_id.or(named.uuid).or(named.id)?;
+        named.event.as_str().map(str::to_owned)
     }
 
     /// The element of the request's array.
@@ -81,7 +91,7 @@ impl Record<'_> {
     /// The event as PostHog's app sent it; none when the record is not an event.
     fn as_app(&self) -> Option<Vec<u8>> {
         let event: Event<'_> = serde_json::from_str(self.data.get()).ok()?;
-        event.event?;
+        event.event.zip(event.distinct_id.or(event.uuid).or(event.id))?;
         let mut element = b"{".to_vec();
         let mut add = |key: &str, value: Option<&str>| {
             if let Some(value) = value {
@@ -133,6 +143,14 @@ mod tests {
         );
         let person = r#"{"stream":"persons","data":{"id":"p"},"emitted_at":5}"#;
         assert_eq!(element(person, Shape::PosthogApp), r#"{"id":"p"}"#);
+    }
+
+    #[test]
+    fn a_row_about_events_is_no_event() {
+        let row = r#"{"stream":"per_day","data":{"day":"2026-01-01","event":"$pageview","total":3},"emitted_at":5}"#;
+        assert_eq!(element(row, Shape::PosthogApp), r#"{"day":"2026-01-01","event":"$pageview","total":3}"#);
+        let name = |record| serde_json::from_str::<Record<'_>>(record).unwrap().event_name();
+        assert_eq!((name(row), name(EVENT)), (None, Some("$set".to_owned())));
     }
 
     #[test]
