@@ -183,6 +183,35 @@ async fn a_query_with_a_cursor_is_read_incrementally() {
     }
 }
 
+#[tokio::test]
+async fn another_query_does_not_go_on_where_the_old_one_stopped() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(40, minutes_ago(5_000)));
+    let text = |condition: &str| format!("SELECT uuid, timestamp AS at FROM events WHERE {condition}");
+    let read_with = async |condition: &str, mode: &str, state: Option<&Value>| {
+        let source = custom(&posthog.url(), &text(condition), &["uuid"], Some("at")).with_page_size(7);
+        source.read_all(&catalog(&["mine"], mode), state).await
+    };
+    for mode in ["incremental", "full_refresh"] {
+        let few = read_with("toInt(properties.number) >= 20", mode, None).await;
+        assert_eq!(read(&few, "mine", &["uuid"]).len(), 20);
+        for line in few.state_lines() {
+            let part = few.up_to(line);
+            if part.stream_state("mine")["complete"] == true {
+                continue;
+            }
+            let all = read_with("1 = 1", mode, Some(&part.state())).await;
+            assert_eq!(read(&all, "mine", &["uuid"]).len(), 40, "{mode}: {}", part.state());
+            assert!(all.logs("INFO").iter().any(|log| log.contains("another query or sync mode")));
+        }
+    }
+    // An interrupted incremental sync is ordered by the cursor, a full refresh by the key.
+    let whole = read_with("1 = 1", "incremental", None).await;
+    let part = whole.up_to(whole.state_lines()[2]);
+    let full = read_with("1 = 1", "full_refresh", Some(&part.state())).await;
+    assert_eq!(read(&full, "mine", &["uuid"]).len(), 40);
+}
+
 /// One wrong clock must not hide what comes in until then.
 #[tokio::test]
 async fn a_row_that_is_about_the_future_hides_nothing() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::journal::Journal;
 use super::page_size::PageSize;
@@ -38,6 +39,9 @@ pub struct KeyedNote {
     /// Value of the cursor field that the last sync has come to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Value>,
+    /// What is read, as [`KeyedReader::fingerprint`] has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub query: Option<String>,
     /// When the sync under way was begun, by the server's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Timestamp>,
@@ -96,6 +100,16 @@ impl KeyedReader {
     /// When a part cannot be read, or what was read does not agree with PostHog's count.
     pub async fn run(&self) -> Result<(), Error> {
         let mut note = self.journal.note(self.project).await;
+        let query = self.fingerprint();
+        if note.query.as_ref().is_some_and(|known| *known != query) {
+            tracing::info!(
+                "project {}: the state of {} is that of another query or sync mode, so everything is read again",
+                self.project,
+                self.keyed.stream
+            );
+            note = KeyedNote::default();
+        }
+        note.query = Some(query);
         if note.done && !self.incremental {
             return Ok(());
         }
@@ -174,6 +188,20 @@ impl KeyedReader {
             "project {}: {} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
             self.project, self.keyed.stream
         )))
+    }
+
+    /// Tells one query and its order from another: a position in the rows of one says nothing about
+    /// those of another.
+    fn fingerprint(&self) -> String {
+        let mut digest = Sha256::new();
+        let parts = self.keyed.parts.iter().map(|part| part.from);
+        let cursor = self.cursor().map(|column| column.field);
+        for text in parts.chain(self.keyed.key.iter().copied()).chain(cursor) {
+            digest.update(text);
+            digest.update([0]);
+        }
+        let begin = digest.finalize().first_chunk().copied().unwrap_or_default();
+        format!("{:016x}", u64::from_be_bytes(begin))
     }
 
     /// The cursor's column, if this sync goes by it.
