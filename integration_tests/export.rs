@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, events, key, minutes_ago,
+    PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, events, key, minutes_ago, person,
     sandbox_with_exports, settled, two_projects_with,
 };
 
@@ -84,6 +84,32 @@ async fn persons_arrive_complete_with_every_distinct_id() {
     let runs = runs_of(&posthog, PROJECT, "persons");
     assert!(runs.windows(2).all(|pair| pair[0].end == pair[1].start), "{runs:?}");
     assert!(runs.iter().all(|run| run.end - run.start <= WEEK));
+}
+
+/// Files of a run are noted one after the other, and nothing counts persons or sessions.
+#[tokio::test]
+async fn files_that_appear_one_by_one_are_all_read() {
+    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(400), ..Exports::default() };
+    let posthog = sandbox_with_exports(exports).await;
+    let changed = minutes_ago(60);
+    (0..200).for_each(|number| posthog.insert_person(PROJECT, person(number, changed, None)));
+    let source = Source::new(&posthog.url()).with_exports();
+    let messages = source.read_all(&catalog(&["persons"], "incremental"), None).await;
+    assert!(posthog.export_runs().iter().any(|run| run.files > 3));
+    assert_eq!(messages.id_set("persons").len(), 200);
+}
+
+/// PostHog's consumers can lag behind: a row is there later than its time of change says.
+#[tokio::test]
+async fn persons_that_are_stored_late_are_exported_by_the_next_sync() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.generate(PROJECT, 50, 3, settled());
+    let source = Source::new(&posthog.url()).with_exports();
+    let catalog = catalog(&["persons"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    posthog.insert_person(PROJECT, person(9_000, minutes_ago(30), None));
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.ids("persons"), [Uuid::from_u128(9_000).to_string()]);
 }
 
 #[tokio::test]

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 
 use chrono::{Duration, Utc};
-use posthog_sandbox::posthog::{Event, Person, Sandbox};
+use posthog_sandbox::posthog::{Event, Sandbox};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, sandbox, settled, two_projects,
+    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, settled, two_projects,
     within_a_day,
 };
 
@@ -210,17 +210,6 @@ async fn names_are_copied_from_the_catalog() {
     assert!(messages.of_type("RECORD").iter().all(|message| message["record"].get("namespace").is_none()));
 }
 
-fn person(number: u128, created_at: i64, last_seen_at: Option<i64>) -> Person {
-    Person {
-        id: Uuid::from_u128(number),
-        created_at,
-        properties: format!(r#"{{"number":{number}}}"#),
-        is_identified: number.is_multiple_of(2),
-        last_seen_at,
-        distinct_ids: vec![format!("user-{number}")],
-    }
-}
-
 async fn sandbox_with_persons(count: u128) -> Sandbox {
     let posthog = sandbox().await;
     for number in 0..count {
@@ -251,6 +240,18 @@ async fn persons_are_read_fully_and_incrementally() {
     let second = source.read_all(&catalog, Some(&first.state())).await;
     let expected = [3, 9_000].map(|number| Uuid::from_u128(number).to_string());
     assert_eq!(second.id_set("persons"), expected.into_iter().collect());
+}
+
+/// An event of a minute ago moves a person to the hour in which it was: here, fifty minutes back.
+#[tokio::test]
+async fn persons_are_found_although_their_time_is_rounded_to_the_hour() {
+    let posthog = sandbox_with_persons(50).await;
+    let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "overlap_minutes": 1}));
+    let catalog = catalog(&["persons"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    posthog.insert_person(PROJECT, person(9_000, minutes_ago(1), Some(minutes_ago(50))));
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(second.ids("persons"), [Uuid::from_u128(9_000).to_string()]);
 }
 
 #[tokio::test]
@@ -350,4 +351,10 @@ async fn a_state_of_airbytes_own_connector_is_continued() {
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
     let of = |project: u64| messages.records("events").iter().filter(|record| record["project_id"] == project).count();
     assert_eq!((of(1001), of(1002)), (5, 10));
+    // About a time that the other connector had read, but it came in later.
+    let late = Event { created_at: minutes_ago(300), ..event(1, minutes_ago(660) - 20 * day) };
+    let id = late.uuid.to_string();
+    posthog.insert(1001, vec![late]);
+    let next = source.read_all(&catalog(&["events"], "incremental"), Some(&messages.state())).await;
+    assert!(next.ids("events").contains(&id));
 }

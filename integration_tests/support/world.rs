@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Duration, NaiveTime, Utc};
-use posthog_sandbox::posthog::{Builder, Event, Exports, Key, Project, Sandbox};
+use posthog_sandbox::posthog::{Builder, Event, Exports, Key, Person, Project, Sandbox};
 use serde_json::Value;
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
@@ -76,6 +76,18 @@ pub(crate) fn event(number: u128, timestamp: i64) -> Event {
         created_at: timestamp + 1_000_000,
         properties: format!(r#"{{"number":{number}}}"#),
         ..Event::default()
+    }
+}
+
+/// A person with this number, created and last seen at these instants.
+pub(crate) fn person(number: u128, created_at: i64, last_seen_at: Option<i64>) -> Person {
+    Person {
+        id: Uuid::from_u128(number),
+        created_at,
+        properties: format!(r#"{{"number":{number}}}"#),
+        is_identified: number.is_multiple_of(2),
+        last_seen_at,
+        distinct_ids: vec![format!("user-{number}")],
     }
 }
 

@@ -68,6 +68,7 @@ pub static EVENTS: Table = Table {
     bounded_by_dates: true,
     rows_move: false,
     grows_for: TimeDelta::zero(),
+    rounds_to: TimeDelta::zero(),
     columns_vary: false,
     fed_by: None,
     export: Some("events"),

@@ -35,6 +35,7 @@ pub static GROUPS: Table = Table {
     bounded_by_dates: false,
     rows_move: true,
     grows_for: TimeDelta::zero(),
+    rounds_to: TimeDelta::zero(),
     columns_vary: false,
     fed_by: None,
     export: None,

@@ -3,7 +3,8 @@
 //! Exports tell when a person was updated, and of deletions; they have one row per distinct id.
 //! Queries have one row per person but no time of change. `last_seen_at` is the nearest: it moves
 //! with every event of a person, and with it the person's properties, but an edit of properties
-//! without an event may not move it. `created_at` stands in where it is empty.
+//! without an event may not move it. `PostHog` rounds it down to the hour
+//! (`person-property-service.ts`). `created_at` stands in where it is empty.
 
 use chrono::TimeDelta;
 
@@ -62,6 +63,7 @@ pub static PERSONS: Table = Table {
     bounded_by_dates: false,
     rows_move: true,
     grows_for: TimeDelta::zero(),
+    rounds_to: TimeDelta::hours(1),
     columns_vary: false,
     fed_by: None,
     export: Some("persons"),

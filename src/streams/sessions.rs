@@ -78,6 +78,7 @@ pub static SESSIONS: Table = Table {
     bounded_by_dates: true,
     rows_move: false,
     grows_for: LONGEST_SESSION,
+    rounds_to: TimeDelta::zero(),
     columns_vary: true,
     fed_by: Some(&EVENTS),
     export: Some("sessions"),

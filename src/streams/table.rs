@@ -48,6 +48,9 @@ pub struct Table {
     pub rows_move: bool,
     /// How long after its position a row may still change.
     pub grows_for: TimeDelta,
+    /// To what `PostHog` rounds positions down, if it does: so much earlier than it happened may something
+    /// new stand.
+    pub rounds_to: TimeDelta,
     /// Whether versions of `PostHog` lack some of the columns.
     pub columns_vary: bool,
     /// The table whose new rows make this one's rows change.

@@ -74,7 +74,11 @@ impl ProjectReader {
         match scan.kind {
             ScanKind::Backfill => {
                 project.watermark = Some(scan.until);
-                project.late_check = Some(LateCheck::of(scan.until));
+                // What came in after another connector had stopped can be about an earlier time.
+                project.late_check = Some(project.resume_from.map_or(LateCheck::of(scan.until), |from| LateCheck {
+                    before: Some(from.minus(self.options.overlap)),
+                    ..LateCheck::of(from)
+                }));
             }
             // Very late rows of what it has added are not looked for yet.
             ScanKind::Extension => {
@@ -186,7 +190,7 @@ impl ProjectReader {
             return None;
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
-        let arrived = watermark.minus(overlap + self.table.grows_for);
+        let arrived = watermark.minus(overlap + self.table.grows_for + self.table.rounds_to);
         if self.table.arrival.is_none() {
             let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
                 || (behind > overlap.max(LONG_SCAN) && self.table.grows_for.is_zero());

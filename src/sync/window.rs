@@ -238,7 +238,7 @@ impl ProjectReader {
 
     /// What arrived before this is visible by now; the rest is in the next sync's overlap.
     fn settled_until(&self, scan: &Scan) -> Timestamp {
-        scan.until.minus(SETTLING.min(self.options.overlap))
+        scan.until.minus(SETTLING.min(self.options.overlap) + self.table.rounds_to)
     }
 
     fn can_be_shortened(&self, interval: Interval, pass: &Pass) -> bool {

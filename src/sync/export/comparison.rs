@@ -51,6 +51,11 @@ impl Stored {
 }
 
 impl ExportReader {
+    /// Whether what is exported is compared with `PostHog`'s count sooner or later.
+    pub(super) fn is_compared(&self) -> bool {
+        self.may_query && self.reader.table.arrival.is_some()
+    }
+
     /// Counts what `PostHog` holds of a pass; none when it cannot be counted, or is not counted this
     /// time.
     pub(super) async fn stored(&self, pass: Interval) -> Result<Option<Stored>, Error> {

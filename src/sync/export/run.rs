@@ -22,6 +22,9 @@ const MENTION_EVERY: Duration = Duration::from_secs(30);
 const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// It must look ended and empty for so long, since files appear some time after a run's end.
 const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(1);
+/// `PostHog` notes the files of a run that has ended one by one, and tries again after a second when that
+/// fails. So long must their list stay the same where nothing else would tell that one is missing.
+const SURELY_ALL_AFTER: Duration = Duration::from_secs(2);
 /// `PostHog` itself ends a run long before.
 const LONGEST_RUN: Duration = Duration::from_hours(24);
 
@@ -78,7 +81,7 @@ impl ExportReader {
         let (begin, mut retry) = (running.since, reader.client.retry());
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;
-        let mut confirmed = false;
+        let mut seen: Option<Vec<String>> = None;
         loop {
             let status = match exports.status(&window.run).await {
                 Ok(status) => status,
@@ -88,12 +91,18 @@ impl ExportReader {
             };
             retry.progress();
             let word = match status {
-                // Files may appear a moment after the run's end.
-                RunStatus::Ready(files) if files.is_empty() && !confirmed => {
-                    confirmed = true;
+                RunStatus::Ready(files) => {
+                    let is_compared = self.is_compared();
+                    // Files may appear a moment after the run's end.
+                    if seen.as_ref() == Some(&files) || (is_compared && !files.is_empty()) {
+                        return Ok(Prepared::Files(files));
+                    }
+                    if !is_compared && !files.is_empty() {
+                        pause = SURELY_ALL_AFTER;
+                    }
+                    seen = Some(files);
                     "Completed".to_owned()
                 }
-                RunStatus::Ready(files) => return Ok(Prepared::Files(files)),
                 RunStatus::Unknown => {
                     return Ok(Prepared::Failed {
                         reason: "PostHog does not know it any more".into(),

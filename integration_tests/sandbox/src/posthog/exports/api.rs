@@ -80,7 +80,7 @@ fn with_run<T>(
 fn view(run: &Run) -> Value {
     match (run.status(), &run.end) {
         (status @ "Completed", _) => {
-            let files: Vec<String> = run.files().iter().map(|file| file.id.to_string()).collect();
+            let files: Vec<String> = run.shown_files().iter().map(|file| file.id.to_string()).collect();
             json!({"status": status, "files": files})
         }
         (status @ ("Starting" | "Running" | "Cancelled"), _) => json!({"status": status}),
@@ -121,7 +121,7 @@ fn download(shared: &Shared, project: u64, run: &str, part: Option<&str>) -> Res
             let detail = format!("The export is not completed. Current status: {}", run.status());
             return Err(ApiError::invalid(detail));
         }
-        let file = choose(run.files(), part)?;
+        let file = choose(run.shown_files(), part)?;
         if file.is_expired() {
             return Err(ApiError::invalid("This file download has expired"));
         }

@@ -39,6 +39,8 @@ pub struct Exports {
     pub running: Duration,
     /// How much longer it is shown as `Running` although it is done.
     pub completed_lag: Duration,
+    /// How long after each other the files of a run appear.
+    pub files_apart: Duration,
     /// How long the link to a file works; for ever if there is none.
     pub url_lifetime: Option<Duration>,
     /// How long a file exists; for ever if there is none.
@@ -68,6 +70,7 @@ impl Default for Exports {
             starting: Duration::ZERO,
             running: Duration::ZERO,
             completed_lag: Duration::ZERO,
+            files_apart: Duration::ZERO,
             url_lifetime: None,
             file_lifetime: None,
             lookback_days: None,
@@ -218,6 +221,16 @@ impl Run {
             Some(End::Cancelled) => "Cancelled",
             Some(End::Other { status, .. }) => status,
         }
+    }
+
+    /// The files that have appeared by now.
+    fn shown_files(&self) -> &[File] {
+        let Some(End::Completed { at, files, .. }) = &self.end else { return &[] };
+        let elapsed = at.elapsed().as_millis();
+        let hidden = (1..files.len()).rev().take_while(|number| {
+            elapsed < self.config.files_apart.as_millis() * u128::try_from(*number).unwrap_or(u128::MAX)
+        });
+        files.get(..files.len() - hidden.count()).unwrap_or_default()
     }
 
     fn files(&self) -> &[File] {
