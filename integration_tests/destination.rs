@@ -348,6 +348,11 @@ async fn unusable_input_is_refused() {
             "{\"type\":\"RECORD\",\"record\":{\"stre\n".to_owned(),
             "system_error: a RECORD or STATE line is not valid JSON",
         ),
+        (
+            "{\"type\": \"RECORD\", \"record\": {\"stream\": \"events\", \"data\": {\"n\": NaN}, \"emitted_at\": 1}}\n"
+                .to_owned(),
+            "system_error: a RECORD or STATE line is not valid JSON",
+        ),
     ] {
         let outcomes = destination.write(&input).await;
         assert_eq!(outcomes.code, Some(1));

@@ -330,6 +330,28 @@ async fn only_the_listed_projects_are_read() {
 }
 
 #[tokio::test]
+async fn a_project_that_is_not_listed_any_more_is_named() {
+    let posthog = two_projects().await;
+    let catalog = catalog(&["events", "cohorts", "person_distinct_ids"], "incremental");
+    let first = Source::new(&posthog.url()).read_all(&catalog, None).await;
+    assert!(first.logs("WARN").iter().all(|log| !log.contains("does not list it")));
+    let mut state = first.state();
+    for stream in state.as_array_mut().unwrap() {
+        if let Some(projects) = stream["stream"]["stream_state"]["projects"].as_object_mut() {
+            let other = projects["1002"].clone();
+            projects.insert("1003".to_owned(), other);
+        }
+    }
+    for (chosen, warnings) in [(Value::Null, 1), (json!([1001]), 0)] {
+        let source = Source::new(&posthog.url()).with("project_ids", chosen);
+        let second = source.read_all(&catalog, Some(&state)).await;
+        let logs = second.logs("WARN");
+        let named = logs.iter().filter(|log| log.starts_with("project 1003 is in the state"));
+        assert_eq!(named.count(), warnings, "{logs:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_state_of_airbytes_own_connector_is_continued() {
     let posthog = two_projects().await;
     let day = 86_400_000_000;

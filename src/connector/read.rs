@@ -1,5 +1,6 @@
 //! `read`: all chosen streams, one after the other; their projects side by side.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -56,6 +57,18 @@ enum JobKind {
     Projects,
 }
 
+impl JobKind {
+    /// Those that the state knows.
+    fn projects(&self) -> Vec<u64> {
+        match self {
+            Self::Table { state, .. } => state.projects.keys().copied().collect(),
+            Self::Keyed { notes, .. } => notes.keys().copied().collect(),
+            Self::List { notes, .. } => notes.keys().copied().collect(),
+            Self::Projects => Vec::new(),
+        }
+    }
+}
+
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
     let config = Config::from_file(&arguments.config)?;
@@ -66,6 +79,9 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let client = Client::new(&config)?;
     let key = Key::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
+    if config.project_ids.is_none() {
+        warn_about_missing(&jobs, &ids);
+    }
     output.show(Progress::start("read", arguments.quiet));
     let mut projects = Vec::with_capacity(ids.len());
     let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
@@ -86,6 +102,16 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         all_complete &= sync.run(job).await?;
     }
     Ok(all_complete)
+}
+
+/// Names the projects that earlier syncs have read and the key does not list any more.
+fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
+    let known: BTreeSet<u64> = jobs.iter().flat_map(|job| job.kind.projects()).collect();
+    for missing in known.into_iter().filter(|id| !ids.contains(id)) {
+        tracing::warn!(
+            "project {missing} is in the state, but the API key does not list it any more, so it is not read; give the key access to it, or set `project_ids` to those that are wanted"
+        );
+    }
 }
 
 /// Checks the catalog and the states before anything is read.

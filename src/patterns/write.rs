@@ -194,7 +194,7 @@ impl Run {
         for line in block.split(|byte| *byte == b'\n') {
             // Anything that is not a message is somebody's log line and none of our business.
             let Ok(message) = serde_json::from_slice::<Line<'_>>(line) else {
-                let matters = line.starts_with(b"{\"type\":\"RECORD\"") || line.starts_with(b"{\"type\":\"STATE\"");
+                let matters = is_begun_message(line);
                 // Only the very last line of the input can lack its line feed.
                 if matters && block.ends_with(line) && !block.ends_with(b"\n") {
                     let error = Error::system(
@@ -412,6 +412,12 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether a line that is not JSON was meant as a record or a state, however it is spaced.
+fn is_begun_message(line: &[u8]) -> bool {
+    let begin: Vec<u8> = line.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(16).collect();
+    begin.starts_with(br#"{"type":"RECORD""#) || begin.starts_with(br#"{"type":"STATE""#)
 }
 
 #[cfg(test)]
