@@ -379,4 +379,13 @@ async fn a_state_of_airbytes_own_connector_is_continued() {
     posthog.insert(1001, vec![late]);
     let next = source.read_all(&catalog(&["events"], "incremental"), Some(&messages.state())).await;
     assert!(next.ids("events").contains(&id));
+    // Where it had stopped in all projects says nothing about one that is added later.
+    let state = json!([{"type": "STREAM", "stream": {
+        "stream_descriptor": {"name": "events"}, "stream_state": {"timestamp": at.to_string()},
+    }}]);
+    let catalog = catalog(&["events"], "incremental");
+    let one = Source::new(&posthog.url()).with("project_ids", json!([1001])).read_all(&catalog, Some(&state)).await;
+    assert_eq!(one.ids("events").len(), 5);
+    let both = Source::new(&posthog.url()).read_all(&catalog, Some(&one.state())).await;
+    assert_eq!(both.records("events").iter().filter(|record| record["project_id"] == 1002).count(), 10);
 }

@@ -208,6 +208,7 @@ impl Sync {
         lifted: &Arc<Lifted>,
         stream: &Arc<StreamDescriptor>,
     ) -> Result<Vec<Error>, Error> {
+        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
         let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), table.cursor_field, state));
         let estimate = AtomicU64::new(0);
         let on_plan = |rows: u64| {

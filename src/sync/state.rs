@@ -185,11 +185,23 @@ impl TableState {
         Self { refresh: !incremental, ..self }
     }
 
-    /// The state of one project, with what applies to all.
+    /// Hands the time at which another connector has stopped in every project to those that there are
+    /// now. Projects that are added later are read from the start date on.
+    #[must_use]
+    pub fn resumed_by(mut self, projects: impl Iterator<Item = u64>) -> Self {
+        let Some(from) = self.resume_from.take() else { return self };
+        for id in projects {
+            let project = self.projects.entry(id).or_default();
+            if project.watermark.is_none() {
+                project.resume_from.get_or_insert(from);
+            }
+        }
+        self
+    }
+
+    /// The state of one project.
     pub fn project(&self, id: u64) -> ProjectState {
-        let mut project = self.projects.get(&id).cloned().unwrap_or_default();
-        project.resume_from = project.resume_from.or(self.resume_from);
-        project
+        self.projects.get(&id).cloned().unwrap_or_default()
     }
 
     /// The state as it is emitted.
@@ -201,9 +213,6 @@ impl TableState {
             if set {
                 state[name] = Value::Bool(true);
             }
-        }
-        if let Some(from) = self.resume_from {
-            state["resume_from"] = json!(from);
         }
         state
     }
@@ -353,7 +362,8 @@ mod tests {
         let old =
             parse(&json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
         assert_eq!((old.project(1001).resume_from, old.project(1002).resume_from), (timestamp, None));
-        assert_eq!(parse(&json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().project(5).resume_from, timestamp);
+        let everywhere = parse(&json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().resumed_by([5].into_iter());
+        assert_eq!((everywhere.project(5).resume_from, everywhere.project(6).resume_from), (timestamp, None));
         for none in
             [json!({}), json!({"__ab_no_cursor_state_message": true}), json!({"version": 1, "projects": null, "x": 1})]
         {
