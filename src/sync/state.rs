@@ -214,6 +214,9 @@ impl TableState {
                 state[name] = Value::Bool(true);
             }
         }
+        if let Some(from) = self.resume_from {
+            state["resume_from"] = json!(from);
+        }
         state
     }
 }

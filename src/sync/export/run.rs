@@ -1,5 +1,6 @@
 //! Waits for a run, patiently and visibly.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -81,7 +82,7 @@ impl ExportReader {
         let (begin, mut retry) = (running.since, reader.client.retry());
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;
-        let mut seen: Option<Vec<String>> = None;
+        let mut seen: Option<BTreeSet<String>> = None;
         loop {
             let status = match exports.status(&window.run).await {
                 Ok(status) => status,
@@ -92,15 +93,16 @@ impl ExportReader {
             retry.progress();
             let word = match status {
                 RunStatus::Ready(files) => {
+                    // Files may appear a moment after the run's end, in any order.
+                    let listed: BTreeSet<String> = files.iter().cloned().collect();
                     let is_compared = self.is_compared();
-                    // Files may appear a moment after the run's end.
-                    if seen.as_ref() == Some(&files) || (is_compared && !files.is_empty()) {
+                    if seen.as_ref() == Some(&listed) || (is_compared && !files.is_empty()) {
                         return Ok(Prepared::Files(files));
                     }
                     if !is_compared && !files.is_empty() {
                         pause = SURELY_ALL_AFTER;
                     }
-                    seen = Some(files);
+                    seen = Some(listed);
                     "Completed".to_owned()
                 }
                 RunStatus::Unknown => {
