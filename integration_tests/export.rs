@@ -89,7 +89,7 @@ async fn persons_arrive_complete_with_every_distinct_id() {
 /// Files of a run are noted one after the other, and nothing counts persons or sessions.
 #[tokio::test]
 async fn files_that_appear_one_by_one_are_all_read() {
-    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(400), ..Exports::default() };
+    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(1_500), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
     let changed = minutes_ago(60);
     (0..200).for_each(|number| posthog.insert_person(PROJECT, person(number, changed, None)));
@@ -97,6 +97,17 @@ async fn files_that_appear_one_by_one_are_all_read() {
     let messages = source.read_all(&catalog(&["persons"], "incremental"), None).await;
     assert!(posthog.export_runs().iter().any(|run| run.files > 3));
     assert_eq!(messages.id_set("persons").len(), 200);
+}
+
+/// The end of a full refresh is not compared either: there is no next sync.
+#[tokio::test]
+async fn files_of_a_full_refresh_that_appear_one_by_one_are_all_read() {
+    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(1_500), ..Exports::default() };
+    let posthog = sandbox_with_exports(exports).await;
+    posthog.insert(PROJECT, events(200, minutes_ago(20)));
+    let source = Source::new(&posthog.url()).with_exports();
+    let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;
+    assert_eq!(messages.id_set("events"), ids(&posthog));
 }
 
 /// PostHog's consumers can lag behind: a row is there later than its time of change says.

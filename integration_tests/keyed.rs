@@ -184,6 +184,19 @@ async fn a_query_with_a_cursor_is_read_incrementally() {
 }
 
 #[tokio::test]
+async fn what_comes_in_late_about_the_day_before_is_read() {
+    let posthog = sandbox().await;
+    let midnight = Timestamp::from_day(Timestamp::from_micros(minutes_ago(0)).day()).micros();
+    posthog.insert(PROJECT, events(10, midnight + 60_000_000));
+    let source = custom(&posthog.url(), "SELECT uuid, toDate(timestamp) AS day FROM events", &["uuid"], Some("day"));
+    let catalog = catalog(&["mine"], "incremental");
+    let first = source.read_all(&catalog, None).await;
+    posthog.insert(PROJECT, vec![event(100, midnight - 60_000_000)]);
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert!(read(&second, "mine", &["uuid"]).contains(&json!(event(100, 0).uuid.to_string()).to_string()));
+}
+
+#[tokio::test]
 async fn another_query_does_not_go_on_where_the_old_one_stopped() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(40, minutes_ago(5_000)));
@@ -217,7 +230,7 @@ async fn another_query_does_not_go_on_where_the_old_one_stopped() {
 async fn a_row_that_is_about_the_future_hides_nothing() {
     const DAY: i64 = 24 * 60;
     let ago = |minutes| Timestamp::from_micros(minutes_ago(minutes)).to_string();
-    for cursor in ["timestamp", "toDate(timestamp)"] {
+    for cursor in ["timestamp", "toDate(timestamp)", "toStartOfDay(timestamp)"] {
         let posthog = sandbox().await;
         posthog.insert(PROJECT, events(19, minutes_ago(10 * DAY)));
         posthog.insert(PROJECT, vec![event(100, minutes_ago(-100 * DAY))]);

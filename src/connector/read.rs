@@ -58,7 +58,7 @@ enum JobKind {
 }
 
 impl JobKind {
-    /// Those that the state knows.
+    /// The projects in its state.
     fn projects(&self) -> Vec<u64> {
         match self {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),

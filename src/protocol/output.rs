@@ -158,7 +158,7 @@ impl Writer {
     pub fn stdout() -> (Output, Self) {
         match io::stdout().as_fd().try_clone_to_owned() {
             Ok(descriptor) => Self::start(File::from(descriptor)),
-            // Out of descriptors, or closed: slower, and the first write says what is wrong.
+            // Out of descriptors: slower, but all the same.
             Err(_) => Self::start(io::stdout()),
         }
     }

@@ -51,6 +51,11 @@ impl KeyedWriter {
         Ok(true)
     }
 
+    /// The first value that the last row is ordered by.
+    pub fn position(&self) -> Option<Value> {
+        serde_json::from_str(self.last.first()?).ok()
+    }
+
     /// What the last row is ordered by, as JSON values; empty before the first row.
     ///
     /// # Errors

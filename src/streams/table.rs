@@ -48,8 +48,8 @@ pub struct Table {
     pub rows_move: bool,
     /// How long after its position a row may still change.
     pub grows_for: TimeDelta,
-    /// To what `PostHog` rounds positions down, if it does: so much earlier than it happened may something
-    /// new stand.
+    /// `PostHog` rounds positions down to a multiple of this, so a new row may stand so much before the
+    /// time at which it happened.
     pub rounds_to: TimeDelta,
     /// Whether versions of `PostHog` lack some of the columns.
     pub columns_vary: bool,

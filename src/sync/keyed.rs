@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use chrono::NaiveDate;
+use chrono::{Days, NaiveDate};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -39,9 +39,13 @@ pub struct KeyedNote {
     /// Value of the cursor field that the last sync has come to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Value>,
-    /// What is read, as [`KeyedReader::fingerprint`] has it.
+    /// Fingerprint of the query that is read, and of its order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
+    /// The last value of the cursor field in this sync that was not ahead of its begin: a row that is
+    /// about the future must not hide those that come until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reached: Option<Value>,
     /// When the sync under way was begun, by the server's clock.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub begun: Option<Timestamp>,
@@ -87,10 +91,13 @@ struct Stored {
 }
 
 /// What reading a page has brought.
+#[derive(Default)]
 struct Page {
     rows: u64,
     records: u64,
     bytes: u64,
+    /// See [`KeyedNote::reached`].
+    reached: Option<Value>,
 }
 
 impl KeyedReader {
@@ -118,8 +125,7 @@ impl KeyedReader {
         if let Some(watermark) = note.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(instant) {
             warn_if_ahead(self.project, self.keyed.stream, watermark, watermark.minus(self.options.overlap), now);
         }
-        let begun = note.begun.unwrap_or(now);
-        note.begun = self.cursor().map(|_| begun);
+        note.begun = self.cursor().map(|_| note.begun.unwrap_or(now));
         let (mut bytes, first) = (0, note.part);
         for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < first) {
             note.part = number;
@@ -130,15 +136,13 @@ impl KeyedReader {
                 }
                 Err(error) => return Err(error),
             }
-            if let Some(cursor) = self.cursor() {
-                note.watermark = note.after.first().map(|value| at_most(cursor.kind, value, begun)).or(note.watermark);
-            }
+            note.watermark = note.reached.take().or(note.watermark);
             (note.after, note.rows) = (Vec::new(), 0);
         }
         if bytes > 0 {
             tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyed.stream);
         }
-        let note = KeyedNote { part: 0, begun: None, done: !self.incremental, ..note };
+        let note = KeyedNote { part: 0, reached: None, begun: None, done: !self.incremental, ..note };
         self.journal.write(self.project, note).await
     }
 
@@ -259,11 +263,21 @@ impl KeyedReader {
         {
             let from = match (column.kind, instant(watermark)) {
                 (Kind::Timestamp, Some(instant)) => instant.minus(self.options.overlap).literal(),
+                // What comes in late is about the day before.
+                (Kind::Date, _) => date(watermark)
+                    .and_then(|date| date.checked_sub_days(Days::new(self.overlap_in_days())))
+                    .and_then(|date| literal(Kind::Date, &json!(date)))
+                    .ok_or_else(|| self.unusable(watermark))?,
                 _ => literal(column.kind, watermark).ok_or_else(|| self.unusable(watermark))?,
             };
             predicate.at_least(expression, &from);
         }
         Ok(predicate)
+    }
+
+    /// Whole days that the overlap reaches into.
+    fn overlap_in_days(&self) -> u64 {
+        u64::try_from(self.options.overlap.num_days()).unwrap_or(0) + 1
     }
 
     fn unusable(&self, value: &Value) -> Error {
@@ -296,12 +310,13 @@ impl KeyedReader {
     /// Reads one page, however often that takes.
     async fn read_page(&self, part: &Part, note: &mut KeyedNote, writer: &mut KeyedWriter) -> Result<Page, Error> {
         let mut retry = self.client.retry();
-        let mut read = Page { rows: 0, records: 0, bytes: 0 };
+        let mut read = Page::default();
         loop {
             let limit = self.page_size.rows();
             let query = self.page(part, note, limit)?;
             let before = read.rows;
-            let failure = self.request(&query, writer, &mut read).await?.err();
+            let failure = self.request(&query, note, writer, &mut read).await?.err();
+            note.reached = read.reached.take().or(note.reached.take());
             let last = writer.last().map_err(|problem| Error::system(problem.0))?;
             if read.rows > before && !last.is_empty() {
                 if note.after == last {
@@ -331,6 +346,7 @@ impl KeyedReader {
     async fn request(
         &self,
         query: &Query,
+        note: &KeyedNote,
         writer: &mut KeyedWriter,
         read: &mut Page,
     ) -> Result<Result<(), Failure>, Error> {
@@ -340,12 +356,17 @@ impl KeyedReader {
         };
         read.bytes += answer.bytes_read().unwrap_or(0);
         writer.stamp();
+        let cursor = self.cursor().map(|column| column.kind).zip(note.begun);
         let mut batch = Batch::new(&self.output, &self.stream);
         loop {
             let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
+            let reached = &mut read.reached;
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
                 *records += u64::from(writer.write(row, lines)?);
                 *rows += 1;
+                if let Some(((kind, begun), position)) = cursor.zip(writer.position()) {
+                    *reached = Some(position).filter(|value| !is_ahead(kind, value, begun)).or(reached.take());
+                }
                 Ok(())
             };
             let outcome = answer.read(&mut take).await;
@@ -381,18 +402,12 @@ fn instant(value: &Value) -> Option<Timestamp> {
     Timestamp::parse(value.as_str()?)
 }
 
-/// A value of the cursor field, or the time of the sync if that is earlier: a row that is about the
-/// future must not hide those that come until then.
-fn at_most(kind: Kind, value: &Value, time: Timestamp) -> Value {
-    let is_ahead = match kind {
-        Kind::Timestamp => instant(value).is_some_and(|instant| instant > time),
-        Kind::Date => date(value).is_some_and(|date| date > time.datetime().date_naive()),
-        _ => false,
-    };
+/// Whether a value of the cursor field is a time that has not come yet.
+fn is_ahead(kind: Kind, value: &Value, now: Timestamp) -> bool {
     match kind {
-        Kind::Date if is_ahead => json!(time.datetime().date_naive()),
-        _ if is_ahead => json!(time),
-        _ => value.clone(),
+        Kind::Timestamp => instant(value).is_some_and(|instant| instant > now),
+        Kind::Date => date(value).is_some_and(|date| date > now.datetime().date_naive()),
+        _ => false,
     }
 }
 

@@ -93,7 +93,11 @@ impl ProjectReader {
                     check.before = check.before.max(Some(scan.interval.from));
                 }
             }
-            ScanKind::Late => project.late_check = Some(LateCheck { until: scan.until, bytes, before: None }),
+            // What has come in since the tail was begun is the next one's, whose window may be shorter then.
+            ScanKind::Late => {
+                let until = project.watermark.map_or(scan.until, |watermark| watermark.min(scan.until));
+                project.late_check = Some(LateCheck { until, bytes, before: None });
+            }
         }
         project.names = Some(self.names());
         project.scan = None;

@@ -104,7 +104,7 @@ pub struct LateCheck {
     /// Bytes that it made the server read, which decides how often it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
-    /// The latest time before which syncs since then have looked for nothing: the late window may have
+    /// Positions before this have not been looked at by some sync since then, whose late window may have
     /// been shorter than it is now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub before: Option<Timestamp>,

@@ -23,8 +23,8 @@
 //! # Vectors
 //! The vectors are those of the processor at hand, found out when the program starts: a function that
 //! looks at bytes takes a token `simd`, which stands for what the processor can do, and exists once for
-//! each kind. So that all that it calls belongs to the same kind, all of it is inlined; tests run every
-//! kind that the machine has.
+//! each kind. So that all that it calls belongs to the same kind, all of it is inlined; the tests of rows
+//! run every kind that the machine has.
 
 #![expect(
     clippy::inline_always,

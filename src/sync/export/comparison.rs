@@ -51,9 +51,15 @@ impl Stored {
 }
 
 impl ExportReader {
-    /// Whether what is exported is compared with `PostHog`'s count sooner or later.
-    pub(super) fn is_compared(&self) -> bool {
-        self.may_query && self.reader.table.arrival.is_some()
+    /// Whether what a window has is compared with `PostHog`'s count sooner or later. The end of a full
+    /// refresh is not, because there is no next sync.
+    pub(super) async fn is_compared(&self, window: Interval) -> bool {
+        let reader = &self.reader;
+        let is_last = async || {
+            let until = reader.checkpoint.project(reader.project).await.export.until;
+            until.is_none_or(|until| window.to > until.minus(STORED_WITHIN * 2))
+        };
+        self.may_query && reader.table.arrival.is_some() && (reader.incremental || !is_last().await)
     }
 
     /// Counts what `PostHog` holds of a pass; none when it cannot be counted, or is not counted this

@@ -93,7 +93,7 @@ impl ExportReader {
         tracing::info!("project {project}: {} by file exports, stored in PostHog {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
             tracing::info!(
-                "project {project}: PostHog leaves {} out of exports whose events came in days after their end; a full refresh by query has them",
+                "project {project}: PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
                 reader.table.stream
             );
         }

@@ -95,7 +95,7 @@ impl ExportReader {
                 RunStatus::Ready(files) => {
                     // Files may appear a moment after the run's end, in any order.
                     let listed: BTreeSet<String> = files.iter().cloned().collect();
-                    let is_compared = self.is_compared();
+                    let is_compared = self.is_compared(window.interval).await;
                     if seen.as_ref() == Some(&listed) || (is_compared && !files.is_empty()) {
                         return Ok(Prepared::Files(files));
                     }
