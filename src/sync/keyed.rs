@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use chrono::{Days, NaiveDate};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::cursor;
 use super::journal::Journal;
 use super::page_size::PageSize;
 use super::reader::StreamObserver;
@@ -17,7 +17,7 @@ use crate::http::{Client, Failure, Next};
 use crate::posthog::query::{Rows, Small, small_with_retry};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
 use crate::protocol::{Batch, Output, StreamDescriptor};
-use crate::streams::{Column, Keyed, KeyedWriter, Kind, Part};
+use crate::streams::{Column, Keyed, KeyedWriter, Part};
 use crate::time::Timestamp;
 
 /// How often a part is read before its disagreement with the count is final.
@@ -122,7 +122,7 @@ impl KeyedReader {
         }
         self.mention_rows_without_cursor(&note).await?;
         let now = self.client.now();
-        if let Some(watermark) = note.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(instant) {
+        if let Some(watermark) = note.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant) {
             warn_if_ahead(self.project, self.keyed.stream, watermark, watermark.minus(self.options.overlap), now);
         }
         note.begun = self.cursor().map(|_| note.begun.unwrap_or(now));
@@ -142,7 +142,7 @@ impl KeyedReader {
         if bytes > 0 {
             tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyed.stream);
         }
-        let note = KeyedNote { part: 0, reached: None, begun: None, done: !self.incremental, ..note };
+        let note = KeyedNote { part: 0, begun: None, done: !self.incremental, ..note };
         self.journal.write(self.project, note).await
     }
 
@@ -261,23 +261,11 @@ impl KeyedReader {
         if let Some(((column, expression), watermark)) =
             self.cursor().and_then(|column| Some((column, column.expression?))).zip(note.watermark.as_ref())
         {
-            let from = match (column.kind, instant(watermark)) {
-                (Kind::Timestamp, Some(instant)) => instant.minus(self.options.overlap).literal(),
-                // What comes in late is about the day before.
-                (Kind::Date, _) => date(watermark)
-                    .and_then(|date| date.checked_sub_days(Days::new(self.overlap_in_days())))
-                    .and_then(|date| literal(Kind::Date, &json!(date)))
-                    .ok_or_else(|| self.unusable(watermark))?,
-                _ => literal(column.kind, watermark).ok_or_else(|| self.unusable(watermark))?,
-            };
+            let from = cursor::overlapped(column.kind, watermark, self.options.overlap);
+            let from = from.ok_or_else(|| self.unusable(watermark))?;
             predicate.at_least(expression, &from);
         }
         Ok(predicate)
-    }
-
-    /// Whole days that the overlap reaches into.
-    fn overlap_in_days(&self) -> u64 {
-        u64::try_from(self.options.overlap.num_days()).unwrap_or(0) + 1
     }
 
     fn unusable(&self, value: &Value) -> Error {
@@ -295,7 +283,7 @@ impl KeyedReader {
             let cursor = self.cursor().map(|column| column.kind);
             for (index, (expression, value)) in order.iter().zip(&note.after).enumerate() {
                 let value = match cursor.filter(|_| index == 0) {
-                    Some(kind) => After::Literal(literal(kind, value).ok_or_else(|| self.unusable(value))?),
+                    Some(kind) => After::Literal(cursor::literal(kind, value).ok_or_else(|| self.unusable(value))?),
                     None => After::Text(value.as_str().ok_or_else(|| self.unusable(value))?.to_owned()),
                 };
                 after.push((expression.clone(), value));
@@ -364,8 +352,10 @@ impl KeyedReader {
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
                 *records += u64::from(writer.write(row, lines)?);
                 *rows += 1;
-                if let Some(((kind, begun), position)) = cursor.zip(writer.position()) {
-                    *reached = Some(position).filter(|value| !is_ahead(kind, value, begun)).or(reached.take());
+                // Only a cursor is worth a look at every row.
+                if let Some((kind, begun)) = cursor {
+                    let position = writer.position().filter(|value| !cursor::is_ahead(kind, value, begun));
+                    *reached = position.or(reached.take());
                 }
                 Ok(())
             };
@@ -395,34 +385,5 @@ impl KeyedReader {
         };
         let (rows, keys) = rows.first().copied().unwrap_or_default();
         Ok((Stored { rows, keys }, bytes_read.unwrap_or(0)))
-    }
-}
-
-fn instant(value: &Value) -> Option<Timestamp> {
-    Timestamp::parse(value.as_str()?)
-}
-
-/// Whether a value of the cursor field is a time that has not come yet.
-fn is_ahead(kind: Kind, value: &Value, now: Timestamp) -> bool {
-    match kind {
-        Kind::Timestamp => instant(value).is_some_and(|instant| instant > now),
-        Kind::Date => date(value).is_some_and(|date| date > now.datetime().date_naive()),
-        _ => false,
-    }
-}
-
-fn date(value: &Value) -> Option<NaiveDate> {
-    NaiveDate::parse_from_str(value.as_str()?, "%Y-%m-%d").ok()
-}
-
-/// A literal for a value of the cursor field; none when it is not of that kind.
-fn literal(kind: Kind, value: &Value) -> Option<String> {
-    match kind {
-        Kind::Timestamp => instant(value).map(Timestamp::literal),
-        Kind::Date => date(value).map(|date| format!("toDate('{date}')")),
-        Kind::Integer => {
-            value.as_i64().map(|number| number.to_string()).or_else(|| value.as_u64().map(|number| number.to_string()))
-        }
-        _ => None,
     }
 }

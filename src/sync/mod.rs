@@ -10,6 +10,7 @@
 
 mod checkpoint;
 mod columns;
+mod cursor;
 mod export;
 mod interval;
 mod journal;
