@@ -53,9 +53,14 @@ struct PersonChanges<'a> {
     set_once: Option<&'a RawValue>,
 }
 
+/// What makes a record with the name of an event an event: rows about events, such as their number by
+/// day, have neither a sender nor an id.
+fn identity<T>(distinct_id: Option<T>, uuid: Option<T>, id: Option<T>) -> Option<T> {
+    distinct_id.or(uuid).or(id)
+}
+
 impl Record<'_> {
-    /// The name of the event that the record is, if it is one. Rows about events, such as their number
-    /// by day, have neither a sender nor an identity.
+    /// The name of the event that the record is, if it is one.
     pub(super) fn event_name(&self) -> Option<String> {
         #[derive(Deserialize)]
         struct Named {
@@ -69,7 +74,7 @@ impl Record<'_> {
             id: Option<IgnoredAny>,
         }
         let named: Named = serde_json::from_str(self.data.get()).ok()?;
-        named.distinct_id.or(named.uuid).or(named.id)?;
+        identity(named.distinct_id, named.uuid, named.id)?;
         named.event.as_str().map(str::to_owned)
     }
 
@@ -91,7 +96,7 @@ impl Record<'_> {
     /// The event as PostHog's app sent it; none when the record is not an event.
     fn as_app(&self) -> Option<Vec<u8>> {
         let event: Event<'_> = serde_json::from_str(self.data.get()).ok()?;
-        event.event.zip(event.distinct_id.or(event.uuid).or(event.id))?;
+        event.event.zip(identity(event.distinct_id, event.uuid, event.id))?;
         let mut element = b"{".to_vec();
         let mut add = |key: &str, value: Option<&str>| {
             if let Some(value) = value {

@@ -83,6 +83,7 @@ impl ExportReader {
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;
         let mut seen: Option<BTreeSet<String>> = None;
+        let is_compared = self.is_compared(window.interval).await;
         loop {
             let status = match exports.status(&window.run).await {
                 Ok(status) => status,
@@ -95,7 +96,6 @@ impl ExportReader {
                 RunStatus::Ready(files) => {
                     // Files may appear a moment after the run's end, in any order.
                     let listed: BTreeSet<String> = files.iter().cloned().collect();
-                    let is_compared = self.is_compared(window.interval).await;
                     if seen.as_ref() == Some(&listed) || (is_compared && !files.is_empty()) {
                         return Ok(Prepared::Files(files));
                     }
