@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::program::{Source, catalog, run};
+use crate::support::program::{Source, catalog, run, state_file};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
@@ -49,12 +49,7 @@ async fn states_of_every_shape_are_read() {
         let messages = source.read_all(&catalog, Some(&state)).await;
         assert_eq!(messages.ids("events").len(), 0, "{state} was not understood");
     }
-    for state in [
-        json!([]),
-        json!({}),
-        json!(null),
-        json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": null}}]),
-    ] {
+    for state in [json!([]), json!({}), json!(null), state_file("events", &Value::Null)] {
         let messages = source.read_all(&catalog, Some(&state)).await;
         assert_eq!(messages.ids("events").len(), 30, "{state} is no state");
     }
@@ -71,7 +66,7 @@ async fn unusable_states_are_refused() {
     let posthog = sandbox().await;
     let source = Source::new(&posthog.url());
     let catalog = catalog(&["events"], "incremental");
-    let of_stream = |state: Value| json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": state}}]);
+    let of_stream = |state: Value| state_file("events", &state);
     for (state, expected) in [
         (of_stream(json!({"version": 99})), "newer version"),
         (of_stream(json!({"version": 1, "projects": {"1001": {"created_at": "soon"}}})), "`projects.1001.created_at`"),

@@ -9,7 +9,7 @@ use source_posthog::time::Timestamp;
 use uuid::Uuid;
 
 use crate::support::messages::Messages;
-use crate::support::program::{Source, catalog};
+use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{PROJECT, event, minutes_ago, sandbox, sandbox_with_exports};
 
 const DAY: i64 = 24 * 60;
@@ -96,17 +96,12 @@ fn state_with_an_old_check() -> Value {
     }}})
 }
 
-/// The state of the stream of events.
-fn events_state(state: &Value) -> Value {
-    json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": state}}])
-}
-
 #[tokio::test]
 async fn a_change_to_exports_looks_for_very_late_events_first() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     let late = Event { created_at: minutes_ago(DAY / 2), ..event(1, minutes_ago(90 * DAY)) };
     posthog.insert(PROJECT, vec![late]);
-    let state = events_state(&state_with_an_old_check());
+    let state = state_file("events", &state_with_an_old_check());
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
@@ -124,7 +119,7 @@ async fn a_later_end_date_looks_for_very_late_events_of_the_dates_that_it_adds()
     project["late_check"] = json!({"until": ago(60)});
     project["covered"] = json!({"from": "2020-01-01T00:00:00.000000Z", "to": ago(100 * DAY)});
     let source = Source::new(&posthog.url()).with_page_size(100);
-    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
 }
 
@@ -138,7 +133,7 @@ async fn a_longer_late_window_leaves_nothing_to_a_check_that_does_not_look_there
     state["projects"][PROJECT.to_string()]["late_check"]["until"] = ago(DAY * 3 / 4);
     let read = async |days: u32, state: &Value| {
         let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "late_window_days": days}));
-        source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(state))).await
+        source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", state))).await
     };
     let first = read(1, &state).await;
     assert!(first.id_set("events").is_empty(), "the check is not due yet");
@@ -162,7 +157,7 @@ async fn a_change_to_queries_and_earlier_dates_reads_what_exports_may_have_left_
     posthog.insert(PROJECT, vec![event(1, minutes_ago(5 * 60)), event(2, minutes_ago(20 * DAY))]);
     let state = state_of_exports(10 * 60, &ago(10 * DAY), &json!("2299-01-01T00:00:00.000000Z"));
     let source = Source::new(&posthog.url()).with_page_size(100);
-    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
 }
 
@@ -172,7 +167,7 @@ async fn a_later_end_date_exports_what_was_not_compared_again() {
     posthog.insert(PROJECT, vec![event(1, minutes_ago(8 * DAY)), event(2, minutes_ago(DAY))]);
     let state = state_of_exports(10 * DAY, &json!("2020-01-01T00:00:00.000000Z"), &ago(2 * DAY));
     let source = Source::new(&posthog.url()).with_exports();
-    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&events_state(&state))).await;
+    let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
     assert_eq!(messages.id_set("events"), ids(&posthog));
 }
 

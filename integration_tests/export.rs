@@ -86,11 +86,16 @@ async fn persons_arrive_complete_with_every_distinct_id() {
     assert!(runs.iter().all(|run| run.end - run.start <= WEEK));
 }
 
-/// Files of a run are noted one after the other, and nothing counts persons or sessions.
+/// Files of a run appear one after the other, and so slowly that two looks see different ones.
+async fn sandbox_with_slow_files() -> Sandbox {
+    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(1_500), ..Exports::default() };
+    sandbox_with_exports(exports).await
+}
+
+/// Nothing counts persons or sessions.
 #[tokio::test]
 async fn files_that_appear_one_by_one_are_all_read() {
-    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(1_500), ..Exports::default() };
-    let posthog = sandbox_with_exports(exports).await;
+    let posthog = sandbox_with_slow_files().await;
     let changed = minutes_ago(60);
     (0..200).for_each(|number| posthog.insert_person(PROJECT, person(number, changed, None)));
     let source = Source::new(&posthog.url()).with_exports();
@@ -102,8 +107,7 @@ async fn files_that_appear_one_by_one_are_all_read() {
 /// The end of a full refresh is not compared either: there is no next sync.
 #[tokio::test]
 async fn files_of_a_full_refresh_that_appear_one_by_one_are_all_read() {
-    let exports = Exports { rows_per_file: Some(60), files_apart: Duration::from_millis(1_500), ..Exports::default() };
-    let posthog = sandbox_with_exports(exports).await;
+    let posthog = sandbox_with_slow_files().await;
     posthog.insert(PROJECT, events(200, minutes_ago(20)));
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::messages::Messages;
-use crate::support::program::{Source, catalog};
+use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{
     PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, settled, two_projects,
     within_a_day,
@@ -367,9 +367,7 @@ async fn a_state_of_airbytes_own_connector_is_continued() {
     }
     let source = Source::new(&posthog.url()).with("events_time_step", json!(30));
     let at = source_posthog::time::Timestamp::from_micros(minutes_ago(660) - 4 * day);
-    let stream_state = json!({"1001": {"timestamp": at.to_string()}});
-    let state =
-        json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": "events"}, "stream_state": stream_state}}]);
+    let state = state_file("events", &json!({"1001": {"timestamp": at.to_string()}}));
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
     let of = |project: u64| messages.records("events").iter().filter(|record| record["project_id"] == project).count();
     assert_eq!((of(1001), of(1002)), (5, 10));
@@ -380,9 +378,7 @@ async fn a_state_of_airbytes_own_connector_is_continued() {
     let next = source.read_all(&catalog(&["events"], "incremental"), Some(&messages.state())).await;
     assert!(next.ids("events").contains(&id));
     // Where it had stopped in all projects says nothing about one that is added later.
-    let state = json!([{"type": "STREAM", "stream": {
-        "stream_descriptor": {"name": "events"}, "stream_state": {"timestamp": at.to_string()},
-    }}]);
+    let state = state_file("events", &json!({"timestamp": at.to_string()}));
     let catalog = catalog(&["events"], "incremental");
     let one = Source::new(&posthog.url()).with("project_ids", json!([1001])).read_all(&catalog, Some(&state)).await;
     assert_eq!(one.ids("events").len(), 5);

@@ -151,6 +151,11 @@ pub(crate) fn catalog(streams: &[&str], sync_mode: &str) -> Value {
     json!({"streams": streams})
 }
 
+/// A state file with the state of one stream.
+pub(crate) fn state_file(stream: &str, state: &Value) -> Value {
+    json!([{"type": "STREAM", "stream": {"stream_descriptor": {"name": stream}, "stream_state": state}}])
+}
+
 /// A file of the repository.
 pub(crate) fn repository_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
