@@ -16,13 +16,14 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use source_posthog::posthog::lines::LineReader;
-use source_posthog::posthog::rows::RowReader;
+use source_posthog::posthog::line_reader::LineReader;
+use source_posthog::posthog::row_reader::RowReader;
 use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
 use source_posthog::protocol::Lines;
-use source_posthog::protocol::message::StreamDescriptor;
-use source_posthog::streams::transcode::{Sink, document};
-use source_posthog::streams::{EVENTS, ExportWriter, RowWriter};
+use source_posthog::protocol::StreamDescriptor;
+use source_posthog::records::transcode::{Sink, document};
+use source_posthog::records::{ExportWriter, RowWriter};
+use source_posthog::streams::EVENTS;
 
 const STORED: &[u8] = include_bytes!("../integration_tests/sandbox/data/events.jsonl.gz");
 /// Size of the pieces in which an answer arrives.

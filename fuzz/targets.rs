@@ -12,15 +12,14 @@ use flate2::write::GzEncoder;
 use serde_json::value::RawValue;
 use source_posthog::config::{Config, CustomQuery};
 use source_posthog::error::{Error, FailureType};
-use source_posthog::posthog::lines::LineReader;
-use source_posthog::posthog::rows::RowReader;
+use source_posthog::posthog::line_reader::LineReader;
+use source_posthog::posthog::row_reader::RowReader;
 use source_posthog::posthog::{After, Key, Malformed, Predicate, Query, Row, TakeRows, Taken};
-use source_posthog::protocol::message::StreamDescriptor;
+use source_posthog::protocol::StreamDescriptor;
 use source_posthog::protocol::state::StateFile;
 use source_posthog::protocol::{ConfiguredCatalog, Lines, Stream};
-use source_posthog::streams::{
-    self, EVENTS, ExportWriter, KEYED, LISTS, Lifted, LiftedKind, PERSONS, RowWriter, Source, TABLES, Table, Written,
-};
+use source_posthog::records::{ExportWriter, RowWriter, Written};
+use source_posthog::streams::{self, EVENTS, KEYED, LISTS, Lifted, LiftedKind, PERSONS, Source, TABLES, Table};
 use source_posthog::sync::{KeyedNote, ListNote, TableState, parse_notes};
 use source_posthog::time::Timestamp;
 use sqlparser::dialect::ClickHouseDialect;

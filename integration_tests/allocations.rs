@@ -7,12 +7,13 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use source_posthog::posthog::lines::LineReader;
-use source_posthog::posthog::rows::RowReader;
+use source_posthog::posthog::line_reader::LineReader;
+use source_posthog::posthog::row_reader::RowReader;
 use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
 use source_posthog::protocol::Lines;
-use source_posthog::protocol::message::StreamDescriptor;
-use source_posthog::streams::{EVENTS, ExportWriter, RowWriter};
+use source_posthog::protocol::StreamDescriptor;
+use source_posthog::records::{ExportWriter, RowWriter};
+use source_posthog::streams::EVENTS;
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::Parser;
 use posthog_sandbox::posthog::{Action, Budget, Fault, Limits, RequestLog, Sandbox};
 use serde_json::{Value, json};
-use source_posthog::connector::{self, Arguments};
 use source_posthog::protocol::Writer;
+use source_posthog::source::{self, Arguments};
 use tokio::time::Instant;
 
 use crate::support::messages::Messages;

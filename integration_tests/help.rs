@@ -1,7 +1,7 @@
 //! `--help` of both programs and of every command is complete, and its examples work.
 
 use clap::CommandFactory;
-use source_posthog::{connector, patterns};
+use source_posthog::{destination, source};
 
 use crate::support::child::Command;
 use crate::support::shell::{assert_understood, calls};
@@ -12,8 +12,8 @@ type Program = (&'static str, &'static str, Vec<String>);
 fn programs() -> [Program; 2] {
     let names = |command: clap::Command| command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     [
-        ("source-posthog", env!("CARGO_BIN_EXE_source-posthog"), names(connector::Arguments::command())),
-        ("destination-patterns", env!("CARGO_BIN_EXE_destination-patterns"), names(patterns::Arguments::command())),
+        ("source-posthog", env!("CARGO_BIN_EXE_source-posthog"), names(source::Arguments::command())),
+        ("destination-patterns", env!("CARGO_BIN_EXE_destination-patterns"), names(destination::Arguments::command())),
     ]
 }
 
@@ -72,7 +72,7 @@ async fn every_command_has_examples_variables_and_exit_codes() {
 
 #[tokio::test]
 async fn every_option_says_what_it_is_for() {
-    for program in [connector::Arguments::command(), patterns::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::Arguments::command()] {
         for command in program.get_subcommands() {
             assert!(command.get_long_about().is_some(), "`{}` has no long description", command.get_name());
             for argument in command.get_arguments() {

@@ -3,7 +3,7 @@
 
 use posthog_sandbox::posthog::{Action, Event, Exports, Fault};
 use serde_json::{Value, json};
-use source_posthog::posthog::rows::LONGEST;
+use source_posthog::posthog::row_reader::LONGEST;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::program::{Source, catalog};

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use source_posthog::connector::{self, Arguments};
 use source_posthog::program;
+use source_posthog::source::{self, Arguments};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    program::run(|output| async move { connector::run(&arguments.command, &output).await })
+    program::run(|output| async move { source::run(&arguments.command, &output).await })
 }

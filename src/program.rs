@@ -7,7 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
-use crate::http::remember_proxy_passwords;
+use crate::net::remember_proxy_passwords;
 use crate::protocol::{Message, Output, Writer, logging, output};
 
 /// How a command has ended.
@@ -98,7 +98,7 @@ async fn termination() -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Secret;
+    use crate::secret::Secret;
 
     #[test]
     fn the_report_of_a_panic_has_no_secret() {

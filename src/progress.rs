@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::config::redact;
+use crate::secret::redact;
 
 const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {rate}, {elapsed}{msg}";
 const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {rate}, {elapsed}{msg}";

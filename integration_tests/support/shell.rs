@@ -2,7 +2,7 @@
 //! programs' own parsers.
 
 use clap::Parser;
-use source_posthog::{connector, patterns};
+use source_posthog::{destination, source};
 
 /// Words that end one command and begin another.
 const OPERATORS: &[&str] = &["|", "||", "&&", "&", ";", "(", ")", "then", "do", "if", "!", "exec", "echo"];
@@ -46,8 +46,8 @@ pub(crate) fn calls(script: &str) -> Vec<Call> {
 /// Fails with the parser's own words unless the program understands the call.
 pub(crate) fn assert_understood(call: &Call, place: &str) {
     let refusal = match call[0].as_str() {
-        "source-posthog" => connector::Arguments::try_parse_from(call).err(),
-        _ => patterns::Arguments::try_parse_from(call).err(),
+        "source-posthog" => source::Arguments::try_parse_from(call).err(),
+        _ => destination::Arguments::try_parse_from(call).err(),
     };
     // `--help` and `--version` end parsing, too.
     if let Some(error) = refusal.filter(clap::Error::use_stderr) {

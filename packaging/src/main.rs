@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Command, CommandFactory, Parser};
 use clap_complete::Shell;
-use source_posthog::{connector, patterns};
+use source_posthog::{destination, source};
 
 /// Writes `completions/` and `man/` of both programs.
 #[derive(Debug, Parser)]
@@ -19,7 +19,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    for program in [connector::Arguments::command(), patterns::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::Arguments::command()] {
         write_completions(&program, &arguments.directory.join("completions"))?;
         write_manual(&program, &arguments.directory.join("man"))?;
     }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use clap::CommandFactory;
-use source_posthog::{connector, patterns};
+use source_posthog::{destination, source};
 use tempfile::TempDir;
 
 fn write() -> TempDir {
@@ -29,7 +29,7 @@ fn options(command: &clap::Command) -> Vec<&str> {
 #[test]
 fn every_shell_completes_every_command_and_option() {
     let directory = write();
-    for program in [connector::Arguments::command(), patterns::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::Arguments::command()] {
         let name = program.get_name();
         for (file, prefix) in
             [(format!("{name}.bash"), "--"), (format!("_{name}"), "--"), (format!("{name}.fish"), "-l ")]
@@ -49,7 +49,7 @@ fn every_shell_completes_every_command_and_option() {
 fn every_command_has_a_page_with_its_options() {
     let directory = write();
     let mut expected = Vec::new();
-    for program in [connector::Arguments::command(), patterns::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::Arguments::command()] {
         let name = program.get_name();
         let overview = read(&directory.path().join("man").join(format!("{name}.1")));
         assert!(overview.contains(env!("CARGO_PKG_VERSION")) && overview.contains("Exit codes"), "{overview}");

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use source_posthog::patterns::{self, Arguments};
+use source_posthog::destination::{self, Arguments};
 use source_posthog::program;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    program::run(|output| async move { patterns::run(&arguments.command, &output).await })
+    program::run(|output| async move { destination::run(&arguments.command, &output).await })
 }

@@ -1,6 +1,8 @@
 //! The address of a `PostHog` instance, in the many ways in which people write it.
 
-use url::{Host, Url};
+use url::Url;
+
+use crate::net::is_loopback;
 
 /// Address of PostHog Cloud US, the default.
 pub(super) const DEFAULT: &str = "https://us.posthog.com";
@@ -56,16 +58,6 @@ pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
     let path = path.strip_suffix("/api").unwrap_or(path).to_owned();
     url.set_path(&format!("{}/", path.trim_end_matches('/')));
     Ok(url)
-}
-
-/// Returns true if the address is one of this machine itself.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
 }
 
 #[cfg(test)]

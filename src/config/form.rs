@@ -6,8 +6,8 @@ use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::secret::Secret;
 use crate::error::Error;
+use crate::secret::Secret;
 
 /// Reads the JSON text of a configuration.
 ///

@@ -5,8 +5,8 @@
 
 mod base_url;
 pub mod form;
-mod raw;
-mod secret;
+mod query_text;
+mod spec;
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,15 +15,12 @@ use chrono::TimeDelta;
 use url::Url;
 
 use crate::error::Error;
-use crate::streams;
+use crate::secret::Secret;
 use crate::time::{Timestamp, days};
 use form::within;
-use raw::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
+use spec::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
 
-pub(crate) use base_url::is_loopback;
-pub use raw::specification;
-pub use secret::Secret;
-pub(crate) use secret::{redact, remember};
+pub use spec::specification;
 
 /// Environment variable that supplies the API key when the file has none.
 pub const API_KEY_VARIABLE: &str = "POSTHOG_API_KEY";
@@ -254,11 +251,11 @@ fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> 
                 field("name")
             )));
         }
-        if streams::names().contains(&name.as_str()) || queries.iter().any(|query| query.name == name) {
+        if queries.iter().any(|query| query.name == name) {
             return Err(Error::config(format!("{} is `{name}`, which is the name of another stream", field("name"))));
         }
         let query = raw.query.trim().to_owned();
-        streams::custom::check_text(&query)
+        query_text::check_text(&query)
             .map_err(|problem| Error::config(format!("the custom query `{name}` ({}) {problem}", field("query"))))?;
         let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(raw.primary_key))?;
         if primary_key.is_empty() {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::http::{Client, Observer, Refusal, Retry};
+use crate::posthog::http::{Client, Observer, Refusal, Retry};
 use crate::time::Timestamp;
 
 /// Entries asked for per page of the project list.

@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::error::Error;
-use crate::http::{Class, Client, Failure, Next, Observer, Request, Retry};
+use crate::posthog::http::{Class, Client, Failure, Next, Observer, Request, Retry};
 use crate::time::Timestamp;
 
 /// Longest interval of one run, in microseconds.

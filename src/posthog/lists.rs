@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::error::Error;
-use crate::http::{Client, Observer, Refusal};
+use crate::posthog::http::{Client, Observer, Refusal};
 
 /// Objects asked for per page.
 pub const PAGE: usize = 100;

@@ -3,10 +3,11 @@
 pub mod account;
 pub mod exports;
 pub mod hogql;
-pub mod lines;
+pub mod http;
+pub mod line_reader;
 pub mod lists;
 pub mod query;
-pub mod rows;
+pub mod row_reader;
 
 pub use hogql::{After, Key, Predicate, Query};
-pub use rows::{Malformed, Row, TakeRows, Taken};
+pub use row_reader::{Malformed, Row, TakeRows, Taken};

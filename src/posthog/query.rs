@@ -5,9 +5,9 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::hogql::Query;
-use super::rows::{Malformed, Row, RowReader, TakeRows};
+use super::row_reader::{Malformed, Row, RowReader, TakeRows};
 use crate::error::Error;
-use crate::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
+use crate::posthog::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
 
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
@@ -34,7 +34,7 @@ impl Rows {
 
     /// Bytes that the query has read on the server, when the server counts them.
     pub fn bytes_read(&self) -> Option<u64> {
-        self.answer.number(crate::http::BYTES_READ)
+        self.answer.number(crate::posthog::http::BYTES_READ)
     }
 
     /// Hands the rows of the next piece to `take`. Returns the number of all rows at the end of the

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use super::catalog::StreamDescriptor;
 use super::lines::Lines;
-use super::message::StreamDescriptor;
 use super::output::Output;
 use crate::error::Error;
 

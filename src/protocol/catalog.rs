@@ -6,7 +6,15 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use super::message::StreamDescriptor;
+/// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct StreamDescriptor {
+    /// Stream name.
+    pub name: String,
+    /// Namespace, copied from the catalog.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
 
 /// Answer of `discover`.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -5,12 +5,12 @@
 //! filter such as `grep '^{"type":"STATE"'` works.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
-use super::catalog::Catalog;
-use crate::config::redact;
+use super::catalog::{Catalog, StreamDescriptor};
 use crate::error::{Error, FailureType};
+use crate::secret::redact;
 
 /// One line on stdout.
 #[derive(Debug, Clone, Serialize)]
@@ -252,16 +252,6 @@ enum StatusReason {
 #[derive(Debug, Clone, Serialize)]
 struct RateLimited {
     quota_reset: i64,
-}
-
-/// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct StreamDescriptor {
-    /// Stream name.
-    pub name: String,
-    /// Namespace, copied from the catalog.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespace: Option<String>,
 }
 
 /// The bytes of a RECORD line up to its data: `{"type":"RECORD","record":{"stream":"events","data":`.

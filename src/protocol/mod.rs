@@ -12,7 +12,7 @@ pub mod output;
 pub mod state;
 
 pub use batch::Batch;
-pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, SyncMode};
+pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, StreamDescriptor, SyncMode};
 pub use lines::Lines;
-pub use message::{Message, StreamDescriptor, StreamStatus};
+pub use message::{Message, StreamStatus};
 pub use output::{Output, Writer};

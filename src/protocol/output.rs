@@ -19,8 +19,9 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+use super::catalog::StreamDescriptor;
 use super::lines::Lines;
-use super::message::{Message, StreamDescriptor, StreamStatus};
+use super::message::{Message, StreamStatus};
 use crate::error::Error;
 use crate::progress::Progress;
 

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::message::StreamDescriptor;
+use super::catalog::StreamDescriptor;
 use crate::error::Error;
 
 /// Last state of each stream.

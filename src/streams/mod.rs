@@ -2,42 +2,29 @@
 
 mod column;
 pub mod custom;
-mod document;
 mod events;
-mod exported;
 mod groups;
-mod keyed;
-mod keyed_rows;
-mod last_row;
-mod lifted;
+mod keyset;
 mod lists;
-mod object;
-mod objects;
 mod persons;
 pub mod projects;
-mod record;
-mod rows;
+mod property_columns;
 mod sessions;
 mod table;
-pub mod transcode;
-mod value;
 
 use serde_json::Value;
 
 use crate::protocol::{Catalog, Stream, SyncMode};
 
-pub use column::{Column, Kind};
+pub use column::{Column, Exported, Kind};
 pub use events::EVENTS;
-pub use exported::{Arrival, ExportWriter};
 pub use groups::GROUPS;
-pub use keyed::{COHORT_PEOPLE, KEYED, Keyed, PERSON_DISTINCT_IDS, Part};
-pub use keyed_rows::KeyedWriter;
-pub use lifted::{Lifted, LiftedKind};
+pub use keyset::{COHORT_PEOPLE, KEYED, Keyed, PERSON_DISTINCT_IDS, Part};
 pub use lists::{LISTS, List, Passes};
-pub use objects::{Object, ObjectWriter};
 pub use persons::PERSONS;
-pub use rows::{RowWriter, Written};
+pub use property_columns::{Lifted, LiftedKind};
 pub use sessions::SESSIONS;
+pub(crate) use table::PROJECT_FIELD;
 pub use table::Table;
 
 /// The streams that are read from tables.

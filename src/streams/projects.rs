@@ -1,9 +1,6 @@
 //! `projects`: the projects that are read, one record each.
 
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-
-use super::document;
 
 /// Stream name.
 pub const NAME: &str = "projects";
@@ -12,7 +9,7 @@ pub const PRIMARY_KEY: &str = "id";
 
 /// Field, JSON schema type, description. From `GET /api/projects/:id/`; keys that can send data or
 /// read it are left out on purpose, except `api_token`, which is public.
-const FIELDS: &[(&str, &str, &str)] = &[
+pub(crate) const FIELDS: &[(&str, &str, &str)] = &[
     ("id", "integer", "Number of the project."),
     ("uuid", "string", "Identifies the project."),
     ("organization", "string", "The organization that the project belongs to."),
@@ -58,22 +55,4 @@ pub fn schema() -> Value {
         properties.insert((*field).to_owned(), schema);
     }
     super::table::object_schema(properties)
-}
-
-/// The record of a project: the fields of the schema, values as the server wrote them.
-///
-/// # Errors
-/// When the description is not a JSON object.
-pub fn record(document: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
-    let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(document.get())?;
-    let mut record = b"{".to_vec();
-    for (field, value) in FIELDS.iter().filter_map(|(field, ..)| Some((*field, fields.get(*field)?))) {
-        if record.len() > 1 {
-            record.push(b',');
-        }
-        record.extend_from_slice(format!("\"{field}\":").as_bytes());
-        document::append(value.get(), &mut record);
-    }
-    record.push(b'}');
-    Ok(record)
 }

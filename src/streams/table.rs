@@ -60,7 +60,7 @@ pub struct Table {
 }
 
 /// The field that says which project a record belongs to.
-pub(super) const PROJECT_FIELD: &str = "project_id";
+pub(crate) const PROJECT_FIELD: &str = "project_id";
 
 impl Table {
     /// The columns that queries select.
@@ -75,7 +75,7 @@ impl Table {
     }
 
     /// All columns.
-    pub(super) fn all_columns(&self) -> impl Iterator<Item = Column> + '_ {
+    pub(crate) fn all_columns(&self) -> impl Iterator<Item = Column> + '_ {
         self.columns.iter().chain(self.optional_columns).copied()
     }
 

@@ -10,14 +10,15 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::journal::Journal;
-use super::reader::StreamObserver;
-use super::state::warn_if_ahead;
 use crate::error::Error;
-use crate::http::Client;
+use crate::posthog::http::Client;
 use crate::posthog::lists::{ListPage, PAGE, Pages};
 use crate::protocol::{Batch, Output, StreamDescriptor};
-use crate::streams::{List, Object, ObjectWriter, Passes};
+use crate::records::{Object, ObjectWriter};
+use crate::streams::{List, Passes};
+use crate::sync::observer::StreamObserver;
+use crate::sync::state::error::warn_if_ahead;
+use crate::sync::state::journal::Journal;
 use crate::time::Timestamp;
 
 /// How often a list is read before its disagreement with the count is final.

@@ -8,29 +8,21 @@
 //! A scan's bounds on arrival never change, so what it reads does not grow while it is read. A window
 //! is closed only when the number of its records agrees with the server's count.
 
-mod checkpoint;
-mod columns;
-mod cursor;
 mod export;
-mod interval;
-mod journal;
-mod keyed;
+mod keyset;
 mod list;
+mod observer;
 mod page_size;
-mod plan;
-mod project;
-mod reader;
-mod scan;
+mod query;
 mod state;
-mod window;
 
-pub use checkpoint::Checkpoint;
-pub use columns::available;
-pub use export::{ExportReader, ExportState};
-pub use journal::{Journal, Notes, parse as parse_notes};
-pub use keyed::{KeyedNote, KeyedReader};
+pub use export::ExportReader;
+pub use keyset::{KeyedNote, KeyedReader};
 pub use list::{ListNote, ListReader};
+pub use observer::{OnPlan, StreamObserver};
 pub use page_size::PageSize;
-pub use project::OnPlan;
-pub use reader::{ProjectReader, StreamObserver};
-pub use state::TableState;
+pub use query::columns::available;
+pub use query::reader::ProjectReader;
+pub use state::checkpoint::Checkpoint;
+pub use state::journal::{Journal, Notes, parse as parse_notes};
+pub use state::table::TableState;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::de::DeserializeOwned;
 
 use super::ExportReader;
-use super::state::{HOUR, start_of};
 use crate::error::Error;
 use crate::posthog::Predicate;
 use crate::posthog::query::{MOST_ROWS, Small};
-use crate::sync::interval::Interval;
-use crate::sync::reader::sum;
+use crate::sync::query::reader::sum;
+use crate::sync::state::export::{HOUR, start_of};
+use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
 /// Hours that are counted in one query, which answers with [`MOST_ROWS`] rows at most.
@@ -20,7 +20,7 @@ const MOST_ATTEMPTS: u32 = 3;
 
 /// Rows by the number of the hour since the epoch, and the bytes that the server has read to count
 /// them, when it tells.
-pub(super) type Arrivals = (BTreeMap<i64, u64>, Option<u64>);
+pub(crate) type Arrivals = (BTreeMap<i64, u64>, Option<u64>);
 
 impl ExportReader {
     /// Counts the rows (of the table that feeds this one, if there is one) that arrived in every hour
@@ -31,7 +31,7 @@ impl ExportReader {
     ///
     /// # Errors
     /// When the server does not answer, or its answers do not agree.
-    pub(super) async fn arrivals(&self, from: Timestamp, until: Timestamp) -> Result<Option<Arrivals>, Error> {
+    pub(crate) async fn arrivals(&self, from: Timestamp, until: Timestamp) -> Result<Option<Arrivals>, Error> {
         let source = self.reader.table.fed_by.unwrap_or(self.reader.table);
         let Some(arrival) = source.arrival else { return Ok(None) };
         let hour = format!("intDiv(toUnixTimestamp64Milli({arrival}), 3600000) AS hour, count()");

@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::ExportReader;
-use super::state::{HOUR, hour_of, start_of};
 use crate::error::{Error, FailureType};
-use crate::sync::interval::{Interval, Intervals};
-use crate::sync::project::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL, OnPlan};
-use crate::sync::scan::{Scan, ScanKind};
-use crate::sync::state::ProjectState;
+use crate::sync::observer::OnPlan;
+use crate::sync::query::scans::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL};
+use crate::sync::state::export::{HOUR, hour_of, start_of};
+use crate::sync::state::interval::{Interval, Intervals};
+use crate::sync::state::scan::{Scan, ScanKind};
+use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
 /// From an event's reception to its being stored, at most.
@@ -25,7 +26,7 @@ const EMPTY_BEFORE: i64 = 24;
 
 /// Rows that `PostHog` counts, by hour of their arrival since the epoch.
 #[derive(Debug, Default)]
-pub(super) struct Stored {
+pub(crate) struct Stored {
     rows: BTreeMap<i64, u64>,
     /// Bytes that the server has read for it, when it counts them.
     pub(super) bytes: Option<u64>,
@@ -33,18 +34,18 @@ pub(super) struct Stored {
 
 impl Stored {
     /// Rows that arrived at `from` or later.
-    pub(super) fn rows_since(&self, from: Timestamp) -> u64 {
+    pub(crate) fn rows_since(&self, from: Timestamp) -> u64 {
         self.rows.range(hour_of(from)..).map(|(_, rows)| rows).sum()
     }
 
     /// The hour of the first row.
-    pub(super) fn first(&self) -> Timestamp {
+    pub(crate) fn first(&self) -> Timestamp {
         let first = self.rows.iter().find(|(_, rows)| **rows > 0);
         first.map_or(Timestamp::MAX, |(hour, _)| start_of(*hour))
     }
 
     /// The first instant at `from` or later whose neighbourhood has rows.
-    pub(super) fn first_after(&self, from: Timestamp) -> Timestamp {
+    pub(crate) fn first_after(&self, from: Timestamp) -> Timestamp {
         let first = self.rows.range(hour_of(from) - EMPTY_BEFORE..).find(|(_, rows)| **rows > 0);
         first.map_or(Timestamp::MAX, |(hour, _)| start_of(*hour).max(from))
     }
@@ -53,7 +54,7 @@ impl Stored {
 impl ExportReader {
     /// Whether what a window has is compared with `PostHog`'s count sooner or later. The end of a full
     /// refresh is not, because there is no next sync.
-    pub(super) async fn is_compared(&self, window: Interval) -> bool {
+    pub(crate) async fn is_compared(&self, window: Interval) -> bool {
         let reader = &self.reader;
         let is_last = async || {
             let until = reader.checkpoint.project(reader.project).await.export.until;
@@ -64,7 +65,7 @@ impl ExportReader {
 
     /// Counts what `PostHog` holds of a pass; none when it cannot be counted, or is not counted this
     /// time.
-    pub(super) async fn stored(&self, pass: Interval) -> Result<Option<Stored>, Error> {
+    pub(crate) async fn stored(&self, pass: Interval) -> Result<Option<Stored>, Error> {
         let (reader, project) = (&self.reader, self.reader.project);
         let compared = reader.table.arrival.is_some();
         if !compared && reader.table.fed_by.is_none() {
@@ -110,7 +111,7 @@ impl ExportReader {
     ///
     /// # Errors
     /// When what is missing cannot be read.
-    pub(super) async fn compare(
+    pub(crate) async fn compare(
         &self,
         window: Interval,
         stored: Option<&Stored>,
@@ -177,7 +178,7 @@ impl ExportReader {
     }
 
     /// Reads by query what exports have left out, or goes on with it.
-    pub(super) async fn repair(&self, scan: Scan, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    pub(crate) async fn repair(&self, scan: Scan, on_plan: OnPlan<'_>) -> Result<(), Error> {
         let (end, far) = (hour_of(scan.until), scan.far);
         self.reader.run_scan(scan, on_plan).await?;
         self.reader.checkpoint.update(self.reader.project, |state| state.scan = None).await?;

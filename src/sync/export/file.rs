@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use reqwest::header::HeaderValue;
 
-use super::state::{HOUR, add, hour_of};
 use super::{ExportReader, ExportWindow};
 use crate::error::Error;
-use crate::http::{Failure, Next};
 use crate::posthog::Malformed;
 use crate::posthog::exports::FileAddress;
-use crate::posthog::lines::{Emitted, LineReader};
+use crate::posthog::http::{Failure, Next};
+use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
-use crate::streams::{Arrival, ExportWriter};
+use crate::records::{Arrival, ExportWriter};
+use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
 
 /// What has been read of a file so far, over all attempts.
@@ -53,7 +53,7 @@ impl ExportReader {
     ///
     /// # Errors
     /// When a file cannot be downloaded whole.
-    pub(super) async fn read_files(&self, window: &ExportWindow, files: &[String]) -> Result<Option<u64>, Error> {
+    pub(crate) async fn read_files(&self, window: &ExportWindow, files: &[String]) -> Result<Option<u64>, Error> {
         let mut rows = 0;
         for file in files.iter().filter(|file| !window.files.contains(file)) {
             let Some(progress) = self.read_file(&window.run, file).await? else { return Ok(None) };

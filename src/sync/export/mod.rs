@@ -13,27 +13,24 @@ mod arrivals;
 mod comparison;
 mod file;
 mod run;
-mod state;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-pub use state::ExportState;
-
 use self::comparison::Stored;
 use self::run::{Prepared, Running};
-use self::state::ExportWindow;
-use super::interval::Interval;
-use super::project::OnPlan;
-use super::reader::ProjectReader;
-use super::scan::ScanKind;
-use super::state::{LastMethod, LateCheck, ProjectState};
+use super::observer::OnPlan;
+use super::query::reader::ProjectReader;
+use super::state::export::{self, ExportState, ExportWindow};
+use super::state::interval::Interval;
+use super::state::scan::ScanKind;
+use super::state::table::{LastMethod, LateCheck, ProjectState};
 use crate::error::Error;
-use crate::http::{Failure, FileClient, Next, Retry};
 use crate::posthog::account;
 use crate::posthog::exports::{Exports, LONGEST_INTERVAL};
+use crate::posthog::http::{Failure, FileClient, Next, Retry};
 use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
@@ -41,7 +38,7 @@ const MOST_RUNS: usize = 6;
 /// Clocks of senders may be ahead: an event of the start date can have come in the day before.
 const CLOCKS_AHEAD: u32 = 1;
 /// Windows that are not longer than this are not cut any more when `PostHog` cannot export them.
-const SHORTEST_WINDOW: i64 = state::HOUR;
+const SHORTEST_WINDOW: i64 = export::HOUR;
 
 /// Reads one table of one project by exports.
 pub struct ExportReader {
@@ -247,7 +244,7 @@ impl ExportReader {
         let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
         let mut pending = VecDeque::new();
         let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
-        let step = reader.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * state::HOUR);
+        let step = reader.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * export::HOUR);
         let longest = LONGEST_INTERVAL.min(step);
         let mut exported = Exported::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);

@@ -6,13 +6,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ExportReader;
-use super::state::ExportWindow;
 use crate::error::Error;
-use crate::http::Next;
 use crate::posthog::exports::{ExportRequest, RunStatus};
+use crate::posthog::http::Next;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
-use crate::sync::interval::Interval;
+use crate::sync::state::export::ExportWindow;
+use crate::sync::state::interval::Interval;
 
 /// Pauses between two looks at a run grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ const LONGEST_RUN: Duration = Duration::from_hours(24);
 
 /// A window whose run is under way.
 #[derive(Clone)]
-pub(super) struct Running {
+pub(crate) struct Running {
     /// The window as the state keeps it.
     pub(super) window: ExportWindow,
     /// Since when this program knows of the run.
@@ -40,13 +40,13 @@ pub(super) struct Running {
 
 impl Running {
     /// A window with its run, seen now.
-    pub(super) fn new(window: ExportWindow) -> Self {
+    pub(crate) fn new(window: ExportWindow) -> Self {
         Self { window, since: Instant::now() }
     }
 }
 
 /// How waiting for a run has ended.
-pub(super) enum Prepared {
+pub(crate) enum Prepared {
     /// With these files, which may be none.
     Files(Vec<String>),
     /// Without files; another run may succeed.
@@ -60,7 +60,7 @@ pub(super) enum Prepared {
 
 impl ExportReader {
     /// What the run of a window has to contain.
-    pub(super) fn request(&self, interval: Interval) -> ExportRequest<'_> {
+    pub(crate) fn request(&self, interval: Interval) -> ExportRequest<'_> {
         let names = self.reader.table.name_column.is_some();
         let config = &self.reader.config;
         ExportRequest {
@@ -76,7 +76,7 @@ impl ExportReader {
     ///
     /// # Errors
     /// When `PostHog` stops answering usefully, or refuses to export because of billing.
-    pub(super) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
+    pub(crate) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
         let (reader, window) = (&self.reader, &running.window);
         let exports = self.exports();
         let (begin, mut retry) = (running.since, reader.client.retry());

@@ -1,0 +1,129 @@
+//! Checks the text of a custom query.
+//!
+//! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one. So it must be one whole
+//! SELECT without LIMIT and OFFSET, and must not leave its parentheses. Strings, names and comments
+//! are read as `posthog/hogql/grammar/HogQLLexer.common.g4` does; the few things that would need more
+//! than that are refused: templates (`f'…'`) and tags (`<a>…</a>`), inside of which quotes and
+//! parentheses mean something else.
+
+/// Checks what can be checked without asking the server.
+///
+/// # Errors
+/// A sentence that says what is wrong with the query's text.
+pub(crate) fn check_text(query: &str) -> Result<(), String> {
+    let mut words: Vec<String> = Vec::new();
+    let mut depth = 0_i32;
+    let mut rest = query.chars().peekable();
+    let mut word = String::new();
+    while let Some(character) = rest.next() {
+        if character.is_alphanumeric() || character == '_' || character == '$' {
+            word.push(character);
+            continue;
+        }
+        let glued = std::mem::take(&mut word);
+        match character {
+            '\'' if glued.ends_with(['f', 'F']) => {
+                return Err("contains a template `f'…'`; use concat() instead".to_owned());
+            }
+            '\'' | '"' | '`' => skip_quoted(&mut rest, character)?,
+            '-' | '/' if rest.peek() == Some(&character) => {
+                while rest.next_if(|next| !matches!(next, '\n' | '\r')).is_some() {}
+            }
+            '/' if rest.peek() == Some(&'*') => {
+                rest.next();
+                let mut previous = ' ';
+                loop {
+                    match rest.next() {
+                        None => return Err("has a comment without an end".to_owned()),
+                        Some('/') if previous == '*' => break,
+                        Some(next) => previous = next,
+                    }
+                }
+            }
+            '<' if rest.peek().is_some_and(|next| next.is_alphabetic() || matches!(next, '_' | '/')) => {
+                return Err(
+                    "contains `<` in front of a name, which could be a tag; put a space between them".to_owned()
+                );
+            }
+            '(' => depth += 1,
+            ')' => depth -= 1,
+            ';' => return Err("contains `;`; it must be one query".to_owned()),
+            '{' | '}' => return Err(format!("contains `{character}`; placeholders cannot be used")),
+            _ => {}
+        }
+        if !glued.is_empty() {
+            words.push(glued.to_ascii_uppercase());
+        }
+        if depth < 0 {
+            return Err("has a `)` without its `(`".to_owned());
+        }
+    }
+    words.push(word.to_ascii_uppercase());
+    if depth > 0 {
+        return Err("has a `(` without its `)`".to_owned());
+    }
+    for forbidden in ["LIMIT", "OFFSET"] {
+        // A number ends where a letter follows that it cannot have: `5LIMIT` are two words.
+        let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+        if words.iter().any(|word| word == forbidden || (is_number(word) && word.ends_with(forbidden))) {
+            return Err(format!("contains {forbidden}; leave it out, since the connector reads page by page itself"));
+        }
+    }
+    match words.iter().find(|word| !word.is_empty()).map(String::as_str) {
+        Some("SELECT" | "WITH") => Ok(()),
+        _ => Err("must begin with SELECT".to_owned()),
+    }
+}
+
+fn skip_quoted(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) -> Result<(), String> {
+    while let Some(character) = rest.next() {
+        if character == '\\' {
+            rest.next();
+        } else if character == quote {
+            return Ok(());
+        }
+    }
+    Err(format!("has a {quote} without its end"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_and_several_queries_are_refused() {
+        for (query, expected) in [
+            ("SELECT event FROM events LIMIT 5", "LIMIT"),
+            ("select event from events limit 5 offset 6", "LIMIT"),
+            ("SELECT 1 FROM (SELECT 2 FROM events OFFSET 1)", "OFFSET"),
+            ("SELECT 1; SELECT 2", "`;`"),
+            ("SELECT 1) UNION ALL (SELECT 2", "`)`"),
+            ("SELECT (1", "`(`"),
+            ("SELECT 'a", "'"),
+            ("SELECT {x}", "`{`"),
+            ("SELECT 1 /* never", "comment"),
+            ("DROP TABLE events", "SELECT"),
+            ("", "SELECT"),
+            ("SELECT 1 WHERE 1=5LIMIT 3", "LIMIT"),
+            // A comment ends with a carriage return, too, and may begin with two slashes.
+            ("SELECT 1 -- x\r) UNION ALL (SELECT 2", "`)`"),
+            ("SELECT 1 // '\n) UNION ALL (SELECT 2 // '", "`)`"),
+            // What would be outside of quotes is inside of a template or of a tag, and the reverse.
+            ("SELECT f'{'(' }') UNION ALL (SELECT '1'", "template"),
+            ("SELECT F'{", "template"),
+            ("SELECT <a>'</a>) UNION ALL (SELECT '1'", "tag"),
+            ("SELECT 1 }", "`}`"),
+        ] {
+            let problem = check_text(query).unwrap_err();
+            assert!(problem.contains(expected), "{query}: {problem}");
+        }
+        for query in [
+            "SELECT 'LIMIT 5; )' AS `limit 1`, \"offset\", x -- LIMIT ( in a comment\nFROM events",
+            "/* LIMIT */ WITH a AS (SELECT 1) SELECT limits, 'it\\'s' FROM a",
+            " \n select properties.$browser, count() from events group by 1",
+            "SELECT a / b, a < b, a <= 'f', if(x, 'a', 'b') FROM t // it's (a comment",
+        ] {
+            check_text(query).unwrap();
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! The configuration of the destination, checked.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use serde_json::Value;
+use url::Url;
+
+use super::spec::{Compression, RawConfig, RawHeader, Shape};
+use crate::config::form;
+use crate::error::Error;
+use crate::net::is_loopback;
+use crate::secret::{Secret, remember};
+
+/// Environment variable that supplies the webhook's address when the file has none.
+pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
+/// Environment variable that supplies the bearer token when the file has none.
+pub(super) const BEARER_TOKEN_VARIABLE: &str = "PATTERNS_BEARER_TOKEN";
+/// Environment variable that supplies the signing secret when the file has none.
+pub(super) const SIGNING_SECRET_VARIABLE: &str = "PATTERNS_SIGNING_SECRET";
+/// Records per request. Each request may start a run of the nodes behind the webhook, so many small
+/// ones are unkind.
+const DEFAULT_MAX_RECORDS: u32 = 500;
+/// Bytes per request: what `PostHog` used to send to Patterns in one request.
+const DEFAULT_MAX_BYTES: u32 = 900 * 1024;
+const DEFAULT_MAX_AGE_MILLISECONDS: u32 = 1_000;
+const DEFAULT_REQUEST_TIMEOUT_SECONDS: u32 = 30;
+const DEFAULT_MAX_ELAPSED_SECONDS: u32 = 600;
+const DEFAULT_FIRST_WAIT_MILLISECONDS: u32 = 1_000;
+/// Longer last parts of a webhook's address are no words.
+const LONGEST_WORD: usize = 16;
+
+/// A configuration that has been checked.
+#[derive(Debug)]
+pub(super) struct Config {
+    /// The webhook's address, which is its password.
+    pub(super) webhook: WebhookUrl,
+    /// What a record looks like in the request.
+    pub(super) shape: Shape,
+    /// Exact names of the events to send; all when absent.
+    pub(super) allowed: Option<Vec<String>>,
+    /// Most records per request.
+    pub(super) max_records: usize,
+    /// Most bytes per request, unless a record alone is larger.
+    pub(super) max_bytes: usize,
+    /// Longest wait of a record for others.
+    pub(super) max_age: Duration,
+    /// Longest time for one attempt.
+    pub(super) request_timeout: Duration,
+    /// Longest time for one batch, all attempts together.
+    pub(super) max_elapsed: Duration,
+    /// Wait before the second attempt.
+    pub(super) first_wait: Duration,
+    /// Requests in flight per stream.
+    pub(super) concurrency: usize,
+    /// Whether bodies are compressed with gzip.
+    pub(super) gzip: bool,
+    /// Headers that the user wants, credentials included.
+    pub(super) headers: HeaderMap,
+    /// Key of the signature.
+    pub(super) signing_key: Option<SigningKey>,
+    /// Where refused records go, instead of ending the sync.
+    pub(super) dead_letter_file: Option<PathBuf>,
+}
+
+/// An address that cannot be printed, except for its host.
+#[derive(Clone)]
+pub(super) struct WebhookUrl(Url);
+
+impl WebhookUrl {
+    /// The address itself, for the one place that sends to it.
+    pub(super) fn expose(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for WebhookUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}://{}/…", self.0.scheme(), self.0.host_str().unwrap_or_default())
+    }
+}
+
+impl std::fmt::Debug for WebhookUrl {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, formatter)
+    }
+}
+
+/// The key of a signature, which cannot be printed.
+#[derive(Clone)]
+pub(super) struct SigningKey(pub(super) Vec<u8>);
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("[secret]")
+    }
+}
+
+impl Config {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// A config error that names the field and the fix.
+    pub(super) fn from_file(path: &Path) -> Result<Self, Error> {
+        let text = std::fs::read(path).map_err(|error| {
+            Error::config(format!("cannot read the configuration file `{}`: {error}", path.display()))
+        })?;
+        Self::parse(&text, |variable| std::env::var(variable).ok())
+    }
+
+    /// Reads the JSON text of a configuration; `environment` supplies the secrets that it lacks, by
+    /// the names of the variables.
+    ///
+    /// # Errors
+    /// A config error that names the field and the fix.
+    pub(super) fn parse(text: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let raw: RawConfig = form::read(text)?;
+        let secret = |field: &str, configured: Option<Secret>, variable: &str| {
+            form::secret(field, configured, variable, environment(variable).as_deref())
+        };
+        let address = secret("webhook_url", raw.webhook_url, WEBHOOK_URL_VARIABLE)?.ok_or_else(|| {
+            Error::config(format!(
+                "`webhook_url` is missing; set it, or the environment variable {WEBHOOK_URL_VARIABLE}"
+            ))
+        })?;
+        let bearer_token = secret("bearer_token", raw.bearer_token, BEARER_TOKEN_VARIABLE)?;
+        let signing_secret = secret("signing_secret", raw.signing_secret, SIGNING_SECRET_VARIABLE)?;
+        let batch = raw.batch.unwrap_or_default();
+        let retry = raw.retry.unwrap_or_default();
+        let number = |field: &str, value: Option<u32>, default: u32, least: u32, most: u32| {
+            form::within(field, value.unwrap_or(default), least, most)
+        };
+        let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
+        let seconds = |value: u32| Duration::from_secs(u64::from(value));
+        Ok(Self {
+            webhook: webhook_url_of(&address, raw.allow_http.unwrap_or(false))?,
+            shape: raw.record_shape.unwrap_or_default(),
+            allowed: allowed(raw.allowed_event_types.as_ref())?,
+            max_records: number("batch.max_records", batch.max_records, DEFAULT_MAX_RECORDS, 1, 100_000)? as usize,
+            max_bytes: number("batch.max_bytes", batch.max_bytes, DEFAULT_MAX_BYTES, 1_024, 104_857_600)? as usize,
+            max_age: milliseconds(number(
+                "batch.max_age_ms",
+                batch.max_age_ms,
+                DEFAULT_MAX_AGE_MILLISECONDS,
+                0,
+                600_000,
+            )?),
+            request_timeout: seconds(number(
+                "request_timeout_seconds",
+                raw.request_timeout_seconds,
+                DEFAULT_REQUEST_TIMEOUT_SECONDS,
+                1,
+                3_600,
+            )?),
+            max_elapsed: seconds(number(
+                "retry.max_elapsed_seconds",
+                retry.max_elapsed_seconds,
+                DEFAULT_MAX_ELAPSED_SECONDS,
+                0,
+                86_400,
+            )?),
+            first_wait: milliseconds(number(
+                "retry.first_wait_ms",
+                retry.first_wait_ms,
+                DEFAULT_FIRST_WAIT_MILLISECONDS,
+                1,
+                60_000,
+            )?),
+            concurrency: number("concurrency", raw.concurrency, 1, 1, 32)? as usize,
+            gzip: raw.compression == Some(Compression::Gzip),
+            headers: headers(bearer_token.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
+            signing_key: signing_secret.as_ref().map(signing_key).transpose()?,
+            dead_letter_file: raw.dead_letter_file.filter(|file| !file.trim().is_empty()).map(PathBuf::from),
+        })
+    }
+}
+
+fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
+    // The text is a secret, so messages do not quote it.
+    let url = Url::parse(address.expose()).inspect(remember_parts).map_err(|error| {
+        Error::config(format!("`webhook_url` is not an address ({error}); copy it from the webhook node"))
+    })?;
+    match url.scheme() {
+        "https" => Ok(WebhookUrl(url)),
+        "http" if allow_http || is_loopback(&url) => Ok(WebhookUrl(url)),
+        "http" => Err(Error::config("`webhook_url` is not encrypted; use https://, or set `allow_http` to true")),
+        other => Err(Error::config(format!("`webhook_url` begins with `{other}://`; only https:// is supported"))),
+    }
+}
+
+/// Servers like to quote the path in their answers, and the last part of it is what makes it a secret.
+fn remember_parts(address: &Url) {
+    remember(address.path());
+    for part in [address.password(), address.query()].into_iter().flatten() {
+        remember(part);
+    }
+    let last = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+    // `webhook` is an ordinary word, `wh1234` is none.
+    if last.len() >= LONGEST_WORD || last.contains(|character: char| !character.is_ascii_lowercase()) {
+        remember(last);
+    }
+}
+
+/// The allow-list of PostHog's app was a text with commas; an array is accepted as well.
+fn allowed(value: Option<&Value>) -> Result<Option<Vec<String>>, Error> {
+    let names: Vec<&str> = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) if text.is_empty() => return Ok(None),
+        Some(Value::String(text)) => text.split(',').collect(),
+        Some(Value::Array(list)) if list.is_empty() => return Ok(None),
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|name| {
+                name.as_str()
+                    .ok_or_else(|| Error::config(format!("`allowed_event_types` contains {name}, which is not a name")))
+            })
+            .collect::<Result<_, _>>()?,
+        Some(other) => {
+            return Err(Error::config(format!("`allowed_event_types` is {other}; write names separated by commas")));
+        }
+    };
+    let names: Vec<String> =
+        names.into_iter().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err(Error::config(
+            "`allowed_event_types` names no event, so nothing would be sent; remove it to send all, or name some",
+        ));
+    }
+    Ok(Some(names))
+}
+
+fn headers(bearer: Option<&Secret>, more: &[RawHeader]) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    let mut set = |name: &str, value: &str| -> Result<(), Error> {
+        let wrong = || Error::config(format!("the header `{name}` cannot be sent; check `headers` and `bearer_token`"));
+        let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+        Ok(())
+    };
+    if let Some(token) = bearer {
+        set("authorization", &format!("Bearer {}", token.expose()))?;
+    }
+    for header in more {
+        set(&header.name, header.value.expose())?;
+    }
+    Ok(headers)
+}
+
+fn signing_key(secret: &Secret) -> Result<SigningKey, Error> {
+    match secret.expose().strip_prefix("whsec_") {
+        None => Ok(SigningKey(secret.expose().as_bytes().to_vec())),
+        Some(encoded) => STANDARD.decode(encoded).map(SigningKey).map_err(|_| {
+            Error::config("`signing_secret` begins with `whsec_` but is not base64 after it; copy it again")
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, Error> {
+        Config::parse(text.as_bytes(), |_| None)
+    }
+
+    #[test]
+    fn defaults_and_secrets() {
+        let config = parse(
+            r#"{"webhook_url":"https://api.example.com/hooks/s3cret","bearer_token":"t0ken","signing_secret":"whsec_c2VjcmV0","headers":[{"name":"X-Key","value":"hidden"}]}"#,
+        )
+        .unwrap();
+        assert_eq!((config.max_records, config.max_bytes, config.concurrency), (500, 921_600, 1));
+        let shown = format!("{config:?}");
+        for secret in ["s3cret", "t0ken", "hidden", "c2VjcmV0", "115, 101"] {
+            assert!(!shown.contains(secret), "{shown}");
+        }
+        assert_eq!(config.webhook.to_string(), "https://api.example.com/…");
+        assert_eq!(config.signing_key.unwrap().0, b"secret");
+    }
+
+    #[test]
+    fn the_allow_list_is_a_text_or_an_array() {
+        let allowed = |list: &str| {
+            parse(&format!(r#"{{"webhook_url":"https://example.com/x","allowed_event_types":{list}}}"#))
+                .map(|config| config.allowed)
+        };
+        let both = Some(vec!["$pageview".to_owned(), "Sign Up".to_owned()]);
+        assert_eq!(allowed(r#"" $pageview, Sign Up ,""#).unwrap(), both);
+        assert_eq!(allowed(r#"["$pageview","Sign Up"]"#).unwrap(), both);
+        assert_eq!(allowed("\"\"").unwrap(), None);
+        assert_eq!(allowed("null").unwrap(), None);
+        for blank in ["\" \"", "\",\"", "\" , ,\"", "[\" \"]", "5", "[5]"] {
+            assert!(allowed(blank).is_err(), "{blank}");
+        }
+    }
+
+    #[test]
+    fn messages_name_the_field_and_never_the_address() {
+        for (text, expected) in [
+            ("{}", "`webhook_url` is missing"),
+            (r#"{"webhook_url":"s3cret"}"#, "`webhook_url` is not an address"),
+            (r#"{"webhook_url":"http://example.com/s3cret"}"#, "allow_http"),
+            (r#"{"webhook_url":"ftp://example.com/s3cret"}"#, "`webhook_url`"),
+            (r#"{"webhook_url":"https://e.com/x","batch":{"max_records":0}}"#, "`batch.max_records`"),
+            (r#"{"webhook_url":"https://e.com/x","record_shape":"xml"}"#, "`record_shape`"),
+            (r#"{"webhook_url":"https://e.com/x","headers":[{"name":"a b","value":"s3cret"}]}"#, "`headers`"),
+            (r#"{"webhook_url":"https://e.com/x","signing_secret":"whsec_!s3cret"}"#, "`signing_secret`"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.message().contains(expected), "{text}: {error}");
+            assert!(!error.message().contains("s3cret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! `destination-patterns`: delivers records to a webhook.
+//!
+//! A STATE is acknowledged only when every record before it has arrived or has been set aside on
+//! disk. Whatever cannot be delivered ends the run with an error; nothing is dropped.
+
+mod acknowledgements;
+mod batch;
+mod cli;
+mod config;
+mod dead_letter;
+mod input;
+mod payload;
+mod spec;
+mod state_file;
+mod webhook;
+mod write;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::protocol::message::ConnectionStatus;
+use crate::protocol::{Message, Output};
+use config::Config;
+use webhook::Webhook;
+
+pub use cli::{Arguments, Command};
+pub use config::WEBHOOK_URL_VARIABLE;
+pub use spec::specification;
+
+/// Runs one command.
+///
+/// # Errors
+/// When the command failed, which has not been reported yet.
+pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
+    match command {
+        Command::Spec => output.message(&Message::Spec { spec: specification() }).await,
+        Command::Check { config, send_test_record } => check(config, *send_test_record, output).await,
+        Command::Write(arguments) => write::write(arguments, output).await,
+    }?;
+    Ok(true)
+}
+
+async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result<(), Error> {
+    let examine = async {
+        let webhook = Webhook::new(Arc::new(Config::from_file(config)?), output)?;
+        if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
+    };
+    let connection_status = ConnectionStatus::new(examine.await.as_ref().map(String::as_str));
+    output.message(&Message::ConnectionStatus { connection_status }).await
+}

@@ -1,0 +1,417 @@
+//! Sends batches to the webhook until they have arrived or are refused for good.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use chrono::Utc;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hmac::{Hmac, Mac};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::{Method, StatusCode, redirect};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::batch::{Batch, Entry, Ordinal, body};
+use super::config::Config;
+use super::dead_letter::DeadLetters;
+use crate::error::Error;
+use crate::net::{client_builder, describe, misconnection, proxy_refusal, retry_after, unprepared};
+use crate::protocol::Output;
+use crate::secret::redact;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// A webhook that asks for more patience is asked again earlier.
+const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
+/// Of an answer, no more than this is looked at.
+const EXCERPT: usize = 2_048;
+/// Whose certificate it is, in messages.
+const SERVER: &str = "the address in `webhook_url`";
+
+/// The webhook. Shared by all deliveries.
+pub(super) struct Webhook {
+    http: reqwest::Client,
+    config: Arc<Config>,
+    dead_letters: Option<DeadLetters>,
+    output: Output,
+    /// Nobody sends before this: the webhook has asked for patience.
+    paused_until: Mutex<Option<Instant>>,
+    /// Most records that the webhook has shown to take in one request.
+    most_records: AtomicUsize,
+}
+
+/// What became of a batch that did not end the sync.
+#[derive(Debug)]
+pub(super) struct Delivered {
+    /// Place of its first record.
+    pub(super) first: Ordinal,
+    /// Its stream.
+    pub(super) stream: usize,
+    /// Records that arrived.
+    pub(super) records: u64,
+    /// Size of the batch.
+    pub(super) bytes: usize,
+    /// Records that were refused and set aside.
+    pub(super) set_aside: Vec<Ordinal>,
+}
+
+/// What the webhook says to a request.
+enum Verdict {
+    Accepted,
+    /// Try again, at the earliest after this time.
+    Again {
+        wait: Option<Duration>,
+        reason: String,
+    },
+    /// Fewer records might pass.
+    TooLarge {
+        status: u16,
+        reason: String,
+    },
+    /// Not now and not later. With 400 and 422, one of the records might be the reason.
+    Refused {
+        status: u16,
+        reason: String,
+    },
+    /// The address, the credentials or the method is wrong.
+    Wrong(Error),
+}
+
+impl Webhook {
+    /// Prepares the client.
+    ///
+    /// # Errors
+    /// When no certificates are installed, or the file for refused records cannot be written.
+    pub(super) fn new(config: Arc<Config>, output: &Output) -> Result<Self, Error> {
+        let http = client_builder()
+            .default_headers(config.headers.clone())
+            .user_agent(concat!("destination-patterns/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(config.request_timeout)
+            .build()
+            .map_err(unprepared)?;
+        let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
+        let most_records = AtomicUsize::new(config.max_records);
+        Ok(Self { http, config, dead_letters, output: output.clone(), paused_until: Mutex::new(None), most_records })
+    }
+
+    /// Asks whether the webhook is there, without sending a record.
+    ///
+    /// # Errors
+    /// When it is not, or does not let us in.
+    pub(super) async fn probe(&self) -> Result<String, Error> {
+        let request = self.http.request(Method::HEAD, self.config.webhook.expose().clone());
+        let response = request.send().await.map_err(|error| {
+            if let Some(known) = misconnection(&error, SERVER) {
+                return known.with_details(describe(error));
+            }
+            Error::config(format!("no answer from {}: {}; check `webhook_url`", self.config.webhook, describe(error)))
+        })?;
+        match verdict(response.status(), response.headers(), "") {
+            Verdict::Wrong(error) => Err(error),
+            // Many webhooks know POST only, and say so to anything else.
+            _ => Ok(format!("{} answers ({}); no record was sent", self.config.webhook, response.status().as_u16())),
+        }
+    }
+
+    /// Sends one made-up record.
+    ///
+    /// # Errors
+    /// When it does not arrive.
+    pub(super) async fn send_test_record(&self) -> Result<String, Error> {
+        let element = br#"{"event":"connection test","uuid":"00000000-0000-0000-0000-000000000000","properties":{}}"#;
+        let entry = Entry { ordinal: 0, element: element.to_vec() };
+        match self.post("check", &[entry]).await {
+            Verdict::Accepted => Ok(format!("{} has accepted a test record", self.config.webhook)),
+            Verdict::Wrong(error) => Err(error),
+            Verdict::Again { reason, .. } | Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, .. } => {
+                Err(Error::config(format!("{} does not accept a test record: {reason}", self.config.webhook)))
+            }
+        }
+    }
+
+    /// Delivers a batch of the named stream.
+    ///
+    /// # Errors
+    /// When it cannot be delivered in the configured time, or is refused and refused records are not
+    /// to be set aside.
+    pub(super) async fn deliver(&self, name: &str, batch: Batch) -> Result<Delivered, Error> {
+        let (first, stream) = (batch.first(), batch.stream);
+        let begin = Instant::now();
+        let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, set_aside: Vec::new() };
+        let mut parts: VecDeque<Vec<Entry>> = VecDeque::new();
+        self.queue(&mut parts, batch.entries);
+        while let Some(part) = parts.pop_front() {
+            match self.deliver_part(name, &part, begin).await? {
+                Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, status: 400 | 422 } if part.len() > 1 => {
+                    tracing::debug!("{} records of {name} are sent in two halves: {reason}", part.len());
+                    let mut first_half = part;
+                    let second_half = first_half.split_off(first_half.len() / 2);
+                    parts.push_front(second_half);
+                    parts.push_front(first_half);
+                }
+                Verdict::TooLarge { status, reason } | Verdict::Refused { status, reason } => {
+                    self.set_aside(name, &part, status, &reason).await?;
+                    delivered.set_aside.extend(part.iter().map(|entry| entry.ordinal));
+                }
+                _ => delivered.records += part.len() as u64,
+            }
+        }
+        Ok(delivered)
+    }
+
+    /// Cuts a batch into what the webhook has shown to take.
+    fn queue(&self, parts: &mut VecDeque<Vec<Entry>>, mut entries: Vec<Entry>) {
+        let most = self.most_records.load(Ordering::Relaxed).max(1);
+        while entries.len() > most {
+            let rest = entries.split_off(most);
+            parts.push_back(std::mem::replace(&mut entries, rest));
+        }
+        parts.push_back(entries);
+    }
+
+    /// Sends one request until there is a final verdict: accepted, too large or refused.
+    async fn deliver_part(&self, name: &str, part: &[Entry], begin: Instant) -> Result<Verdict, Error> {
+        let mut waits = self.waits();
+        let mut attempts = 0;
+        loop {
+            self.pause().await;
+            attempts += 1;
+            match self.post(name, part).await {
+                Verdict::Wrong(error) => return Err(error),
+                Verdict::TooLarge { status, reason } => {
+                    if part.len() > 1 {
+                        self.most_records.fetch_min(part.len().div_ceil(2), Ordering::Relaxed);
+                    }
+                    return Ok(Verdict::TooLarge { status, reason });
+                }
+                Verdict::Again { wait, reason } => {
+                    let own = waits.next().unwrap_or(LONGEST_WAIT);
+                    let wait = wait.map_or(own, |asked| asked.min(LONGEST_REQUESTED_WAIT));
+                    if begin.elapsed() + wait > self.config.max_elapsed {
+                        return Err(Error::transient(format!(
+                            "the webhook at {} did not accept a batch in {attempts} attempts and {} s, the last time with: {reason}. \
+                             What was not acknowledged is sent again by the next sync",
+                            self.config.webhook,
+                            begin.elapsed().as_secs()
+                        )));
+                    }
+                    tracing::info!(
+                        "attempt {attempts} of a batch of {name} failed, next one in {} ms: {reason}",
+                        wait.as_millis()
+                    );
+                    self.pause_for(wait);
+                    self.output.progress().waiting(&format!("waiting {} s for the webhook", wait.as_secs()));
+                }
+                verdict => return Ok(verdict),
+            }
+        }
+    }
+
+    async fn set_aside(&self, name: &str, part: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
+        let Some(dead_letters) = &self.dead_letters else {
+            return Err(Error::system(format!(
+                "the webhook at {} refuses a record of {name} for good: {reason}. To go on without such records, set `dead_letter_file`",
+                self.config.webhook
+            )));
+        };
+        tracing::warn!("{} records of {name} were refused and set aside: {reason}", part.len());
+        dead_letters.write(name, part, status, reason).await
+    }
+
+    async fn pause(&self) {
+        loop {
+            let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+            match until {
+                Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
+                _ => return,
+            }
+        }
+    }
+
+    fn pause_for(&self, wait: Duration) {
+        let until = Instant::now() + wait;
+        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if paused.is_none_or(|known| known < until) {
+            *paused = Some(until);
+        }
+    }
+
+    /// Doubling waits with full jitter: anything between nothing and twice the last one.
+    fn waits(&self) -> ExponentialBackoff {
+        ExponentialBuilder::default()
+            .with_min_delay(self.config.first_wait / 2)
+            .with_max_delay(LONGEST_WAIT)
+            .without_max_times()
+            .with_jitter()
+            .build()
+    }
+
+    /// Sends one request.
+    async fn post(&self, name: &str, part: &[Entry]) -> Verdict {
+        let body = body(part);
+        let id = idempotency_key(name, &body);
+        let mut request = self
+            .http
+            .post(self.config.webhook.expose().clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("Idempotency-Key", &id)
+            .header("webhook-id", &id);
+        if let Some(key) = &self.config.signing_key {
+            let timestamp = Utc::now().timestamp();
+            request = request
+                .header("webhook-timestamp", timestamp)
+                .header("webhook-signature", signature(&key.0, &id, timestamp, &body));
+        }
+        let body = if self.config.gzip {
+            request = request.header(CONTENT_ENCODING, "gzip");
+            match compressed(&body) {
+                Ok(body) => body,
+                Err(error) => {
+                    return Verdict::Wrong(Error::system(format!("a batch could not be compressed: {error}")));
+                }
+            }
+        } else {
+            body
+        };
+        let mut response = match request.body(body).send().await {
+            Ok(response) => response,
+            Err(error) => {
+                return match misconnection(&error, SERVER) {
+                    Some(known) => Verdict::Wrong(known.with_details(describe(error))),
+                    None => Verdict::Again { wait: None, reason: describe(error) },
+                };
+            }
+        };
+        let status = response.status();
+        if status.is_success() {
+            // The answer counts, not what follows it. Reading it lets the connection be used again.
+            while let Ok(Some(_)) = response.chunk().await {}
+            return Verdict::Accepted;
+        }
+        let mut excerpt = Vec::new();
+        while let Ok(Some(chunk)) = response.chunk().await {
+            excerpt.extend_from_slice(&chunk);
+            if excerpt.len() > EXCERPT {
+                break;
+            }
+        }
+        // The answer may quote the request.
+        let said: String = redact(&String::from_utf8_lossy(&excerpt))
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .chars()
+            .take(200)
+            .collect();
+        verdict(status, response.headers(), &said)
+    }
+}
+
+/// What a status other than success means.
+fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
+    let code = status.as_u16();
+    let reason = format!("status {code} {said}").trim_end().to_owned();
+    let wrong = |text: String| Verdict::Wrong(Error::config(text).with_details(reason.clone()));
+    match code {
+        300..=399 => {
+            // Its path is a secret like that of the webhook.
+            let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
+            let origin = location
+                .and_then(|text| url::Url::parse(text).ok())
+                .map(|url| url.origin())
+                .filter(url::Origin::is_tuple)
+                .map_or_else(|| "another path".to_owned(), |origin| origin.ascii_serialization());
+            wrong(format!("the webhook redirects to {origin}; set `webhook_url` to the final address"))
+        }
+        401 | 403 => {
+            wrong("the webhook does not let us in; check `bearer_token`, `headers` and `webhook_url`".to_owned())
+        }
+        404 | 410 => wrong(
+            "there is no such webhook (any more); copy the address of the webhook node to `webhook_url` again"
+                .to_owned(),
+        ),
+        407 => wrong(proxy_refusal()),
+        413 => Verdict::TooLarge { status: code, reason },
+        408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
+            Verdict::Again { wait: retry_after(headers, Utc::now()), reason }
+        }
+        // 400, 422, other 4xx, 501 and 505.
+        _ => Verdict::Refused { status: code, reason },
+    }
+}
+
+/// The same for the same records, in this run and in the next.
+fn idempotency_key(name: &str, body: &[u8]) -> String {
+    let mut digest = Sha256::new();
+    digest.update(name.as_bytes());
+    digest.update([0]);
+    digest.update(body);
+    let hexadecimal: Vec<String> = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("msg_{}", hexadecimal.concat())
+}
+
+/// `v1,` and the base64 of the HMAC-SHA256 over id, time and body, as Standard Webhooks has it.
+fn signature(key: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+    mac.update(format!("{id}.{timestamp}.").as_bytes());
+    mac.update(body);
+    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
+}
+
+fn compressed(body: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(body.len() / 4), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_told_apart() {
+        let kind = |code: u16| match verdict(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), "") {
+            Verdict::Accepted => "accepted",
+            Verdict::Again { .. } => "again",
+            Verdict::TooLarge { .. } => "too large",
+            Verdict::Refused { .. } => "refused",
+            Verdict::Wrong(_) => "wrong",
+        };
+        for (codes, expected) in [
+            (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),
+            (&[413], "too large"),
+            (&[400, 402, 405, 406, 415, 422, 451, 501, 505], "refused"),
+            (&[300, 301, 302, 307, 308, 401, 403, 404, 410], "wrong"),
+        ] {
+            for code in codes {
+                assert_eq!(kind(*code), expected, "{code}");
+            }
+        }
+    }
+
+    /// The example of the Standard Webhooks specification's reference libraries.
+    #[test]
+    fn signatures_are_those_of_standard_webhooks() {
+        let key = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
+        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn the_key_of_a_batch_depends_on_stream_and_content() {
+        let key = idempotency_key("events", b"[1]");
+        assert_eq!(key, idempotency_key("events", b"[1]"));
+        assert_ne!(key, idempotency_key("persons", b"[1]"));
+        assert_ne!(key, idempotency_key("events", b"[2]"));
+    }
+}

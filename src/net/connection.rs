@@ -1,0 +1,189 @@
+//! Connections that no retry can make: certificates, and proxies that want a password.
+
+use std::error::Error as _;
+use std::io;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use rustls::CertificateError;
+use url::{Host, Url};
+
+use crate::error::Error;
+use crate::secret::remember;
+
+/// Variables that name a proxy; the programs and the libraries below them accept both spellings.
+const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
+/// Longer waits are never asked for on purpose.
+const LONGEST_PAUSE: Duration = Duration::from_hours(2);
+
+/// What all clients have in common: proxies as the environment says.
+pub(crate) fn client_builder() -> reqwest::ClientBuilder {
+    let exempt = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
+    match exempt.as_deref().map(str::trim) {
+        // The library takes it for all names, but not for addresses that are numbers.
+        Some("*") => reqwest::Client::builder().no_proxy(),
+        _ => reqwest::Client::builder(),
+    }
+}
+
+/// What the user has to do about a failed request, if waiting cannot help.
+///
+/// `server` says whose certificate it is, as in "the address in `base_url`".
+pub(crate) fn misconnection(error: &reqwest::Error, server: &str) -> Option<Error> {
+    let message = match tls_error(error) {
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem, server),
+        Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) if error.is_connect() => {
+            format!("{server} does not answer with TLS; check its port, and whether it should begin with http://")
+        }
+        _ if is_refused_by_proxy(error) => proxy_refusal(),
+        _ => return None,
+    };
+    Some(Error::config(message))
+}
+
+/// The sentence for status 407, which a proxy answers, never the server behind it.
+pub(crate) fn proxy_refusal() -> String {
+    "the proxy does not let us in; write user name and password into HTTPS_PROXY (for http:// addresses HTTP_PROXY) as http://user:password@host:port, special characters percent-encoded".to_owned()
+}
+
+/// The failure of a client that cannot be built; with rustls, that is for want of certificates.
+pub(crate) fn unprepared(error: reqwest::Error) -> Error {
+    let mend = match ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().find(|name| std::env::var_os(name).is_some()) {
+        Some(name) => format!("{name} is set, and there is no usable certificate (PEM) in it"),
+        None => "install the CA certificates of this system (often a package named ca-certificates), or set SSL_CERT_FILE to a file with them".to_owned(),
+    };
+    Error::config(format!("cannot prepare encrypted connections: {mend}")).with_details(describe(error))
+}
+
+/// Keeps the passwords of proxies out of everything that is said.
+pub(crate) fn remember_proxy_passwords() {
+    for value in PROXY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok()) {
+        // Between the last colon before the last @ of the part in front of the path; no parser, since
+        // what cannot be parsed must not be shown either.
+        let authority = value.split_once("://").map_or(value.as_str(), |(_, rest)| rest);
+        let Some((credentials, _)) = authority.rsplit_once('@') else { continue };
+        remember(credentials);
+        if let Some((_, password)) = credentials.split_once(':') {
+            remember(password);
+        }
+        if let Ok(url) = url::Url::parse(&value) {
+            let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+            remember(&password);
+            remember(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{user}:{password}")));
+        }
+    }
+}
+
+fn certificate(problem: &CertificateError, server: &str) -> String {
+    match problem {
+        // A wrong signature: an authority of the same name is known, but it is another one.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => format!(
+            "the certificate of {server} is not trusted; for a private certificate authority, set SSL_CERT_FILE to a file with its certificate (PEM)"
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            format!(
+                "the certificate of {server} has expired; it must be renewed there, or the clock of this machine is wrong"
+            )
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            format!("the certificate of {server} is not valid yet; the clock of this machine may be wrong")
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            format!("the certificate of {server} is for another host name; check the host name ({problem})")
+        }
+        other => format!("the certificate of {server} is not usable: {other}"),
+    }
+}
+
+/// The TLS error below a failed request.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if let Some(found) = cause.downcast_ref() {
+            return Some(found);
+        }
+        // An I/O error is silent about what it wraps: its source is that of the wrapped one.
+        source = match cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(wrapped) => Some(wrapped),
+            None => cause.source(),
+        };
+    }
+    None
+}
+
+/// The connector's error is private to its crate; its text is all there is.
+fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
+    let mut source = error.source();
+    while let Some(cause) = source {
+        if cause.to_string().contains("proxy authorization required") {
+            return true;
+        }
+        source = cause.source();
+    }
+    false
+}
+
+/// Says what went wrong on the way.
+///
+/// The sources of a reqwest error say what really happened, so all of them are shown. The address is
+/// left out, because it can be a secret.
+pub(crate) fn describe(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut message = error.to_string();
+    let mut source = std::error::Error::source(&error);
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !message.ends_with(&text) {
+            message.push_str(": ");
+            message.push_str(&text);
+        }
+        source = cause.source();
+    }
+    message
+}
+
+/// Reads `Retry-After`, a number of seconds or a date.
+pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().unwrap_or_default(),
+    };
+    Some(wait.min(LONGEST_PAUSE))
+}
+
+/// Returns true if the address is one of this machine itself.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = DateTime::parse_from_rfc2822("Mon, 23 Nov 2026 14:00:00 GMT").unwrap().to_utc();
+        for (text, expected) in [
+            ("7", Some(7)),
+            ("0", Some(0)),
+            ("Mon, 23 Nov 2026 14:00:30 GMT", Some(30)),
+            ("Mon, 23 Nov 2026 13:00:00 GMT", Some(0)),
+            ("9999999", Some(7_200)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, text.parse().unwrap());
+            assert_eq!(retry_after(&headers, now), expected.map(Duration::from_secs), "{text}");
+        }
+    }
+}

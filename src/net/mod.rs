@@ -1,0 +1,10 @@
+//! What every HTTP connection of both programs shares: TLS, proxies, bodies and `Retry-After`.
+
+pub(crate) mod body;
+pub(crate) mod connection;
+
+pub(crate) use body::Body;
+pub(crate) use connection::{
+    client_builder, describe, is_loopback, misconnection, proxy_refusal, remember_proxy_passwords, retry_after,
+    unprepared,
+};

@@ -1,0 +1,292 @@
+//! Requests to one `PostHog` instance with one key.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::{Method, StatusCode, redirect};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use url::Url;
+
+use super::failure::Failure;
+use super::rate_limit::{Class, Gate, Observer, Slot};
+use super::redirect::redirection;
+use super::retry::{Next, Retry};
+use crate::config::Config;
+use crate::error::Error;
+use crate::net::Body;
+use crate::net::{client_builder, unprepared};
+use crate::time::Timestamp;
+
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bodies are read in pieces of this size at most.
+const PIECE: usize = 64 * 1024;
+/// Error bodies beyond this tell nothing more.
+const EXCERPT: usize = 64 * 1024;
+/// Account answers and list pages are far below this; more means that something else answers.
+const LARGEST_DOCUMENT: usize = 64 * 1024 * 1024;
+/// Clock differences below this are the time that the answer took.
+const NOTABLE_SKEW_SECONDS: i64 = 5;
+/// Bytes that a query has read, and what the project's budget has left (`api_queries_budget.py`).
+pub(crate) const BYTES_READ: &str = "X-PostHog-Query-Bytes-Read";
+const BUDGET_LEFT: &str = "X-PostHog-Query-Budget-Remaining-Bytes";
+/// Bytes a second of the smallest plan: 20 GB an hour.
+const SMALLEST_BUDGET: u64 = 20_000_000_000 / 3_600;
+const SHORTEST_DEBT: Duration = Duration::from_secs(1);
+const LONGEST_DEBT: Duration = Duration::from_mins(1);
+
+/// Sends requests through the [`Gate`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    http: reqwest::Client,
+    base: Url,
+    gate: Gate,
+    attempts: usize,
+    /// Seconds by which the server's clock is ahead of ours.
+    skew: AtomicI64,
+}
+
+impl Client {
+    /// A client for the configured instance and key.
+    ///
+    /// # Errors
+    /// When the key cannot be sent in a header or no certificates are installed.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", config.api_key.expose()))
+            .map_err(|_| Error::config("`api_key` contains characters that no key has; copy it again"))?;
+        authorization.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, authorization);
+        let http = client_builder()
+            .default_headers(headers)
+            .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
+            // A redirect to another host would take the key along or lose it; neither is wanted.
+            .redirect(redirect::Policy::none())
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(config.read_timeout)
+            .build()
+            .map_err(unprepared)?;
+        let gate = Gate::new(config.concurrency, config.rate_limit_share);
+        let (base, attempts) = (config.base_url.clone(), config.attempts);
+        Ok(Self { inner: Arc::new(Inner { http, base, gate, attempts, skew: AtomicI64::new(0) }) })
+    }
+
+    /// Root of the instance.
+    pub fn base(&self) -> &Url {
+        &self.inner.base
+    }
+
+    /// The gate that all requests of this client pass.
+    pub fn gate(&self) -> &Gate {
+        &self.inner.gate
+    }
+
+    /// The configured patience, for one piece of progress.
+    pub fn retry(&self) -> Retry {
+        Retry::with_attempts(self.inner.attempts)
+    }
+
+    /// The server's clock, as its last answer told it.
+    ///
+    /// Arrival times of events are stamped by the server, so bounds on them must be, too.
+    pub fn now(&self) -> Timestamp {
+        Timestamp::now().plus_micros(self.inner.skew.load(Ordering::Relaxed) * 1_000_000)
+    }
+
+    /// Sends one request and returns its answer when it is a success.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn send(&self, class: Class, request: &Request<'_>, observer: &dyn Observer) -> Result<Answer, Failure> {
+        let slot = self.inner.gate.enter(class, observer).await;
+        let mut builder = self.inner.http.request(request.method.clone(), self.address(request.path)?);
+        if let Some(body) = request.body {
+            builder = builder.json(body);
+        }
+        let response = builder.send().await.map_err(Failure::from_transport)?;
+        self.learn_clock(response.headers());
+        let status = response.status();
+        if status.is_success() {
+            self.learn_budget(response.headers());
+            return Ok(Answer { body: Body::new(response, PIECE), _slot: slot });
+        }
+        Err(self.refusal(status, response, request.path).await)
+    }
+
+    /// Sends one request and reads its JSON answer.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn document<T: DeserializeOwned>(
+        &self,
+        class: Class,
+        request: &Request<'_>,
+        observer: &dyn Observer,
+    ) -> Result<T, Failure> {
+        let body = self.send(class, request, observer).await?.document(LARGEST_DOCUMENT).await?;
+        serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+    }
+
+    /// Reads a JSON document, trying again as [`Retry`] allows.
+    ///
+    /// # Errors
+    /// When the failure is final or has happened too often.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<T, Error> {
+        self.get_unless_refused(path, retry, observer).await?.map_err(|refusal| refusal.error)
+    }
+
+    /// Like [`Client::get`], for callers that know what a refusal means: the inner error.
+    ///
+    /// # Errors
+    /// When a failure that is no refusal is final or has happened too often.
+    pub async fn get_unless_refused<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        mut retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<Result<T, Refusal>, Error> {
+        loop {
+            let request = Request { method: Method::GET, path, body: None };
+            match self.document(Class::General, &request, observer).await {
+                Ok(document) => return Ok(Ok(document)),
+                Err(Failure::Refused { status, detail, error }) => return Ok(Err(Refusal { status, detail, error })),
+                Err(failure) => match retry.after(failure, self.gate()).await? {
+                    Next::Again => {}
+                    Next::Smaller => return Err(Error::transient(format!("PostHog cannot answer {path} in time"))),
+                },
+            }
+        }
+    }
+
+    /// The address that a path redirects to. Nothing is sent there.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on; also when the answer is no redirect.
+    pub async fn location(&self, path: &str, observer: &dyn Observer) -> Result<Url, Failure> {
+        let _slot = self.inner.gate.enter(Class::General, observer).await;
+        let address = self.address(path)?;
+        let response = self.inner.http.get(address.clone()).send().await.map_err(Failure::from_transport)?;
+        self.learn_clock(response.headers());
+        let status = response.status();
+        if !status.is_redirection() {
+            return Err(self.refusal(status, response, path).await);
+        }
+        let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        address.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
+    }
+
+    /// The full address of a path below the instance's root.
+    fn address(&self, path: &str) -> Result<Url, Failure> {
+        self.inner.base.join(path.trim_start_matches('/')).map_err(|error| {
+            Failure::Fatal(Error::system(format!("`{path}` is not a path below the PostHog address: {error}")))
+        })
+    }
+
+    async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str) -> Failure {
+        if status.is_redirection() {
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            return match self.address(path) {
+                Ok(asked) => Failure::Fatal(redirection(self.base(), &asked, location)),
+                Err(failure) => failure,
+            };
+        }
+        let mut body = Vec::new();
+        // What is left of an error page when it is cut still tells most of it.
+        while let Ok(Some(chunk)) = response.chunk().await {
+            body.extend_from_slice(&chunk);
+            if body.len() > EXCERPT {
+                break;
+            }
+        }
+        let failure = Failure::from_response(status, response.headers(), &body, path);
+        if let Failure::Throttled { pause: Some(pause), message } = &failure {
+            self.gate().pause(*pause, message);
+        }
+        failure
+    }
+
+    /// When a query has used up its project's byte budget, the next one would be refused. The debt is
+    /// at most what the query has read; how fast it is paid off depends on the plan, so after a while
+    /// nothing is known any more, and PostHog is asked.
+    fn learn_budget(&self, headers: &HeaderMap) {
+        let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
+        if let (Some(0), Some(read)) = (number(BUDGET_LEFT), number(BYTES_READ)) {
+            let wait = Duration::from_secs(read / SMALLEST_BUDGET).clamp(SHORTEST_DEBT, LONGEST_DEBT);
+            self.gate().pause(wait, "the project's hourly budget of bytes that queries may read is used up");
+        }
+    }
+
+    fn learn_clock(&self, headers: &HeaderMap) {
+        let date = headers.get(DATE).and_then(|value| value.to_str().ok());
+        let Some(server) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) else { return };
+        let ahead = (server.to_utc() - Utc::now()).num_seconds();
+        let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
+        self.inner.skew.store(skew, Ordering::Relaxed);
+    }
+}
+
+/// A request that the server has refused for good; see [`Failure::Refused`].
+#[derive(Debug)]
+pub struct Refusal {
+    /// HTTP status.
+    pub status: u16,
+    /// The server's words.
+    pub detail: String,
+    /// What it usually means.
+    pub error: Error,
+}
+
+/// A request below the instance's root.
+pub struct Request<'a> {
+    /// HTTP method.
+    pub method: Method,
+    /// Path, such as `api/projects/1/query/`.
+    pub path: &'a str,
+    /// JSON body.
+    pub body: Option<&'a Value>,
+}
+
+/// A successful answer. It keeps its place at the gate until it has been read.
+pub struct Answer {
+    body: Body,
+    _slot: Slot,
+}
+
+impl Answer {
+    /// The next piece of the decoded body; none at its end.
+    ///
+    /// # Errors
+    /// When the body is cut, stalls or cannot be decoded.
+    pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
+        self.body.next().await.map_err(Failure::from_transport)
+    }
+
+    /// A header as a number.
+    pub fn number(&self, header: &str) -> Option<u64> {
+        self.body.response().headers().get(header)?.to_str().ok()?.parse().ok()
+    }
+
+    /// The whole body, at most `most` bytes.
+    async fn document(mut self, most: usize) -> Result<Vec<u8>, Failure> {
+        let mut body = Vec::new();
+        while let Some(chunk) = self.chunk().await? {
+            body.extend_from_slice(chunk.as_ref());
+            if body.len() > most {
+                return Err(Failure::Fatal(Error::system(format!("an answer is larger than {most} bytes"))));
+            }
+        }
+        Ok(body)
+    }
+}

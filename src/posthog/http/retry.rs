@@ -1,0 +1,158 @@
+//! How often and after which waits something is tried again.
+//!
+//! The policy belongs to a piece of progress (a window, a list), not to a request: a body that is
+//! cut after some rows has brought those rows, so the count starts again.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::time::Instant;
+
+use super::failure::Failure;
+use super::rate_limit::Gate;
+use crate::error::Error;
+
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);
+/// A limit that stays used up for this long without any progress is not a matter of waiting.
+const LONGEST_THROTTLING: Duration = Duration::from_hours(4);
+/// Gateway time-outs in a row after which the query is taken to be too large.
+const GATEWAY_PATIENCE: u32 = 2;
+
+/// Counts failures since the last progress.
+pub struct Retry {
+    waits: ExponentialBackoff,
+    attempts: usize,
+    most: usize,
+    gateway_timeouts: u32,
+    throttled_since: Option<Instant>,
+}
+
+/// What to do after a failure that is not final.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// Ask for the same again.
+    Again,
+    /// Ask for less.
+    Smaller,
+}
+
+impl Retry {
+    /// Gives up after `most` attempts in a row without progress.
+    pub fn with_attempts(most: usize) -> Self {
+        Self { waits: waits(), attempts: 0, most, gateway_timeouts: 0, throttled_since: None }
+    }
+
+    /// Something has been achieved: failures before it no longer count.
+    pub fn progress(&mut self) {
+        if self.attempts > 0 || self.throttled_since.is_some() {
+            *self = Self::with_attempts(self.most);
+        }
+        self.gateway_timeouts = 0;
+    }
+
+    /// Waits as the failure demands and says how to go on.
+    ///
+    /// # Errors
+    /// When the failure is final, or has happened too often.
+    pub async fn after(&mut self, failure: Failure, gate: &Gate) -> Result<Next, Error> {
+        let message = match failure {
+            Failure::Fatal(error) | Failure::Refused { error, .. } => return Err(error),
+            Failure::TooLarge { message } => {
+                tracing::info!("PostHog finds the query too large, asking for less: {message}");
+                return Ok(Next::Smaller);
+            }
+            Failure::Throttled { pause, message } => {
+                let since = *self.throttled_since.get_or_insert_with(Instant::now);
+                if since.elapsed() > LONGEST_THROTTLING {
+                    return Err(Error::transient(format!(
+                        "PostHog has refused every request for {} hours because of its limits; sync less often, or lower `concurrency` and `rate_limit_share`",
+                        LONGEST_THROTTLING.as_secs() / 3_600
+                    ))
+                    .with_details(message));
+                }
+                let wait = pause.unwrap_or_else(|| self.next_wait());
+                gate.pause(wait, &message);
+                return Ok(Next::Again);
+            }
+            Failure::Transient { message, perhaps_too_large } => {
+                if perhaps_too_large {
+                    self.gateway_timeouts += 1;
+                    if self.gateway_timeouts >= GATEWAY_PATIENCE {
+                        self.gateway_timeouts = 0;
+                        tracing::info!("a gateway in front of PostHog gave up repeatedly, asking for less: {message}");
+                        return Ok(Next::Smaller);
+                    }
+                }
+                message
+            }
+        };
+        self.attempts += 1;
+        if self.attempts >= self.most {
+            return Err(Error::transient(format!(
+                "PostHog did not answer usefully in {} attempts, the last time with: {message}",
+                self.attempts
+            )));
+        }
+        let wait = self.next_wait();
+        tracing::info!("attempt {} failed, next one in {} ms: {message}", self.attempts, wait.as_millis());
+        tokio::time::sleep(wait).await;
+        Ok(Next::Again)
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        self.waits.next().unwrap_or(LONGEST_WAIT)
+    }
+}
+
+fn waits() -> ExponentialBackoff {
+    ExponentialBuilder::default()
+        .with_min_delay(FIRST_WAIT)
+        .with_max_delay(LONGEST_WAIT)
+        .without_max_times()
+        .with_jitter()
+        .build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate() -> Gate {
+        Gate::new(1, 1.0)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn gives_up_after_some_attempts_without_progress() {
+        let mut retry = Retry::with_attempts(3);
+        for round in 0..5 {
+            assert_eq!(retry.after(Failure::transient("cut"), &gate()).await.unwrap(), Next::Again, "round {round}");
+            assert_eq!(retry.after(Failure::transient("cut"), &gate()).await.unwrap(), Next::Again);
+            retry.progress();
+        }
+        retry.after(Failure::transient("cut"), &gate()).await.unwrap();
+        retry.after(Failure::transient("cut"), &gate()).await.unwrap();
+        let error = retry.after(Failure::transient("the last straw"), &gate()).await.unwrap_err();
+        assert!(error.message().contains("the last straw"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_is_waited_for_and_does_not_count_as_an_attempt() {
+        let (mut retry, gate) = (Retry::with_attempts(2), gate());
+        for _ in 0..20 {
+            let failure = Failure::Throttled { pause: Some(Duration::from_secs(30)), message: "slow down".into() };
+            assert_eq!(retry.after(failure, &gate).await.unwrap(), Next::Again);
+        }
+        let begin = Instant::now();
+        drop(gate.enter(super::super::rate_limit::Class::Query, &super::super::rate_limit::Silent).await);
+        assert_eq!(begin.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_second_gateway_timeout_asks_for_less() {
+        let mut retry = Retry::with_attempts(5);
+        let timeout = || Failure::Transient { message: "524".into(), perhaps_too_large: true };
+        assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Again);
+        assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Smaller);
+    }
+}

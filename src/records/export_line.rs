@@ -1,0 +1,312 @@
+//! Lines of exported files as records.
+//!
+//! A line is one JSON object (`batch_exports/…/sql/*.py` has the fields). Only the fields that the
+//! stream has are looked at; the rest of the line is only checked to be JSON.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use super::frame::RecordFrame;
+use super::json_fields::{Names, read_object};
+use super::transcode;
+use crate::posthog::Malformed;
+use crate::protocol::StreamDescriptor;
+use crate::streams::Lifted;
+use crate::streams::Table;
+use crate::streams::{Column, Exported};
+use crate::time::Timestamp;
+
+/// Writes the records of one table and one project from lines of exported files.
+pub struct ExportWriter {
+    frame: RecordFrame,
+    /// Names in the line, and the columns that they fill.
+    fields: Names,
+    /// Names in the line's `properties`, and the columns that they fill.
+    properties: Names,
+    id: usize,
+    position: usize,
+    arrival: Option<usize>,
+    document: Option<usize>,
+    /// Where the columns' values stand in the line.
+    found: Vec<Option<Range<usize>>>,
+    /// Scratch space; see [`transcode::find`].
+    open: Vec<u8>,
+}
+
+/// When a record's row happened and arrived, for whoever filters and counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// Value of the table's position, such as `timestamp` of events.
+    pub position: Timestamp,
+    /// When the server received it; the position where the table has no such column.
+    pub received: Timestamp,
+}
+
+impl ExportWriter {
+    /// A writer for the exported columns of `table`.
+    pub fn new(table: &Table, stream: &StreamDescriptor, project: u64) -> Self {
+        let columns = table.exported();
+        let place = |field: &str| columns.iter().position(|column| column.field == field);
+        let (mut fields, mut properties) = (Names::default(), Names::default());
+        for (index, column) in columns.iter().enumerate() {
+            match column.exported {
+                Exported::Field(name) => fields.add(name, index),
+                Exported::Property(name) => properties.add(name, index),
+                Exported::Nowhere => {}
+            }
+        }
+        let arrival = |column: &Column| table.arrival.is_some() && column.expression == table.arrival;
+        Self {
+            frame: RecordFrame::new(table, &columns, stream, project),
+            fields,
+            properties,
+            id: place(table.id_field).unwrap_or_default(),
+            position: place(table.position_field).unwrap_or_default(),
+            arrival: columns.iter().position(arrival),
+            document: place("properties"),
+            found: vec![None; columns.len()],
+            open: Vec::new(),
+        }
+    }
+
+    /// Adds properties as fields of their own.
+    #[must_use]
+    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
+        self.frame.lift(lifted);
+        self
+    }
+
+    /// Sets `emitted_at` of the following records to now.
+    pub fn stamp(&mut self) {
+        self.frame.stamp();
+    }
+
+    /// Appends the record of `line` to `lines` if `wanted` says so. Returns whether it did.
+    ///
+    /// # Errors
+    /// When the line is not one JSON object with the row's key; `lines` is unchanged then.
+    pub fn write(
+        &mut self,
+        line: &[u8],
+        lines: &mut Vec<u8>,
+        wanted: impl FnOnce(Arrival) -> bool,
+    ) -> Result<bool, Malformed> {
+        let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
+        self.find(line)?;
+        let value = |index: usize| self.found.get(index).and_then(Clone::clone).and_then(|place| line.get(place));
+        let text = |index: usize| value(index).unwrap_or("null");
+        let instant = |index: usize| {
+            Timestamp::parse(text(index).trim_matches('"'))
+                .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(index))))
+        };
+        let position = instant(self.position)?;
+        let received = self.arrival.map_or(Ok(position), instant)?;
+        let id = text(self.id);
+        if !id.starts_with('"') {
+            return Err(Malformed(format!("a line has the unusable key {id:.60}")));
+        }
+        if !wanted(Arrival { position, received }) {
+            return Ok(false);
+        }
+        let values = (0..self.found.len()).map(|index| match value(index) {
+            None => Cow::Borrowed("null"),
+            Some(found) if self.properties.fills(index) => as_text(found),
+            Some(found) => Cow::Borrowed(found),
+        });
+        self.frame.append(id, values, lines)?;
+        Ok(true)
+    }
+
+    /// Finds the columns' values, the fast way if that knows the line's spelling.
+    fn find(&mut self, line: &str) -> Result<(), Malformed> {
+        let inner = self.document.filter(|_| !self.properties.is_empty());
+        let inner = inner.map(|place| transcode::Inner { place, names: &self.properties });
+        self.found.fill(None);
+        if transcode::find(line.as_bytes(), &self.fields, inner.as_ref(), &mut self.found, &mut self.open).is_ok() {
+            return Ok(());
+        }
+        self.find_plainly(line)
+    }
+
+    fn find_plainly(&mut self, line: &str) -> Result<(), Malformed> {
+        let mut found: Vec<Option<&RawValue>> = vec![None; self.found.len()];
+        read_object(line, &self.fields, &mut found)
+            .map_err(|error| Malformed(format!("a line is not a JSON object: {error}")))?;
+        let document = self.document.filter(|_| !self.properties.is_empty());
+        let document = document.and_then(|place| found.get(place).copied().flatten());
+        if let Some(document) = document.filter(|document| document.get().starts_with('{')) {
+            read_object(document.get(), &self.properties, &mut found)
+                .map_err(|error| Malformed(format!("properties are not usable: {error}")))?;
+        }
+        let place = |value: &RawValue| {
+            let begin = value.get().as_ptr().addr() - line.as_ptr().addr();
+            begin..begin + value.get().len()
+        };
+        for (place_of, found) in self.found.iter_mut().zip(found) {
+            *place_of = found.map(place);
+        }
+        Ok(())
+    }
+}
+
+/// A property as the column that `PostHog` makes from it: a text, whatever it was.
+fn as_text(property: &str) -> Cow<'_, str> {
+    if property.starts_with('"') || property == "null" {
+        return Cow::Borrowed(property);
+    }
+    Cow::Owned(serde_json::Value::from(property).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::streams::{EVENTS, PERSONS};
+
+    fn write(table: &Table, line: &str) -> Result<Option<Value>, Malformed> {
+        let stream = StreamDescriptor { name: table.stream.into(), namespace: None };
+        let mut lines = Vec::new();
+        let written = ExportWriter::new(table, &stream, 7).write(line.as_bytes(), &mut lines, |_| true);
+        assert!(written.is_ok() || lines.is_empty());
+        written.map(|written| written.then(|| serde_json::from_slice(&lines).unwrap()))
+    }
+
+    const LINE: &str = r#"{"uuid":"u-1","event":"e","distinct_id":"d","person_id":"p","properties":{"$session_id":"s","$group_0":5,"x":[{"$window_id":"no"}],"\u0024window_id":"w","big":123456789012345678901234567890},"person_properties":{"a":1},"elements_chain":"","timestamp":"2026-01-01T00:00:00.5+00:00","created_at":"2026-01-01T00:00:01+00:00","_inserted_at":"2026-01-01T00:00:02+00:00","something_new":{"a":[1]}}"#;
+
+    #[test]
+    fn a_line_becomes_a_record_of_the_same_shape_as_a_row() {
+        let message = write(&EVENTS, LINE).unwrap().unwrap();
+        let data = message["record"]["data"].as_object().unwrap();
+        let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
+        assert_eq!(data.keys().collect::<std::collections::BTreeSet<_>>(), fields.keys().collect());
+        for (field, expected) in [
+            ("id", "u-1"),
+            ("session_id", "s"),
+            ("window_id", "w"),
+            ("group_0", "5"),
+            ("timestamp", "2026-01-01T00:00:00.500000Z"),
+            ("created_at", "2026-01-01T00:00:01.000000Z"),
+        ] {
+            assert_eq!(data[field], expected, "{field}");
+        }
+        assert_eq!((&data["person_properties"]["a"], &data["project_id"]), (&1.into(), &7.into()));
+        assert_eq!((&data["group_1"], &data["person_mode"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn rows_that_are_not_wanted_leave_no_trace() {
+        let stream = StreamDescriptor { name: "events".into(), namespace: None };
+        let mut lines = Vec::new();
+        let wanted = |arrival: Arrival| {
+            assert_eq!(arrival.position, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
+            assert_eq!(arrival.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
+            false
+        };
+        assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(LINE.as_bytes(), &mut lines, wanted), Ok(false));
+        assert!(lines.is_empty());
+    }
+
+    #[test]
+    fn persons_have_other_names_in_files() {
+        let line = r#"{"team_id":7,"distinct_id":"d","person_id":"p","properties":{"a":null},"person_distinct_id_version":0,"person_version":3,"created_at":"2026-01-01T00:00:00+00:00","_inserted_at":"2026-01-02T00:00:00+00:00","is_deleted":false}"#;
+        let message = write(&PERSONS, line).unwrap().unwrap();
+        let data = &message["record"]["data"];
+        assert_eq!((&data["id"], &data["uuid"], &data["distinct_id"]), (&"p".into(), &"p".into(), &"d".into()));
+        assert_eq!((&data["version"], &data["is_deleted"]), (&3.into(), &false.into()));
+        assert_eq!(data["updated_at"], "2026-01-02T00:00:00.000000Z");
+    }
+
+    #[test]
+    fn every_cut_of_a_line_is_refused() {
+        for part in (0..LINE.len()).filter_map(|end| LINE.get(..end)) {
+            assert!(write(&EVENTS, part).is_err(), "cut at {}", part.len());
+        }
+        for line in ["null", "[]", "{}", &format!("{LINE}{LINE}"), &format!("{LINE},"), &LINE.replace("\"u-1\"", "1")] {
+            assert!(write(&EVENTS, line).is_err(), "{line:.40}");
+        }
+        let deep = LINE.replace("\"w\"", &format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)));
+        let stream = StreamDescriptor { name: "events".into(), namespace: None };
+        assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(deep.as_bytes(), &mut Vec::new(), |_| true), Ok(true));
+    }
+
+    /// A member's key as it is, or with its first character as an escape.
+    fn member() -> impl Strategy<Value = String> {
+        let key = prop::sample::select(vec![
+            "uuid",
+            "event",
+            "properties",
+            "timestamp",
+            "created_at",
+            "$session_id",
+            "$group_0",
+            "other",
+            "",
+        ]);
+        (key, prop::bool::weighted(0.05), "[ ]{0,2}", text()).prop_map(|(key, escaped, spaces, value)| {
+            match key.chars().next() {
+                Some(first) if escaped => {
+                    let rest = key.trim_start_matches(first);
+                    format!("\"\\u{:04x}{rest}\"{spaces}:{spaces}{value}", u32::from(first))
+                }
+                _ => format!("\"{key}\"{spaces}:{spaces}{value}"),
+            }
+        })
+    }
+
+    /// JSON, or nearly.
+    fn text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            "-?[0-9]{1,3}(\\.[0-9]{1,3})?",
+            "\"[a-z{}\\[\\],:é]{0,8}(\\\\[\"\\\\/nu])?\"",
+            "[a-z0-9{}\"]{0,2}",
+        ];
+        leaf.prop_recursive(3, 16, 4, |inner| {
+            let pair = ("[a-z]{0,2}", inner.clone()).prop_map(|(key, value)| format!("\"{key}\":{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|values| format!("[{}]", values.join(", "))),
+                prop::collection::vec(pair, 0..4).prop_map(|pairs| format!("{{ {}}}", pairs.join(","))),
+            ]
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn both_ways_find_the_same(
+            members in prop::collection::vec(member(), 0..6), inner in prop::collection::vec(member(), 0..5),
+            rest in "[ }\n]{0,1}",
+        ) {
+            let properties = format!("\"properties\":{{{}}}", inner.join(","));
+            let line = format!("{{{}}}{rest}", members.into_iter().chain([properties]).collect::<Vec<_>>().join(","));
+            let stream = StreamDescriptor { name: "events".into(), namespace: None };
+            let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+            let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
+            let mut found = writer.found.clone();
+            let mut open = Vec::new();
+            let fast = transcode::find(line.as_bytes(), &writer.fields, Some(&inner), &mut found, &mut open);
+            let plain = writer.find_plainly(&line);
+            if fast.is_ok() {
+                prop_assert_eq!(plain, Ok(()));
+                prop_assert_eq!(found, writer.found);
+            }
+        }
+    }
+
+    #[test]
+    fn usual_lines_are_read_the_fast_way() {
+        let stream = StreamDescriptor { name: "events".into(), namespace: None };
+        let writer = ExportWriter::new(&EVENTS, &stream, 7);
+        let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
+        let line = LINE.replace("\\u0024", "$");
+        let mut found = writer.found.clone();
+        let fast = transcode::find(line.as_bytes(), &writer.fields, Some(&inner), &mut found, &mut Vec::new());
+        assert_eq!(fast, Ok(()));
+    }
+}

@@ -1,0 +1,158 @@
+//! The fixed parts of a stream's RECORD lines.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::property_columns::PropertyWriter;
+use super::transcode::Fixed;
+use super::value;
+use crate::posthog::Malformed;
+use crate::protocol::StreamDescriptor;
+use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
+use crate::streams::Lifted;
+use crate::streams::{Column, Kind};
+use crate::streams::{PROJECT_FIELD, Table};
+
+/// Everything in the records of one table and one project that does not change from row to row.
+///
+/// A value that cannot be decoded becomes null and is listed in `meta.changes`, so that nothing is
+/// lost without a trace.
+pub(super) struct RecordFrame {
+    /// Everything from the line's beginning to the value of the id's copy, if there is one.
+    pub(super) prefix: Fixed,
+    /// Everything between the id's copy and the first column.
+    pub(super) project: Fixed,
+    pub(super) fields: Vec<Field>,
+    /// Fields that are not columns, as `,"field":null`.
+    pub(super) absent: Vec<u8>,
+    pub(super) suffix: Fixed,
+    pub(super) has_id_copy: bool,
+    /// Properties that are fields of their own.
+    lifted: Option<PropertyWriter>,
+}
+
+pub(super) struct Field {
+    /// `,"field":`
+    pub(super) key: Fixed,
+    name: &'static str,
+    pub(super) kind: Kind,
+}
+
+impl RecordFrame {
+    /// The frame for `columns` of `table`; the table's other columns are null.
+    pub(super) fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
+        let mut absent = Vec::new();
+        for other in table.all_columns() {
+            if columns.iter().all(|column| column.field != other.field) {
+                absent.extend_from_slice(format!(",\"{}\":null", other.field).as_bytes());
+            }
+        }
+        Self { absent, ..Self::of_columns(table.id_copy, columns, stream, project) }
+    }
+
+    /// The frame for `columns` alone.
+    pub(super) fn of_columns(
+        id_copy: Option<&str>,
+        columns: &[Column],
+        stream: &StreamDescriptor,
+        project: u64,
+    ) -> Self {
+        let mut prefix = record_prefix(stream);
+        prefix.push(b'{');
+        if let Some(copy) = id_copy {
+            prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
+        }
+        let comma = if id_copy.is_some() { "," } else { "" };
+        let fields = columns.iter().map(|column| Field {
+            key: format!(",{}:", Value::from(column.field)).into_bytes().into(),
+            name: column.field,
+            kind: column.kind,
+        });
+        Self {
+            prefix: prefix.into(),
+            project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes().into(),
+            fields: fields.collect(),
+            absent: Vec::new(),
+            suffix: record_suffix(now_milliseconds()).into(),
+            has_id_copy: id_copy.is_some(),
+            lifted: None,
+        }
+    }
+
+    /// Adds a field that has the same value, given as JSON text, in every record.
+    pub(super) fn add_constant(&mut self, field: &str, value: &str) {
+        self.absent.extend_from_slice(format!(",\"{field}\":{value}").as_bytes());
+    }
+
+    /// Adds properties as fields of their own.
+    pub(super) fn lift(&mut self, lifted: &Arc<Lifted>) {
+        self.lifted = PropertyWriter::new(lifted);
+    }
+
+    /// Whether properties are fields of their own.
+    pub(super) fn is_lifting(&self) -> bool {
+        self.lifted.is_some()
+    }
+
+    /// Number of columns.
+    pub(super) fn width(&self) -> usize {
+        self.fields.len()
+    }
+
+    /// Takes the time of emission for the records from now on.
+    pub(super) fn stamp(&mut self) {
+        self.suffix = record_suffix(now_milliseconds()).into();
+    }
+
+    /// Appends a record with the values' JSON texts, one per column.
+    ///
+    /// # Errors
+    /// When a value cannot belong to a sound answer; `lines` is unchanged then.
+    pub(super) fn append(
+        &self,
+        id: &str,
+        values: impl Iterator<Item = impl AsRef<str>>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
+        let begin = lines.len();
+        self.append_fields(id, values, lines).inspect_err(|_| lines.truncate(begin))
+    }
+
+    fn append_fields(
+        &self,
+        id: &str,
+        values: impl Iterator<Item = impl AsRef<str>>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
+        let mut undecoded: Vec<&str> = Vec::new();
+        let mut document = 0..0;
+        lines.extend_from_slice(self.prefix.as_bytes());
+        if self.has_id_copy {
+            lines.extend_from_slice(id.as_bytes());
+        }
+        lines.extend_from_slice(self.project.as_bytes());
+        for (field, text) in self.fields.iter().zip(values) {
+            lines.extend_from_slice(field.key.as_bytes());
+            let begin = lines.len();
+            if !value::append(field.kind, text.as_ref(), lines)? {
+                undecoded.push(field.name);
+            }
+            if field.name == "properties" {
+                document = begin..lines.len();
+            }
+        }
+        lines.extend_from_slice(&self.absent);
+        if let Some(lifted) = &self.lifted {
+            lifted.append(document, lines, &mut undecoded);
+        }
+        lines.push(b'}');
+        if !undecoded.is_empty() {
+            let change = |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});
+            let changes: Vec<Value> = undecoded.iter().map(change).collect();
+            lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
+        }
+        lines.extend_from_slice(self.suffix.as_bytes());
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Objects of list endpoints as RECORD lines.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::Value;
+use serde_json::value::RawValue;
+
+use super::document;
+use crate::posthog::Malformed;
+use crate::protocol::StreamDescriptor;
+use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
+use crate::streams::List;
+use crate::streams::PROJECT_FIELD;
+use crate::time::Timestamp;
+
+/// Writes the records of one list and one project.
+pub struct ObjectWriter {
+    list: &'static List,
+    project: u64,
+    prefix: Vec<u8>,
+    fields: Vec<String>,
+    /// Fields that the server sends and the schema does not have.
+    unknown: BTreeSet<String>,
+}
+
+/// An object that has been taken apart.
+pub struct Object<'o> {
+    values: HashMap<String, &'o RawValue>,
+}
+
+impl<'o> Object<'o> {
+    /// Takes an object apart.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn read(text: &'o RawValue) -> Result<Self, Malformed> {
+        let values = serde_json::from_str(text.get())
+            .map_err(|error| Malformed(format!("an entry of a list is no object: {error}")))?;
+        Ok(Self { values })
+    }
+
+    /// The JSON texts of some fields, as one text that tells objects apart.
+    pub fn key(&self, fields: &[&str]) -> String {
+        let texts: Vec<&str> =
+            fields.iter().map(|field| self.values.get(*field).map_or("", |value| value.get())).collect();
+        texts.join(",")
+    }
+
+    /// A field that is an instant.
+    pub fn instant(&self, field: &str) -> Option<Timestamp> {
+        Timestamp::parse(self.values.get(field)?.get().trim_matches('"'))
+    }
+
+    /// The value of a field in a record, changed where it holds secrets.
+    fn value(&self, field: &str) -> Option<String> {
+        let value = self.values.get(field)?.get();
+        // PostHog decrypts the payloads of such flags for whoever has a key.
+        let secret =
+            field == "filters" && self.values.get("has_encrypted_payloads").is_some_and(|flag| flag.get() == "true");
+        if !secret {
+            return Some(value.to_owned());
+        }
+        let mut filters: Value = serde_json::from_str(value).unwrap_or_default();
+        if let Some(payloads) = filters.get_mut("payloads") {
+            *payloads = Value::Null;
+        }
+        Some(filters.to_string())
+    }
+}
+
+impl ObjectWriter {
+    /// A writer for `project`.
+    pub fn new(list: &'static List, stream: &StreamDescriptor, project: u64) -> Self {
+        let fields = list.fields().into_iter().map(|(field, _)| field).filter(|field| field != PROJECT_FIELD).collect();
+        Self { list, project, prefix: record_prefix(stream), fields, unknown: BTreeSet::new() }
+    }
+
+    /// Appends the record of an object; `labels` are fields that the server does not send.
+    pub fn write(&mut self, object: &Object<'_>, labels: &[(&str, Value)], lines: &mut Vec<u8>) {
+        lines.extend_from_slice(&self.prefix);
+        lines.extend_from_slice(format!("{{\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
+        for field in &self.fields {
+            let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
+            let value = label.or_else(|| object.value(field));
+            lines.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
+            document::append(value.as_deref().unwrap_or("null"), lines);
+        }
+        lines.push(b'}');
+        lines.extend_from_slice(&record_suffix(now_milliseconds()));
+        let known = |field: &&String| self.fields.contains(field) || *field == PROJECT_FIELD;
+        self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
+    }
+
+    /// Says which fields were left out because this version does not know them.
+    pub fn report(&self) {
+        if !self.unknown.is_empty() {
+            let names: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
+            tracing::info!(
+                "project {}: PostHog sends fields of {} that this version does not know; they are left out: {}",
+                self.project,
+                self.list.stream,
+                names.join(", ")
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_have_the_schemas_fields_and_no_decrypted_payloads() {
+        let list = List::find("feature_flags").unwrap();
+        let stream = StreamDescriptor { name: "feature_flags".into(), namespace: None };
+        let mut writer = ObjectWriter::new(list, &stream, 7);
+        let text = r#"{"id":1,"key":"a","new_field":1,"has_encrypted_payloads":true,"filters":{"groups":[],"payloads":{"true":"secret"}}}"#;
+        let raw = RawValue::from_string(text.to_owned()).unwrap();
+        let mut lines = Vec::new();
+        writer.write(&Object::read(&raw).unwrap(), &[], &mut lines);
+        let line = String::from_utf8(lines).unwrap();
+        assert!(!line.contains("secret"), "{line}");
+        let message: Value = serde_json::from_str(&line).unwrap();
+        let data = message["record"]["data"].as_object().unwrap();
+        let fields = list.fields();
+        assert_eq!(data.keys().collect::<Vec<_>>(), fields.keys().collect::<Vec<_>>());
+        assert_eq!((&data["id"], &data["project_id"], &data["name"]), (&1.into(), &7.into(), &Value::Null));
+        assert_eq!(data["filters"]["groups"], Value::Array(Vec::new()));
+        assert_eq!(writer.unknown.iter().collect::<Vec<_>>(), ["new_field"]);
+    }
+}

@@ -1,0 +1,19 @@
+//! From what `PostHog` answers to RECORD lines: rows, exported lines and objects of lists.
+
+mod document;
+mod export_line;
+mod frame;
+mod json_fields;
+mod keyset_row;
+mod last_row;
+mod list_object;
+pub mod project;
+mod property_columns;
+mod query_row;
+pub mod transcode;
+mod value;
+
+pub use export_line::{Arrival, ExportWriter};
+pub use keyset_row::KeyedWriter;
+pub use list_object::{Object, ObjectWriter};
+pub use query_row::{RowWriter, Written};

@@ -1,0 +1,115 @@
+//! Properties that become fields of their own, found in a record's `properties`.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::json_fields::{Names, read_object};
+use crate::streams::{Lifted, LiftedKind};
+use crate::time::Timestamp;
+
+/// Writes the property columns of one stream.
+pub(super) struct PropertyWriter {
+    columns: Arc<Lifted>,
+    names: Names,
+    /// `,"field":` for each column.
+    keys: Vec<Vec<u8>>,
+}
+
+impl PropertyWriter {
+    /// A writer for these columns; none when there are none.
+    pub(super) fn new(columns: &Arc<Lifted>) -> Option<Self> {
+        if columns.is_empty() {
+            return None;
+        }
+        let mut names = Names::default();
+        for (place, column) in columns.columns().iter().enumerate() {
+            names.add(&column.property, place);
+        }
+        let key = |field: &str| format!(",{}:", Value::from(field)).into_bytes();
+        let keys = columns.columns().iter().map(|column| key(&column.field)).collect();
+        Some(Self { columns: Arc::clone(columns), names, keys })
+    }
+
+    /// Appends the fields of a record whose `properties` are at `document` in `lines`. Fields whose
+    /// property is of another type are null and named in `undecoded`.
+    pub(super) fn append<'l>(&'l self, document: Range<usize>, lines: &mut Vec<u8>, undecoded: &mut Vec<&'l str>) {
+        let text = lines.get(document).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        let mut found = vec![None; self.keys.len()];
+        // Only an object has properties.
+        let is_object = text.starts_with('{') && read_object(text, &self.names, &mut found).is_ok();
+        let mut fields = Vec::new();
+        for ((column, key), found) in self.columns.columns().iter().zip(&self.keys).zip(found) {
+            let value = found
+                .filter(|_| is_object)
+                .map_or(Some(Cow::Borrowed("null")), |found| value(column.kind, found.get()));
+            if value.is_none() {
+                undecoded.push(&column.field);
+            }
+            fields.extend_from_slice(key);
+            fields.extend_from_slice(value.as_deref().unwrap_or("null").as_bytes());
+        }
+        // Line feeds between tokens of `properties` have been replaced already.
+        lines.extend_from_slice(&fields);
+    }
+}
+
+/// The value of a field, as JSON text; none when the property is of another type.
+fn value(kind: LiftedKind, property: &str) -> Option<Cow<'_, str>> {
+    if property == "null" {
+        return Some(Cow::Borrowed("null"));
+    }
+    let text = property.starts_with('"').then(|| serde_json::from_str::<String>(property).unwrap_or_default());
+    match (kind, text) {
+        (LiftedKind::Text, Some(_)) => Some(Cow::Borrowed(property)),
+        (LiftedKind::Text, None) => Some(Cow::Owned(Value::from(property).to_string())),
+        (LiftedKind::Number, None) => is_number(property).then_some(Cow::Borrowed(property)),
+        (LiftedKind::Number, Some(text)) => {
+            let text = text.trim();
+            is_number(text).then(|| Cow::Owned(text.to_owned()))
+        }
+        (LiftedKind::Boolean, None) => matches!(property, "true" | "false").then_some(Cow::Borrowed(property)),
+        (LiftedKind::Boolean, Some(text)) => match text.trim().to_ascii_lowercase().as_str() {
+            "true" => Some(Cow::Borrowed("true")),
+            "false" => Some(Cow::Borrowed("false")),
+            _ => None,
+        },
+        (LiftedKind::Time, Some(text)) => {
+            Timestamp::parse(text.trim()).map(|instant| Cow::Owned(format!("\"{instant}\"")))
+        }
+        (LiftedKind::Time, None) => None,
+    }
+}
+
+fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && serde_json::from_str::<serde_json::Number>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_of_their_kind_or_null() {
+        for (kind, property, expected) in [
+            (LiftedKind::Text, r#""a\n""#, Some(r#""a\n""#)),
+            (LiftedKind::Text, r#"{"a":[1]}"#, Some(r#""{\"a\":[1]}""#)),
+            (LiftedKind::Text, "12345678901234567890123", Some("\"12345678901234567890123\"")),
+            (LiftedKind::Number, "1.50", Some("1.50")),
+            (LiftedKind::Number, "\" -2e3 \"", Some("-2e3")),
+            (LiftedKind::Number, "\"1.\"", None),
+            (LiftedKind::Number, "true", None),
+            (LiftedKind::Boolean, "\"TRUE\"", Some("true")),
+            (LiftedKind::Boolean, "1", None),
+            (LiftedKind::Time, "\"2026-01-01T01:00:00+01:00\"", Some("\"2026-01-01T00:00:00.000000Z\"")),
+            (LiftedKind::Time, "\"soon\"", None),
+            (LiftedKind::Time, "5", None),
+            (LiftedKind::Number, "null", Some("null")),
+        ] {
+            assert_eq!(value(kind, property).as_deref(), expected, "{kind:?} {property}");
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! Rows of queries as records.
+
+use std::sync::Arc;
+
+use fearless_simd::{Level, Simd, dispatch};
+
+use super::frame::RecordFrame;
+use super::last_row::LastRow;
+use super::transcode::{self, Scratch, Sink, Stop};
+use super::value;
+use crate::posthog::{Key, Malformed, Row, Taken};
+use crate::protocol::Lines;
+use crate::protocol::StreamDescriptor;
+use crate::streams::Column;
+use crate::streams::Lifted;
+use crate::streams::Table;
+use crate::time::Timestamp;
+
+/// What records need beyond the bytes of their rows is mostly less than this for a whole piece of an
+/// answer.
+const ROOM: usize = 16 * 1024;
+
+/// Writes the records of one table and one project from rows of queries.
+pub struct RowWriter {
+    frame: RecordFrame,
+    position: usize,
+    id: usize,
+    last: LastRow,
+    settling: Option<Settling>,
+    scratch: Scratch,
+    /// What the processor can do; see [`transcode`].
+    level: Level,
+}
+
+/// Counts records that arrived so recently that the server may not show all of their neighbours yet.
+struct Settling {
+    /// Column with the time of arrival.
+    column: usize,
+    from: Timestamp,
+    /// The same as the JSON text of an instant.
+    from_text: String,
+    records: u64,
+    /// Whether the row before is counted.
+    last_counted: bool,
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Written {
+    /// It is a record now.
+    Record,
+    /// It is another copy of the row before and was left out.
+    Copy,
+}
+
+impl RowWriter {
+    /// A writer for `columns` of `table`, as selected for `project`.
+    pub fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
+        let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
+        Self {
+            frame: RecordFrame::new(table, columns, stream, project),
+            position: place(table.position_field),
+            id: place(table.id_field),
+            last: LastRow::default(),
+            settling: None,
+            scratch: Scratch::default(),
+            level: Level::new(),
+        }
+    }
+
+    /// For a processor that can do this and no more.
+    #[cfg(test)]
+    #[must_use]
+    pub(super) fn at_level(mut self, level: Level) -> Self {
+        self.level = level;
+        self
+    }
+
+    /// Adds properties as fields of their own.
+    #[must_use]
+    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
+        self.frame.lift(lifted);
+        self
+    }
+
+    /// Counts, from now on, the rows that arrived at `from` or later, or whose position is not before it
+    /// where nothing tells the arrival; see [`RowWriter::settling`].
+    #[must_use]
+    pub fn counting_arrivals(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
+        let column = match table.arrival {
+            Some(_) => columns.iter().position(|column| column.expression == table.arrival),
+            None => Some(self.position),
+        };
+        self.settling = column.map(|column| {
+            let from_text = format!("\"{from}\"");
+            Settling { column, from, from_text, records: 0, last_counted: false }
+        });
+        self
+    }
+
+    /// How many different rows have only copies that arrived recently, if that is counted.
+    pub fn settling(&self) -> Option<u64> {
+        self.settling.as_ref().map(|settling| settling.records)
+    }
+
+    /// Sets `emitted_at` of the following records to now.
+    pub fn stamp(&mut self) {
+        self.frame.stamp();
+    }
+
+    /// Appends the record of `row` to `lines`.
+    ///
+    /// # Errors
+    /// When the row does not have the columns that were asked for, or does not belong behind the row
+    /// before; `lines` is unchanged then.
+    pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<Written, Malformed> {
+        if row.len() != self.frame.width() {
+            return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.frame.width())));
+        }
+        let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
+            return Err(Malformed("a row lacks its key".to_owned()));
+        };
+        let (position, id) = (position.get(), id.get());
+        let arrived = |settling: &Settling| row.get(settling.column).map_or("", |value| value.get());
+        if self.last.is(position, id) {
+            if let Some(settling) = &mut self.settling {
+                settling.count(arrived(settling), true)?;
+            }
+            return Ok(Written::Copy);
+        }
+        if !is_text(position) || !is_text(id) {
+            return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
+        }
+        if self.last.is_behind(position, id) {
+            return Err(Malformed(format!("the row {position}, {id} is out of order")));
+        }
+        let begin = lines.len();
+        self.frame.append(id, row.iter().map(|value| value.get()), lines)?;
+        if let Some(settling) = &mut self.settling {
+            settling.count(arrived(settling), false).inspect_err(|_| lines.truncate(begin))?;
+        }
+        self.last.set(position, id);
+        Ok(Written::Record)
+    }
+
+    /// Appends the records of the whole rows that `bytes` begin with, as far as the hot path knows
+    /// how; see [`transcode`](super::transcode). Returns how many records that were.
+    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Lines) -> (Taken, u64) {
+        let (mut taken, mut records) = (Taken::default(), 0);
+        // The id's copy stands in front of all columns, so the id must be the first of them.
+        if self.frame.is_lifting() || (self.frame.has_id_copy && self.id > 0) {
+            return (taken, records);
+        }
+        let mut room = bytes.len() + ROOM;
+        loop {
+            let mut sink = Sink::new(lines.room(room));
+            let stop = dispatch!(self.level, simd => {
+                self.write_rows(simd, bytes, first, &mut sink, &mut taken, &mut records)
+            });
+            let written = sink.len();
+            lines.written(written);
+            if stop != Stop::Full {
+                taken.short = stop == Stop::Short;
+                return (taken, records);
+            }
+            room *= 2;
+        }
+    }
+
+    /// Writes records until something is in the way.
+    #[expect(clippy::inline_always, reason = "belongs to the kind of processor that it is called for")]
+    #[inline(always)]
+    fn write_rows<S: Simd>(
+        &mut self,
+        simd: S,
+        bytes: &[u8],
+        first: bool,
+        sink: &mut Sink<'_>,
+        taken: &mut Taken,
+        records: &mut u64,
+    ) -> Stop {
+        loop {
+            let written = sink.len();
+            match self.write_next(simd, bytes, taken.bytes, first && taken.rows == 0, sink) {
+                Ok((end, kind)) => {
+                    taken.rows += 1;
+                    taken.bytes = end;
+                    match kind {
+                        Written::Record => *records += 1,
+                        Written::Copy => sink.truncate(written),
+                    }
+                }
+                Err(stop) => {
+                    sink.truncate(written);
+                    return stop;
+                }
+            }
+        }
+    }
+
+    #[expect(clippy::inline_always, reason = "belongs to the kind of processor that it is called for")]
+    #[inline(always)]
+    fn write_next<S: Simd>(
+        &mut self,
+        simd: S,
+        bytes: &[u8],
+        at: usize,
+        first: bool,
+        sink: &mut Sink<'_>,
+    ) -> Result<(usize, Written), Stop> {
+        let begin = transcode::row_begin(bytes, at, first)?;
+        let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
+        let column = |index| self.scratch.column(index, bytes);
+        let (position, id) = (column(self.position), column(self.id));
+        let is_copy = self.last.is(position, id);
+        if !is_text(position) || !is_text(id) || self.last.is_behind(position, id) {
+            return Err(Stop::Unusual);
+        }
+        if let Some(settling) = &mut self.settling {
+            settling.count(column(settling.column), is_copy).map_err(|_| Stop::Unusual)?;
+        }
+        if is_copy {
+            return Ok((end, Written::Copy));
+        }
+        self.last.set(position, id);
+        Ok((end, Written::Record))
+    }
+
+    /// The key of the last row, for asking for what follows it.
+    ///
+    /// # Errors
+    /// When the server's text of the position is not an instant.
+    pub fn last_key(&self) -> Result<Option<Key>, Malformed> {
+        self.last.key()
+    }
+
+    /// Forgets the row before, so that a window is read from its beginning again.
+    pub fn restart(&mut self) {
+        self.last = LastRow::default();
+        if let Some(settling) = &mut self.settling {
+            settling.records = 0;
+        }
+    }
+}
+
+impl Settling {
+    /// Counts a row with the JSON text of its time of arrival.
+    fn count(&mut self, text: impl AsRef<[u8]>, is_copy: bool) -> Result<(), Malformed> {
+        let recent = if let Some(arrived) = value::canonical(text.as_ref()) {
+            arrived.as_slice() >= self.from_text.as_bytes()
+        } else {
+            let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
+            let arrived = Timestamp::parse(text.trim_matches('"'));
+            arrived.ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))? >= self.from
+        };
+        if !is_copy {
+            self.records += u64::from(recent);
+            self.last_counted = recent;
+        } else if self.last_counted && !recent {
+            // An older copy is the same row, and the server shows it already.
+            self.records -= 1;
+            self.last_counted = false;
+        }
+        Ok(())
+    }
+}
+
+fn is_text(value: impl AsRef<[u8]>) -> bool {
+    value.as_ref().starts_with(b"\"")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::streams::EVENTS;
+
+    fn row(properties: &str, uuid: &str, timestamp: &str) -> Vec<Box<RawValue>> {
+        [
+            uuid,
+            "\"$pageview\"",
+            properties,
+            timestamp,
+            "\"2026-01-01T00:00:01Z\"",
+            "\"me \\u00e9\"",
+            "\"\"",
+            "\"p\"",
+            "\"\"",
+            "\"w\"",
+            "\"\"",
+            "\"\"",
+            "\"\"",
+            "\"\"",
+            "\"g\"",
+            "\"full\"",
+        ]
+        .iter()
+        .map(|text| RawValue::from_string((*text).to_owned()).unwrap())
+        .collect()
+    }
+
+    fn write(writer: &mut RowWriter, row: &[Box<RawValue>]) -> (Result<Written, Malformed>, String) {
+        let row: Vec<&RawValue> = row.iter().map(AsRef::as_ref).collect();
+        let mut lines = Vec::new();
+        let written = writer.write(&row, &mut lines);
+        (written, String::from_utf8(lines).unwrap())
+    }
+
+    fn writer() -> RowWriter {
+        let stream = StreamDescriptor { name: "events".into(), namespace: Some("n".into()) };
+        RowWriter::new(&EVENTS, &EVENTS.selected(false), &stream, 7)
+    }
+
+    #[test]
+    fn a_row_becomes_a_record() {
+        let mut writer = writer();
+        let (written, line) = write(
+            &mut writer,
+            &row(r#""{\"a\":NaN,\"b\":18446744073709551616}""#, "\"u-1\"", "\"2026-01-01T00:00:00.000001Z\""),
+        );
+        assert_eq!(written, Ok(Written::Record));
+        assert!(line.ends_with('\n'));
+        let message: Value = serde_json::from_str(&line).unwrap();
+        assert!(line.contains(r#""properties":{"a":null,"b":18446744073709551616}"#), "{line}");
+        let record = &message["record"];
+        assert_eq!((&record["stream"], &record["namespace"]), (&"events".into(), &"n".into()));
+        assert!(record["emitted_at"].is_i64() && record["meta"].is_null());
+        let data = &record["data"];
+        assert_eq!((&data["id"], &data["uuid"], &data["project_id"]), (&"u-1".into(), &"u-1".into(), &7.into()));
+        assert_eq!(
+            (&data["session_id"], &data["window_id"], &data["group_4"]),
+            (&Value::Null, &"w".into(), &"g".into())
+        );
+        assert_eq!((&data["person_properties"], &data["distinct_id"]), (&Value::Null, &"me é".into()));
+        let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
+        assert!(data.as_object().unwrap().keys().all(|field| fields.contains_key(field)));
+        assert_eq!(data.as_object().unwrap().len(), fields.len());
+    }
+
+    #[test]
+    fn copies_of_a_row_are_left_out() {
+        let mut writer = writer();
+        let first = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
+        assert_eq!(write(&mut writer, &first).0, Ok(Written::Record));
+        assert_eq!(write(&mut writer, &first), (Ok(Written::Copy), String::new()));
+        let tie = row("\"{}\"", "\"u-2\"", "\"2026-01-01T00:00:00Z\"");
+        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
+        let key = writer.last_key().unwrap().unwrap();
+        assert_eq!((key.id.as_str(), key.position.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
+        writer.restart();
+        assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
+    }
+
+    #[test]
+    fn rows_that_arrived_recently_are_counted_once_and_only_without_older_copies() {
+        let arrived = |uuid: &str, second: u32| {
+            let mut row = row("\"{}\"", uuid, "\"2026-01-01T00:00:00Z\"");
+            row[4] = RawValue::from_string(format!("\"2026-01-01T00:00:{second:02}.5Z\"")).unwrap();
+            row
+        };
+        let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
+        let mut writer = writer().counting_arrivals(&EVENTS, &EVENTS.selected(false), from);
+        for (uuid, second, expected) in
+            [("\"a\"", 31, 1), ("\"a\"", 30, 1), ("\"b\"", 29, 1), ("\"c\"", 40, 2), ("\"c\"", 10, 1), ("\"c\"", 9, 1)]
+        {
+            write(&mut writer, &arrived(uuid, second)).0.unwrap();
+            assert_eq!(writer.settling(), Some(expected), "{uuid} {second}");
+        }
+        writer.restart();
+        assert_eq!(writer.settling(), Some(0));
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_null_and_listed() {
+        let (written, line) = write(&mut writer(), &row("\"{broken\"", "\"u\"", "\"2026-01-01T02:00:00+02:00\""));
+        assert_eq!(written, Ok(Written::Record));
+        let record: Value = serde_json::from_str(&line).unwrap();
+        let record = &record["record"];
+        assert_eq!(record["data"]["properties"], Value::Null);
+        assert_eq!(record["data"]["timestamp"], "2026-01-01T00:00:00.000000Z");
+        assert_eq!(
+            record["meta"]["changes"][0],
+            serde_json::json!({"field": "properties", "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"})
+        );
+    }
+
+    #[test]
+    fn rows_of_another_shape_are_refused() {
+        let mut writer = writer();
+        let mut short = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
+        short.pop();
+        assert!(write(&mut writer, &short).0.is_err());
+        let (written, line) = write(&mut writer, &row("\"{}\"", "null", "\"2026-01-01T00:00:00Z\""));
+        assert!(written.is_err() && line.is_empty());
+        assert_eq!(writer.last_key(), Ok(None));
+    }
+}

@@ -1,0 +1,142 @@
+//! Rows of query answers.
+
+use std::ops::Range;
+
+use fearless_simd::Simd;
+
+use super::document;
+use super::scan::{Stop, after_spaces, byte, is_text, scalar, string};
+use super::sink::Sink;
+use crate::records::frame::RecordFrame;
+use crate::records::value;
+use crate::streams::Kind;
+
+/// What the hot path keeps from row to row, so that nothing is allocated.
+#[derive(Default)]
+pub(in crate::records) struct Scratch {
+    /// Closing brackets of what is open.
+    open: Vec<u8>,
+    /// Where the columns of the row stand.
+    columns: Vec<Range<usize>>,
+}
+
+impl Scratch {
+    /// The JSON text of a column of the row that was written last, whose bytes these are.
+    pub(in crate::records) fn column<'b>(&self, index: usize, bytes: &'b [u8]) -> &'b [u8] {
+        self.columns.get(index).and_then(|column| bytes.get(column.clone())).unwrap_or_default()
+    }
+}
+
+/// The place of the bracket that opens the next row; `at` is behind the row before it.
+pub(in crate::records) fn row_begin(bytes: &[u8], at: usize, first: bool) -> Result<usize, Stop> {
+    let at = after_spaces(bytes, at);
+    match (first, byte(bytes, at)?) {
+        (true, _) => Ok(at),
+        (false, b',') => Ok(after_spaces(bytes, at + 1)),
+        _ => Err(Stop::Unusual),
+    }
+}
+
+/// Writes the record of the row whose bracket opens at `at`, and returns the place behind the row.
+#[inline(always)]
+pub(in crate::records) fn write_row<S: Simd>(
+    simd: S,
+    frame: &RecordFrame,
+    bytes: &[u8],
+    at: usize,
+    sink: &mut Sink<'_>,
+    scratch: &mut Scratch,
+) -> Result<usize, Stop> {
+    scratch.columns.clear();
+    if byte(bytes, at)? != b'[' {
+        return Err(Stop::Unusual);
+    }
+    sink.fixed(&frame.prefix)?;
+    let begin = at;
+    let mut at = after_spaces(bytes, at + 1);
+    if frame.has_id_copy {
+        // The id is the first column; see `RowWriter::write_bytes`.
+        let end = value_end(simd, bytes, at)?;
+        sink.put(bytes.get(at..end).unwrap_or_default())?;
+    }
+    sink.fixed(&frame.project)?;
+    for (index, field) in frame.fields.iter().enumerate() {
+        if index > 0 {
+            if byte(bytes, at)? != b',' {
+                return Err(Stop::Unusual);
+            }
+            at = after_spaces(bytes, at + 1);
+        }
+        sink.fixed(&field.key)?;
+        let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
+        scratch.columns.push(at..end);
+        at = after_spaces(bytes, end);
+    }
+    if byte(bytes, at)? != b']' {
+        return Err(Stop::Unusual);
+    }
+    at += 1;
+    if !is_text(bytes.get(begin..at).unwrap_or_default()) {
+        return Err(Stop::Unusual);
+    }
+    sink.put(&frame.absent)?;
+    sink.push(b'}')?;
+    sink.fixed(&frame.suffix)?;
+    Ok(at)
+}
+
+/// Writes one value and returns its end.
+#[inline(always)]
+fn column<S: Simd>(
+    simd: S,
+    kind: Kind,
+    bytes: &[u8],
+    at: usize,
+    sink: &mut Sink<'_>,
+    open: &mut Vec<u8>,
+) -> Result<usize, Stop> {
+    if kind == Kind::Document && byte(bytes, at)? == b'"' {
+        if byte(bytes, at + 1)? == b'"' {
+            sink.put(b"null")?;
+            return Ok(at + 2);
+        }
+        return document::embed(simd, bytes, at + 1, sink, open);
+    }
+    if kind != Kind::Timestamp && byte(bytes, at)? == b'"' && byte(bytes, at + 1)? != b'"' {
+        return text(simd, bytes, at, sink);
+    }
+    let end = value_end(simd, bytes, at)?;
+    let text = bytes.get(at..end).unwrap_or_default();
+    match kind {
+        Kind::OptionalText if text == b"\"\"" => sink.put(b"null")?,
+        Kind::Boolean if text == b"0" => sink.put(b"false")?,
+        Kind::Boolean if text == b"1" => sink.put(b"true")?,
+        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unusual)?)?,
+        _ => sink.put(text)?,
+    }
+    Ok(end)
+}
+
+/// Writes a string and returns its end.
+#[inline(always)]
+fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
+    let written = sink.len();
+    sink.push(b'"')?;
+    let (end, special) = sink.plain(simd, bytes, at + 1)?;
+    if special == b'"' {
+        sink.push(b'"')?;
+        return Ok(end + 1);
+    }
+    sink.truncate(written);
+    let end = string(simd, bytes, at + 1)?;
+    sink.put(bytes.get(at..end).unwrap_or_default())?;
+    Ok(end)
+}
+
+#[inline(always)]
+fn value_end<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Result<usize, Stop> {
+    match byte(bytes, at)? {
+        b'"' => string(simd, bytes, at + 1),
+        _ => scalar(bytes, at),
+    }
+}

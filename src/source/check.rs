@@ -1,0 +1,116 @@
+//! `check`: proves with real requests that the configuration works.
+
+use std::path::Path;
+
+use super::{custom_queries, method};
+use crate::config::Config;
+use crate::error::{Error, FailureType};
+use crate::posthog::Predicate;
+use crate::posthog::account::{self, Key, project_ids};
+use crate::posthog::http::{Client, Retry, Silent};
+use crate::posthog::lists::Pages;
+use crate::posthog::query::small_with_retry;
+use crate::protocol::message::ConnectionStatus;
+use crate::protocol::{Message, Output};
+use crate::streams::{EVENTS, LISTS, List};
+use crate::time::days;
+
+/// Somebody is waiting for the answer: do not try as long as `read` does.
+const ATTEMPTS: usize = 4;
+
+/// Scope of all streams that come from queries.
+const TABLE_SCOPE: &str = "query:read";
+
+/// Prints whether the configuration works: what is wrong and how to mend it, or what was found.
+pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
+    let connection_status = match examine(config).await {
+        Ok(found) => ConnectionStatus::new(Ok(&found)),
+        Err(error) if error.is_output_closed() => return Err(error),
+        Err(error) => {
+            if let Some(details) = error.details() {
+                tracing::info!("{details}");
+            }
+            ConnectionStatus::new(Err(&error))
+        }
+    };
+    output.message(&Message::ConnectionStatus { connection_status }).await
+}
+
+async fn examine(config: &Path) -> Result<String, Error> {
+    let config = super::configuration(config)?;
+    let client = Client::new(&config)?;
+    let retry = || Retry::with_attempts(ATTEMPTS);
+    let key = Key::fetch(&client, retry(), &Silent).await?;
+    let ids = project_ids(&client, &config, key.as_ref(), retry, &Silent).await?;
+    let mut found = Vec::new();
+    let mut unnamed = None;
+    for id in ids {
+        let within = |error: Error| error.within(format_args!("project {id}"));
+        let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(within)?;
+        if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
+            try_list(&client, id, list).await.map_err(within)?;
+            found.push(format!(
+                "project {id}: events and the other streams that come from queries cannot be read, because the API key lacks the scope `{TABLE_SCOPE}`"
+            ));
+            continue;
+        }
+        let rows = match events_of_a_day(&client, id).await {
+            Ok(rows) => format!("{rows} events of the last 24 hours"),
+            // Exports need no query; without one, they are not compared with PostHog's count.
+            Err(error) if method.is_export() && error.failure_type() == FailureType::Config => {
+                format!("an unknown number of events ({error})")
+            }
+            Err(error) => return Err(within(error)),
+        };
+        custom_queries::describe_all(&client, &config, id, retry, &Silent).await.map_err(within)?;
+        let name = match account::project(&client, id, retry(), &Silent).await {
+            Ok(project) => project.to_string(),
+            Err(error) => {
+                unnamed = Some(error);
+                format!("project {id}")
+            }
+        };
+        found.push(format!("{name} will be read by {method} and has {rows}"));
+    }
+    if let Some(error) = unnamed {
+        found.push(format!("the stream `projects` cannot be read: {error}"));
+    }
+    if let Some(key) = &key {
+        let missing: Vec<String> = LISTS
+            .iter()
+            .filter(|list| !key.may(list.scope))
+            .map(|list| format!("{} (`{}`)", list.stream, list.scope))
+            .collect();
+        if !missing.is_empty() {
+            found.push(format!("the API key lacks the scopes of these streams: {}", missing.join(", ")));
+        }
+    }
+    for line in &found {
+        tracing::info!("{line}");
+    }
+    Ok(found.join(". "))
+}
+
+/// A key that lacks the scope for queries is of use if it may read other streams: one of those.
+fn other_streams(config: &Config, key: Option<&Key>) -> Option<&'static List> {
+    let key = key.filter(|key| !key.may(TABLE_SCOPE) && config.custom_queries.is_empty())?;
+    LISTS.iter().find(|list| key.may(list.scope))
+}
+
+/// A cheap request that proves that the key may read the project.
+async fn try_list(client: &Client, project: u64, list: &List) -> Result<(), Error> {
+    let path = format!("api/projects/{project}/{}/", list.path);
+    let answer = Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
+    answer.map(|_| ()).map_err(|refusal| refusal.error)
+}
+
+/// A cheap query that needs the same scope and the same access as reading.
+async fn events_of_a_day(client: &Client, project: u64) -> Result<u64, Error> {
+    let now = client.now();
+    let mut predicate = Predicate::default();
+    predicate.range(EVENTS.position, now.minus(days(1)), now);
+    let query = predicate.select("count()", EVENTS.from, "LIMIT 1");
+    let answer = small_with_retry::<(u64,)>(client, project, &query, &Silent, Retry::with_attempts(ATTEMPTS)).await?;
+    let count = answer.and_then(|answer| answer.rows.first().map(|row| row.0));
+    count.ok_or_else(|| Error::transient("PostHog could not count the events of one day; try again later"))
+}

@@ -1,0 +1,53 @@
+//! `spec` and `discover`.
+
+use std::path::Path;
+
+use super::property_types::Types;
+use super::{custom_queries, property_types};
+use crate::config::{Config, specification};
+use crate::error::Error;
+use crate::posthog::account::{Key, project_ids};
+use crate::posthog::http::{Client, Silent};
+use crate::protocol::{Catalog, Message, Output};
+use crate::streams::{self, Keyed};
+
+/// Prints the specification.
+pub(super) async fn spec(output: &Output) -> Result<(), Error> {
+    output.message(&Message::Spec { spec: specification() }).await
+}
+
+/// Prints the streams. Only what the user has added needs requests.
+pub(super) async fn discover(config: &Path, output: &Output) -> Result<(), Error> {
+    let catalog = known_streams(&super::configuration(config)?).await?;
+    output.message(&Message::Catalog { catalog }).await
+}
+
+/// All streams with the user's own queries and fields.
+pub(super) async fn known_streams(config: &Config) -> Result<Catalog, Error> {
+    let custom = custom_streams(config).await?;
+    let mut types = Types::new();
+    if property_types::any(config) {
+        let (client, ids) = projects(config).await?;
+        types = property_types::types(&client, config, &ids, &Silent).await?;
+    }
+    Ok(streams::catalog(&custom, |table| property_types::by_types(config, table, &types)))
+}
+
+/// The streams of the user's own queries, as the first project describes them.
+pub(super) async fn custom_streams(config: &Config) -> Result<Vec<&'static Keyed>, Error> {
+    if config.custom_queries.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (client, ids) = projects(config).await?;
+    let first = ids.first().copied().unwrap_or_default();
+    custom_queries::describe_all(&client, config, first, || client.retry(), &Silent)
+        .await
+        .map_err(|error| error.within(format_args!("project {first}")))
+}
+
+async fn projects(config: &Config) -> Result<(Client, Vec<u64>), Error> {
+    let client = Client::new(config)?;
+    let key = Key::fetch(&client, client.retry(), &Silent).await?;
+    let ids = project_ids(&client, config, key.as_ref(), || client.retry(), &Silent).await?;
+    Ok((client, ids))
+}

@@ -1,0 +1,71 @@
+//! Which way the tables of a project are read, and why.
+
+use std::fmt;
+
+use crate::config::{Choice, Config};
+use crate::error::Error;
+use crate::posthog::account::Key;
+use crate::posthog::exports::{Availability, Exports, SCOPE};
+use crate::posthog::http::{Client, Observer, Retry};
+
+/// The method of one project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Method {
+    /// File download exports.
+    Export {
+        /// Whether `auto` has chosen them.
+        automatic: bool,
+    },
+    /// Queries, and why `auto` has chosen them, if it has.
+    Query(Option<String>),
+}
+
+impl Method {
+    /// Whether files are exported.
+    pub(super) fn is_export(&self) -> bool {
+        matches!(self, Self::Export { .. })
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Export { automatic } => {
+                let chosen = if *automatic { "chosen by `auto`; " } else { "" };
+                write!(formatter, "file exports ({chosen}PostHog may bill exported rows)")
+            }
+            Self::Query(None) => formatter.write_str("queries"),
+            Self::Query(Some(reason)) => write!(formatter, "queries (chosen by `auto`: {reason})"),
+        }
+    }
+}
+
+/// Finds out how a project can be read. `key` is what is known about it.
+///
+/// # Errors
+/// When exports are wanted and impossible, or there is no usable answer.
+pub(super) async fn choose(
+    client: &Client,
+    config: &Config,
+    key: Option<&Key>,
+    project: u64,
+    retry: Retry,
+    observer: &dyn Observer,
+) -> Result<Method, Error> {
+    let choice = config.method.choice;
+    if choice == Choice::Query {
+        return Ok(Method::Query(None));
+    }
+    let availability = if key.is_some_and(|key| !key.may(SCOPE)) {
+        Availability::Unavailable(format!("the API key lacks the scope `{SCOPE}`"))
+    } else {
+        Exports::new(client, project, observer).availability(retry).await?
+    };
+    match availability {
+        Availability::Available => Ok(Method::Export { automatic: choice == Choice::Auto }),
+        Availability::Unavailable(reason) if choice == Choice::Auto => Ok(Method::Query(Some(reason))),
+        Availability::Unavailable(reason) => Err(Error::config(format!(
+            "`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`"
+        ))),
+    }
+}

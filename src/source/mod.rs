@@ -1,0 +1,42 @@
+//! The commands of the source: one function each, all of which write through an [`Output`].
+//!
+//! [`Output`]: crate::protocol::Output
+
+mod catalog;
+mod check;
+mod cli;
+mod custom_queries;
+mod discover;
+mod method;
+mod property_types;
+mod read;
+
+pub use cli::{Arguments, Command};
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::protocol::Output;
+
+/// Runs one command. Returns false when it has reported failures by itself.
+///
+/// # Errors
+/// When the command failed and that has not been reported.
+pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
+    match command {
+        Command::Spec => discover::spec(output).await,
+        Command::Check { config } => check::check(config, output).await,
+        Command::Discover { config } => discover::discover(config, output).await,
+        Command::Read(arguments) => return read::read(arguments, output).await,
+        Command::Catalog(arguments) => catalog::catalog(arguments, output).await,
+    }?;
+    Ok(true)
+}
+
+/// Reads the configuration file of a command.
+fn configuration(path: &Path) -> Result<Config, Error> {
+    let config = Config::from_file(path)?;
+    custom_queries::check_names(&config)?;
+    Ok(config)
+}

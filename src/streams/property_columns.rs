@@ -1,0 +1,152 @@
+//! Properties that the user wants as typed fields of their own.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::table::Table;
+
+/// The lifted properties of one stream.
+#[derive(Debug, Default)]
+pub struct Lifted {
+    columns: Vec<LiftedColumn>,
+}
+
+/// A property and the field that it becomes.
+#[derive(Debug)]
+pub struct LiftedColumn {
+    /// Name of the property.
+    pub property: String,
+    /// Name of the field.
+    pub field: String,
+    /// Type of both.
+    pub kind: LiftedKind,
+}
+
+/// Types of properties, as `PostHog` knows them (`property_type` of property definitions).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiftedKind {
+    /// A text; whatever is no text becomes its JSON.
+    Text,
+    /// A number, or a text that is one.
+    Number,
+    /// A truth value, or a text that is one.
+    Boolean,
+    /// An instant.
+    Time,
+}
+
+impl LiftedKind {
+    /// The kind of PostHog's `property_type`.
+    pub fn of_property_type(property_type: Option<&str>) -> Self {
+        match property_type {
+            Some("Numeric") => Self::Number,
+            Some("Boolean") => Self::Boolean,
+            Some("DateTime") => Self::Time,
+            _ => Self::Text,
+        }
+    }
+
+    /// The kind of a field in a catalog; text when the catalog does not tell.
+    pub fn of_schema(schema: Option<&Value>) -> Self {
+        let Some(schema) = schema else { return Self::Text };
+        let is = |kind: &str| match &schema["type"] {
+            Value::Array(types) => types.iter().any(|known| known == kind),
+            known => known == kind,
+        };
+        match () {
+            () if is("number") => Self::Number,
+            () if is("boolean") => Self::Boolean,
+            () if schema["format"] == "date-time" => Self::Time,
+            () => Self::Text,
+        }
+    }
+
+    fn schema(self) -> Value {
+        match self {
+            Self::Text => json!({"type": ["null", "string"]}),
+            Self::Number => json!({"type": ["null", "number"]}),
+            Self::Boolean => json!({"type": ["null", "boolean"]}),
+            Self::Time => {
+                json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
+            }
+        }
+    }
+}
+
+impl Lifted {
+    /// The fields for some properties of `table`; `kind` tells the type of a field and its property.
+    pub fn new(table: &Table, properties: &[String], kind: impl Fn(&str, &str) -> LiftedKind) -> Self {
+        let schema = table.schema();
+        let mut taken: BTreeSet<String> =
+            schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
+        let mut lifted = Self::default();
+        for property in properties {
+            let base = field_name(property);
+            let mut field = base.clone();
+            let mut number = 1;
+            while taken.contains(&field) {
+                number += 1;
+                field = format!("{base}_{number}");
+            }
+            taken.insert(field.clone());
+            let kind = kind(&field, property);
+            lifted.columns.push(LiftedColumn { property: property.clone(), field, kind });
+        }
+        lifted
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.columns.is_empty()
+    }
+
+    /// The columns in the order of the configuration.
+    pub fn columns(&self) -> &[LiftedColumn] {
+        &self.columns
+    }
+
+    /// Adds the fields to a schema of records.
+    pub fn add_to(&self, schema: &mut Value) {
+        for column in &self.columns {
+            let mut field = column.kind.schema();
+            field["description"] = Value::from(format!("The property `{}`.", column.property));
+            schema["properties"][column.field.as_str()] = field;
+        }
+    }
+}
+
+/// `property_` and the name in lower case, with one underscore for everything that is no letter or digit.
+fn field_name(property: &str) -> String {
+    let words: Vec<String> = property
+        .split(|character: char| !character.is_ascii_alphanumeric())
+        .filter(|word| !word.is_empty())
+        .map(str::to_ascii_lowercase)
+        .collect();
+    if words.is_empty() { "property_unnamed".to_owned() } else { format!("property_{}", words.join("_")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::streams::EVENTS;
+
+    #[test]
+    fn names_are_simple_and_never_taken_twice() {
+        let properties: Vec<String> =
+            ["$browser", "browser", "Order Total (€)", "$$$", "été", "ÿ"].iter().map(ToString::to_string).collect();
+        let lifted = Lifted::new(&EVENTS, &properties, |_, _| LiftedKind::Text);
+        let fields: Vec<&str> = lifted.columns.iter().map(|column| column.field.as_str()).collect();
+        assert_eq!(
+            fields,
+            [
+                "property_browser",
+                "property_browser_2",
+                "property_order_total",
+                "property_unnamed",
+                "property_t",
+                "property_unnamed_2"
+            ]
+        );
+    }
+}

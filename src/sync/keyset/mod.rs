@@ -1,0 +1,6 @@
+//! Reads tables without a time and custom queries, in the order of a key.
+
+mod cursor;
+mod reader;
+
+pub use reader::{KeyedNote, KeyedReader};

@@ -1,0 +1,27 @@
+//! What readers report while they read.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use crate::posthog::http::Observer;
+use crate::protocol::message::Message;
+use crate::protocol::{Output, StreamDescriptor};
+
+/// Hears how many rows a scan is going to read.
+pub type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
+
+/// Tells the platform that a stream waits for a limit.
+pub struct StreamObserver {
+    /// Where messages go.
+    pub output: Output,
+    /// The stream that waits.
+    pub stream: Arc<StreamDescriptor>,
+}
+
+impl Observer for StreamObserver {
+    fn waiting(&self, reason: &str, until: DateTime<Utc>) {
+        self.output.progress().waiting(&format!("waiting until {}: {reason}", until.format("%H:%M:%S UTC")));
+        self.output.hint(&Message::rate_limited(StreamDescriptor::clone(&self.stream), until));
+    }
+}

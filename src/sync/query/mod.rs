@@ -1,0 +1,7 @@
+//! Reads a table by queries: scans, windows, pages and the audit.
+
+pub(crate) mod columns;
+mod plan;
+pub(crate) mod reader;
+pub(crate) mod scans;
+mod window;

@@ -1,0 +1,201 @@
+//! What all scans and windows of one project share, and the queries that they ask.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::plan::Day;
+use crate::config::{Config, QueryOptions};
+use crate::error::Error;
+use crate::posthog::http::Client;
+use crate::posthog::query::{MOST_ROWS, Small, small_with_retry};
+use crate::posthog::{Key, Predicate, Query};
+use crate::protocol::{Output, StreamDescriptor};
+use crate::streams::{Column, Lifted, Table};
+use crate::sync::observer::StreamObserver;
+use crate::sync::page_size::PageSize;
+use crate::sync::state::checkpoint::Checkpoint;
+use crate::sync::state::interval::Interval;
+use crate::sync::state::scan::Scan;
+use crate::time::Timestamp;
+
+/// Reads one table of one project.
+pub struct ProjectReader {
+    /// Sends the requests.
+    pub client: Client,
+    /// What is read.
+    pub table: &'static Table,
+    /// Number of the project.
+    pub project: u64,
+    /// Whether a later sync continues from this one.
+    pub incremental: bool,
+    /// Selected columns.
+    pub columns: Vec<Column>,
+    /// Properties that are fields of their own.
+    pub lifted: Arc<Lifted>,
+    /// Options of the method.
+    pub options: QueryOptions,
+    /// The user's configuration.
+    pub config: Arc<Config>,
+    /// Rows to ask for.
+    pub page_size: PageSize,
+    /// Where records go.
+    pub output: Output,
+    /// Name under which they go.
+    pub stream: Arc<StreamDescriptor>,
+    /// Where progress is noted.
+    pub checkpoint: Arc<Checkpoint>,
+    /// Hears of waits.
+    pub observer: StreamObserver,
+}
+
+/// What the histogram of a scan has found.
+#[derive(Debug, Default)]
+pub(crate) struct Histogram {
+    /// Days that have rows, in ascending order.
+    pub(super) days: Vec<Day>,
+    /// Bytes that the server has read for it, when it counts them.
+    pub(super) bytes: Option<u64>,
+}
+
+impl ProjectReader {
+    fn predicate(&self, scan: &Scan, interval: Interval) -> Predicate {
+        let mut predicate = Predicate::default();
+        predicate.range(self.table.position, interval.from, interval.to);
+        if let Some(arrival) = self.table.arrival {
+            predicate.range(arrival, scan.arrived_from.unwrap_or(Timestamp::MIN), scan.until);
+        }
+        if let Some(far) = self.table.far.filter(|_| scan.far) {
+            predicate.condition(far);
+        }
+        self.choose_names(&mut predicate);
+        predicate
+    }
+
+    /// Only the events that the user has chosen.
+    pub(crate) fn choose_names(&self, predicate: &mut Predicate) {
+        if let Some(column) = self.table.name_column {
+            predicate.names(column, "IN", "include", &self.config.include_events);
+            predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
+        }
+    }
+
+    /// The next page of a window: `limit` rows after `after`.
+    pub(crate) fn page(&self, scan: &Scan, interval: Interval, after: Option<&Key>, limit: u32) -> Query {
+        // Everything before the key has been read; the narrower range spares the server the work.
+        let from = after.map_or(interval.from, |key| key.position.max(interval.from));
+        let mut predicate = self.predicate(scan, Interval { from, ..interval });
+        let (position, id) = (self.table.position, self.table.id);
+        if let Some(key) = after {
+            predicate.after(position, id, key);
+        }
+        let list: Vec<&str> = self.columns.iter().filter_map(|column| column.expression).collect();
+        let copies = self.table.copies.map(|order| format!(", {order}")).unwrap_or_default();
+        let tail = format!("ORDER BY {position} ASC, toString({id}) ASC{copies} LIMIT {limit}");
+        predicate.select(&list.join(", "), self.table.from, &tail)
+    }
+
+    /// Counts the different rows of an interval.
+    ///
+    /// # Errors
+    /// When the server does not answer, or cannot count even a tiny part in time.
+    pub(crate) async fn count(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
+        let different = format!("uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        self.number(scan, interval, &different).await
+    }
+
+    /// Counts all rows of an interval, copies included.
+    ///
+    /// # Errors
+    /// As for [`ProjectReader::count`].
+    pub(crate) async fn count_all(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
+        self.number(scan, interval, "count()").await
+    }
+
+    /// Sums up what `column` says of an interval, in parts when it is too large for one query.
+    async fn number(&self, scan: &Scan, interval: Interval, column: &str) -> Result<u64, Error> {
+        let mut total = 0;
+        let mut parts = vec![interval];
+        while let Some(part) = parts.pop() {
+            let query = self.predicate(scan, part).select(column, self.table.from, "LIMIT 1");
+            match self.ask::<(u64,)>(&query).await? {
+                Some(answer) => {
+                    let row = answer
+                        .rows
+                        .first()
+                        .ok_or_else(|| Error::system(format!("PostHog has answered a count of {part} with no row")))?;
+                    total += row.0;
+                }
+                None => parts.extend(self.halve(part)?),
+            }
+        }
+        Ok(total)
+    }
+
+    /// Counts the rows of every day of an interval.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) async fn histogram(&self, scan: &Scan, interval: Interval) -> Result<Histogram, Error> {
+        let columns = format!("{} AS day, count()", self.table.day);
+        let tail = format!("GROUP BY day ORDER BY day LIMIT {MOST_ROWS}");
+        let mut histogram = Histogram::default();
+        // The last part is taken first, so parts are kept in descending order.
+        let mut parts = vec![interval];
+        while let Some(part) = parts.pop() {
+            let query = self.predicate(scan, part).select(&columns, self.table.from, &tail);
+            match self.ask::<(i64, u64)>(&query).await? {
+                Some(answer) => {
+                    let days = answer.rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) });
+                    histogram.days.extend(days);
+                    histogram.bytes = sum(histogram.bytes, answer.bytes_read);
+                }
+                // A day that cannot even be counted is read in parts without a count.
+                None if part.from.day() == part.to.plus_micros(-1).day() => {
+                    histogram.days.push(Day { number: part.from.day(), rows: None });
+                }
+                None => {
+                    let [second, first] = self.halve(part)?;
+                    parts.extend([second, first]);
+                }
+            }
+        }
+        merge_same_days(&mut histogram.days);
+        Ok(histogram)
+    }
+
+    /// The two halves of an interval, the second one first.
+    fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
+        let (first, second) = interval.halve(self.client.now()).ok_or_else(|| {
+            Error::transient(format!(
+                "project {}: PostHog cannot count {} from {interval} within its time limit; try again later",
+                self.project, self.table.stream
+            ))
+        })?;
+        Ok([second, first])
+    }
+
+    /// Asks for a small answer; none when the query is too large.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub(crate) async fn ask<T: DeserializeOwned + Send>(&self, query: &Query) -> Result<Option<Small<T>>, Error> {
+        small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await
+    }
+}
+
+/// The bytes that two queries have read, as far as the server counts them.
+pub(crate) fn sum(first: Option<u64>, second: Option<u64>) -> Option<u64> {
+    first.into_iter().chain(second).reduce(|sum, more| sum + more)
+}
+
+/// Two parts of an interval may share a day.
+fn merge_same_days(days: &mut Vec<Day>) {
+    days.dedup_by(|later, earlier| {
+        let same = later.number == earlier.number;
+        if same {
+            earlier.rows = earlier.rows.zip(later.rows).map(|(first, second)| first + second);
+        }
+        same
+    });
+}

@@ -1,0 +1,339 @@
+//! Reads one window: pages until its end, then the audit.
+
+use chrono::TimeDelta;
+
+use super::plan::Window;
+use super::reader::ProjectReader;
+use crate::error::Error;
+use crate::posthog::http::{Failure, Next};
+use crate::posthog::query::Rows;
+use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
+use crate::protocol::Batch;
+use crate::records::{RowWriter, Written};
+use crate::sync::state::interval::Interval;
+use crate::sync::state::scan::{OpenWindow, Scan};
+use crate::time::Timestamp;
+
+/// Rows may become visible some minutes after they arrived. What arrived so shortly before the end
+/// of a scan is read again by the next sync, as long as its overlap reaches back that far.
+const SETTLING: TimeDelta = TimeDelta::minutes(10);
+/// How often a window is read before its disagreement with the count is final.
+const PASSES: u32 = 3;
+
+/// One read of a window from its beginning, or from where an earlier run stopped.
+#[derive(Default)]
+struct Pass {
+    /// The last row read.
+    after: Option<Key>,
+    /// Records emitted.
+    records: u64,
+    /// Rows received, copies included; unknown when an earlier run has read a part.
+    received: Option<u64>,
+    /// Copies among them.
+    copies: u64,
+}
+
+impl Pass {
+    fn new() -> Self {
+        Self { received: Some(0), ..Self::default() }
+    }
+
+    fn resume(open: OpenWindow) -> Self {
+        Self { after: Some(open.after.into()), records: open.rows, received: None, copies: 0 }
+    }
+}
+
+/// How reading a window has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The whole window has been read.
+    Whole,
+    /// It was too large: its first part has been read, the rest remains.
+    Part {
+        /// What has been read.
+        read: Interval,
+        /// What remains.
+        rest: Interval,
+    },
+}
+
+/// How a page has ended.
+enum Page {
+    Rows {
+        count: u64,
+        limit: u32,
+    },
+    /// Even a small page is too large.
+    TooLarge,
+}
+
+impl ProjectReader {
+    /// Reads a window of `scan` and closes it in the state.
+    ///
+    /// # Errors
+    /// When `PostHog` stops answering usefully, or what was read does not agree with its counts.
+    pub(crate) async fn read_window(
+        &self,
+        scan: &Scan,
+        window: Window,
+        open: Option<OpenWindow>,
+    ) -> Result<Outcome, Error> {
+        let mut interval = window.interval;
+        let mut expected = window.rows;
+        let mut pass = open.map_or_else(Pass::new, Pass::resume);
+        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project).lifting(&self.lifted);
+        if pass.received.is_some() {
+            writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
+        }
+        let mut rest = None;
+        for number in 1..=PASSES {
+            while let Some(smaller) = self.read_pages(scan, interval, expected, &mut pass, &mut writer).await? {
+                rest = Some(Interval { from: smaller.to, to: rest.map_or(interval.to, |rest: Interval| rest.to) });
+                (interval, expected) = (smaller, None);
+            }
+            match self.audit(scan, interval, expected, &pass, writer.settling()).await? {
+                Audit::Agrees => {
+                    self.checkpoint.close(self.project, interval).await?;
+                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
+                }
+                Audit::Differs { stored } if number == PASSES => {
+                    return Err(Error::system(format!(
+                        "project {}: {} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {PASSES} attempts. \
+                         The window was not marked as read; the next sync reads it again",
+                        self.project, self.table.stream, pass.records
+                    )));
+                }
+                Audit::Differs { stored } => {
+                    tracing::warn!(
+                        "project {}: {} {} read from {interval} but PostHog counts {stored}; reading them again",
+                        self.project,
+                        pass.records,
+                        self.table.stream
+                    );
+                    expected = Some(stored);
+                    pass = Pass::new();
+                    writer.restart();
+                    self.note(interval, None).await?;
+                }
+            }
+        }
+        Err(Error::system(format!("project {}: {} from {interval} could not be read", self.project, self.table.stream)))
+    }
+
+    /// Reads pages to the window's end. Returns a smaller interval when the server cannot cope with
+    /// this one; what has been read belongs to it.
+    async fn read_pages(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        expected: Option<u64>,
+        pass: &mut Pass,
+        writer: &mut RowWriter,
+    ) -> Result<Option<Interval>, Error> {
+        loop {
+            let (records, key) = (pass.records, pass.after.clone());
+            match self.read_page(scan, interval, pass, writer).await? {
+                Page::TooLarge => return self.shorten(interval, pass).map(Some),
+                Page::Rows { count: 0, .. } => return Ok(None),
+                Page::Rows { count, limit } => {
+                    if pass.after == key {
+                        return Err(Error::system(format!(
+                            "project {}: PostHog answers with the same page of {} from {interval} again and again",
+                            self.project, self.table.stream
+                        )));
+                    }
+                    // A page with fewer rows than asked for is the last one, unless the server has a
+                    // lower limit than it admits; then rows are still missing.
+                    let missing = expected.zip(pass.received).is_some_and(|(expected, received)| received < expected);
+                    if count < u64::from(limit) && !missing {
+                        return Ok(None);
+                    }
+                    if pass.records > records {
+                        self.note(interval, pass.after.clone().map(|key| (key, pass.records))).await?;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads one page, however often that takes.
+    async fn read_page(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        pass: &mut Pass,
+        writer: &mut RowWriter,
+    ) -> Result<Page, Error> {
+        let mut retry = self.client.retry();
+        let mut may_be_tiny = false;
+        loop {
+            let limit = self.page_size.rows();
+            let received = pass.received.unwrap_or(0) + pass.records;
+            let failure = match self.request_page(scan, interval, limit, pass, writer).await? {
+                Ok(count) => {
+                    if count == u64::from(limit) {
+                        self.page_size.succeeded();
+                    }
+                    return Ok(Page::Rows { count, limit });
+                }
+                Err(failure) => failure,
+            };
+            if pass.received.unwrap_or(0) + pass.records > received {
+                retry.progress();
+            }
+            match retry.after(failure, self.client.gate()).await? {
+                Next::Again => {}
+                Next::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
+                Next::Smaller if !may_be_tiny && self.can_be_shortened(interval, pass) => return Ok(Page::TooLarge),
+                // The window is tiny as well: the rows themselves must be huge.
+                Next::Smaller if !may_be_tiny => may_be_tiny = true,
+                Next::Smaller => {
+                    return Err(Error::transient(format!(
+                        "project {}: PostHog cannot answer even for one row of {} from {interval}; try again later",
+                        self.project, self.table.stream
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Sends one request and emits its rows as they come. The outer error is final; the inner one
+    /// leaves the pass at the last row that came.
+    async fn request_page(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        limit: u32,
+        pass: &mut Pass,
+        writer: &mut RowWriter,
+    ) -> Result<Result<u64, Failure>, Error> {
+        let query = self.page(scan, interval, pass.after.as_ref(), limit);
+        let mut answer = match Rows::open(&self.client, self.project, &query, &self.observer).await {
+            Ok(answer) => answer,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        writer.stamp();
+        let mut batch = Batch::new(&self.output, &self.stream);
+        loop {
+            let outcome = answer.read(&mut Taker { writer, batch: &mut batch, pass }).await;
+            let ended = !matches!(outcome, Ok(None));
+            pass.records += batch.send(ended).await?;
+            if ended {
+                pass.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(pass.after.take());
+                return Ok(outcome.map(Option::unwrap_or_default));
+            }
+        }
+    }
+
+    /// Notes in the state how far the window has been read.
+    async fn note(&self, interval: Interval, progress: Option<(Key, u64)>) -> Result<(), Error> {
+        self.checkpoint
+            .update(self.project, |project| {
+                if let Some(scan) = &mut project.scan {
+                    scan.set_open(interval, progress);
+                }
+            })
+            .await
+    }
+
+    /// What arrived before this is visible by now; the rest is in the next sync's overlap.
+    fn settled_until(&self, scan: &Scan) -> Timestamp {
+        scan.until.minus(SETTLING.min(self.options.overlap) + self.table.rounds_to)
+    }
+
+    fn can_be_shortened(&self, interval: Interval, pass: &Pass) -> bool {
+        self.shorten(interval, pass).is_ok()
+    }
+
+    /// The first half of what is left, together with what has been read.
+    fn shorten(&self, interval: Interval, pass: &Pass) -> Result<Interval, Error> {
+        let from = pass.after.as_ref().map_or(interval.from, |key| key.position.max(interval.from));
+        let left = Interval { from, ..interval };
+        let (first, _) = left.halve(self.client.now()).ok_or_else(|| {
+            Error::transient(format!("project {}: {interval} cannot be read in smaller parts", self.project))
+        })?;
+        Ok(Interval { from: interval.from, to: first.to })
+    }
+
+    /// Compares what was read with what the server counts.
+    async fn audit(
+        &self,
+        scan: &Scan,
+        interval: Interval,
+        expected: Option<u64>,
+        pass: &Pass,
+        settling: Option<u64>,
+    ) -> Result<Audit, Error> {
+        // The plan has counted these rows already. Copies make that count ambiguous.
+        if pass.copies == 0 && expected.is_some() && expected == pass.received && Some(pass.records) == expected {
+            return Ok(Audit::Agrees);
+        }
+        let settled = self.settled_until(scan);
+        let mut stored = 0;
+        for _ in 0..2 {
+            if self.table.arrival.is_none() {
+                // Nothing but its position says that a row is new. Rows that move on while they are read
+                // have been read all the same, so there may be more than are still there.
+                let counted = Interval { to: interval.to.min(settled), ..interval };
+                stored = if counted.is_empty() { 0 } else { self.count(scan, counted).await? };
+                if pass.records.saturating_sub(settling.unwrap_or(0)) >= stored {
+                    return Ok(Audit::Agrees);
+                }
+                continue;
+            }
+            stored = self.count(scan, interval).await?;
+            if pass.records == stored {
+                return Ok(Audit::Agrees);
+            }
+            if let Some(settling) = settling.filter(|_| stored > pass.records) {
+                let before = self.count(&Scan { until: settled, ..scan.clone() }, interval).await?;
+                if before + settling == pass.records {
+                    tracing::info!(
+                        "project {}: {} {} have become visible while their neighbours were read; the next sync reads them",
+                        self.project,
+                        stored - pass.records,
+                        self.table.stream
+                    );
+                    return Ok(Audit::Agrees);
+                }
+            }
+        }
+        Ok(Audit::Differs { stored })
+    }
+}
+
+/// Turns rows into records and counts them.
+struct Taker<'t, 'o> {
+    writer: &'t mut RowWriter,
+    batch: &'t mut Batch<'o>,
+    pass: &'t mut Pass,
+}
+
+impl Taker<'_, '_> {
+    fn count(&mut self, rows: u64, records: u64) {
+        self.batch.records += records;
+        self.pass.copies += rows - records;
+        if let Some(received) = &mut self.pass.received {
+            *received += rows;
+        }
+    }
+}
+
+impl TakeRows for Taker<'_, '_> {
+    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+        let written = self.writer.write(row, self.batch.lines.as_vec())?;
+        self.count(1, u64::from(written == Written::Record));
+        Ok(())
+    }
+
+    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+        let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.batch.lines);
+        self.count(taken.rows, records);
+        taken
+    }
+}
+
+enum Audit {
+    Agrees,
+    Differs { stored: u64 },
+}

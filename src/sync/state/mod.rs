@@ -1,0 +1,10 @@
+//! What the states of streams hold, and how they are kept and emitted.
+
+pub(crate) mod checkpoint;
+pub(crate) mod error;
+pub(crate) mod event_filter;
+pub(crate) mod export;
+pub(crate) mod interval;
+pub(crate) mod journal;
+pub(crate) mod scan;
+pub(crate) mod table;

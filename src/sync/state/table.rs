@@ -1,0 +1,342 @@
+//! The state of a table stream: how far each project has been read.
+//!
+//! ```json
+//! {"version": 1, "projects": {"1001": {
+//!   "method": "query",
+//!   "covered": {"from": "2026-01-01T00:00:00.000000Z", "to": "2299-01-01T00:00:00.000000Z"},
+//!   "created_at": "2026-11-23T14:00:00.000000Z",
+//!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234, "before": "…"},
+//!   "scan": {"kind": "tail", "from": "…", "to": "…", "arrived_from": "…", "until": "…",
+//!            "closed": [{"from": "…", "to": "…"}],
+//!            "open": [{"from": "…", "to": "…", "after": {"position": "…", "id": "…"}, "rows": 50000}]}}}}
+//! ```
+//!
+//! The watermark has the cursor field's name (`created_at` for events): everything that the server
+//! received before it has been read. `scan` is there while one is under way, `export` when the
+//! project is read by file exports ([`ExportState`]). Unknown keys are
+//! ignored; states of Airbyte's own connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`)
+//! are understood.
+
+use std::collections::BTreeMap;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::error::unusable;
+use super::event_filter::Names;
+use super::export::ExportState;
+use super::interval::Interval;
+use super::scan::Scan;
+use crate::error::Error;
+use crate::time::Timestamp;
+
+const VERSION: u64 = 1;
+
+/// State of a table stream.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TableState {
+    /// By number of the project.
+    pub projects: BTreeMap<u64, ProjectState>,
+    /// A full refresh has read everything; the next one starts over.
+    pub complete: bool,
+    /// A full refresh is under way. What an incremental sync has read is nothing that it continues.
+    pub refresh: bool,
+    /// Where another connector stopped in every project.
+    pub(super) resume_from: Option<Timestamp>,
+}
+
+/// State of one project.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ProjectState {
+    /// Everything that was received before this has been read.
+    pub watermark: Option<Timestamp>,
+    /// Positions that have been read up to the watermark, to notice other dates in the configuration.
+    pub covered: Option<Interval>,
+    /// The choice of event names, to notice another one.
+    pub names: Option<Names>,
+    /// Where another connector stopped.
+    pub resume_from: Option<Timestamp>,
+    /// The last search for very late rows.
+    pub late_check: Option<LateCheck>,
+    /// The scan under way.
+    pub scan: Option<Scan>,
+    /// The method that moved the watermark last.
+    pub method: Option<LastMethod>,
+    /// Where reading by exports stands.
+    pub export: ExportState,
+}
+
+/// The method by which a project was read last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastMethod {
+    /// Queries: rows that arrived shortly before the watermark may be missing.
+    Query,
+    /// File exports: everything that was stored before the watermark has been read.
+    Export,
+}
+
+/// The last search for rows that arrived later than the late window allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateCheck {
+    /// Everything received before this has been looked at.
+    pub until: Timestamp,
+    /// Bytes that it made the server read, which decides how often it is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// Positions before this have not been looked at by some sync since then, whose late window may have
+    /// been shorter than it is now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<Timestamp>,
+}
+
+impl LateCheck {
+    /// Everything received before `until` has been looked at, whatever that has cost.
+    pub fn of(until: Timestamp) -> Self {
+        Self { until, bytes: None, before: None }
+    }
+}
+
+impl TableState {
+    /// Reads a stream's state; `cursor_field` names the watermark.
+    ///
+    /// # Errors
+    /// A config error that names the key.
+    pub fn parse(state: Option<&Value>, cursor_field: &str) -> Result<Self, Error> {
+        let Some(state) = state else { return Ok(Self::default()) };
+        let fields = state.as_object().ok_or_else(|| unusable("it is not an object"))?;
+        let Some(version) = fields.get("version") else { return Self::foreign(fields) };
+        match version.as_u64() {
+            Some(VERSION) => {}
+            Some(newer) if newer > VERSION => {
+                return Err(unusable(format_args!(
+                    "`version` is {newer}, from a newer version of this connector; upgrade it"
+                )));
+            }
+            _ => return Err(unusable(format_args!("`version` is {version}"))),
+        }
+        let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
+        let mut parsed = Self { complete: flag("complete"), refresh: flag("refresh"), ..Self::default() };
+        if let Some(from) = fields.get("resume_from").filter(|from| !from.is_null()) {
+            parsed.resume_from = Some(instant("resume_from", from)?);
+        }
+        let projects = match fields.get("projects") {
+            None | Some(Value::Null) => return Ok(parsed),
+            Some(projects) => projects.as_object().ok_or_else(|| unusable("`projects` is not an object"))?,
+        };
+        for (id, project) in projects {
+            let number =
+                id.parse().map_err(|_| unusable(format_args!("`projects.{id}` is not the number of a project")))?;
+            parsed.projects.insert(number, ProjectState::parse(project, id, cursor_field)?);
+        }
+        Ok(parsed)
+    }
+
+    /// The state of another connector, or none in disguise.
+    fn foreign(fields: &Map<String, Value>) -> Result<Self, Error> {
+        let mut parsed = Self::default();
+        for (key, value) in fields {
+            match value {
+                _ if key.starts_with("__ab_") => {}
+                Value::String(_) if key == "timestamp" => parsed.resume_from = Some(instant(key, value)?),
+                Value::Object(project) if key.bytes().all(|byte| byte.is_ascii_digit()) => {
+                    let number =
+                        key.parse().map_err(|_| unusable(format_args!("`{key}` is not the number of a project")))?;
+                    let from = match project.get("timestamp") {
+                        None | Some(Value::Null) => None,
+                        Some(value) => Some(instant(&format!("{key}.timestamp"), value)?),
+                    };
+                    parsed.projects.insert(number, ProjectState { resume_from: from, ..ProjectState::default() });
+                }
+                Value::Null => {}
+                _ => return Err(unusable(format_args!("`{key}` is not known"))),
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// Where a sync in this mode begins. A full refresh continues one that was interrupted, and nothing
+    /// else; an incremental sync continues whatever is there.
+    #[must_use]
+    pub fn for_mode(self, incremental: bool) -> Self {
+        if self.complete || !(incremental || self.refresh) {
+            return Self { refresh: !incremental, ..Self::default() };
+        }
+        Self { refresh: !incremental, ..self }
+    }
+
+    /// Hands the time at which another connector has stopped in every project to those that there are
+    /// now. Projects that are added later are read from the start date on.
+    #[must_use]
+    pub fn resumed_by(mut self, projects: impl Iterator<Item = u64>) -> Self {
+        let Some(from) = self.resume_from.take() else { return self };
+        for id in projects {
+            let project = self.projects.entry(id).or_default();
+            if project.watermark.is_none() {
+                project.resume_from.get_or_insert(from);
+            }
+        }
+        self
+    }
+
+    /// The state of one project.
+    pub fn project(&self, id: u64) -> ProjectState {
+        self.projects.get(&id).cloned().unwrap_or_default()
+    }
+
+    /// The state as it is emitted.
+    pub fn to_value(&self, cursor_field: &str) -> Value {
+        let projects: Map<String, Value> =
+            self.projects.iter().map(|(id, project)| (id.to_string(), project.to_value(cursor_field))).collect();
+        let mut state = json!({"version": VERSION, "projects": projects});
+        for (name, set) in [("complete", self.complete), ("refresh", self.refresh)] {
+            if set {
+                state[name] = Value::Bool(true);
+            }
+        }
+        if let Some(from) = self.resume_from {
+            state["resume_from"] = json!(from);
+        }
+        state
+    }
+}
+
+impl ProjectState {
+    fn parse(value: &Value, id: &str, cursor_field: &str) -> Result<Self, Error> {
+        let read = |field: &str| value.get(field).filter(|value| !value.is_null());
+        let time = |field: &str| read(field).map(|value| instant(&format!("projects.{id}.{field}"), value)).transpose();
+        if !value.is_object() {
+            return Err(unusable(format_args!("`projects.{id}` is not an object")));
+        }
+        Ok(Self {
+            watermark: time(cursor_field)?,
+            covered: part(value, id, "covered")?,
+            names: part(value, id, "names")?,
+            resume_from: time("resume_from")?,
+            late_check: part(value, id, "late_check")?,
+            scan: part(value, id, "scan")?,
+            method: part(value, id, "method")?,
+            export: part(value, id, "export")?.unwrap_or_default(),
+        })
+    }
+
+    fn to_value(&self, cursor_field: &str) -> Value {
+        let mut state = json!({});
+        let mut set = |field: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                state[field] = value;
+            }
+        };
+        set("method", self.method.map(|method| json!(method)));
+        set("covered", self.covered.map(|covered| json!(covered)));
+        set("names", self.names.as_ref().map(|names| json!(names)));
+        set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
+        set("resume_from", self.resume_from.map(|from| json!(from)));
+        set("late_check", self.late_check.map(|check| json!(check)));
+        set("scan", self.scan.as_ref().map(|scan| json!(scan)));
+        set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
+        state
+    }
+}
+
+/// Reads one part of a project's state, if it is there.
+fn part<T: DeserializeOwned>(project: &Value, id: &str, field: &str) -> Result<Option<T>, Error> {
+    let Some(value) = project.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
+    T::deserialize(value).map(Some).map_err(|error| unusable(format_args!("`projects.{id}.{field}`: {error}")))
+}
+
+fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
+    let parsed = value.as_str().and_then(Timestamp::parse);
+    parsed
+        .ok_or_else(|| unusable(format_args!("`{field}` is {value}, which is not a time such as 2026-01-31T00:00:00Z")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::posthog::Key;
+    use crate::sync::state::interval::Intervals;
+    use crate::sync::state::scan::ScanKind;
+
+    fn parse(state: &Value) -> Result<TableState, Error> {
+        TableState::parse(Some(state), "created_at")
+    }
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    #[test]
+    fn a_state_survives_being_written_and_read() {
+        let interval = Interval { from: at("2026-01-01"), to: at("2026-02-01") };
+        let mut scan = Scan {
+            kind: ScanKind::Tail,
+            interval,
+            arrived_from: Some(at("2026-01-01")),
+            until: at("2026-01-02"),
+            far: true,
+            names: Some(Names::default()),
+            closed: Intervals::default(),
+            open: Vec::new(),
+        };
+        let first = Interval { to: at("2026-01-05"), ..interval };
+        let second = Interval { from: at("2026-01-05"), ..interval };
+        scan.set_open(second, Some((Key { position: at("2026-01-06T00:00:00.000001Z"), id: "u".into() }, 7)));
+        scan.close(first);
+        let project = ProjectState {
+            watermark: Some(at("2026-01-01T00:00:00.123456Z")),
+            covered: Some(interval),
+            names: Some(Names { include: vec!["a".into()], exclude: Vec::new() }),
+            resume_from: None,
+            late_check: Some(LateCheck::of(at("2026-01-01"))),
+            scan: Some(scan),
+            method: Some(LastMethod::Export),
+            export: ExportState {
+                until: Some(at("2026-01-03")),
+                received: [(490_000, 7)].into(),
+                bytes: Some(5),
+                ..ExportState::default()
+            },
+        };
+        let state = TableState { projects: [(7, project)].into(), ..TableState::default() };
+        let value = state.to_value("created_at");
+        assert_eq!(value["projects"]["7"]["created_at"], "2026-01-01T00:00:00.123456Z");
+        assert_eq!(parse(&value).unwrap(), state);
+    }
+
+    #[test]
+    fn states_of_other_connectors_are_understood() {
+        let timestamp = Some(at("2026-01-01"));
+        let old =
+            parse(&json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
+        assert_eq!((old.project(1001).resume_from, old.project(1002).resume_from), (timestamp, None));
+        let everywhere = parse(&json!({"timestamp": "2026-01-01T00:00:00Z"})).unwrap().resumed_by([5].into_iter());
+        assert_eq!((everywhere.project(5).resume_from, everywhere.project(6).resume_from), (timestamp, None));
+        for none in
+            [json!({}), json!({"__ab_no_cursor_state_message": true}), json!({"version": 1, "projects": null, "x": 1})]
+        {
+            assert_eq!(parse(&none).unwrap(), TableState::default());
+        }
+        assert_eq!(TableState::parse(None, "created_at").unwrap(), TableState::default());
+    }
+
+    #[test]
+    fn nonsense_is_refused_by_name() {
+        for (state, expected) in [
+            (json!(5), "not an object"),
+            (json!({"version": 2}), "newer version"),
+            (json!({"version": "x"}), "`version`"),
+            (json!({"version": 1, "projects": []}), "`projects`"),
+            (json!({"version": 1, "projects": {"a": {}}}), "`projects.a`"),
+            (json!({"version": 1, "projects": {"7": {"created_at": 5}}}), "`projects.7.created_at`"),
+            (json!({"version": 1, "projects": {"7": {"scan": {"kind": "tail"}}}}), "`projects.7.scan`"),
+            (json!({"version": 1, "projects": {"7": {"method": "magic"}}}), "`projects.7.method`"),
+            (json!({"1001": {"timestamp": "soon"}}), "`1001.timestamp`"),
+            (json!({"cursor": {"a": 1}}), "`cursor`"),
+        ] {
+            let error = parse(&state).unwrap_err();
+            assert!(error.message().contains(expected), "{state}: {error}");
+        }
+    }
+}
