@@ -10,7 +10,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::value::RawValue;
-use source_posthog::config::{Config, CustomQuery};
+use source_posthog::config::{Config, CustomQuery, query_text};
 use source_posthog::error::{Error, FailureType};
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
@@ -41,7 +41,7 @@ pub fn config(bytes: &[u8]) {
             assert!(config.base_url.path().ends_with('/') && config.base_url.password().is_none());
             assert!(config.end.is_none_or(|end| end > config.start));
             assert!(config.concurrency > 0 && config.attempts > 0 && config.rate_limit_share > 0.0);
-            assert!(config.custom_queries.iter().all(|query| streams::custom::check_text(&query.query).is_ok()));
+            assert!(config.custom_queries.iter().all(|query| query_text::check_text(&query.query).is_ok()));
             let key = config.api_key.expose();
             // A short key may be a part of any word.
             assert!(key.len() < 12 || !format!("{:?}", config.api_key).contains(key));
@@ -272,7 +272,7 @@ pub fn hogql(bytes: &[u8]) {
     assert_eq!(with_value(value).body()["query"]["values"]["include_0"], value);
     assert_eq!(with_value(value).body()["query"]["query"], with_value("x").text);
     lift(&[column.to_owned(), value.to_owned()], |_| LiftedKind::Text);
-    if streams::custom::check_text(query).is_err() {
+    if query_text::check_text(query).is_err() {
         return;
     }
     // The parser takes these for something else than HogQL does; they are tested by themselves.

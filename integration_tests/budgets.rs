@@ -57,7 +57,7 @@ async fn read(posthog: &Sandbox, page_size: u32, settings: Value) -> (Messages, 
     let stdout = Stdout::default();
     let (output, writer) = Writer::start(stdout.clone());
     let begin = Instant::now();
-    let complete = connector::run(&arguments.command, &output).await.unwrap();
+    let complete = source::run(&arguments.command, &output).await.unwrap();
     let took = begin.elapsed();
     writer.close(&output).await.unwrap();
     let messages = Messages::parse(&stdout.0.lock().unwrap());

@@ -5,7 +5,7 @@
 
 mod base_url;
 pub mod form;
-mod query_text;
+pub mod query_text;
 mod spec;
 
 use std::path::Path;

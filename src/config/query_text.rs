@@ -10,7 +10,7 @@
 ///
 /// # Errors
 /// A sentence that says what is wrong with the query's text.
-pub(crate) fn check_text(query: &str) -> Result<(), String> {
+pub fn check_text(query: &str) -> Result<(), String> {
     let mut words: Vec<String> = Vec::new();
     let mut depth = 0_i32;
     let mut rest = query.chars().peekable();
