@@ -18,7 +18,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
-use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
+use source_posthog::posthog::{Consumed, Malformed, Row, RowConsumer};
 use source_posthog::protocol::Lines;
 use source_posthog::protocol::StreamDescriptor;
 use source_posthog::records::transcode::{Sink, document};
@@ -35,7 +35,7 @@ fn main() {
 
 struct Data {
     /// An answer to a query.
-    answer: Vec<u8>,
+    response: Vec<u8>,
     /// An exported file, and its lines.
     file: Vec<u8>,
     lines: Vec<u8>,
@@ -75,7 +75,7 @@ static DATA: LazyLock<Data> = LazyLock::new(|| {
     let mut file = GzEncoder::new(Vec::new(), Compression::default());
     file.write_all(&lines).expect("memory");
     Data {
-        answer: json!({"results": rows, "columns": []}).to_string().into_bytes(),
+        response: json!({"results": rows, "columns": []}).to_string().into_bytes(),
         file: file.finish().expect("memory"),
         lines,
         quoted: documents.iter().map(|text| Value::from(text.as_str()).to_string().as_bytes()[1..].to_vec()).collect(),
@@ -88,9 +88,9 @@ fn stream() -> StreamDescriptor {
 }
 
 /// Reads an answer piece by piece.
-fn read(taker: &mut dyn TakeRows) -> u64 {
+fn read(taker: &mut dyn RowConsumer) -> u64 {
     let mut reader = RowReader::default();
-    for piece in DATA.answer.chunks(PIECE) {
+    for piece in DATA.response.chunks(PIECE) {
         reader.feed(piece, taker).expect("an answer");
     }
     reader.finish(taker).expect("an answer")
@@ -101,12 +101,12 @@ struct Hot {
     lines: Lines,
 }
 
-impl TakeRows for Hot {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl RowConsumer for Hot {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         self.writer.write(row, self.lines.as_vec()).map(|_| ())
     }
 
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         self.lines.clear();
         self.writer.write_bytes(bytes, first, &mut self.lines).0
     }
@@ -120,7 +120,7 @@ fn writer() -> RowWriter {
 #[divan::bench]
 fn query_to_lines(bencher: Bencher) {
     let mut hot = Hot { writer: writer(), lines: Lines::default() };
-    bencher.counter(BytesCount::new(DATA.answer.len())).bench_local(|| {
+    bencher.counter(BytesCount::new(DATA.response.len())).bench_local(|| {
         hot.writer.restart();
         read(&mut hot)
     });
@@ -130,7 +130,7 @@ fn query_to_lines(bencher: Bencher) {
 #[divan::bench]
 fn query_to_lines_plainly(bencher: Bencher) {
     let (mut writer, mut lines) = (writer(), Vec::new());
-    bencher.counter(BytesCount::new(DATA.answer.len())).bench_local(|| {
+    bencher.counter(BytesCount::new(DATA.response.len())).bench_local(|| {
         writer.restart();
         read(&mut |row: &Row<'_>| -> Result<(), Malformed> {
             lines.clear();
@@ -142,7 +142,7 @@ fn query_to_lines_plainly(bencher: Bencher) {
 /// Finding the rows only.
 #[divan::bench]
 fn cut_rows(bencher: Bencher) {
-    bencher.counter(BytesCount::new(DATA.answer.len())).bench_local(|| {
+    bencher.counter(BytesCount::new(DATA.response.len())).bench_local(|| {
         read(&mut |row: &Row<'_>| -> Result<(), Malformed> {
             black_box(row);
             Ok(())

@@ -14,13 +14,15 @@ use source_posthog::config::{Config, CustomQuery, query_text};
 use source_posthog::error::{Error, FailureType};
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
-use source_posthog::posthog::{After, Key, Malformed, Predicate, Query, Row, TakeRows, Taken};
+use source_posthog::posthog::{After, Consumed, Malformed, Predicate, Query, Row, RowConsumer, RowKey};
 use source_posthog::protocol::StreamDescriptor;
-use source_posthog::protocol::state::StateFile;
+use source_posthog::protocol::state::SavedStates;
 use source_posthog::protocol::{ConfiguredCatalog, Lines, Stream};
 use source_posthog::records::{ExportWriter, RowWriter, Written};
-use source_posthog::streams::{self, EVENTS, KEYED, LISTS, Lifted, LiftedKind, PERSONS, Source, TABLES, Table};
-use source_posthog::sync::{KeyedNote, ListNote, TableState, parse_notes};
+use source_posthog::streams::{
+    self, EVENTS, KEYSET_STREAMS, LISTS, PERSONS, PropertyColumns, PropertyType, Source, TABLES, Table,
+};
+use source_posthog::sync::{KeysetState, ListState, TableState, parse_notes};
 use source_posthog::time::Timestamp;
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::parser::Parser;
@@ -29,8 +31,14 @@ use sqlparser::parser::Parser;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their folder in `fuzz/corpus`.
-pub const ALL: [(&str, Target); 6] =
-    [("config", config), ("catalog", catalog), ("state", state), ("answer", answer), ("file", file), ("hogql", hogql)];
+pub const ALL: [(&str, Target); 6] = [
+    ("config", config),
+    ("catalog", catalog),
+    ("state", state),
+    ("answer", response),
+    ("file", file),
+    ("hogql", hogql),
+];
 
 /// A configuration is usable, or refused with the name of a field.
 pub fn config(bytes: &[u8]) {
@@ -60,7 +68,7 @@ pub fn catalog(bytes: &[u8]) {
         }
         let properties: Vec<String> =
             json_schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
-        lift(&properties, |field| LiftedKind::of_schema(json_schema["properties"].get(field)));
+        set_property_columns(&properties, |field| PropertyType::of_schema(json_schema["properties"].get(field)));
     }
     let text = serde_json::to_vec(&catalog).unwrap();
     let again = ConfiguredCatalog::parse(&text).unwrap();
@@ -69,7 +77,7 @@ pub fn catalog(bytes: &[u8]) {
 
 /// A state is usable, or refused with what is wrong; a usable one survives being written and read.
 pub fn state(bytes: &[u8]) {
-    let file = match StateFile::parse(bytes) {
+    let file = match SavedStates::parse(bytes) {
         Ok(file) => file,
         Err(error) => return assert_eq!(error.failure_type(), FailureType::Config, "{error}"),
     };
@@ -83,13 +91,13 @@ pub fn state(bytes: &[u8]) {
             }
         }
     }
-    for keyed in KEYED {
-        if let Err(error) = parse_notes::<KeyedNote>(of(keyed.stream)) {
+    for keyset in KEYSET_STREAMS {
+        if let Err(error) = parse_notes::<KeysetState>(of(keyset.stream)) {
             assert_names_something(&error);
         }
     }
     for list in LISTS {
-        if let Err(error) = parse_notes::<ListNote>(of(list.stream)) {
+        if let Err(error) = parse_notes::<ListState>(of(list.stream)) {
             assert_names_something(&error);
         }
     }
@@ -110,16 +118,16 @@ fn stream(name: &str) -> StreamDescriptor {
 }
 
 /// Fields of these properties: simple names, each once, none that the stream has already.
-fn lift(properties: &[String], kind: impl Fn(&str) -> LiftedKind) -> Lifted {
-    let lifted = Lifted::new(&EVENTS, properties, |field, _| kind(field));
+fn set_property_columns(properties: &[String], kind: impl Fn(&str) -> PropertyType) -> PropertyColumns {
+    let property_columns = PropertyColumns::new(&EVENTS, properties, |field, _| kind(field));
     let mut schema = EVENTS.schema();
     let before = schema["properties"].as_object().map_or(0, serde_json::Map::len);
-    lifted.add_to(&mut schema);
+    property_columns.add_to(&mut schema);
     let fields = schema["properties"].as_object().unwrap();
     assert_eq!(fields.len(), before + properties.len(), "a field for each of {properties:?}");
     let is_simple = |field: &String| field.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     assert!(fields.keys().all(is_simple), "{properties:?}");
-    lifted
+    property_columns
 }
 
 /// What the first bytes of an input choose, so that the rest can be JSON.
@@ -141,7 +149,7 @@ fn choose<'b>(bytes: &'b [u8], tables: &[&'static Table]) -> Option<Choice<'b>> 
 }
 
 /// The hot path and the plain path make the same of an answer, wherever it is cut.
-pub fn answer(bytes: &[u8]) {
+pub fn response(bytes: &[u8]) {
     let Some(choice) = choose(bytes, TABLES) else { return };
     let (mut first, mut rest) = (choice.first.to_vec(), choice.rest.to_vec());
     if choice.is_wrapped {
@@ -173,7 +181,7 @@ struct Outcome {
     rows: u64,
     records: u64,
     settling: Option<u64>,
-    last: Result<Option<Key>, Malformed>,
+    last: Result<Option<RowKey>, Malformed>,
     /// Without the time of emission, which differs from writer to writer.
     lines: Vec<String>,
 }
@@ -182,7 +190,8 @@ impl Reading {
     fn new(table: &Table, is_hot: bool) -> Self {
         let columns = table.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let writer = RowWriter::new(table, &columns, &stream(table.stream), 7).counting_arrivals(table, &columns, from);
+        let writer =
+            RowWriter::new(table, &columns, &stream(table.stream), 7).counting_recent_rows(table, &columns, from);
         Self { writer, lines: Lines::default(), records: 0, is_hot }
     }
 
@@ -203,16 +212,16 @@ impl Reading {
     }
 }
 
-impl TakeRows for Reading {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl RowConsumer for Reading {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         let written = self.writer.write(row, self.lines.as_vec())?;
         self.records += u64::from(written == Written::Record);
         Ok(())
     }
 
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         if !self.is_hot {
-            return Taken::default();
+            return Consumed::default();
         }
         let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.lines);
         self.records += records;
@@ -227,7 +236,9 @@ pub fn file(bytes: &[u8]) {
     let whole = choice.is_wrapped.then(|| text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count());
     let mut writer = ExportWriter::new(choice.table, &stream(choice.table.stream), 7);
     if choice.lifts {
-        writer = writer.lifting(&lift(&["a".to_owned(), "$b".to_owned()], |_| LiftedKind::Number).into());
+        writer = writer.with_property_columns(
+            &set_property_columns(&["a".to_owned(), "$b".to_owned()], |_| PropertyType::Number).into(),
+        );
     }
     let (mut lines, mut count) = (Vec::new(), 0);
     let mut take = |line: &[u8]| -> Result<(), Malformed> {
@@ -271,7 +282,7 @@ pub fn hogql(bytes: &[u8]) {
     assert_eq!(with_value(value).text, with_value("x").text);
     assert_eq!(with_value(value).body()["query"]["values"]["include_0"], value);
     assert_eq!(with_value(value).body()["query"]["query"], with_value("x").text);
-    lift(&[column.to_owned(), value.to_owned()], |_| LiftedKind::Text);
+    set_property_columns(&[column.to_owned(), value.to_owned()], |_| PropertyType::String);
     if query_text::check_text(query).is_err() {
         return;
     }
@@ -296,7 +307,7 @@ fn with_value(value: &str) -> Query {
     let mut predicate = Predicate::default();
     predicate.names("event", "IN", "include", &[value.to_owned()]);
     predicate.names("event", "NOT IN", "exclude", &[value.to_owned(), value.to_owned()]);
-    predicate.after("timestamp", "uuid", &Key { position: Timestamp::MIN, id: value.to_owned() });
+    predicate.after("timestamp", "uuid", &RowKey { sort_key: Timestamp::MIN, id: value.to_owned() });
     predicate.after_values(&[("toString(distinct_id)".to_owned(), After::Text(value.to_owned()))]);
     predicate.select("uuid, event", "events", "ORDER BY timestamp ASC LIMIT 5")
 }
@@ -309,9 +320,9 @@ fn wrapped(query: &str, column: &str, kind: &str) -> Option<String> {
         primary_key: vec![column.to_owned()],
         cursor_field: None,
     };
-    let keyed = streams::custom::stream(&custom, &[(column.to_owned(), kind.to_owned())]).ok()?;
-    assert!(keyed.schema()["properties"][column].is_object());
-    let (expression, from) = (keyed.expression(column), keyed.parts.first()?.from);
+    let keyset = streams::custom::stream(&custom, &[(column.to_owned(), kind.to_owned())]).ok()?;
+    assert!(keyset.schema()["properties"][column].is_object());
+    let (expression, from) = (keyset.expression(column), keyset.parts.first()?.from);
     let mut predicate = Predicate::default();
     predicate.has_value(expression, true);
     predicate.at_least(expression, "5");

@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
-use source_posthog::posthog::{Malformed, Row, TakeRows, Taken};
+use source_posthog::posthog::{Consumed, Malformed, Row, RowConsumer};
 use source_posthog::protocol::Lines;
 use source_posthog::protocol::StreamDescriptor;
 use source_posthog::records::{ExportWriter, RowWriter};
@@ -34,12 +34,12 @@ struct Taker {
     records: u64,
 }
 
-impl TakeRows for Taker {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl RowConsumer for Taker {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         panic!("{} columns went the slow way", row.len())
     }
 
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         self.lines.clear();
         let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.lines);
         self.records += records;
@@ -58,13 +58,13 @@ fn of_an_answer(rows: usize) -> u64 {
         };
         columns.iter().map(|column| value(column.field).into()).collect()
     };
-    let answer = json!({"results": (0..rows).map(row).collect::<Vec<_>>()}).to_string();
+    let response = json!({"results": (0..rows).map(row).collect::<Vec<_>>()}).to_string();
     let stream = StreamDescriptor { name: "events".into(), namespace: None };
     let writer = RowWriter::new(&EVENTS, &columns, &stream, 7);
     let mut taker = Taker { writer, lines: Lines::default(), records: 0 };
     let count = allocations(|| {
         let mut reader = RowReader::default();
-        for piece in answer.as_bytes().chunks(16 * 1024) {
+        for piece in response.as_bytes().chunks(16 * 1024) {
             reader.feed(piece, &mut taker).unwrap();
         }
         // The bracket behind the last row goes the slow way, but is no row.

@@ -282,7 +282,7 @@ async fn both_methods_tell_the_same_about_an_event() {
     for record in exported.records("events") {
         by_id.insert(record["id"].as_str().unwrap(), record);
     }
-    let mut copies = 0;
+    let mut duplicates = 0;
     for queried in queried.records("events") {
         let exported = by_id[queried["id"].as_str().unwrap()].as_object().unwrap();
         let queried = queried.as_object().unwrap();
@@ -290,14 +290,14 @@ async fn both_methods_tell_the_same_about_an_event() {
         for (field, value) in queried.iter().filter(|(field, _)| *field != "person_mode") {
             // Of an event's copies, one method keeps the first and the other the last.
             if field == "created_at" && exported[field] != *value {
-                copies += 1;
+                duplicates += 1;
                 continue;
             }
             assert_eq!(exported[field], *value, "{field} of {}", queried["id"]);
         }
     }
     assert_eq!(by_id.len(), queried.id_set("events").len());
-    assert!(copies <= 14, "{copies}");
+    assert!(duplicates <= 14, "{duplicates}");
 }
 
 #[tokio::test]

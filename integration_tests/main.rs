@@ -18,7 +18,7 @@ mod export_faults;
 mod faults;
 mod help;
 mod huge;
-mod keyed;
+mod keyset;
 mod kill;
 mod lists;
 mod migrating;

@@ -29,7 +29,7 @@ fn describe(source: Source) -> String {
                 .into()
         }
         Source::Table(_) => "queries, scope `query:read`".into(),
-        Source::Keyed(_) => "queries in the order of its key, scope `query:read`".into(),
+        Source::KeysetStream(_) => "queries in the order of its key, scope `query:read`".into(),
         Source::List(list) => {
             let parts = match list.passes {
                 Passes::One => "",
@@ -79,7 +79,7 @@ fn section(stream: &Stream) -> String {
 
 #[test]
 fn the_page_of_streams_is_current() {
-    let catalog = streams::catalog(&[], |_| streams::Lifted::default());
+    let catalog = streams::catalog(&[], |_| streams::PropertyColumns::default());
     let mut page = HEAD.to_owned();
     page.push_str("| stream | primary key | sync modes |\n|---|---|---|\n");
     for stream in &catalog.streams {

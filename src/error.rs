@@ -65,7 +65,7 @@ impl Error {
 
     /// Puts `context` in front of the message, as in `project 1001: …`.
     #[must_use]
-    pub fn within(mut self, context: impl fmt::Display) -> Self {
+    pub fn in_context(mut self, context: impl fmt::Display) -> Self {
         self.message = format!("{context}: {}", self.message);
         self
     }

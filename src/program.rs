@@ -29,7 +29,7 @@ where
 {
     remember_proxy_passwords();
     std::panic::set_hook(Box::new(|panic| {
-        output::last_words(&obituary(&panic.to_string()));
+        output::write_unqueued(&panic_message(&panic.to_string()));
     }));
     // Only fails when a provider has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -37,7 +37,7 @@ where
         Ok(runtime) => runtime,
         Err(error) => {
             let error = Error::system(format!("cannot start: {error}"));
-            output::last_words(&Message::error(&error, None));
+            output::write_unqueued(&Message::error(&error, None));
             return ExitCode::FAILURE;
         }
     };
@@ -64,14 +64,14 @@ where
         (End::Command(Ok(true)), Ok(())) => ExitCode::SUCCESS,
         (End::Command(_), Ok(())) => ExitCode::FAILURE,
         (End::Command(_), Err(error)) => {
-            complain(&error);
+            report_to_stderr(&error);
             ExitCode::FAILURE
         }
     }
 }
 
 /// What is said of a panic.
-fn obituary(panic: &str) -> Message {
+fn panic_message(panic: &str) -> Message {
     let error = Error::system("this connector has a defect and stopped; what was read up to the last STATE is safe")
         .with_details(panic);
     Message::error(&error, None)
@@ -79,7 +79,7 @@ fn obituary(panic: &str) -> Message {
 
 /// The one case for stderr: stdout is gone.
 #[expect(clippy::print_stderr, reason = "stdout, where messages belong, is closed")]
-fn complain(error: &Error) {
+fn report_to_stderr(error: &Error) {
     eprintln!("error: {error}");
 }
 
@@ -104,7 +104,7 @@ mod tests {
     fn the_report_of_a_panic_has_no_secret() {
         let secret = Secret::new("phx_inside_a_panic");
         let panic = format!("panicked at src/x.rs:1:2:\ncalled `unwrap` on \"Bearer {}\"", secret.expose());
-        let message = serde_json::to_string(&obituary(&panic)).unwrap();
+        let message = serde_json::to_string(&panic_message(&panic)).unwrap();
         assert!(message.contains("src/x.rs:1:2") && message.contains("Bearer [secret]"), "{message}");
         assert!(!message.contains("inside_a_panic"), "{message}");
     }

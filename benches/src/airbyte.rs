@@ -14,8 +14,8 @@ use serde_json::json;
 use tokio::process::Command;
 
 use crate::events::{DAY, date, of_day, samples};
-use crate::measure::Subject;
 use crate::http::{API_KEY, PROJECT};
+use crate::measure::Subject;
 use crate::programs::{Programs, Source, count};
 use crate::results::{Airbyte, Spread};
 

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::measure::Subject;
 use crate::http::{API_KEY, Client, PROJECT};
+use crate::measure::Subject;
 use crate::server::{Ready, Size, Traffic};
 
 const RECORD: &[u8] = br#"{"type":"RECORD""#;

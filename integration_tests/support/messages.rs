@@ -13,7 +13,7 @@ use source_posthog::streams;
 /// The fields of every stream's schema.
 static FIELDS: LazyLock<BTreeMap<String, BTreeSet<String>>> = LazyLock::new(|| {
     let fields = |schema: &Value| schema["properties"].as_object().unwrap().keys().cloned().collect();
-    let streams = streams::catalog(&[], |_| streams::Lifted::default()).streams.into_iter();
+    let streams = streams::catalog(&[], |_| streams::PropertyColumns::default()).streams.into_iter();
     streams.map(|stream| (stream.name, fields(&stream.json_schema))).collect()
 });
 
@@ -162,10 +162,10 @@ impl Messages {
                         "a record before RUNNING"
                     );
                     // Properties and queries of the user's have fields of their own.
-                    let lifted = |field: &str| field.starts_with("property_");
-                    let unknown = FIELDS
-                        .get(&record.stream)
-                        .and_then(|known| record.data.keys().find(|field| !known.contains(*field) && !lifted(field)));
+                    let property_columns = |field: &str| field.starts_with("property_");
+                    let unknown = FIELDS.get(&record.stream).and_then(|known| {
+                        record.data.keys().find(|field| !known.contains(*field) && !property_columns(field))
+                    });
                     assert_eq!(unknown, None, "a field that the schema lacks: {line:.300}");
                     let stream = Descriptor { name: record.stream, namespace: record.namespace };
                     *since_state.entry(stream).or_default() += 1;

@@ -129,8 +129,8 @@ fn assert_events_by(messages: &Messages, sandbox: &Sandbox, projects: &[u64], sa
         messages.without_records()
     );
     for record in messages.records("events") {
-        let copies = &truth[record["id"].as_str().unwrap()];
-        assert!(copies.iter().any(|event| same(record, event)), "{record} is not {copies:?}");
+        let duplicates = &truth[record["id"].as_str().unwrap()];
+        assert!(duplicates.iter().any(|event| same(record, event)), "{record} is not {duplicates:?}");
     }
 }
 
@@ -164,8 +164,8 @@ fn lenient(text: &str) -> Value {
     if let Ok(value) = serde_json::from_str(text) {
         return value;
     }
-    let mended = ["NaN", "Infinity", "-Infinity"].iter().fold(text.to_owned(), |text, token| {
+    let fixed_text = ["NaN", "Infinity", "-Infinity"].iter().fold(text.to_owned(), |text, token| {
         text.replace(&format!(":{token}"), ":null").replace(&format!("[{token}"), "[null")
     });
-    serde_json::from_str(&mended).unwrap_or_default()
+    serde_json::from_str(&fixed_text).unwrap_or_default()
 }

@@ -48,7 +48,7 @@ pub fn secret(
 ///
 /// # Errors
 /// A config error that names the field and the bounds.
-pub fn within(field: &str, value: u32, least: u32, most: u32) -> Result<u32, Error> {
+pub fn in_range(field: &str, value: u32, least: u32, most: u32) -> Result<u32, Error> {
     if (least..=most).contains(&value) {
         return Ok(value);
     }

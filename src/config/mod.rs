@@ -17,7 +17,7 @@ use url::Url;
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::time::{Timestamp, days};
-use form::within;
+use form::in_range;
 use spec::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
 
 pub use spec::specification;
@@ -79,7 +79,7 @@ pub struct Method {
     /// Which way.
     pub choice: Choice,
     /// Age that data must have to be exported.
-    pub settle: TimeDelta,
+    pub ingestion_delay: TimeDelta,
     /// Options of queries, which other streams and the completion of exports use as well.
     pub query: QueryOptions,
 }
@@ -112,7 +112,7 @@ pub struct CustomQuery {
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
     /// How far before the last sync's end the next one starts.
-    pub overlap: TimeDelta,
+    pub lookback: TimeDelta,
     /// How far back in `timestamp` every sync looks for late events.
     pub late_window: TimeDelta,
     /// Most rows asked for in one request.
@@ -178,10 +178,10 @@ impl Config {
                 "`rate_limit_share` is {rate_limit_share}; it must be between 0.05 and 1"
             )));
         }
-        let concurrency = within("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
+        let concurrency = in_range("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
         let read_timeout = raw.read_timeout_seconds.unwrap_or(DEFAULT_READ_TIMEOUT_SECONDS);
-        let read_timeout = within("read_timeout_seconds", read_timeout, 1, 3_600)?;
-        let attempts = within("attempts", raw.attempts.unwrap_or(DEFAULT_ATTEMPTS), 1, 1_000)?;
+        let read_timeout = in_range("read_timeout_seconds", read_timeout, 1, 3_600)?;
+        let attempts = in_range("attempts", raw.attempts.unwrap_or(DEFAULT_ATTEMPTS), 1, 1_000)?;
         Ok(Self {
             api_key,
             base_url,
@@ -193,7 +193,7 @@ impl Config {
             method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
             event_property_columns: distinct(names("event_property_columns", raw.event_property_columns)?),
             person_property_columns: distinct(names("person_property_columns", raw.person_property_columns)?),
-            window_days: raw.events_time_step.map(|days| within("events_time_step", days, 1, 91)).transpose()?,
+            window_days: raw.events_time_step.map(|days| in_range("events_time_step", days, 1, 91)).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share,
             concurrency: concurrency as usize,
@@ -271,34 +271,37 @@ fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> 
 }
 
 fn method(raw: RawMethod) -> Result<Method, Error> {
-    let options = |overlap: Option<u32>, late_window: Option<u32>| -> Result<QueryOptions, Error> {
-        let overlap = within("method.overlap_minutes", overlap.unwrap_or(DEFAULT_OVERLAP_MINUTES), 1, 10_080)?;
-        let late_window = within("method.late_window_days", late_window.unwrap_or(DEFAULT_LATE_WINDOW_DAYS), 1, 3_650)?;
+    let options = |lookback: Option<u32>, late_window: Option<u32>| -> Result<QueryOptions, Error> {
+        let lookback = in_range("method.overlap_minutes", lookback.unwrap_or(DEFAULT_OVERLAP_MINUTES), 1, 10_080)?;
+        let late_window =
+            in_range("method.late_window_days", late_window.unwrap_or(DEFAULT_LATE_WINDOW_DAYS), 1, 3_650)?;
         Ok(QueryOptions {
-            overlap: TimeDelta::minutes(i64::from(overlap)),
+            lookback: TimeDelta::minutes(i64::from(lookback)),
             late_window: days(late_window),
             page_size: MAX_PAGE_SIZE,
             person_properties: false,
         })
     };
-    let settle = |minutes: Option<u32>| -> Result<TimeDelta, Error> {
-        let minutes = within("method.settle_minutes", minutes.unwrap_or(DEFAULT_SETTLE_MINUTES), 0, 1_440)?;
+    let ingestion_delay = |minutes: Option<u32>| -> Result<TimeDelta, Error> {
+        let minutes = in_range("method.settle_minutes", minutes.unwrap_or(DEFAULT_SETTLE_MINUTES), 0, 1_440)?;
         Ok(TimeDelta::minutes(i64::from(minutes)))
     };
     Ok(match raw {
         RawMethod::Auto(auto) => Method {
             choice: Choice::Auto,
-            settle: settle(auto.settle_minutes)?,
+            ingestion_delay: ingestion_delay(auto.settle_minutes)?,
             query: options(auto.overlap_minutes, auto.late_window_days)?,
         },
-        RawMethod::Export(export) => {
-            Method { choice: Choice::Export, settle: settle(export.settle_minutes)?, query: options(None, None)? }
-        }
+        RawMethod::Export(export) => Method {
+            choice: Choice::Export,
+            ingestion_delay: ingestion_delay(export.settle_minutes)?,
+            query: options(None, None)?,
+        },
         RawMethod::Query(query) => Method {
             choice: Choice::Query,
-            settle: settle(None)?,
+            ingestion_delay: ingestion_delay(None)?,
             query: QueryOptions {
-                page_size: within("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
+                page_size: in_range("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
                 person_properties: query.person_properties.unwrap_or(false),
                 ..options(query.overlap_minutes, query.late_window_days)?
             },

@@ -53,14 +53,14 @@ impl Acknowledgements {
     }
 
     /// That batch has arrived, except for the records that were set aside.
-    pub(super) fn end(&mut self, first: Ordinal, stream: usize, set_aside: &[Ordinal]) {
+    pub(super) fn end(&mut self, first: Ordinal, stream: usize, dead_lettered: &[Ordinal]) {
         if let Some(count) = self.pending.get_mut(&first) {
             *count -= 1;
             if *count == 0 {
                 self.pending.remove(&first);
             }
         }
-        self.rejected.extend(set_aside.iter().map(|ordinal| (*ordinal, stream)));
+        self.rejected.extend(dead_lettered.iter().map(|ordinal| (*ordinal, stream)));
     }
 
     /// Enters a STATE of a stream, or of all streams.
@@ -115,7 +115,7 @@ mod tests {
             4 => (0usize..3).prop_map(Step::Record),
             2 => prop::option::of(0usize..3).prop_map(Step::State),
             2 => (0usize..3).prop_map(Step::Send),
-            2 => (0usize..10, any::<bool>()).prop_map(|(which, set_aside)| Step::Arrive(which, set_aside)),
+            2 => (0usize..10, any::<bool>()).prop_map(|(which, dead_lettered)| Step::Arrive(which, dead_lettered)),
         ];
         prop::collection::vec(step, 0..120)
     }
@@ -154,9 +154,9 @@ mod tests {
                     }
                     Step::Arrive(which, reject) if !sent.is_empty() => {
                         let (stream, batch) = sent.remove(which % sent.len());
-                        let set_aside = if *reject { vec![*batch.last().unwrap()] } else { Vec::new() };
-                        set_aside_total += set_aside.len() as u64;
-                        acknowledgements.end(batch[0], stream, &set_aside);
+                        let dead_lettered = if *reject { vec![*batch.last().unwrap()] } else { Vec::new() };
+                        set_aside_total += dead_lettered.len() as u64;
+                        acknowledgements.end(batch[0], stream, &dead_lettered);
                     }
                     Step::Arrive(..) => {}
                 }

@@ -121,7 +121,7 @@ impl Config {
         let secret = |field: &str, configured: Option<Secret>, variable: &str| {
             form::secret(field, configured, variable, environment(variable).as_deref())
         };
-        let address = secret("webhook_url", raw.webhook_url, WEBHOOK_URL_VARIABLE)?.ok_or_else(|| {
+        let url = secret("webhook_url", raw.webhook_url, WEBHOOK_URL_VARIABLE)?.ok_or_else(|| {
             Error::config(format!(
                 "`webhook_url` is missing; set it, or the environment variable {WEBHOOK_URL_VARIABLE}"
             ))
@@ -131,12 +131,12 @@ impl Config {
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
         let number = |field: &str, value: Option<u32>, default: u32, least: u32, most: u32| {
-            form::within(field, value.unwrap_or(default), least, most)
+            form::in_range(field, value.unwrap_or(default), least, most)
         };
         let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
         let seconds = |value: u32| Duration::from_secs(u64::from(value));
         Ok(Self {
-            webhook: webhook_url_of(&address, raw.allow_http.unwrap_or(false))?,
+            webhook: webhook_url_of(&url, raw.allow_http.unwrap_or(false))?,
             shape: raw.record_shape.unwrap_or_default(),
             allowed: allowed(raw.allowed_event_types.as_ref())?,
             max_records: number("batch.max_records", batch.max_records, DEFAULT_MAX_RECORDS, 1, 100_000)? as usize,
@@ -178,9 +178,9 @@ impl Config {
     }
 }
 
-fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
+fn webhook_url_of(url: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
     // The text is a secret, so messages do not quote it.
-    let url = Url::parse(address.expose()).inspect(remember_parts).map_err(|error| {
+    let url = Url::parse(url.expose()).inspect(remember_parts).map_err(|error| {
         Error::config(format!("`webhook_url` is not an address ({error}); copy it from the webhook node"))
     })?;
     match url.scheme() {
@@ -192,12 +192,12 @@ fn webhook_url_of(address: &Secret, allow_http: bool) -> Result<WebhookUrl, Erro
 }
 
 /// Servers like to quote the path in their answers, and the last part of it is what makes it a secret.
-fn remember_parts(address: &Url) {
-    remember(address.path());
-    for part in [address.password(), address.query()].into_iter().flatten() {
+fn remember_parts(url: &Url) {
+    remember(url.path());
+    for part in [url.password(), url.query()].into_iter().flatten() {
         remember(part);
     }
-    let last = address.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
+    let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
     // `webhook` is an ordinary word, `wh1234` is none.
     if last.len() >= LONGEST_WORD || last.contains(|character: char| !character.is_ascii_lowercase()) {
         remember(last);

@@ -130,7 +130,7 @@ mod tests {
         drop(file);
         let mut file = StateFile::open(&path).unwrap();
         file.save(&state("b", 3)).unwrap();
-        let kept = crate::protocol::state::StateFile::from_file(&path).unwrap();
+        let kept = crate::protocol::state::SavedStates::from_file(&path).unwrap();
         let of = |name: &str| {
             kept.stream(&crate::protocol::StreamDescriptor { name: name.into(), namespace: None }).cloned()
         };

@@ -22,7 +22,7 @@ use super::batch::{Batch, Entry, Ordinal, body};
 use super::config::Config;
 use super::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::net::{client_builder, describe, misconnection, proxy_refusal, retry_after, unprepared};
+use crate::net::{client_build_error, client_builder, connection_advice, describe, proxy_refusal, retry_after};
 use crate::protocol::Output;
 use crate::secret::redact;
 
@@ -59,14 +59,14 @@ pub(super) struct Delivered {
     /// Size of the batch.
     pub(super) bytes: usize,
     /// Records that were refused and set aside.
-    pub(super) set_aside: Vec<Ordinal>,
+    pub(super) dead_lettered: Vec<Ordinal>,
 }
 
 /// What the webhook says to a request.
-enum Verdict {
+enum RetryAction {
     Accepted,
     /// Try again, at the earliest after this time.
-    Again {
+    Retry {
         wait: Option<Duration>,
         reason: String,
     },
@@ -76,12 +76,12 @@ enum Verdict {
         reason: String,
     },
     /// Not now and not later. With 400 and 422, one of the records might be the reason.
-    Refused {
+    Rejected {
         status: u16,
         reason: String,
     },
     /// The address, the credentials or the method is wrong.
-    Wrong(Error),
+    Fatal(Error),
 }
 
 impl Webhook {
@@ -97,7 +97,7 @@ impl Webhook {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(config.request_timeout)
             .build()
-            .map_err(unprepared)?;
+            .map_err(client_build_error)?;
         let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
         let most_records = AtomicUsize::new(config.max_records);
         Ok(Self { http, config, dead_letters, output: output.clone(), paused_until: Mutex::new(None), most_records })
@@ -110,13 +110,13 @@ impl Webhook {
     pub(super) async fn probe(&self) -> Result<String, Error> {
         let request = self.http.request(Method::HEAD, self.config.webhook.expose().clone());
         let response = request.send().await.map_err(|error| {
-            if let Some(known) = misconnection(&error, SERVER) {
+            if let Some(known) = connection_advice(&error, SERVER) {
                 return known.with_details(describe(error));
             }
             Error::config(format!("no answer from {}: {}; check `webhook_url`", self.config.webhook, describe(error)))
         })?;
-        match verdict(response.status(), response.headers(), "") {
-            Verdict::Wrong(error) => Err(error),
+        match retry_action(response.status(), response.headers(), "") {
+            RetryAction::Fatal(error) => Err(error),
             // Many webhooks know POST only, and say so to anything else.
             _ => Ok(format!("{} answers ({}); no record was sent", self.config.webhook, response.status().as_u16())),
         }
@@ -130,9 +130,11 @@ impl Webhook {
         let element = br#"{"event":"connection test","uuid":"00000000-0000-0000-0000-000000000000","properties":{}}"#;
         let entry = Entry { ordinal: 0, element: element.to_vec() };
         match self.post("check", &[entry]).await {
-            Verdict::Accepted => Ok(format!("{} has accepted a test record", self.config.webhook)),
-            Verdict::Wrong(error) => Err(error),
-            Verdict::Again { reason, .. } | Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, .. } => {
+            RetryAction::Accepted => Ok(format!("{} has accepted a test record", self.config.webhook)),
+            RetryAction::Fatal(error) => Err(error),
+            RetryAction::Retry { reason, .. }
+            | RetryAction::TooLarge { reason, .. }
+            | RetryAction::Rejected { reason, .. } => {
                 Err(Error::config(format!("{} does not accept a test record: {reason}", self.config.webhook)))
             }
         }
@@ -146,21 +148,23 @@ impl Webhook {
     pub(super) async fn deliver(&self, name: &str, batch: Batch) -> Result<Delivered, Error> {
         let (first, stream) = (batch.first(), batch.stream);
         let begin = Instant::now();
-        let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, set_aside: Vec::new() };
+        let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, dead_lettered: Vec::new() };
         let mut parts: VecDeque<Vec<Entry>> = VecDeque::new();
         self.queue(&mut parts, batch.entries);
         while let Some(part) = parts.pop_front() {
             match self.deliver_part(name, &part, begin).await? {
-                Verdict::TooLarge { reason, .. } | Verdict::Refused { reason, status: 400 | 422 } if part.len() > 1 => {
+                RetryAction::TooLarge { reason, .. } | RetryAction::Rejected { reason, status: 400 | 422 }
+                    if part.len() > 1 =>
+                {
                     tracing::debug!("{} records of {name} are sent in two halves: {reason}", part.len());
                     let mut first_half = part;
                     let second_half = first_half.split_off(first_half.len() / 2);
                     parts.push_front(second_half);
                     parts.push_front(first_half);
                 }
-                Verdict::TooLarge { status, reason } | Verdict::Refused { status, reason } => {
-                    self.set_aside(name, &part, status, &reason).await?;
-                    delivered.set_aside.extend(part.iter().map(|entry| entry.ordinal));
+                RetryAction::TooLarge { status, reason } | RetryAction::Rejected { status, reason } => {
+                    self.dead_letter(name, &part, status, &reason).await?;
+                    delivered.dead_lettered.extend(part.iter().map(|entry| entry.ordinal));
                 }
                 _ => delivered.records += part.len() as u64,
             }
@@ -179,21 +183,21 @@ impl Webhook {
     }
 
     /// Sends one request until there is a final verdict: accepted, too large or refused.
-    async fn deliver_part(&self, name: &str, part: &[Entry], begin: Instant) -> Result<Verdict, Error> {
+    async fn deliver_part(&self, name: &str, part: &[Entry], begin: Instant) -> Result<RetryAction, Error> {
         let mut waits = self.waits();
         let mut attempts = 0;
         loop {
             self.pause().await;
             attempts += 1;
             match self.post(name, part).await {
-                Verdict::Wrong(error) => return Err(error),
-                Verdict::TooLarge { status, reason } => {
+                RetryAction::Fatal(error) => return Err(error),
+                RetryAction::TooLarge { status, reason } => {
                     if part.len() > 1 {
                         self.most_records.fetch_min(part.len().div_ceil(2), Ordering::Relaxed);
                     }
-                    return Ok(Verdict::TooLarge { status, reason });
+                    return Ok(RetryAction::TooLarge { status, reason });
                 }
-                Verdict::Again { wait, reason } => {
+                RetryAction::Retry { wait, reason } => {
                     let own = waits.next().unwrap_or(LONGEST_WAIT);
                     let wait = wait.map_or(own, |asked| asked.min(LONGEST_REQUESTED_WAIT));
                     if begin.elapsed() + wait > self.config.max_elapsed {
@@ -211,12 +215,12 @@ impl Webhook {
                     self.pause_for(wait);
                     self.output.progress().waiting(&format!("waiting {} s for the webhook", wait.as_secs()));
                 }
-                verdict => return Ok(verdict),
+                retry_action => return Ok(retry_action),
             }
         }
     }
 
-    async fn set_aside(&self, name: &str, part: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
+    async fn dead_letter(&self, name: &str, part: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
         let Some(dead_letters) = &self.dead_letters else {
             return Err(Error::system(format!(
                 "the webhook at {} refuses a record of {name} for good: {reason}. To go on without such records, set `dead_letter_file`",
@@ -256,7 +260,7 @@ impl Webhook {
     }
 
     /// Sends one request.
-    async fn post(&self, name: &str, part: &[Entry]) -> Verdict {
+    async fn post(&self, name: &str, part: &[Entry]) -> RetryAction {
         let body = body(part);
         let id = idempotency_key(name, &body);
         let mut request = self
@@ -276,7 +280,7 @@ impl Webhook {
             match compressed(&body) {
                 Ok(body) => body,
                 Err(error) => {
-                    return Verdict::Wrong(Error::system(format!("a batch could not be compressed: {error}")));
+                    return RetryAction::Fatal(Error::system(format!("a batch could not be compressed: {error}")));
                 }
             }
         } else {
@@ -285,9 +289,9 @@ impl Webhook {
         let mut response = match request.body(body).send().await {
             Ok(response) => response,
             Err(error) => {
-                return match misconnection(&error, SERVER) {
-                    Some(known) => Verdict::Wrong(known.with_details(describe(error))),
-                    None => Verdict::Again { wait: None, reason: describe(error) },
+                return match connection_advice(&error, SERVER) {
+                    Some(known) => RetryAction::Fatal(known.with_details(describe(error))),
+                    None => RetryAction::Retry { wait: None, reason: describe(error) },
                 };
             }
         };
@@ -295,7 +299,7 @@ impl Webhook {
         if status.is_success() {
             // The answer counts, not what follows it. Reading it lets the connection be used again.
             while let Ok(Some(_)) = response.chunk().await {}
-            return Verdict::Accepted;
+            return RetryAction::Accepted;
         }
         let mut excerpt = Vec::new();
         while let Ok(Some(chunk)) = response.chunk().await {
@@ -305,22 +309,22 @@ impl Webhook {
             }
         }
         // The answer may quote the request.
-        let said: String = redact(&String::from_utf8_lossy(&excerpt))
+        let excerpt: String = redact(&String::from_utf8_lossy(&excerpt))
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
             .chars()
             .take(200)
             .collect();
-        verdict(status, response.headers(), &said)
+        retry_action(status, response.headers(), &excerpt)
     }
 }
 
 /// What a status other than success means.
-fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
+fn retry_action(status: StatusCode, headers: &HeaderMap, excerpt: &str) -> RetryAction {
     let code = status.as_u16();
-    let reason = format!("status {code} {said}").trim_end().to_owned();
-    let wrong = |text: String| Verdict::Wrong(Error::config(text).with_details(reason.clone()));
+    let reason = format!("status {code} {excerpt}").trim_end().to_owned();
+    let fatal = |text: String| RetryAction::Fatal(Error::config(text).with_details(reason.clone()));
     match code {
         300..=399 => {
             // Its path is a secret like that of the webhook.
@@ -330,22 +334,22 @@ fn verdict(status: StatusCode, headers: &HeaderMap, said: &str) -> Verdict {
                 .map(|url| url.origin())
                 .filter(url::Origin::is_tuple)
                 .map_or_else(|| "another path".to_owned(), |origin| origin.ascii_serialization());
-            wrong(format!("the webhook redirects to {origin}; set `webhook_url` to the final address"))
+            fatal(format!("the webhook redirects to {origin}; set `webhook_url` to the final address"))
         }
         401 | 403 => {
-            wrong("the webhook does not let us in; check `bearer_token`, `headers` and `webhook_url`".to_owned())
+            fatal("the webhook does not let us in; check `bearer_token`, `headers` and `webhook_url`".to_owned())
         }
-        404 | 410 => wrong(
+        404 | 410 => fatal(
             "there is no such webhook (any more); copy the address of the webhook node to `webhook_url` again"
                 .to_owned(),
         ),
-        407 => wrong(proxy_refusal()),
-        413 => Verdict::TooLarge { status: code, reason },
+        407 => fatal(proxy_refusal()),
+        413 => RetryAction::TooLarge { status: code, reason },
         408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
-            Verdict::Again { wait: retry_after(headers, Utc::now()), reason }
+            RetryAction::Retry { wait: retry_after(headers, Utc::now()), reason }
         }
         // 400, 422, other 4xx, 501 and 505.
-        _ => Verdict::Refused { status: code, reason },
+        _ => RetryAction::Rejected { status: code, reason },
     }
 }
 
@@ -380,12 +384,12 @@ mod tests {
 
     #[test]
     fn statuses_are_told_apart() {
-        let kind = |code: u16| match verdict(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), "") {
-            Verdict::Accepted => "accepted",
-            Verdict::Again { .. } => "again",
-            Verdict::TooLarge { .. } => "too large",
-            Verdict::Refused { .. } => "refused",
-            Verdict::Wrong(_) => "wrong",
+        let kind = |code: u16| match retry_action(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), "") {
+            RetryAction::Accepted => "accepted",
+            RetryAction::Retry { .. } => "again",
+            RetryAction::TooLarge { .. } => "too large",
+            RetryAction::Rejected { .. } => "refused",
+            RetryAction::Fatal(_) => "wrong",
         };
         for (codes, expected) in [
             (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),

@@ -102,7 +102,7 @@ struct Totals {
     received: u64,
     filtered: u64,
     delivered: u64,
-    set_aside: u64,
+    dead_lettered: u64,
     requests: u64,
 }
 
@@ -194,7 +194,7 @@ impl Run {
         for line in block.split(|byte| *byte == b'\n') {
             // Anything that is not a message is somebody's log line and none of our business.
             let Ok(message) = serde_json::from_slice::<Line<'_>>(line) else {
-                let matters = is_begun_message(line);
+                let matters = is_truncated_message(line);
                 // Only the very last line of the input can lack its line feed.
                 if matters && block.ends_with(line) && !block.ends_with(b"\n") {
                     let error = Error::system(
@@ -345,9 +345,9 @@ impl Run {
         self.in_flight[delivered.stream] -= 1;
         self.totals.requests += 1;
         self.totals.delivered += delivered.records;
-        self.totals.set_aside += delivered.set_aside.len() as u64;
+        self.totals.dead_lettered += delivered.dead_lettered.len() as u64;
         self.output.progress().add(delivered.records, delivered.bytes);
-        self.acknowledgements.end(delivered.first, delivered.stream, &delivered.set_aside);
+        self.acknowledgements.end(delivered.first, delivered.stream, &delivered.dead_lettered);
         self.release().await
     }
 
@@ -376,7 +376,7 @@ impl Run {
             totals.requests,
             self.config.webhook,
             totals.filtered,
-            totals.set_aside,
+            totals.dead_lettered,
             begin.elapsed().as_secs_f64()
         );
         for (name, _) in self.matched.iter().filter(|(_, count)| **count == 0) {
@@ -415,7 +415,7 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
 }
 
 /// Whether a line that is not JSON was meant as a record or a state, however it is spaced.
-fn is_begun_message(line: &[u8]) -> bool {
+fn is_truncated_message(line: &[u8]) -> bool {
     let begin: Vec<u8> = line.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(16).collect();
     begin.starts_with(br#"{"type":"RECORD""#) || begin.starts_with(br#"{"type":"STATE""#)
 }

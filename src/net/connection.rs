@@ -31,7 +31,7 @@ pub(crate) fn client_builder() -> reqwest::ClientBuilder {
 /// What the user has to do about a failed request, if waiting cannot help.
 ///
 /// `server` says whose certificate it is, as in "the address in `base_url`".
-pub(crate) fn misconnection(error: &reqwest::Error, server: &str) -> Option<Error> {
+pub(crate) fn connection_advice(error: &reqwest::Error, server: &str) -> Option<Error> {
     let message = match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem, server),
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) if error.is_connect() => {
@@ -49,12 +49,12 @@ pub(crate) fn proxy_refusal() -> String {
 }
 
 /// The failure of a client that cannot be built; with rustls, that is for want of certificates.
-pub(crate) fn unprepared(error: reqwest::Error) -> Error {
-    let mend = match ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().find(|name| std::env::var_os(name).is_some()) {
+pub(crate) fn client_build_error(error: reqwest::Error) -> Error {
+    let fix = match ["SSL_CERT_FILE", "SSL_CERT_DIR"].iter().find(|name| std::env::var_os(name).is_some()) {
         Some(name) => format!("{name} is set, and there is no usable certificate (PEM) in it"),
         None => "install the CA certificates of this system (often a package named ca-certificates), or set SSL_CERT_FILE to a file with them".to_owned(),
     };
-    Error::config(format!("cannot prepare encrypted connections: {mend}")).with_details(describe(error))
+    Error::config(format!("cannot prepare encrypted connections: {fix}")).with_details(describe(error))
 }
 
 /// Keeps the passwords of proxies out of everything that is said.
@@ -158,8 +158,8 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
 /// Returns true if the address is one of this machine itself.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Ipv4(url)) => url.is_loopback(),
+        Some(Host::Ipv6(url)) => url.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }

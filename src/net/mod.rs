@@ -5,6 +5,6 @@ pub(crate) mod connection;
 
 pub(crate) use body::Body;
 pub(crate) use connection::{
-    client_builder, describe, is_loopback, misconnection, proxy_refusal, remember_proxy_passwords, retry_after,
-    unprepared,
+    client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal,
+    remember_proxy_passwords, retry_after,
 };

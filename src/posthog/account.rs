@@ -16,7 +16,7 @@ const PAGE: usize = 100;
 
 /// `GET /api/personal_api_keys/@current/`.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub struct Key {
+pub struct ApiKey {
     /// Scopes such as `query:read`; absent for keys from before scopes, which may do everything.
     #[serde(default)]
     pub scopes: Option<Vec<String>>,
@@ -25,7 +25,7 @@ pub struct Key {
     pub scoped_teams: Option<Vec<u64>>,
 }
 
-impl Key {
+impl ApiKey {
     /// Asks the instance about its own key. Old instances do not answer; then nothing is known.
     ///
     /// # Errors
@@ -57,7 +57,7 @@ pub struct Project {
     /// When it was made.
     pub created_at: Option<Timestamp>,
     /// All that the API tells, as JSON text.
-    pub document: Box<RawValue>,
+    pub json: Box<RawValue>,
 }
 
 impl std::fmt::Display for Project {
@@ -67,7 +67,7 @@ impl std::fmt::Display for Project {
 }
 
 #[derive(Deserialize)]
-struct Page {
+struct ProjectPage {
     #[serde(default)]
     next: Option<String>,
     results: Vec<Value>,
@@ -81,7 +81,7 @@ struct Page {
 pub async fn project_ids(
     client: &Client,
     config: &Config,
-    key: Option<&Key>,
+    key: Option<&ApiKey>,
     retry: impl Fn() -> Retry,
     observer: &dyn Observer,
 ) -> Result<Vec<u64>, Error> {
@@ -116,7 +116,7 @@ async fn list_projects(
     let mut offset = 0;
     loop {
         let path = format!("api/projects/?limit={PAGE}&offset={offset}");
-        let page: Page = client.get(&path, retry(), observer).await?;
+        let page: ProjectPage = client.get(&path, retry(), observer).await?;
         offset += page.results.len();
         let fresh: Vec<u64> =
             page.results.iter().filter_map(|project| project["id"].as_u64()).filter(|id| seen.insert(*id)).collect();
@@ -142,9 +142,9 @@ pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Obse
         #[serde(default)]
         created_at: Option<String>,
     }
-    let document: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
-    let named: Named = serde_json::from_str(document.get())
+    let json: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
+    let named: Named = serde_json::from_str(json.get())
         .map_err(|error| Error::system(format!("the description of project {id} is not usable: {error}")))?;
     let created_at = named.created_at.as_deref().and_then(Timestamp::parse);
-    Ok(Project { id, name: named.name.unwrap_or_default(), created_at, document })
+    Ok(Project { id, name: named.name.unwrap_or_default(), created_at, json })
 }

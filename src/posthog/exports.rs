@@ -10,7 +10,7 @@ use serde_json::json;
 use url::Url;
 
 use crate::error::Error;
-use crate::posthog::http::{Class, Client, Failure, Next, Observer, Request, Retry};
+use crate::posthog::http::{Class, Client, Failure, NextAttempt, Observer, Request, Retry};
 use crate::time::Timestamp;
 
 /// Longest interval of one run, in microseconds.
@@ -63,7 +63,7 @@ pub enum Availability {
 }
 
 /// Where a file can be downloaded.
-pub enum FileAddress {
+pub enum FileUrl {
     /// Here, for a while.
     At(Url),
     /// The run or its files are gone.
@@ -83,7 +83,7 @@ struct Started {
 }
 
 #[derive(Deserialize)]
-struct Run {
+struct RunResponse {
     status: String,
     files: Option<Vec<String>>,
     error: Option<String>,
@@ -111,7 +111,7 @@ impl<'a> Exports<'a> {
         loop {
             let (path, body) = (self.path(""), json!({"model": "events"}));
             let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-            match self.client.document::<serde_json::Value>(Class::General, &request, self.observer).await {
+            match self.client.json::<serde_json::Value>(Class::General, &request, self.observer).await {
                 Ok(_) | Err(Failure::Refused { status: 400, .. }) => return Ok(Availability::Available),
                 Err(Failure::Refused { status: 404 | 405, .. }) => {
                     return unavailable("this PostHog has no file download exports".to_owned());
@@ -122,9 +122,9 @@ impl<'a> Exports<'a> {
                 Err(Failure::Refused { status: 402 | 403, detail, .. }) => {
                     return unavailable(format!("PostHog does not allow file download exports here: {detail}"));
                 }
-                Err(failure) => match retry.after(failure, self.client.gate()).await? {
-                    Next::Again => {}
-                    Next::Smaller => {
+                Err(failure) => match retry.after(failure, self.client.limiter()).await? {
+                    NextAttempt::Same => {}
+                    NextAttempt::Smaller => {
                         return Err(Error::transient("PostHog cannot say in time whether it has file exports"));
                     }
                 },
@@ -151,7 +151,7 @@ impl<'a> Exports<'a> {
         }
         let path = self.path("");
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-        match self.client.document::<Started>(Class::General, &request, self.observer).await {
+        match self.client.json::<Started>(Class::General, &request, self.observer).await {
             Ok(started) => Ok(started.id),
             Err(Failure::Refused { status: 400, detail, .. }) if detail.contains("range too big") => {
                 Err(Failure::TooLarge { message: detail })
@@ -170,7 +170,7 @@ impl<'a> Exports<'a> {
     pub async fn status(&self, run: &str) -> Result<RunStatus, Failure> {
         let path = self.path(&format!("{run}/"));
         let request = Request { method: Method::GET, path: &path, body: None };
-        let run: Run = match self.client.document(Class::General, &request, self.observer).await {
+        let run: RunResponse = match self.client.json(Class::General, &request, self.observer).await {
             Ok(run) => run,
             Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(RunStatus::Unknown),
             Err(failure) => return Err(failure),
@@ -203,10 +203,10 @@ impl<'a> Exports<'a> {
     ///
     /// # Errors
     /// A [`Failure`] that says how to go on.
-    pub async fn file(&self, run: &str, file: &str) -> Result<FileAddress, Failure> {
+    pub async fn file(&self, run: &str, file: &str) -> Result<FileUrl, Failure> {
         match self.client.location(&self.path(&format!("{run}/download/{file}/")), self.observer).await {
-            Ok(address) => Ok(FileAddress::At(address)),
-            Err(Failure::Refused { status: 400 | 404 | 410, detail, .. }) => Ok(FileAddress::Gone(detail)),
+            Ok(url) => Ok(FileUrl::At(url)),
+            Err(Failure::Refused { status: 400 | 404 | 410, detail, .. }) => Ok(FileUrl::Gone(detail)),
             Err(failure) => Err(failure),
         }
     }

@@ -78,9 +78,9 @@ impl Predicate {
     ///
     /// Both sides are compared by the server and in the same form, because `ClickHouse` orders
     /// UUIDs differently from their text.
-    pub fn after(&mut self, position: &str, id: &str, key: &Key) {
+    pub fn after(&mut self, sort_key: &str, id: &str, key: &RowKey) {
         self.values.insert("after_id".to_owned(), Value::from(key.id.as_str()));
-        self.conditions.push(format!("({position}, toString({id})) > ({}, {{after_id}})", key.position.literal()));
+        self.conditions.push(format!("({sort_key}, toString({id})) > ({}, {{after_id}})", key.sort_key.literal()));
     }
 
     /// Rows after some values in the order of these expressions. Texts travel as values; instants,
@@ -138,9 +138,9 @@ pub enum After {
 
 /// Where a page ended: the position and the id of its last row.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Key {
+pub struct RowKey {
     /// Value of the position column.
-    pub position: Timestamp,
+    pub sort_key: Timestamp,
     /// Text of the id column.
     pub id: String,
 }
@@ -156,7 +156,7 @@ mod tests {
         predicate.range("timestamp", from, Timestamp::MAX);
         predicate.names("event", "IN", "include", &["a'); DROP TABLE events --".into(), "{x}".into()]);
         predicate.names("event", "NOT IN", "exclude", &[]);
-        predicate.after("timestamp", "uuid", &Key { position: from, id: "it's".into() });
+        predicate.after("timestamp", "uuid", &RowKey { sort_key: from, id: "it's".into() });
         let query = predicate.select("uuid", "events", "ORDER BY timestamp LIMIT 5");
         assert_eq!(
             query.text,

@@ -60,17 +60,18 @@ impl<'a> Pages<'a> {
     pub async fn read(&mut self, query: &str) -> Result<Result<ListPage, Refusal>, Error> {
         self.seen.insert(query.to_owned());
         let path = format!("{}?{query}", self.path);
-        let answer = self.client.get_unless_refused::<Box<RawValue>>(&path, self.client.retry(), self.observer).await?;
-        let document = match answer {
-            Ok(document) => document,
+        let response =
+            self.client.get_unless_refused::<Box<RawValue>>(&path, self.client.retry(), self.observer).await?;
+        let json = match response {
+            Ok(json) => json,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let unusable = |error| Error::system(format!("PostHog's answer to {} is no list: {error}", self.path));
-        if document.get().starts_with('[') {
-            let objects = serde_json::from_str(document.get()).map_err(unusable)?;
+        if json.get().starts_with('[') {
+            let objects = serde_json::from_str(json.get()).map_err(unusable)?;
             return Ok(Ok(ListPage { objects, next: None, count: None }));
         }
-        let envelope: Envelope = serde_json::from_str(document.get()).map_err(unusable)?;
+        let envelope: Envelope = serde_json::from_str(json.get()).map_err(unusable)?;
         let next = match envelope.next {
             Some(link) => Some(self.follow(&link)?),
             None if envelope.has_next => Some(advance(query, envelope.results.len()).ok_or_else(|| {

@@ -9,5 +9,5 @@ pub mod lists;
 pub mod query;
 pub mod row_reader;
 
-pub use hogql::{After, Key, Predicate, Query};
-pub use row_reader::{Malformed, Row, TakeRows, Taken};
+pub use hogql::{After, Predicate, Query, RowKey};
+pub use row_reader::{Consumed, Malformed, Row, RowConsumer};

@@ -5,16 +5,16 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::hogql::Query;
-use super::row_reader::{Malformed, Row, RowReader, TakeRows};
+use super::row_reader::{Malformed, Row, RowConsumer, RowReader};
 use crate::error::Error;
-use crate::posthog::http::{Answer, Class, Client, Failure, Next, Observer, Request, Retry};
+use crate::posthog::http::{Class, Client, Failure, NextAttempt, Observer, Request, Response, Retry};
 
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
 
 /// An answer whose rows are being read.
 pub struct Rows {
-    answer: Answer,
+    response: Response,
     reader: RowReader,
 }
 
@@ -28,13 +28,13 @@ impl Rows {
         let body = query.body();
         tracing::debug!("project {project}: {}", query.text);
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-        let answer = client.send(Class::Query, &request, observer).await?;
-        Ok(Self { answer, reader: RowReader::default() })
+        let response = client.send(Class::Query, &request, observer).await?;
+        Ok(Self { response, reader: RowReader::default() })
     }
 
     /// Bytes that the query has read on the server, when the server counts them.
     pub fn bytes_read(&self) -> Option<u64> {
-        self.answer.number(crate::posthog::http::BYTES_READ)
+        self.response.number(crate::posthog::http::BYTES_READ)
     }
 
     /// Hands the rows of the next piece to `take`. Returns the number of all rows at the end of the
@@ -42,8 +42,8 @@ impl Rows {
     ///
     /// # Errors
     /// When the answer is cut or not usable; rows handed over before are good.
-    pub async fn read(&mut self, take: &mut (dyn TakeRows + Send)) -> Result<Option<u64>, Failure> {
-        match self.answer.chunk().await? {
+    pub async fn read(&mut self, take: &mut (dyn RowConsumer + Send)) -> Result<Option<u64>, Failure> {
+        match self.response.chunk().await? {
             Some(chunk) => self.reader.feed(chunk.as_ref(), take).map(|()| None).map_err(unusable),
             None => std::mem::take(&mut self.reader).finish(take).map(Some).map_err(unusable),
         }
@@ -71,7 +71,7 @@ pub async fn describe(
     let path = format!("api/projects/{project}/query/");
     let body = query.body();
     let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-    Ok(client.document::<Described>(Class::Query, &request, observer).await?.types)
+    Ok(client.json::<Described>(Class::Query, &request, observer).await?.types)
 }
 
 /// Reads all rows of a small answer.
@@ -84,14 +84,14 @@ pub async fn small<T: DeserializeOwned + Send>(
     query: &Query,
     observer: &dyn Observer,
 ) -> Result<Small<T>, Failure> {
-    let mut answer = Rows::open(client, project, query, observer).await?;
-    let bytes_read = answer.bytes_read();
+    let mut response = Rows::open(client, project, query, observer).await?;
+    let bytes_read = response.bytes_read();
     let mut rows = Vec::new();
     let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
         rows.push(decode(row).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?);
         Ok(())
     };
-    while answer.read(&mut take).await?.is_none() {}
+    while response.read(&mut take).await?.is_none() {}
     Ok(Small { rows, bytes_read })
 }
 
@@ -116,10 +116,10 @@ pub async fn small_with_retry<T: DeserializeOwned + Send>(
 ) -> Result<Option<Small<T>>, Error> {
     loop {
         match small(client, project, query, observer).await {
-            Ok(answer) => return Ok(Some(answer)),
-            Err(failure) => match retry.after(failure, client.gate()).await? {
-                Next::Again => {}
-                Next::Smaller => return Ok(None),
+            Ok(response) => return Ok(Some(response)),
+            Err(failure) => match retry.after(failure, client.limiter()).await? {
+                NextAttempt::Same => {}
+                NextAttempt::Smaller => return Ok(None),
             },
         }
     }

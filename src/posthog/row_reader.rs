@@ -35,36 +35,36 @@ pub const LONGEST: usize = 64 * 1024 * 1024;
 pub type Row<'a> = [&'a RawValue];
 
 /// Who takes the rows of an answer.
-pub trait TakeRows {
+pub trait RowConsumer {
     /// Takes a row.
     ///
     /// # Errors
     /// When the row is not what was asked for.
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed>;
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed>;
 
-    /// Takes rows from the answer's bytes, if it has a faster way than [`TakeRows::take`]. The bytes
+    /// Takes rows from the answer's bytes, if it has a faster way than [`RowConsumer::consume`]. The bytes
     /// begin behind a row, or behind the bracket that opens the rows when `first`.
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         let _ = (bytes, first);
-        Taken::default()
+        Consumed::default()
     }
 }
 
-impl<F: FnMut(&Row<'_>) -> Result<(), Malformed>> TakeRows for F {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl<F: FnMut(&Row<'_>) -> Result<(), Malformed>> RowConsumer for F {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         self(row)
     }
 }
 
-/// What became of the bytes given to [`TakeRows::take_bytes`].
+/// What became of the bytes given to [`RowConsumer::consume_bytes`].
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Taken {
+pub struct Consumed {
     /// Whole rows that were taken.
     pub rows: u64,
     /// Their length in bytes, with the commas in front of them.
     pub bytes: usize,
     /// Whether the next row is incomplete. Otherwise whoever gave the bytes has to look at it.
-    pub short: bool,
+    pub incomplete: bool,
 }
 
 /// The answer is not what it should be; its reason is for the log.
@@ -91,9 +91,9 @@ enum Place {
 }
 
 /// Why parsing stopped.
-enum Stop {
+enum ParseError {
     /// The buffer ends inside a token.
-    Short,
+    Incomplete,
     Malformed(Malformed),
 }
 
@@ -104,17 +104,17 @@ impl Default for RowReader {
 }
 
 impl RowReader {
-    /// Takes the next bytes and hands complete rows to `take`.
+    /// Takes the next bytes and hands complete rows to `consumer`.
     ///
     /// # Errors
-    /// When the bytes cannot belong to an answer, a row is longer than [`LONGEST`], or `take` does not
+    /// When the bytes cannot belong to an answer, a row is longer than [`LONGEST`], or `consumer` does not
     /// accept a row.
-    pub fn feed(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
+    pub fn feed(&mut self, bytes: &[u8], consumer: &mut dyn RowConsumer) -> Result<(), Malformed> {
         let in_place = bytes.len() >= WORTH_READING_IN_PLACE && self.buffer.len() < WORTH_PARSING;
-        let rest = if in_place { self.read_in_place(bytes, take)? } else { bytes };
+        let rest = if in_place { self.read_in_place(bytes, consumer)? } else { bytes };
         self.buffer.extend_from_slice(rest);
         if self.buffer.len() >= self.parse_at {
-            self.parse(take)?;
+            self.parse(consumer)?;
             if self.buffer.len() > LONGEST {
                 let megabytes = LONGEST / (1024 * 1024);
                 return Err(Malformed(format!("a row, or a value beside the rows, is longer than {megabytes} MiB")));
@@ -126,34 +126,34 @@ impl RowReader {
 
     /// Reads bytes where they are, once the row that the buffer holds is complete. Returns those that are
     /// neither read nor in the buffer.
-    fn read_in_place<'b>(&mut self, bytes: &'b [u8], take: &mut dyn TakeRows) -> Result<&'b [u8], Malformed> {
+    fn read_in_place<'b>(&mut self, bytes: &'b [u8], consumer: &mut dyn RowConsumer) -> Result<&'b [u8], Malformed> {
         let held = self.buffer.len();
         let mut begin = 0;
         if held > 0 {
             let (beginning, rest) = bytes.split_at(COMPLETES_A_ROW);
             self.buffer.extend_from_slice(beginning);
-            let Some(read) = self.parse(take)?.checked_sub(held) else { return Ok(rest) };
+            let Some(read) = self.parse(consumer)?.checked_sub(held) else { return Ok(rest) };
             self.buffer.clear();
             begin = read;
         }
         let bytes = bytes.get(begin..).unwrap_or_default();
-        let read = self.parse_bytes(bytes, take)?;
+        let read = self.parse_bytes(bytes, consumer)?;
         Ok(bytes.get(read..).unwrap_or_default())
     }
 
     /// Like [`RowReader::feed`], but looks at the bytes however few they are.
     #[cfg(test)]
-    pub(crate) fn feed_at_once(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<(), Malformed> {
+    pub(crate) fn feed_at_once(&mut self, bytes: &[u8], consumer: &mut dyn RowConsumer) -> Result<(), Malformed> {
         self.parse_at = 0;
-        self.feed(bytes, take)
+        self.feed(bytes, consumer)
     }
 
     /// Ends the answer and returns the number of its rows.
     ///
     /// # Errors
     /// When the document is incomplete, has no rows array, or carries an error.
-    pub fn finish(mut self, take: &mut dyn TakeRows) -> Result<u64, Malformed> {
-        self.parse(take)?;
+    pub fn finish(mut self, consumer: &mut dyn RowConsumer) -> Result<u64, Malformed> {
+        self.parse(consumer)?;
         if let Some(error) = self.error {
             return Err(Malformed(format!("the answer reports an error: {error}")));
         }
@@ -167,31 +167,31 @@ impl RowReader {
     }
 
     /// Reads what the buffer holds, and keeps what is incomplete. Returns the length of what it has read.
-    fn parse(&mut self, take: &mut dyn TakeRows) -> Result<usize, Malformed> {
+    fn parse(&mut self, consumer: &mut dyn RowConsumer) -> Result<usize, Malformed> {
         let buffer = std::mem::take(&mut self.buffer);
-        let read = self.parse_bytes(&buffer, take);
+        let read = self.parse_bytes(&buffer, consumer);
         self.buffer = buffer;
         self.buffer.drain(..read.clone().unwrap_or_default());
         read
     }
 
     /// Reads as many tokens and rows as are complete, and returns their length.
-    fn parse_bytes(&mut self, bytes: &[u8], take: &mut dyn TakeRows) -> Result<usize, Malformed> {
+    fn parse_bytes(&mut self, bytes: &[u8], consumer: &mut dyn RowConsumer) -> Result<usize, Malformed> {
         let mut cursor = Cursor { bytes, at: 0 };
         loop {
             let before = cursor.at;
-            match self.step(&mut cursor, take) {
+            match self.step(&mut cursor, consumer) {
                 Ok(true) => {}
                 Ok(false) => return Ok(cursor.at),
-                Err(Stop::Short) => return Ok(before),
-                Err(Stop::Malformed(malformed)) => return Err(malformed),
+                Err(ParseError::Incomplete) => return Ok(before),
+                Err(ParseError::Malformed(malformed)) => return Err(malformed),
             }
         }
     }
 
     /// Reads a token or rows and moves on; false when there is nothing more to read for now. When it
     /// stops short, nothing has changed.
-    fn step(&mut self, cursor: &mut Cursor<'_>, take: &mut dyn TakeRows) -> Result<bool, Stop> {
+    fn step(&mut self, cursor: &mut Cursor<'_>, consumer: &mut dyn RowConsumer) -> Result<bool, ParseError> {
         match &self.place {
             Place::Start => {
                 cursor.expect(b'{')?;
@@ -221,21 +221,21 @@ impl RowReader {
                 // A number is complete only when something follows it.
                 cursor.peek()?;
                 match key.as_str() {
-                    "results" => return Err(Stop::Malformed(Malformed("`results` is not an array".into()))),
+                    "results" => return Err(ParseError::Malformed(Malformed("`results` is not an array".into()))),
                     "error" if value != "null" => self.error = Some(value.chars().take(500).collect()),
                     _ => {}
                 }
                 self.place = Place::KeyOrEnd { first: false };
             }
             &Place::RowOrEnd { first } => {
-                let taken = take.take_bytes(cursor.rest(), first);
+                let taken = consumer.consume_bytes(cursor.rest(), first);
                 if taken.rows > 0 {
                     cursor.at += taken.bytes;
                     self.rows += taken.rows;
                     self.place = Place::RowOrEnd { first: false };
                 }
-                if taken.rows > 0 || taken.short {
-                    return Ok(!taken.short);
+                if taken.rows > 0 || taken.incomplete {
+                    return Ok(!taken.incomplete);
                 }
                 if cursor.peek()? == b']' {
                     cursor.at += 1;
@@ -247,7 +247,7 @@ impl RowReader {
                     cursor.peek()?;
                 }
                 let row = cursor.value::<Vec<&RawValue>>()?;
-                take.take(&row).map_err(Stop::Malformed)?;
+                consumer.consume(&row).map_err(ParseError::Malformed)?;
                 self.rows += 1;
                 self.place = Place::RowOrEnd { first: false };
             }
@@ -268,33 +268,33 @@ impl<'b> Cursor<'b> {
     }
 
     /// The next byte that is not white space, which stays unread.
-    fn peek(&mut self) -> Result<u8, Stop> {
+    fn peek(&mut self) -> Result<u8, ParseError> {
         let rest = self.rest();
-        let skip = rest.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(Stop::Short)?;
+        let skip = rest.iter().position(|byte| !byte.is_ascii_whitespace()).ok_or(ParseError::Incomplete)?;
         self.at += skip;
-        rest.get(skip).copied().ok_or(Stop::Short)
+        rest.get(skip).copied().ok_or(ParseError::Incomplete)
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Stop> {
+    fn expect(&mut self, byte: u8) -> Result<(), ParseError> {
         let found = self.peek()?;
         if found != byte {
             let (wanted, found) = (char::from(byte), char::from(found));
-            return Err(Stop::Malformed(Malformed(format!("`{wanted}` expected, `{found}` found"))));
+            return Err(ParseError::Malformed(Malformed(format!("`{wanted}` expected, `{found}` found"))));
         }
         self.at += 1;
         Ok(())
     }
 
-    fn value<T: Deserialize<'b>>(&mut self) -> Result<T, Stop> {
+    fn value<T: Deserialize<'b>>(&mut self) -> Result<T, ParseError> {
         let rest = self.rest();
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<T>();
         let value = match values.next() {
-            None => return Err(Stop::Short),
+            None => return Err(ParseError::Incomplete),
             // serde_json calls a number that is cut after `-` or `1.` invalid, not cut.
             Some(Err(error)) if error.is_eof() || rest.last().copied().is_some_and(may_stand_in_a_number) => {
-                return Err(Stop::Short);
+                return Err(ParseError::Incomplete);
             }
-            Some(Err(error)) => return Err(Stop::Malformed(Malformed(format!("not JSON: {error}")))),
+            Some(Err(error)) => return Err(ParseError::Malformed(Malformed(format!("not JSON: {error}")))),
             Some(Ok(value)) => value,
         };
         self.at += values.byte_offset();
@@ -312,18 +312,18 @@ mod tests {
 
     use super::*;
 
-    /// Feeds `document` in pieces of `size` bytes and returns the rows as texts.
-    fn read(document: &[u8], size: usize) -> Result<Vec<Vec<String>>, Malformed> {
+    /// Feeds `json` in pieces of `size` bytes and returns the rows as texts.
+    fn read(json: &[u8], size: usize) -> Result<Vec<Vec<String>>, Malformed> {
         let mut rows = Vec::new();
-        let mut take = |row: &Row<'_>| {
+        let mut consumer = |row: &Row<'_>| {
             rows.push(row.iter().map(|column| column.get().to_owned()).collect());
             Ok(())
         };
         let mut reader = RowReader::default();
-        for piece in document.chunks(size) {
-            reader.feed_at_once(piece, &mut take)?;
+        for piece in json.chunks(size) {
+            reader.feed_at_once(piece, &mut consumer)?;
         }
-        let count = reader.finish(&mut take)?;
+        let count = reader.finish(&mut consumer)?;
         assert_eq!(count, rows.len() as u64);
         Ok(rows)
     }
@@ -331,13 +331,13 @@ mod tests {
     #[test]
     fn finds_results_wherever_they_stand() {
         let expected = vec![vec!["1".to_owned(), "\"a\"".to_owned()], vec!["null".to_owned(), "[2]".to_owned()]];
-        for document in [
+        for json in [
             r#"{"results":[[1,"a"],[null,[2]]]}"#,
             r#" { "hogql" : "\"results\":[[9]]" , "limit": 100, "results" : [ [1, "a"] , [null,[2]] ] , "types":[["a","b"]], "error": null } "#,
             r#"{"columns":["results"],"timings":[{"results":[[3]]}],"results":[[1,"a"],[null,[2]]],"x":1.5}"#,
         ] {
             for size in 1..40 {
-                assert_eq!(read(document.as_bytes(), size).unwrap(), expected, "{document} by {size}");
+                assert_eq!(read(json.as_bytes(), size).unwrap(), expected, "{json} by {size}");
             }
         }
         assert_eq!(read(br#"{"results":[]}"#, 3).unwrap(), Vec::<Vec<String>>::new());
@@ -345,15 +345,15 @@ mod tests {
 
     #[test]
     fn every_cut_is_noticed() {
-        let document = br#"{"columns":["a"],"results":[["x{}]"],["y"],["z"]],"limit":100}"#;
-        for end in 0..document.len() {
-            assert!(read(&document[..end], 7).is_err(), "cut at {end}");
+        let json = br#"{"columns":["a"],"results":[["x{}]"],["y"],["z"]],"limit":100}"#;
+        for end in 0..json.len() {
+            assert!(read(&json[..end], 7).is_err(), "cut at {end}");
         }
     }
 
     #[test]
     fn refuses_what_is_no_answer() {
-        for document in [
+        for json in [
             "<html></html>",
             "[]",
             r#"{"results":{}}"#,
@@ -365,7 +365,7 @@ mod tests {
             r#"{"results":[],"error":"it broke"}"#,
             "{\"results\":[[\"\u{1}\"]]}",
         ] {
-            assert!(read(document.as_bytes(), 5).is_err(), "{document}");
+            assert!(read(json.as_bytes(), 5).is_err(), "{json}");
         }
         assert!(read(b"{\"results\":[[\"\xff\"]]}", 5).is_err());
     }
@@ -392,10 +392,10 @@ mod tests {
             rows in prop::collection::vec(prop::collection::vec(json(), 0..4), 0..8),
             before in json(), size in 1usize..30,
         ) {
-            let document = serde_json::json!({"a": before, "results": rows, "z": 1}).to_string();
+            let json = serde_json::json!({"a": before, "results": rows, "z": 1}).to_string();
             let expected: Vec<Vec<String>> =
                 rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
-            prop_assert_eq!(read(document.as_bytes(), size).unwrap(), expected);
+            prop_assert_eq!(read(json.as_bytes(), size).unwrap(), expected);
         }
     }
 }

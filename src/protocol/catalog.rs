@@ -16,7 +16,7 @@ pub struct StreamDescriptor {
     pub namespace: Option<String>,
 }
 
-/// Answer of `discover`.
+/// Response of `discover`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Catalog {
     /// All streams.

@@ -8,7 +8,7 @@
 pub struct Lines {
     bytes: Vec<u8>,
     /// Number of bytes at the end that are room.
-    room: usize,
+    spare: usize,
 }
 
 impl Lines {
@@ -19,7 +19,7 @@ impl Lines {
 
     /// Their length in bytes.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.room
+        self.bytes.len() - self.spare
     }
 
     /// Whether there are none.
@@ -29,36 +29,36 @@ impl Lines {
 
     /// Forgets the lines.
     pub fn clear(&mut self) {
-        self.room = self.bytes.len();
+        self.spare = self.bytes.len();
     }
 
     /// The lines as a vector, to append to. There is no room any more.
     pub fn as_vec(&mut self) -> &mut Vec<u8> {
         self.bytes.truncate(self.len());
-        self.room = 0;
+        self.spare = 0;
         &mut self.bytes
     }
 
     /// At least `size` bytes behind the lines. What is written there counts once
     /// [`Lines::written`] has been told.
-    pub fn room(&mut self, size: usize) -> &mut [u8] {
+    pub fn spare(&mut self, size: usize) -> &mut [u8] {
         let begin = self.len();
-        if self.room < size {
+        if self.spare < size {
             self.bytes.resize(begin + size, 0);
-            self.room = size;
+            self.spare = size;
         }
         self.bytes.get_mut(begin..).unwrap_or_default()
     }
 
     /// Counts the first bytes of the room as lines.
     pub fn written(&mut self, size: usize) {
-        self.room -= size.min(self.room);
+        self.spare -= size.min(self.spare);
     }
 }
 
 impl From<Vec<u8>> for Lines {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, room: 0 }
+        Self { bytes, spare: 0 }
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn room_is_not_a_part_of_the_lines() {
         let mut lines = Lines::from(b"a\n".to_vec());
-        lines.room(10)[..3].copy_from_slice(b"b\nx");
+        lines.spare(10)[..3].copy_from_slice(b"b\nx");
         lines.written(2);
         assert_eq!((lines.as_bytes(), lines.len()), (&b"a\nb\n"[..], 4));
         lines.as_vec().extend_from_slice(b"c\n");
@@ -78,7 +78,7 @@ mod tests {
         assert!(lines.is_empty());
         lines.as_vec().push(b'd');
         assert_eq!(lines.as_bytes(), b"d");
-        assert!(lines.room(3).len() >= 3);
+        assert!(lines.spare(3).len() >= 3);
         assert_eq!(lines.as_bytes(), b"d");
     }
 }

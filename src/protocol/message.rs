@@ -16,18 +16,18 @@ use crate::secret::redact;
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Message {
-    /// Answer of `spec`.
+    /// Response of `spec`.
     Spec {
         /// The connector specification.
         spec: Value,
     },
-    /// Answer of `check`.
+    /// Response of `check`.
     ConnectionStatus {
         /// Whether the configuration works, and why not.
         #[serde(rename = "connectionStatus")]
         connection_status: ConnectionStatus,
     },
-    /// Answer of `discover`.
+    /// Response of `discover`.
     Catalog {
         /// All streams.
         catalog: Catalog,
@@ -114,7 +114,7 @@ pub fn now_milliseconds() -> i64 {
     Utc::now().timestamp_millis()
 }
 
-/// Answer of `check`.
+/// Response of `check`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionStatus {
     /// Whether the configuration works.

@@ -169,10 +169,10 @@ impl Writer {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
         let shared = Arc::new(Shared { logs, spare, progress });
-        let books = Books { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
+        let ledger = Ledger { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
-            move || run(items, &shared, books)
+            move || run(items, &shared, ledger)
         });
         (Output { queue, shared }, Self { thread })
     }
@@ -195,26 +195,26 @@ impl Writer {
     }
 }
 
-fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut books: Books<impl Write>) -> io::Result<()> {
+fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut ledger: Ledger<impl Write>) -> io::Result<()> {
     while let Some(first) = items.blocking_recv() {
         let mut next = Some(first);
         while let Some(item) = next {
-            books.write_logs(shared)?;
+            ledger.write_logs(shared)?;
             match item {
-                Item::Line(line) => books.sink.write_all(&line)?,
+                Item::Line(line) => ledger.sink.write_all(&line)?,
                 Item::Records { stream, lines, count } => {
-                    books.records(&stream, lines.as_bytes(), count)?;
+                    ledger.records(&stream, lines.as_bytes(), count)?;
                     lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
                 }
-                Item::State { stream, state } => books.state(&stream, state)?,
+                Item::State { stream, state } => ledger.state(&stream, state)?,
                 Item::LogsWaiting => {}
-                Item::Close => return books.sink.flush(),
+                Item::Close => return ledger.sink.flush(),
             }
             next = items.try_recv().ok();
         }
         // Nothing else waits: let the reader have it now.
-        books.sink.flush()?;
+        ledger.sink.flush()?;
     }
     Ok(())
 }
@@ -231,26 +231,26 @@ fn recycle(shared: &Shared, mut buffer: Lines) {
 ///
 /// The line feed in front ends a line that the writer may have begun; readers of the protocol skip
 /// lines that are not JSON.
-pub fn last_words(message: &Message) {
+pub fn write_unqueued(message: &Message) {
     let line = [b"\n".to_vec(), to_line(message)].concat();
     let mut stdout = io::stdout().lock();
     // There is nobody left to tell when this fails.
     drop(stdout.write_all(&line).and_then(|()| stdout.flush()));
 }
 
-struct Books<W: Write> {
+struct Ledger<W: Write> {
     sink: BufWriter<W>,
-    streams: HashMap<Arc<StreamDescriptor>, StreamBook>,
+    streams: HashMap<Arc<StreamDescriptor>, StreamCounts>,
 }
 
 #[derive(Default)]
-struct StreamBook {
+struct StreamCounts {
     running: bool,
     records_since_state: u64,
     last_state: Option<Value>,
 }
 
-impl<W: Write> Books<W> {
+impl<W: Write> Ledger<W> {
     fn write_logs(&mut self, shared: &Shared) -> io::Result<()> {
         let logs = std::mem::take(&mut *lock(&shared.logs));
         if logs.dropped > 0 {
@@ -261,19 +261,19 @@ impl<W: Write> Books<W> {
     }
 
     fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
-        let book = self.streams.entry(Arc::clone(stream)).or_default();
-        if count > 0 && !book.running {
-            book.running = true;
+        let counts = self.streams.entry(Arc::clone(stream)).or_default();
+        if count > 0 && !counts.running {
+            counts.running = true;
             let running = Message::status(StreamDescriptor::clone(stream), StreamStatus::Running);
             self.sink.write_all(&to_line(&running))?;
         }
-        book.records_since_state += count;
+        counts.records_since_state += count;
         lines.chunks(WRITE_SIZE).try_for_each(|piece| self.sink.write_all(piece))
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {
-        let book = self.streams.entry(Arc::clone(stream)).or_default();
-        if book.records_since_state == 0 && book.last_state.as_ref() == Some(&state) {
+        let counts = self.streams.entry(Arc::clone(stream)).or_default();
+        if counts.records_since_state == 0 && counts.last_state.as_ref() == Some(&state) {
             return Ok(());
         }
         let message = StateMessage {
@@ -281,12 +281,12 @@ impl<W: Write> Books<W> {
             state: StateBody {
                 kind: "STREAM",
                 stream: StreamState { stream_descriptor: stream, stream_state: &state },
-                source_stats: SourceStats { record_count: decimal(book.records_since_state) },
+                source_stats: SourceStats { record_count: decimal(counts.records_since_state) },
             },
         };
         self.sink.write_all(&to_line(&message))?;
-        book.records_since_state = 0;
-        book.last_state = Some(state);
+        counts.records_since_state = 0;
+        counts.last_state = Some(state);
         Ok(())
     }
 }

@@ -14,11 +14,11 @@ use crate::error::Error;
 
 /// Last state of each stream.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct StateFile {
+pub struct SavedStates {
     streams: Vec<(StreamDescriptor, Value)>,
 }
 
-impl StateFile {
+impl SavedStates {
     /// Reads a state file.
     ///
     /// # Errors
@@ -26,7 +26,7 @@ impl StateFile {
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read(path)
             .map_err(|error| Error::config(format!("cannot read the state file `{}`: {error}", path.display())))?;
-        Self::parse(&text).map_err(|error| error.within(format_args!("state file `{}`", path.display())))
+        Self::parse(&text).map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))
     }
 
     /// Reads the content of a state file.

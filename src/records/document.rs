@@ -13,8 +13,8 @@ pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
         append(text, line);
         return true;
     }
-    let mended = without_non_finite(text);
-    is_json(&mended) && embed(&mended, line)
+    let fixed_text = without_non_finite(text);
+    is_json(&fixed_text) && embed(&fixed_text, line)
 }
 
 /// Appends JSON text; line feeds between its tokens, which would end the line, become spaces.
@@ -32,7 +32,7 @@ fn is_json(text: &str) -> bool {
 
 /// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null.
 fn without_non_finite(text: &str) -> String {
-    let mut mended = String::with_capacity(text.len());
+    let mut fixed_text = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_string = false;
     while let Some(character) = rest.chars().next() {
@@ -43,21 +43,21 @@ fn without_non_finite(text: &str) -> String {
                 character.len_utf8()
             };
             let (token, remainder) = rest.split_at(length);
-            mended.push_str(token);
+            fixed_text.push_str(token);
             rest = remainder;
             in_string = character != '"';
             continue;
         }
         if let Some(remainder) = ["NaN", "Infinity", "-Infinity"].iter().find_map(|token| rest.strip_prefix(token)) {
-            mended.push_str("null");
+            fixed_text.push_str("null");
             rest = remainder;
             continue;
         }
         in_string = character == '"';
-        mended.push(character);
+        fixed_text.push(character);
         rest = rest.get(character.len_utf8()..).unwrap_or_default();
     }
-    mended
+    fixed_text
 }
 
 #[cfg(test)]

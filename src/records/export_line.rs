@@ -10,25 +10,25 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::frame::RecordFrame;
-use super::json_fields::{Names, read_object};
+use super::json_fields::{FieldNames, read_object};
 use super::transcode;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
-use crate::streams::Lifted;
+use crate::streams::PropertyColumns;
 use crate::streams::Table;
-use crate::streams::{Column, Exported};
+use crate::streams::{Column, ExportedAs};
 use crate::time::Timestamp;
 
 /// Writes the records of one table and one project from lines of exported files.
 pub struct ExportWriter {
     frame: RecordFrame,
     /// Names in the line, and the columns that they fill.
-    fields: Names,
+    fields: FieldNames,
     /// Names in the line's `properties`, and the columns that they fill.
-    properties: Names,
+    properties: FieldNames,
     id: usize,
-    position: usize,
-    arrival: Option<usize>,
+    sort_key: usize,
+    ingestion_time: Option<usize>,
     document: Option<usize>,
     /// Where the columns' values stand in the line.
     found: Vec<Option<Range<usize>>>,
@@ -38,9 +38,9 @@ pub struct ExportWriter {
 
 /// When a record's row happened and arrived, for whoever filters and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Arrival {
+pub struct LineTimes {
     /// Value of the table's position, such as `timestamp` of events.
-    pub position: Timestamp,
+    pub sort_key: Timestamp,
     /// When the server received it; the position where the table has no such column.
     pub received: Timestamp,
 }
@@ -50,22 +50,23 @@ impl ExportWriter {
     pub fn new(table: &Table, stream: &StreamDescriptor, project: u64) -> Self {
         let columns = table.exported();
         let place = |field: &str| columns.iter().position(|column| column.field == field);
-        let (mut fields, mut properties) = (Names::default(), Names::default());
+        let (mut fields, mut properties) = (FieldNames::default(), FieldNames::default());
         for (index, column) in columns.iter().enumerate() {
             match column.exported {
-                Exported::Field(name) => fields.add(name, index),
-                Exported::Property(name) => properties.add(name, index),
-                Exported::Nowhere => {}
+                ExportedAs::Field(name) => fields.add(name, index),
+                ExportedAs::Property(name) => properties.add(name, index),
+                ExportedAs::Nowhere => {}
             }
         }
-        let arrival = |column: &Column| table.arrival.is_some() && column.expression == table.arrival;
+        let ingestion_time =
+            |column: &Column| table.ingestion_time.is_some() && column.expression == table.ingestion_time;
         Self {
             frame: RecordFrame::new(table, &columns, stream, project),
             fields,
             properties,
             id: place(table.id_field).unwrap_or_default(),
-            position: place(table.position_field).unwrap_or_default(),
-            arrival: columns.iter().position(arrival),
+            sort_key: place(table.sort_key_field).unwrap_or_default(),
+            ingestion_time: columns.iter().position(ingestion_time),
             document: place("properties"),
             found: vec![None; columns.len()],
             open: Vec::new(),
@@ -74,8 +75,8 @@ impl ExportWriter {
 
     /// Adds properties as fields of their own.
     #[must_use]
-    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
-        self.frame.lift(lifted);
+    pub fn with_property_columns(mut self, property_columns: &Arc<PropertyColumns>) -> Self {
+        self.frame.set_property_columns(property_columns);
         self
     }
 
@@ -92,7 +93,7 @@ impl ExportWriter {
         &mut self,
         line: &[u8],
         lines: &mut Vec<u8>,
-        wanted: impl FnOnce(Arrival) -> bool,
+        wanted: impl FnOnce(LineTimes) -> bool,
     ) -> Result<bool, Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         self.find(line)?;
@@ -102,13 +103,13 @@ impl ExportWriter {
             Timestamp::parse(text(index).trim_matches('"'))
                 .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(index))))
         };
-        let position = instant(self.position)?;
-        let received = self.arrival.map_or(Ok(position), instant)?;
+        let sort_key = instant(self.sort_key)?;
+        let received = self.ingestion_time.map_or(Ok(sort_key), instant)?;
         let id = text(self.id);
         if !id.starts_with('"') {
             return Err(Malformed(format!("a line has the unusable key {id:.60}")));
         }
-        if !wanted(Arrival { position, received }) {
+        if !wanted(LineTimes { sort_key, received }) {
             return Ok(false);
         }
         let values = (0..self.found.len()).map(|index| match value(index) {
@@ -202,9 +203,9 @@ mod tests {
     fn rows_that_are_not_wanted_leave_no_trace() {
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
         let mut lines = Vec::new();
-        let wanted = |arrival: Arrival| {
-            assert_eq!(arrival.position, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
-            assert_eq!(arrival.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
+        let wanted = |ingestion_time: LineTimes| {
+            assert_eq!(ingestion_time.sort_key, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
+            assert_eq!(ingestion_time.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
             false
         };
         assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(LINE.as_bytes(), &mut lines, wanted), Ok(false));

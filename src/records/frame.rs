@@ -10,7 +10,7 @@ use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
-use crate::streams::Lifted;
+use crate::streams::PropertyColumns;
 use crate::streams::{Column, Kind};
 use crate::streams::{PROJECT_FIELD, Table};
 
@@ -27,9 +27,9 @@ pub(super) struct RecordFrame {
     /// Fields that are not columns, as `,"field":null`.
     pub(super) absent: Vec<u8>,
     pub(super) suffix: Fixed,
-    pub(super) has_id_copy: bool,
+    pub(super) has_id_alias: bool,
     /// Properties that are fields of their own.
-    lifted: Option<PropertyWriter>,
+    property_columns: Option<PropertyWriter>,
 }
 
 pub(super) struct Field {
@@ -48,22 +48,22 @@ impl RecordFrame {
                 absent.extend_from_slice(format!(",\"{}\":null", other.field).as_bytes());
             }
         }
-        Self { absent, ..Self::of_columns(table.id_copy, columns, stream, project) }
+        Self { absent, ..Self::of_columns(table.id_alias, columns, stream, project) }
     }
 
     /// The frame for `columns` alone.
     pub(super) fn of_columns(
-        id_copy: Option<&str>,
+        id_alias: Option<&str>,
         columns: &[Column],
         stream: &StreamDescriptor,
         project: u64,
     ) -> Self {
         let mut prefix = record_prefix(stream);
         prefix.push(b'{');
-        if let Some(copy) = id_copy {
+        if let Some(copy) = id_alias {
             prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
         }
-        let comma = if id_copy.is_some() { "," } else { "" };
+        let comma = if id_alias.is_some() { "," } else { "" };
         let fields = columns.iter().map(|column| Field {
             key: format!(",{}:", Value::from(column.field)).into_bytes().into(),
             name: column.field,
@@ -75,8 +75,8 @@ impl RecordFrame {
             fields: fields.collect(),
             absent: Vec::new(),
             suffix: record_suffix(now_milliseconds()).into(),
-            has_id_copy: id_copy.is_some(),
-            lifted: None,
+            has_id_alias: id_alias.is_some(),
+            property_columns: None,
         }
     }
 
@@ -86,13 +86,13 @@ impl RecordFrame {
     }
 
     /// Adds properties as fields of their own.
-    pub(super) fn lift(&mut self, lifted: &Arc<Lifted>) {
-        self.lifted = PropertyWriter::new(lifted);
+    pub(super) fn set_property_columns(&mut self, property_columns: &Arc<PropertyColumns>) {
+        self.property_columns = PropertyWriter::new(property_columns);
     }
 
     /// Whether properties are fields of their own.
-    pub(super) fn is_lifting(&self) -> bool {
-        self.lifted.is_some()
+    pub(super) fn has_property_columns(&self) -> bool {
+        self.property_columns.is_some()
     }
 
     /// Number of columns.
@@ -128,7 +128,7 @@ impl RecordFrame {
         let mut undecoded: Vec<&str> = Vec::new();
         let mut document = 0..0;
         lines.extend_from_slice(self.prefix.as_bytes());
-        if self.has_id_copy {
+        if self.has_id_alias {
             lines.extend_from_slice(id.as_bytes());
         }
         lines.extend_from_slice(self.project.as_bytes());
@@ -143,8 +143,8 @@ impl RecordFrame {
             }
         }
         lines.extend_from_slice(&self.absent);
-        if let Some(lifted) = &self.lifted {
-            lifted.append(document, lines, &mut undecoded);
+        if let Some(property_columns) = &self.property_columns {
+            property_columns.append(document, lines, &mut undecoded);
         }
         lines.push(b'}');
         if !undecoded.is_empty() {

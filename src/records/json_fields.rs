@@ -6,13 +6,13 @@ use serde_json::value::RawValue;
 
 /// Keys to look for and the place that each fills.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(super) struct FieldNames {
     names: Vec<(String, usize)>,
     /// A bit for each length of a key, modulo 64: most keys of an object are none of these.
     lengths: u64,
 }
 
-impl Names {
+impl FieldNames {
     /// Looks for `key`, too.
     pub(super) fn add(&mut self, key: &str, place: usize) {
         self.names.push((key.to_owned(), place));
@@ -49,7 +49,7 @@ fn length_bit(length: usize) -> u64 {
 /// When the text is not one JSON object.
 pub(super) fn read_object<'l>(
     text: &'l str,
-    names: &Names,
+    names: &FieldNames,
     found: &mut [Option<&'l RawValue>],
 ) -> Result<(), serde_json::Error> {
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -58,7 +58,7 @@ pub(super) fn read_object<'l>(
 }
 
 struct Fields<'n, 'f, 'l> {
-    names: &'n Names,
+    names: &'n FieldNames,
     found: &'f mut [Option<&'l RawValue>],
 }
 
@@ -70,7 +70,7 @@ impl<'l> Visitor<'l> for Fields<'_, '_, 'l> {
     }
 
     fn visit_map<M: MapAccess<'l>>(self, mut map: M) -> Result<(), M::Error> {
-        while let Some(column) = map.next_key_seed(Key(self.names))? {
+        while let Some(column) = map.next_key_seed(KeySeed(self.names))? {
             match column.and_then(|column| self.found.get_mut(column)) {
                 Some(place) => *place = Some(map.next_value()?),
                 None => {
@@ -83,9 +83,9 @@ impl<'l> Visitor<'l> for Fields<'_, '_, 'l> {
 }
 
 /// The column that a key fills, if any.
-struct Key<'n>(&'n Names);
+struct KeySeed<'n>(&'n FieldNames);
 
-impl<'l> DeserializeSeed<'l> for Key<'_> {
+impl<'l> DeserializeSeed<'l> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn deserialize<D: serde::Deserializer<'l>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
@@ -93,7 +93,7 @@ impl<'l> DeserializeSeed<'l> for Key<'_> {
     }
 }
 
-impl Visitor<'_> for Key<'_> {
+impl Visitor<'_> for KeySeed<'_> {
     type Value = Option<usize>;
 
     fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

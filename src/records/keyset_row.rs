@@ -5,20 +5,26 @@ use serde_json::Value;
 use super::frame::RecordFrame;
 use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
-use crate::streams::{Keyed, Part};
+use crate::streams::{KeysetStream, KeysetTable};
 
 /// Writes the records of one part of a keyed stream and one project. A row consists of the columns,
 /// followed by what it is ordered by.
-pub struct KeyedWriter {
+pub struct KeysetRowWriter {
     frame: RecordFrame,
     order: usize,
     last: Vec<String>,
 }
 
-impl KeyedWriter {
+impl KeysetRowWriter {
     /// A writer for `part`, whose rows end with `order` values that they are ordered by.
-    pub fn new(keyed: &Keyed, part: &Part, order: usize, stream: &StreamDescriptor, project: u64) -> Self {
-        let mut frame = RecordFrame::of_columns(None, keyed.columns, stream, project);
+    pub fn new(
+        keyset: &KeysetStream,
+        part: &KeysetTable,
+        order: usize,
+        stream: &StreamDescriptor,
+        project: u64,
+    ) -> Self {
+        let mut frame = RecordFrame::of_columns(None, keyset.columns, stream, project);
         if let Some((label, value)) = part.label {
             frame.add_constant(label, value);
         }

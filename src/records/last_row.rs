@@ -1,34 +1,34 @@
 //! The row before, for noticing copies of it, and rows that are not where they belong.
 
 use super::value::utc;
-use crate::posthog::{Key, Malformed};
+use crate::posthog::{Malformed, RowKey};
 use crate::time::Timestamp;
 
 /// The key of the row that was read last, as the JSON texts of its columns.
 #[derive(Default)]
 pub(super) struct LastRow {
-    position: Vec<u8>,
+    sort_key: Vec<u8>,
     id: Vec<u8>,
 }
 
 impl LastRow {
     /// Whether a row with this key is another copy of the last one.
-    pub(super) fn is(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
-        self.position == position.as_ref() && self.id == id.as_ref()
+    pub(super) fn is(&self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
+        self.sort_key == sort_key.as_ref() && self.id == id.as_ref()
     }
 
     /// Whether a row with this key cannot follow the last one, because pages are in ascending order.
     ///
     /// A row that comes once more, or in the place of another, would be taken for that one when rows
     /// are counted. Keys whose texts do not tell their order pass.
-    pub(super) fn is_behind(&self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
-        let (position, id) = (position.as_ref(), id.as_ref());
-        if self.position != position {
+    pub(super) fn is_behind(&self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
+        let (sort_key, id) = (sort_key.as_ref(), id.as_ref());
+        if self.sort_key != sort_key {
             // Texts of the same length in UTC are in the order of their instants.
-            if self.position.len() == position.len() && self.position.as_slice() < position {
+            if self.sort_key.len() == sort_key.len() && self.sort_key.as_slice() < sort_key {
                 return false;
             }
-            return utc(&self.position).zip(utc(position)).is_some_and(|(last, next)| last > next);
+            return utc(&self.sort_key).zip(utc(sort_key)).is_some_and(|(last, next)| last > next);
         }
         let is_plain = |text: &[u8]| !text.contains(&b'\\');
         // A closing quote must not be compared with a byte of the longer text.
@@ -37,9 +37,9 @@ impl LastRow {
     }
 
     /// Remembers a row.
-    pub(super) fn set(&mut self, position: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
-        self.position.clear();
-        self.position.extend_from_slice(position.as_ref());
+    pub(super) fn set(&mut self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
+        self.sort_key.clear();
+        self.sort_key.extend_from_slice(sort_key.as_ref());
         self.id.clear();
         self.id.extend_from_slice(id.as_ref());
     }
@@ -48,15 +48,15 @@ impl LastRow {
     ///
     /// # Errors
     /// When the server's text of the position is not an instant.
-    pub(super) fn key(&self) -> Result<Option<Key>, Malformed> {
+    pub(super) fn key(&self) -> Result<Option<RowKey>, Malformed> {
         if self.id.is_empty() {
             return Ok(None);
         }
         let text = |json: &[u8]| serde_json::from_slice::<String>(json).map_err(|error| Malformed(error.to_string()));
-        let position = text(&self.position)?;
-        let position =
-            Timestamp::parse(&position).ok_or_else(|| Malformed(format!("`{position}` is not an instant")))?;
-        Ok(Some(Key { position, id: text(&self.id)? }))
+        let sort_key = text(&self.sort_key)?;
+        let sort_key =
+            Timestamp::parse(&sort_key).ok_or_else(|| Malformed(format!("`{sort_key}` is not an instant")))?;
+        Ok(Some(RowKey { sort_key, id: text(&self.id)? }))
     }
 }
 
@@ -69,7 +69,7 @@ mod tests {
         let mut last = LastRow::default();
         assert!(!last.is_behind("\"2026-01-01T00:00:00Z\"", "\"a\""), "there is no last row");
         last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"");
-        for (position, id, behind) in [
+        for (sort_key, id, behind) in [
             ("\"2026-01-01T00:00:00.5Z\"", "\"b\"", false),
             ("\"2026-01-01T00:00:00.5Z\"", "\"a\"", true),
             ("\"2026-01-01T00:00:00.5Z\"", "\"\"", true),
@@ -81,7 +81,7 @@ mod tests {
             ("\"2026-01-01T00:00:01Z\"", "\"a\"", false),
             ("\"2025-01-01T02:00:00+02:00\"", "\"a\"", false),
         ] {
-            assert_eq!(last.is_behind(position, id), behind, "{position} {id}");
+            assert_eq!(last.is_behind(sort_key, id), behind, "{sort_key} {id}");
         }
     }
 }

@@ -13,7 +13,7 @@ mod query_row;
 pub mod transcode;
 mod value;
 
-pub use export_line::{Arrival, ExportWriter};
-pub use keyset_row::KeyedWriter;
+pub use export_line::{ExportWriter, LineTimes};
+pub use keyset_row::KeysetRowWriter;
 pub use list_object::{Object, ObjectWriter};
 pub use query_row::{RowWriter, Written};

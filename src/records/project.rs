@@ -9,8 +9,8 @@ use crate::streams::projects::FIELDS;
 ///
 /// # Errors
 /// When the description is not a JSON object.
-pub fn record(document: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
-    let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(document.get())?;
+pub fn record(json: &RawValue) -> Result<Vec<u8>, serde_json::Error> {
+    let fields: std::collections::HashMap<String, &RawValue> = serde_json::from_str(json.get())?;
     let mut record = b"{".to_vec();
     for (field, value) in FIELDS.iter().filter_map(|(field, ..)| Some((*field, fields.get(*field)?))) {
         if record.len() > 1 {

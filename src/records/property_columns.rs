@@ -6,25 +6,25 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::json_fields::{Names, read_object};
-use crate::streams::{Lifted, LiftedKind};
+use super::json_fields::{FieldNames, read_object};
+use crate::streams::{PropertyColumns, PropertyType};
 use crate::time::Timestamp;
 
 /// Writes the property columns of one stream.
 pub(super) struct PropertyWriter {
-    columns: Arc<Lifted>,
-    names: Names,
+    columns: Arc<PropertyColumns>,
+    names: FieldNames,
     /// `,"field":` for each column.
     keys: Vec<Vec<u8>>,
 }
 
 impl PropertyWriter {
     /// A writer for these columns; none when there are none.
-    pub(super) fn new(columns: &Arc<Lifted>) -> Option<Self> {
+    pub(super) fn new(columns: &Arc<PropertyColumns>) -> Option<Self> {
         if columns.is_empty() {
             return None;
         }
-        let mut names = Names::default();
+        let mut names = FieldNames::default();
         for (place, column) in columns.columns().iter().enumerate() {
             names.add(&column.property, place);
         }
@@ -57,29 +57,29 @@ impl PropertyWriter {
 }
 
 /// The value of a field, as JSON text; none when the property is of another type.
-fn value(kind: LiftedKind, property: &str) -> Option<Cow<'_, str>> {
+fn value(kind: PropertyType, property: &str) -> Option<Cow<'_, str>> {
     if property == "null" {
         return Some(Cow::Borrowed("null"));
     }
     let text = property.starts_with('"').then(|| serde_json::from_str::<String>(property).unwrap_or_default());
     match (kind, text) {
-        (LiftedKind::Text, Some(_)) => Some(Cow::Borrowed(property)),
-        (LiftedKind::Text, None) => Some(Cow::Owned(Value::from(property).to_string())),
-        (LiftedKind::Number, None) => is_number(property).then_some(Cow::Borrowed(property)),
-        (LiftedKind::Number, Some(text)) => {
+        (PropertyType::String, Some(_)) => Some(Cow::Borrowed(property)),
+        (PropertyType::String, None) => Some(Cow::Owned(Value::from(property).to_string())),
+        (PropertyType::Number, None) => is_number(property).then_some(Cow::Borrowed(property)),
+        (PropertyType::Number, Some(text)) => {
             let text = text.trim();
             is_number(text).then(|| Cow::Owned(text.to_owned()))
         }
-        (LiftedKind::Boolean, None) => matches!(property, "true" | "false").then_some(Cow::Borrowed(property)),
-        (LiftedKind::Boolean, Some(text)) => match text.trim().to_ascii_lowercase().as_str() {
+        (PropertyType::Boolean, None) => matches!(property, "true" | "false").then_some(Cow::Borrowed(property)),
+        (PropertyType::Boolean, Some(text)) => match text.trim().to_ascii_lowercase().as_str() {
             "true" => Some(Cow::Borrowed("true")),
             "false" => Some(Cow::Borrowed("false")),
             _ => None,
         },
-        (LiftedKind::Time, Some(text)) => {
+        (PropertyType::Time, Some(text)) => {
             Timestamp::parse(text.trim()).map(|instant| Cow::Owned(format!("\"{instant}\"")))
         }
-        (LiftedKind::Time, None) => None,
+        (PropertyType::Time, None) => None,
     }
 }
 
@@ -95,19 +95,19 @@ mod tests {
     #[test]
     fn values_are_of_their_kind_or_null() {
         for (kind, property, expected) in [
-            (LiftedKind::Text, r#""a\n""#, Some(r#""a\n""#)),
-            (LiftedKind::Text, r#"{"a":[1]}"#, Some(r#""{\"a\":[1]}""#)),
-            (LiftedKind::Text, "12345678901234567890123", Some("\"12345678901234567890123\"")),
-            (LiftedKind::Number, "1.50", Some("1.50")),
-            (LiftedKind::Number, "\" -2e3 \"", Some("-2e3")),
-            (LiftedKind::Number, "\"1.\"", None),
-            (LiftedKind::Number, "true", None),
-            (LiftedKind::Boolean, "\"TRUE\"", Some("true")),
-            (LiftedKind::Boolean, "1", None),
-            (LiftedKind::Time, "\"2026-01-01T01:00:00+01:00\"", Some("\"2026-01-01T00:00:00.000000Z\"")),
-            (LiftedKind::Time, "\"soon\"", None),
-            (LiftedKind::Time, "5", None),
-            (LiftedKind::Number, "null", Some("null")),
+            (PropertyType::String, r#""a\n""#, Some(r#""a\n""#)),
+            (PropertyType::String, r#"{"a":[1]}"#, Some(r#""{\"a\":[1]}""#)),
+            (PropertyType::String, "12345678901234567890123", Some("\"12345678901234567890123\"")),
+            (PropertyType::Number, "1.50", Some("1.50")),
+            (PropertyType::Number, "\" -2e3 \"", Some("-2e3")),
+            (PropertyType::Number, "\"1.\"", None),
+            (PropertyType::Number, "true", None),
+            (PropertyType::Boolean, "\"TRUE\"", Some("true")),
+            (PropertyType::Boolean, "1", None),
+            (PropertyType::Time, "\"2026-01-01T01:00:00+01:00\"", Some("\"2026-01-01T00:00:00.000000Z\"")),
+            (PropertyType::Time, "\"soon\"", None),
+            (PropertyType::Time, "5", None),
+            (PropertyType::Number, "null", Some("null")),
         ] {
             assert_eq!(value(kind, property).as_deref(), expected, "{kind:?} {property}");
         }

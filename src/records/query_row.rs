@@ -8,22 +8,22 @@ use super::frame::RecordFrame;
 use super::last_row::LastRow;
 use super::transcode::{self, Scratch, Sink, Stop};
 use super::value;
-use crate::posthog::{Key, Malformed, Row, Taken};
+use crate::posthog::{Consumed, Malformed, Row, RowKey};
 use crate::protocol::Lines;
 use crate::protocol::StreamDescriptor;
 use crate::streams::Column;
-use crate::streams::Lifted;
+use crate::streams::PropertyColumns;
 use crate::streams::Table;
 use crate::time::Timestamp;
 
 /// What records need beyond the bytes of their rows is mostly less than this for a whole piece of an
 /// answer.
-const ROOM: usize = 16 * 1024;
+const SPARE: usize = 16 * 1024;
 
 /// Writes the records of one table and one project from rows of queries.
 pub struct RowWriter {
     frame: RecordFrame,
-    position: usize,
+    sort_key: usize,
     id: usize,
     last: LastRow,
     settling: Option<Settling>,
@@ -59,7 +59,7 @@ impl RowWriter {
         let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
         Self {
             frame: RecordFrame::new(table, columns, stream, project),
-            position: place(table.position_field),
+            sort_key: place(table.sort_key_field),
             id: place(table.id_field),
             last: LastRow::default(),
             settling: None,
@@ -78,18 +78,18 @@ impl RowWriter {
 
     /// Adds properties as fields of their own.
     #[must_use]
-    pub fn lifting(mut self, lifted: &Arc<Lifted>) -> Self {
-        self.frame.lift(lifted);
+    pub fn with_property_columns(mut self, property_columns: &Arc<PropertyColumns>) -> Self {
+        self.frame.set_property_columns(property_columns);
         self
     }
 
     /// Counts, from now on, the rows that arrived at `from` or later, or whose position is not before it
     /// where nothing tells the arrival; see [`RowWriter::settling`].
     #[must_use]
-    pub fn counting_arrivals(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
-        let column = match table.arrival {
-            Some(_) => columns.iter().position(|column| column.expression == table.arrival),
-            None => Some(self.position),
+    pub fn counting_recent_rows(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
+        let column = match table.ingestion_time {
+            Some(_) => columns.iter().position(|column| column.expression == table.ingestion_time),
+            None => Some(self.sort_key),
         };
         self.settling = column.map(|column| {
             let from_text = format!("\"{from}\"");
@@ -117,53 +117,53 @@ impl RowWriter {
         if row.len() != self.frame.width() {
             return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.frame.width())));
         }
-        let (Some(position), Some(id)) = (row.get(self.position), row.get(self.id)) else {
+        let (Some(sort_key), Some(id)) = (row.get(self.sort_key), row.get(self.id)) else {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
-        let (position, id) = (position.get(), id.get());
+        let (sort_key, id) = (sort_key.get(), id.get());
         let arrived = |settling: &Settling| row.get(settling.column).map_or("", |value| value.get());
-        if self.last.is(position, id) {
+        if self.last.is(sort_key, id) {
             if let Some(settling) = &mut self.settling {
                 settling.count(arrived(settling), true)?;
             }
             return Ok(Written::Copy);
         }
-        if !is_text(position) || !is_text(id) {
-            return Err(Malformed(format!("a row has the unusable key {position}, {id}")));
+        if !is_text(sort_key) || !is_text(id) {
+            return Err(Malformed(format!("a row has the unusable key {sort_key}, {id}")));
         }
-        if self.last.is_behind(position, id) {
-            return Err(Malformed(format!("the row {position}, {id} is out of order")));
+        if self.last.is_behind(sort_key, id) {
+            return Err(Malformed(format!("the row {sort_key}, {id} is out of order")));
         }
         let begin = lines.len();
         self.frame.append(id, row.iter().map(|value| value.get()), lines)?;
         if let Some(settling) = &mut self.settling {
             settling.count(arrived(settling), false).inspect_err(|_| lines.truncate(begin))?;
         }
-        self.last.set(position, id);
+        self.last.set(sort_key, id);
         Ok(Written::Record)
     }
 
     /// Appends the records of the whole rows that `bytes` begin with, as far as the hot path knows
     /// how; see [`transcode`](super::transcode). Returns how many records that were.
-    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Lines) -> (Taken, u64) {
-        let (mut taken, mut records) = (Taken::default(), 0);
+    pub fn write_bytes(&mut self, bytes: &[u8], first: bool, lines: &mut Lines) -> (Consumed, u64) {
+        let (mut taken, mut records) = (Consumed::default(), 0);
         // The id's copy stands in front of all columns, so the id must be the first of them.
-        if self.frame.is_lifting() || (self.frame.has_id_copy && self.id > 0) {
+        if self.frame.has_property_columns() || (self.frame.has_id_alias && self.id > 0) {
             return (taken, records);
         }
-        let mut room = bytes.len() + ROOM;
+        let mut spare = bytes.len() + SPARE;
         loop {
-            let mut sink = Sink::new(lines.room(room));
+            let mut sink = Sink::new(lines.spare(spare));
             let stop = dispatch!(self.level, simd => {
                 self.write_rows(simd, bytes, first, &mut sink, &mut taken, &mut records)
             });
             let written = sink.len();
             lines.written(written);
-            if stop != Stop::Full {
-                taken.short = stop == Stop::Short;
+            if stop != Stop::BufferFull {
+                taken.incomplete = stop == Stop::Incomplete;
                 return (taken, records);
             }
-            room *= 2;
+            spare *= 2;
         }
     }
 
@@ -176,7 +176,7 @@ impl RowWriter {
         bytes: &[u8],
         first: bool,
         sink: &mut Sink<'_>,
-        taken: &mut Taken,
+        taken: &mut Consumed,
         records: &mut u64,
     ) -> Stop {
         loop {
@@ -211,18 +211,18 @@ impl RowWriter {
         let begin = transcode::row_begin(bytes, at, first)?;
         let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
         let column = |index| self.scratch.column(index, bytes);
-        let (position, id) = (column(self.position), column(self.id));
-        let is_copy = self.last.is(position, id);
-        if !is_text(position) || !is_text(id) || self.last.is_behind(position, id) {
-            return Err(Stop::Unusual);
+        let (sort_key, id) = (column(self.sort_key), column(self.id));
+        let is_duplicate = self.last.is(sort_key, id);
+        if !is_text(sort_key) || !is_text(id) || self.last.is_behind(sort_key, id) {
+            return Err(Stop::Unsupported);
         }
         if let Some(settling) = &mut self.settling {
-            settling.count(column(settling.column), is_copy).map_err(|_| Stop::Unusual)?;
+            settling.count(column(settling.column), is_duplicate).map_err(|_| Stop::Unsupported)?;
         }
-        if is_copy {
+        if is_duplicate {
             return Ok((end, Written::Copy));
         }
-        self.last.set(position, id);
+        self.last.set(sort_key, id);
         Ok((end, Written::Record))
     }
 
@@ -230,7 +230,7 @@ impl RowWriter {
     ///
     /// # Errors
     /// When the server's text of the position is not an instant.
-    pub fn last_key(&self) -> Result<Option<Key>, Malformed> {
+    pub fn last_key(&self) -> Result<Option<RowKey>, Malformed> {
         self.last.key()
     }
 
@@ -245,7 +245,7 @@ impl RowWriter {
 
 impl Settling {
     /// Counts a row with the JSON text of its time of arrival.
-    fn count(&mut self, text: impl AsRef<[u8]>, is_copy: bool) -> Result<(), Malformed> {
+    fn count(&mut self, text: impl AsRef<[u8]>, is_duplicate: bool) -> Result<(), Malformed> {
         let recent = if let Some(arrived) = value::canonical(text.as_ref()) {
             arrived.as_slice() >= self.from_text.as_bytes()
         } else {
@@ -253,7 +253,7 @@ impl Settling {
             let arrived = Timestamp::parse(text.trim_matches('"'));
             arrived.ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))? >= self.from
         };
-        if !is_copy {
+        if !is_duplicate {
             self.records += u64::from(recent);
             self.last_counted = recent;
         } else if self.last_counted && !recent {
@@ -348,7 +348,7 @@ mod tests {
         let tie = row("\"{}\"", "\"u-2\"", "\"2026-01-01T00:00:00Z\"");
         assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
         let key = writer.last_key().unwrap().unwrap();
-        assert_eq!((key.id.as_str(), key.position.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
+        assert_eq!((key.id.as_str(), key.sort_key.to_string().as_str()), ("u-2", "2026-01-01T00:00:00.000000Z"));
         writer.restart();
         assert_eq!(write(&mut writer, &tie).0, Ok(Written::Record));
     }
@@ -361,7 +361,7 @@ mod tests {
             row
         };
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = writer().counting_arrivals(&EVENTS, &EVENTS.selected(false), from);
+        let mut writer = writer().counting_recent_rows(&EVENTS, &EVENTS.selected(false), from);
         for (uuid, second, expected) in
             [("\"a\"", 31, 1), ("\"a\"", 30, 1), ("\"b\"", 29, 1), ("\"c\"", 40, 2), ("\"c\"", 10, 1), ("\"c\"", 9, 1)]
         {
@@ -389,9 +389,9 @@ mod tests {
     #[test]
     fn rows_of_another_shape_are_refused() {
         let mut writer = writer();
-        let mut short = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
-        short.pop();
-        assert!(write(&mut writer, &short).0.is_err());
+        let mut incomplete = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
+        incomplete.pop();
+        assert!(write(&mut writer, &incomplete).0.is_err());
         let (written, line) = write(&mut writer, &row("\"{}\"", "null", "\"2026-01-01T00:00:00Z\""));
         assert!(written.is_err() && line.is_empty());
         assert_eq!(writer.last_key(), Ok(None));

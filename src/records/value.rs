@@ -14,10 +14,10 @@ use crate::time::Timestamp;
 /// When the value cannot belong to a sound answer.
 pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
     match kind {
-        Kind::Text | Kind::Integer | Kind::Number | Kind::Date | Kind::Texts | Kind::List | Kind::Any => {
+        Kind::String | Kind::Integer | Kind::Number | Kind::Date | Kind::Strings | Kind::List | Kind::Any => {
             document::append(text, lines);
         }
-        Kind::OptionalText => document::append(if text == "\"\"" { "null" } else { text }, lines),
+        Kind::OptionalString => document::append(if text == "\"\"" { "null" } else { text }, lines),
         Kind::Boolean => {
             let text = match text {
                 "0" => "false",
@@ -27,7 +27,7 @@ pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool
             document::append(text, lines);
         }
         Kind::Timestamp => append_instant(text, lines),
-        Kind::Document => return append_document(text, lines),
+        Kind::Json => return append_document(text, lines),
     }
     Ok(true)
 }
@@ -139,10 +139,10 @@ mod tests {
 
     #[test]
     fn empty_texts_and_numbers_for_truth_are_mended() {
-        assert_eq!(appended(Kind::OptionalText, "\"\""), "null");
-        assert_eq!(appended(Kind::Text, "\"\""), "\"\"");
+        assert_eq!(appended(Kind::OptionalString, "\"\""), "null");
+        assert_eq!(appended(Kind::String, "\"\""), "\"\"");
         assert_eq!(appended(Kind::Boolean, "1"), "true");
         assert_eq!(appended(Kind::Boolean, "null"), "null");
-        assert_eq!(appended(Kind::Document, "{\"a\":\n1}"), "{\"a\": 1}");
+        assert_eq!(appended(Kind::Json, "{\"a\":\n1}"), "{\"a\": 1}");
     }
 }

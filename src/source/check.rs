@@ -6,7 +6,7 @@ use super::{custom_queries, method};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
-use crate::posthog::account::{self, Key, project_ids};
+use crate::posthog::account::{self, ApiKey, project_ids};
 use crate::posthog::http::{Client, Retry, Silent};
 use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
@@ -40,12 +40,12 @@ async fn examine(config: &Path) -> Result<String, Error> {
     let config = super::configuration(config)?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
-    let key = Key::fetch(&client, retry(), &Silent).await?;
+    let key = ApiKey::fetch(&client, retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), retry, &Silent).await?;
     let mut found = Vec::new();
     let mut unnamed = None;
     for id in ids {
-        let within = |error: Error| error.within(format_args!("project {id}"));
+        let within = |error: Error| error.in_context(format_args!("project {id}"));
         let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(within)?;
         if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
             try_list(&client, id, list).await.map_err(within)?;
@@ -92,7 +92,7 @@ async fn examine(config: &Path) -> Result<String, Error> {
 }
 
 /// A key that lacks the scope for queries is of use if it may read other streams: one of those.
-fn other_streams(config: &Config, key: Option<&Key>) -> Option<&'static List> {
+fn other_streams(config: &Config, key: Option<&ApiKey>) -> Option<&'static List> {
     let key = key.filter(|key| !key.may(TABLE_SCOPE) && config.custom_queries.is_empty())?;
     LISTS.iter().find(|list| key.may(list.scope))
 }
@@ -100,17 +100,17 @@ fn other_streams(config: &Config, key: Option<&Key>) -> Option<&'static List> {
 /// A cheap request that proves that the key may read the project.
 async fn try_list(client: &Client, project: u64, list: &List) -> Result<(), Error> {
     let path = format!("api/projects/{project}/{}/", list.path);
-    let answer = Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
-    answer.map(|_| ()).map_err(|refusal| refusal.error)
+    let response = Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
+    response.map(|_| ()).map_err(|refusal| refusal.error)
 }
 
 /// A cheap query that needs the same scope and the same access as reading.
 async fn events_of_a_day(client: &Client, project: u64) -> Result<u64, Error> {
     let now = client.now();
     let mut predicate = Predicate::default();
-    predicate.range(EVENTS.position, now.minus(days(1)), now);
+    predicate.range(EVENTS.sort_key, now.minus(days(1)), now);
     let query = predicate.select("count()", EVENTS.from, "LIMIT 1");
-    let answer = small_with_retry::<(u64,)>(client, project, &query, &Silent, Retry::with_attempts(ATTEMPTS)).await?;
-    let count = answer.and_then(|answer| answer.rows.first().map(|row| row.0));
+    let response = small_with_retry::<(u64,)>(client, project, &query, &Silent, Retry::with_attempts(ATTEMPTS)).await?;
+    let count = response.and_then(|response| response.rows.first().map(|row| row.0));
     count.ok_or_else(|| Error::transient("PostHog could not count the events of one day; try again later"))
 }

@@ -3,9 +3,9 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::Query;
-use crate::posthog::http::{Client, Next, Observer, Retry};
+use crate::posthog::http::{Client, NextAttempt, Observer, Retry};
 use crate::posthog::query::describe;
-use crate::streams::{self, Keyed, custom};
+use crate::streams::{self, KeysetStream, custom};
 
 /// Checks that no custom query has the name of another stream.
 ///
@@ -32,7 +32,7 @@ pub(super) async fn describe_all(
     project: u64,
     retry: impl Fn() -> Retry,
     observer: &dyn Observer,
-) -> Result<Vec<&'static Keyed>, Error> {
+) -> Result<Vec<&'static KeysetStream>, Error> {
     let mut streams = Vec::with_capacity(config.custom_queries.len());
     for query in &config.custom_queries {
         // A line feed ends a comment that the query may end with.
@@ -48,9 +48,9 @@ pub(super) async fn describe_all(
                         query.name
                     )));
                 }
-                Err(failure) => match retry.after(failure, client.gate()).await? {
-                    Next::Again => {}
-                    Next::Smaller => {
+                Err(failure) => match retry.after(failure, client.limiter()).await? {
+                    NextAttempt::Same => {}
+                    NextAttempt::Smaller => {
                         return Err(Error::config(format!(
                             "the custom query `{}` takes too long for PostHog, even for one row; make it read less, such as fewer days",
                             query.name

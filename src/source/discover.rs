@@ -6,10 +6,10 @@ use super::property_types::Types;
 use super::{custom_queries, property_types};
 use crate::config::{Config, specification};
 use crate::error::Error;
-use crate::posthog::account::{Key, project_ids};
+use crate::posthog::account::{ApiKey, project_ids};
 use crate::posthog::http::{Client, Silent};
 use crate::protocol::{Catalog, Message, Output};
-use crate::streams::{self, Keyed};
+use crate::streams::{self, KeysetStream};
 
 /// Prints the specification.
 pub(super) async fn spec(output: &Output) -> Result<(), Error> {
@@ -34,7 +34,7 @@ pub(super) async fn known_streams(config: &Config) -> Result<Catalog, Error> {
 }
 
 /// The streams of the user's own queries, as the first project describes them.
-pub(super) async fn custom_streams(config: &Config) -> Result<Vec<&'static Keyed>, Error> {
+pub(super) async fn custom_streams(config: &Config) -> Result<Vec<&'static KeysetStream>, Error> {
     if config.custom_queries.is_empty() {
         return Ok(Vec::new());
     }
@@ -42,12 +42,12 @@ pub(super) async fn custom_streams(config: &Config) -> Result<Vec<&'static Keyed
     let first = ids.first().copied().unwrap_or_default();
     custom_queries::describe_all(&client, config, first, || client.retry(), &Silent)
         .await
-        .map_err(|error| error.within(format_args!("project {first}")))
+        .map_err(|error| error.in_context(format_args!("project {first}")))
 }
 
 async fn projects(config: &Config) -> Result<(Client, Vec<u64>), Error> {
     let client = Client::new(config)?;
-    let key = Key::fetch(&client, client.retry(), &Silent).await?;
+    let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, config, key.as_ref(), || client.retry(), &Silent).await?;
     Ok((client, ids))
 }

@@ -4,13 +4,13 @@ use std::fmt;
 
 use crate::config::{Choice, Config};
 use crate::error::Error;
-use crate::posthog::account::Key;
+use crate::posthog::account::ApiKey;
 use crate::posthog::exports::{Availability, Exports, SCOPE};
 use crate::posthog::http::{Client, Observer, Retry};
 
 /// The method of one project.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Method {
+pub(super) enum ChosenMethod {
     /// File download exports.
     Export {
         /// Whether `auto` has chosen them.
@@ -20,14 +20,14 @@ pub(super) enum Method {
     Query(Option<String>),
 }
 
-impl Method {
+impl ChosenMethod {
     /// Whether files are exported.
     pub(super) fn is_export(&self) -> bool {
         matches!(self, Self::Export { .. })
     }
 }
 
-impl fmt::Display for Method {
+impl fmt::Display for ChosenMethod {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Export { automatic } => {
@@ -47,14 +47,14 @@ impl fmt::Display for Method {
 pub(super) async fn choose(
     client: &Client,
     config: &Config,
-    key: Option<&Key>,
+    key: Option<&ApiKey>,
     project: u64,
     retry: Retry,
     observer: &dyn Observer,
-) -> Result<Method, Error> {
+) -> Result<ChosenMethod, Error> {
     let choice = config.method.choice;
     if choice == Choice::Query {
-        return Ok(Method::Query(None));
+        return Ok(ChosenMethod::Query(None));
     }
     let availability = if key.is_some_and(|key| !key.may(SCOPE)) {
         Availability::Unavailable(format!("the API key lacks the scope `{SCOPE}`"))
@@ -62,8 +62,8 @@ pub(super) async fn choose(
         Exports::new(client, project, observer).availability(retry).await?
     };
     match availability {
-        Availability::Available => Ok(Method::Export { automatic: choice == Choice::Auto }),
-        Availability::Unavailable(reason) if choice == Choice::Auto => Ok(Method::Query(Some(reason))),
+        Availability::Available => Ok(ChosenMethod::Export { automatic: choice == Choice::Auto }),
+        Availability::Unavailable(reason) if choice == Choice::Auto => Ok(ChosenMethod::Query(Some(reason))),
         Availability::Unavailable(reason) => Err(Error::config(format!(
             "`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`"
         ))),

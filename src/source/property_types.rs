@@ -9,10 +9,10 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::http::{Client, Observer};
 use crate::posthog::lists::{PAGE, Pages};
-use crate::streams::{EVENTS, Lifted, LiftedKind, PERSONS, Table};
+use crate::streams::{EVENTS, PERSONS, PropertyColumns, PropertyType, Table};
 
 /// Types of properties, by what they are properties of and by name.
-pub(super) type Types = HashMap<(&'static str, String), LiftedKind>;
+pub(super) type Types = HashMap<(&'static str, String), PropertyType>;
 
 /// The properties of `table` that become fields, and what they are properties of.
 fn chosen<'c>(config: &'c Config, table: &Table) -> (&'static str, &'c [String]) {
@@ -26,16 +26,18 @@ fn chosen<'c>(config: &'c Config, table: &Table) -> (&'static str, &'c [String])
 }
 
 /// The fields of a stream, with the types that `PostHog` knows.
-pub(super) fn by_types(config: &Config, table: &Table, types: &Types) -> Lifted {
+pub(super) fn by_types(config: &Config, table: &Table, types: &Types) -> PropertyColumns {
     let (kind, properties) = chosen(config, table);
-    Lifted::new(table, properties, |_, property| {
-        types.get(&(kind, property.to_owned())).copied().unwrap_or(LiftedKind::Text)
+    PropertyColumns::new(table, properties, |_, property| {
+        types.get(&(kind, property.to_owned())).copied().unwrap_or(PropertyType::String)
     })
 }
 
 /// The fields of a stream, with the types that its schema in the configured catalog has.
-pub(super) fn by_schema(config: &Config, table: &Table, schema: &Value) -> Lifted {
-    Lifted::new(table, chosen(config, table).1, |field, _| LiftedKind::of_schema(schema["properties"].get(field)))
+pub(super) fn by_schema(config: &Config, table: &Table, schema: &Value) -> PropertyColumns {
+    PropertyColumns::new(table, chosen(config, table).1, |field, _| {
+        PropertyType::of_schema(schema["properties"].get(field))
+    })
 }
 
 /// Whether any property becomes a field.
@@ -80,7 +82,7 @@ pub(super) async fn types(
                     let Ok(definition) = serde_json::from_str::<Definition>(object.get()) else { continue };
                     // A project that knows the name but no type leaves the answer to others.
                     if properties.contains(&definition.name) && definition.property_type.is_some() {
-                        let known = LiftedKind::of_property_type(definition.property_type.as_deref());
+                        let known = PropertyType::of_property_type(definition.property_type.as_deref());
                         types.entry((kind, definition.name)).or_insert(known);
                     }
                 }

@@ -10,20 +10,20 @@ use tokio::sync::OnceCell;
 
 use super::cli::ReadArguments;
 use super::discover::custom_streams;
-use super::method::{self, Method};
+use super::method::{self, ChosenMethod};
 use super::property_types;
 use crate::config::Config;
 use crate::error::Error;
-use crate::posthog::account::{self, Key, project_ids};
+use crate::posthog::account::{self, ApiKey, project_ids};
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
-use crate::protocol::state::StateFile;
+use crate::protocol::state::SavedStates;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
 use crate::records::project;
-use crate::streams::{self, Keyed, Lifted, List, Source, Table};
+use crate::streams::{self, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
-    Checkpoint, ExportReader, Journal, KeyedNote, KeyedReader, ListNote, ListReader, Notes, OnPlan, PageSize,
+    Checkpoint, ExportReader, Journal, KeysetReader, KeysetState, ListReader, ListState, Notes, OnEstimate, PageSize,
     ProjectReader, StreamObserver, TableState, available, parse_notes,
 };
 
@@ -33,16 +33,16 @@ struct Sync {
     client: Client,
     /// Made when it is needed first: reading the system's certificates takes its time.
     files: OnceCell<FileClient>,
-    key: Option<Key>,
-    projects: Vec<Project>,
+    key: Option<ApiKey>,
+    projects: Vec<ProjectPlan>,
     output: Output,
 }
 
 /// A project and how its tables are read.
-struct Project {
+struct ProjectPlan {
     id: u64,
     /// Or why that could not be found out.
-    method: Result<Method, Error>,
+    method: Result<ChosenMethod, Error>,
 }
 
 /// A chosen stream whose settings have been checked.
@@ -52,9 +52,9 @@ struct Job {
 }
 
 enum JobKind {
-    Table { table: &'static Table, incremental: bool, state: TableState, lifted: Arc<Lifted> },
-    Keyed { keyed: &'static Keyed, incremental: bool, notes: Notes<KeyedNote> },
-    List { list: &'static List, incremental: bool, notes: Notes<ListNote> },
+    Table { table: &'static Table, incremental: bool, state: TableState, property_columns: Arc<PropertyColumns> },
+    KeysetStream { keyset: &'static KeysetStream, incremental: bool, notes: Notes<KeysetState> },
+    List { list: &'static List, incremental: bool, notes: Notes<ListState> },
     Projects,
 }
 
@@ -63,7 +63,7 @@ impl JobKind {
     fn projects(&self) -> Vec<u64> {
         match self {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),
-            Self::Keyed { notes, .. } => notes.keys().copied().collect(),
+            Self::KeysetStream { notes, .. } => notes.keys().copied().collect(),
             Self::List { notes, .. } => notes.keys().copied().collect(),
             Self::Projects => Vec::new(),
         }
@@ -75,10 +75,10 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let config = super::configuration(&arguments.config)?;
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
-    let state = arguments.state.as_deref().map(StateFile::from_file).transpose()?.unwrap_or_default();
+    let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
     let client = Client::new(&config)?;
-    let key = Key::fetch(&client, client.retry(), &Silent).await?;
+    let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
     if config.project_ids.is_none() {
         warn_about_missing(&jobs, &ids);
@@ -90,12 +90,12 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         let method = if tables {
             method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await
         } else {
-            Ok(Method::Query(None))
+            Ok(ChosenMethod::Query(None))
         };
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
-        projects.push(Project { id, method });
+        projects.push(ProjectPlan { id, method });
     }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     let mut all_complete = true;
@@ -119,8 +119,8 @@ fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
 fn jobs(
     config: &Config,
     catalog: &ConfiguredCatalog,
-    state: &StateFile,
-    custom: &[&'static Keyed],
+    state: &SavedStates,
+    custom: &[&'static KeysetStream],
 ) -> Result<Vec<Job>, Error> {
     if catalog.streams.is_empty() {
         return Err(Error::config("the catalog has no streams; choose at least one"));
@@ -145,22 +145,23 @@ fn jobs(
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
             }
             Some(Source::Projects) => JobKind::Projects,
-            Some(Source::Keyed(keyed)) => {
+            Some(Source::KeysetStream(keyset)) => {
                 let notes = parse_notes(state.stream(&stream))
-                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
-                JobKind::Keyed { keyed, incremental, notes }
+                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
+                JobKind::KeysetStream { keyset, incremental, notes }
             }
             Some(Source::List(list)) => {
                 let notes = parse_notes(state.stream(&stream))
-                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
+                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
                 JobKind::List { list, incremental, notes }
             }
             Some(Source::Table(table)) => {
                 let state = TableState::parse(state.stream(&stream), table.cursor_field)
-                    .map_err(|error| error.within(format_args!("stream `{name}`")))?;
+                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
                 let state = state.for_mode(incremental);
-                let lifted = Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
-                JobKind::Table { table, incremental, state, lifted }
+                let property_columns =
+                    Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
+                JobKind::Table { table, incremental, state, property_columns }
             }
         };
         jobs.push(Job { stream, kind });
@@ -176,11 +177,11 @@ impl Sync {
         self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
         let failures = match job.kind {
             JobKind::Projects => self.read_projects(&job.stream).await?,
-            JobKind::Table { table, incremental, state, lifted } => {
-                self.read_table(table, incremental, state, &lifted, &job.stream).await?
+            JobKind::Table { table, incremental, state, property_columns } => {
+                self.read_table(table, incremental, state, &property_columns, &job.stream).await?
             }
-            JobKind::Keyed { keyed, incremental, notes } => {
-                self.read_keyed(keyed, incremental, notes, &job.stream).await?
+            JobKind::KeysetStream { keyset, incremental, notes } => {
+                self.read_keyset(keyset, incremental, notes, &job.stream).await?
             }
             JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
             JobKind::List { list, incremental, notes } => self.read_list(list, incremental, notes, &job.stream).await?,
@@ -206,24 +207,27 @@ impl Sync {
         table: &'static Table,
         incremental: bool,
         state: TableState,
-        lifted: &Arc<Lifted>,
+        property_columns: &Arc<PropertyColumns>,
         stream: &Arc<StreamDescriptor>,
     ) -> Result<Vec<Error>, Error> {
         let state = state.resumed_by(self.projects.iter().map(|project| project.id));
         let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), table.cursor_field, state));
         let estimate = AtomicU64::new(0);
-        let on_plan = |rows: u64| {
+        let on_estimate = |rows: u64| {
             let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
             self.output.hint(&Message::estimate(stream, total));
             self.output.progress().expect(total);
         };
-        let reads = self.projects.iter().map(|project| {
-            let mut reader = self.reader(project.id, table, incremental, stream, &checkpoint);
-            reader.lifted = Arc::clone(lifted);
-            let on_plan = &on_plan;
-            async move { self.read_project(project, reader, on_plan).await.map_err(|error| named(error, project.id)) }
-        });
-        let failures = self.side_by_side(reads).await?;
+        let reads =
+            self.projects.iter().map(|project| {
+                let mut reader = self.reader(project.id, table, incremental, stream, &checkpoint);
+                reader.property_columns = Arc::clone(property_columns);
+                let on_estimate = &on_estimate;
+                async move {
+                    self.read_project(project, reader, on_estimate).await.map_err(|error| named(error, project.id))
+                }
+            });
+        let failures = self.in_parallel(reads).await?;
         checkpoint.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
     }
@@ -234,7 +238,7 @@ impl Sync {
     }
 
     /// Reads all projects, some at a time, and returns what went wrong.
-    async fn side_by_side(
+    async fn in_parallel(
         &self,
         reads: impl Iterator<Item = impl Future<Output = Result<(), Error>>>,
     ) -> Result<Vec<Error>, Error> {
@@ -248,18 +252,18 @@ impl Sync {
     }
 
     /// Reads a keyed stream of all projects.
-    async fn read_keyed(
+    async fn read_keyset(
         &self,
-        keyed: &'static Keyed,
+        keyset: &'static KeysetStream,
         incremental: bool,
-        notes: Notes<KeyedNote>,
+        notes: Notes<KeysetState>,
         stream: &Arc<StreamDescriptor>,
     ) -> Result<Vec<Error>, Error> {
         let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
         let reads = self.projects.iter().map(|project| {
-            let reader = KeyedReader {
+            let reader = KeysetReader {
                 client: self.client.clone(),
-                keyed,
+                keyset,
                 project: project.id,
                 incremental,
                 options: self.config.method.query.clone(),
@@ -271,7 +275,7 @@ impl Sync {
             };
             async move { reader.run().await.map_err(|error| named(error, reader.project)) }
         });
-        let failures = self.side_by_side(reads).await?;
+        let failures = self.in_parallel(reads).await?;
         journal.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
     }
@@ -281,7 +285,7 @@ impl Sync {
         &self,
         list: &'static List,
         incremental: bool,
-        notes: Notes<ListNote>,
+        notes: Notes<ListState>,
         stream: &Arc<StreamDescriptor>,
     ) -> Result<Vec<Error>, Error> {
         let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
@@ -299,7 +303,7 @@ impl Sync {
             };
             async move { reader.run().await.map_err(|error| named(error, reader.project)) }
         });
-        let failures = self.side_by_side(reads).await?;
+        let failures = self.in_parallel(reads).await?;
         journal.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
     }
@@ -307,23 +311,23 @@ impl Sync {
     /// Reads a table of one project by the method that has been chosen for it.
     async fn read_project(
         &self,
-        project: &Project,
+        project: &ProjectPlan,
         mut reader: ProjectReader,
-        on_plan: OnPlan<'_>,
+        on_estimate: OnEstimate<'_>,
     ) -> Result<(), Error> {
         let method = project.method.as_ref().map_err(Error::clone)?;
-        if let (Method::Export { .. }, Some(model)) = (method, reader.table.export) {
+        if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export) {
             let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
-            let settle = self.config.method.settle;
+            let ingestion_delay = self.config.method.ingestion_delay;
             let reader = Arc::new(reader);
             let may_query = self.may("query:read");
-            return ExportReader { reader, files, settle, model, may_query }.run(on_plan).await;
+            return ExportReader { reader, files, ingestion_delay, model, may_query }.run(on_estimate).await;
         }
         if reader.table.columns_vary {
             let (table, columns) = (reader.table, std::mem::take(&mut reader.columns));
             reader.columns = available(&reader.client, project.id, table, columns, &reader.observer).await?;
         }
-        Arc::new(reader).run(on_plan).await
+        Arc::new(reader).run(on_estimate).await
     }
 
     fn reader(
@@ -340,7 +344,7 @@ impl Sync {
             project,
             incremental,
             columns: table.selected(self.config.method.query.person_properties),
-            lifted: Arc::default(),
+            property_columns: Arc::default(),
             options: self.config.method.query.clone(),
             config: Arc::clone(&self.config),
             page_size: PageSize::new(self.config.method.query.page_size),
@@ -355,10 +359,10 @@ impl Sync {
     async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
         let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
         let mut failures = Vec::new();
-        for Project { id, .. } in &self.projects {
+        for ProjectPlan { id, .. } in &self.projects {
             let record =
                 account::project(&self.client, *id, self.client.retry(), &observer).await.and_then(|project| {
-                    project::record(&project.document)
+                    project::record(&project.json)
                         .map_err(|error| Error::system(format!("its description is not usable: {error}")))
                 });
             match record {
@@ -384,5 +388,5 @@ fn missing_scope(stream: &str, scope: &str) -> Error {
 /// Says which project failed, unless the message does already.
 fn named(error: Error, project: u64) -> Error {
     let name = format!("project {project}");
-    if error.message().starts_with(&name) || error.is_output_closed() { error } else { error.within(name) }
+    if error.message().starts_with(&name) || error.is_output_closed() { error } else { error.in_context(name) }
 }

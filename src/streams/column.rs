@@ -10,7 +10,7 @@ pub struct Column {
     /// `HogQL` expression; none when queries cannot tell the value.
     pub expression: Option<&'static str>,
     /// Where exported files have the value.
-    pub exported: Exported,
+    pub exported: ExportedAs,
     /// How the value is treated.
     pub kind: Kind,
     /// One sentence for the schema.
@@ -19,7 +19,7 @@ pub struct Column {
 
 /// Where an exported line has a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exported {
+pub enum ExportedAs {
     /// In the field with this name.
     Field(&'static str),
     /// In the property with this name, from which `PostHog` makes the column.
@@ -32,13 +32,13 @@ pub enum Exported {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A text, passed on as it is.
-    Text,
+    String,
     /// A text that `PostHog` leaves empty when there is none; then null.
-    OptionalText,
+    OptionalString,
     /// An instant, passed on in UTC with microseconds.
     Timestamp,
     /// A JSON document inside a text, which becomes an object.
-    Document,
+    Json,
     /// A truth value, which some versions send as 0 or 1.
     Boolean,
     /// A whole number.
@@ -48,7 +48,7 @@ pub enum Kind {
     /// A day without a time.
     Date,
     /// A list of texts.
-    Texts,
+    Strings,
     /// A list of anything.
     List,
     /// Anything, passed on as it is.
@@ -58,7 +58,7 @@ pub enum Kind {
 impl Column {
     /// A field that has the same name in queries and in exported files.
     pub const fn new(field: &'static str, kind: Kind, description: &'static str) -> Self {
-        Self { field, expression: Some(field), exported: Exported::Field(field), kind, description }
+        Self { field, expression: Some(field), exported: ExportedAs::Field(field), kind, description }
     }
 
     /// Queries select this expression instead.
@@ -75,31 +75,31 @@ impl Column {
 
     /// Exported files have the value somewhere else.
     #[must_use]
-    pub const fn exported_as(self, exported: Exported) -> Self {
+    pub const fn exported_as(self, exported: ExportedAs) -> Self {
         Self { exported, ..self }
     }
 
     /// A field that only exists because another connector has it; it is always null.
     #[must_use]
     pub const fn nowhere(self) -> Self {
-        self.not_selected().exported_as(Exported::Nowhere)
+        self.not_selected().exported_as(ExportedAs::Nowhere)
     }
 
     /// JSON schema (draft 7) of the field.
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {
-            Kind::Text | Kind::OptionalText => json!({"type": ["null", "string"]}),
+            Kind::String | Kind::OptionalString => json!({"type": ["null", "string"]}),
             Kind::Timestamp => {
                 json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
             }
-            Kind::Document => json!({"type": ["null", "object"], "additionalProperties": true}),
+            Kind::Json => json!({"type": ["null", "object"], "additionalProperties": true}),
             Kind::Boolean => json!({"type": ["null", "boolean"]}),
             Kind::Integer => json!({"type": ["null", "integer"]}),
             Kind::Number => json!({"type": ["null", "number"]}),
             Kind::Date => json!({"type": ["null", "string"], "format": "date"}),
             Kind::List => json!({"type": ["null", "array"], "items": {}}),
             Kind::Any => json!({"type": ["null", "object", "array", "string", "number", "boolean"]}),
-            Kind::Texts => json!({"type": ["null", "array"], "items": {"type": ["null", "string"]}}),
+            Kind::Strings => json!({"type": ["null", "array"], "items": {"type": ["null", "string"]}}),
         };
         schema["description"] = Value::from(self.description);
         schema

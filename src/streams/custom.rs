@@ -2,8 +2,8 @@
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one.
 
-use super::column::{Column, Exported, Kind};
-use super::keyset::{Keyed, Part};
+use super::column::{Column, ExportedAs, Kind};
+use super::keyset::{KeysetStream, KeysetTable};
 use crate::config::CustomQuery;
 use crate::error::Error;
 
@@ -11,7 +11,7 @@ use crate::error::Error;
 ///
 /// # Errors
 /// A config error when key or cursor are not among the columns, or a column cannot be addressed.
-pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'static Keyed, Error> {
+pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'static KeysetStream, Error> {
     let problem = |text: String| Error::config(format!("the custom query `{}` {text}", query.name));
     let mut columns: Vec<Column> = Vec::new();
     for (name, kind) in described {
@@ -29,11 +29,11 @@ pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'s
             return Err(problem(format!("has two columns `{name}`; give one another name with AS")));
         }
         columns.push(Column {
-            field: for_ever(name.clone()),
-            expression: Some(for_ever(format!("q.`{name}`"))),
-            exported: Exported::Nowhere,
+            field: leak(name.clone()),
+            expression: Some(leak(format!("q.`{name}`"))),
+            exported: ExportedAs::Nowhere,
             kind: kind_of(kind),
-            description: for_ever(format!("Of the type {kind} in PostHog.")),
+            description: leak(format!("Of the type {kind} in PostHog.")),
         });
     }
     let names = || described.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
@@ -55,20 +55,20 @@ pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'s
             )));
         }
     }
-    let key: Vec<&'static str> = query.primary_key.iter().map(|field| for_ever(field.clone())).collect();
-    let part = Part { from: for_ever(format!("({}\n) AS q", query.query)), label: None, optional: false };
-    Ok(Box::leak(Box::new(Keyed {
-        stream: for_ever(query.name.clone()),
+    let key: Vec<&'static str> = query.primary_key.iter().map(|field| leak(field.clone())).collect();
+    let part = KeysetTable { from: leak(format!("({}\n) AS q", query.query)), label: None, optional: false };
+    Ok(Box::leak(Box::new(KeysetStream {
+        stream: leak(query.name.clone()),
         parts: Box::leak(Box::new([part])),
         columns: columns.leak(),
         key: key.leak(),
-        cursor: query.cursor_field.clone().map(for_ever),
+        cursor: query.cursor_field.clone().map(leak),
         key_must_be_unique: true,
     })))
 }
 
 /// Streams live as long as the program; so do the few texts of those that the user has made.
-fn for_ever(text: String) -> &'static str {
+fn leak(text: String) -> &'static str {
     text.leak()
 }
 
@@ -80,7 +80,7 @@ fn kind_of(mut kind: &str) -> Kind {
     }
     let name = kind.split('(').next().unwrap_or(kind);
     match name {
-        "String" | "FixedString" | "UUID" | "Enum8" | "Enum16" | "IPv4" | "IPv6" => Kind::Text,
+        "String" | "FixedString" | "UUID" | "Enum8" | "Enum16" | "IPv4" | "IPv6" => Kind::String,
         "DateTime" | "DateTime64" => Kind::Timestamp,
         "Date" | "Date32" => Kind::Date,
         "Bool" => Kind::Boolean,
@@ -103,8 +103,8 @@ mod tests {
     #[test]
     fn types_become_schemas() {
         for (kind, expected) in [
-            ("Nullable(String)", Kind::Text),
-            ("LowCardinality(Nullable(String))", Kind::Text),
+            ("Nullable(String)", Kind::String),
+            ("LowCardinality(Nullable(String))", Kind::String),
             ("DateTime64(6, 'UTC')", Kind::Timestamp),
             ("Nullable(DateTime64(3, 'Europe/Berlin'))", Kind::Timestamp),
             ("UInt64", Kind::Integer),

@@ -6,11 +6,11 @@
 
 use chrono::TimeDelta;
 
-use super::column::{Column, Exported, Kind};
+use super::column::{Column, ExportedAs, Kind};
 use super::table::Table;
 
 const fn from_property(field: &'static str, name: &'static str, column: &'static str, about: &'static str) -> Column {
-    Column::new(field, Kind::OptionalText, about).selected_as(column).exported_as(Exported::Property(name))
+    Column::new(field, Kind::OptionalString, about).selected_as(column).exported_as(ExportedAs::Property(name))
 }
 
 /// The stream.
@@ -18,18 +18,18 @@ pub static EVENTS: Table = Table {
     stream: "events",
     from: "events",
     columns: &[
-        Column::new("uuid", Kind::Text, "Identifies the event."),
-        Column::new("event", Kind::Text, "Name of the event."),
-        Column::new("properties", Kind::Document, "What was sent with the event, and what PostHog added."),
+        Column::new("uuid", Kind::String, "Identifies the event."),
+        Column::new("event", Kind::String, "Name of the event."),
+        Column::new("properties", Kind::Json, "What was sent with the event, and what PostHog added."),
         Column::new("timestamp", Kind::Timestamp, "When it happened, by the sender's clock."),
         Column::new("created_at", Kind::Timestamp, "When PostHog received it."),
-        Column::new("distinct_id", Kind::Text, "Identifies the user or device, as the sender knows it."),
+        Column::new("distinct_id", Kind::String, "Identifies the user or device, as the sender knows it."),
         Column::new(
             "elements_chain",
-            Kind::Text,
+            Kind::String,
             "The elements of the page that the event is about, in PostHog's notation.",
         ),
-        Column::new("person_id", Kind::Text, "The person that the distinct id belongs to."),
+        Column::new("person_id", Kind::String, "The person that the distinct id belongs to."),
         from_property("session_id", "$session_id", "`$session_id`", "The session that the event belongs to."),
         from_property("window_id", "$window_id", "`$window_id`", "The browser window or tab."),
         from_property("group_0", "$group_0", "`$group_0`", "Key of the first group type."),
@@ -39,32 +39,32 @@ pub static EVENTS: Table = Table {
         from_property("group_4", "$group_4", "`$group_4`", "Key of the fifth group type."),
         Column::new(
             "person_mode",
-            Kind::OptionalText,
+            Kind::OptionalString,
             "Whether the event made a person profile: full, propertyless or force_upgrade. Only filled by queries.",
         )
-        .exported_as(Exported::Nowhere),
-        Column::new("person", Kind::Document, "Always empty; see `person_id` and `person_properties`.").nowhere(),
+        .exported_as(ExportedAs::Nowhere),
+        Column::new("person", Kind::Json, "Always empty; see `person_id` and `person_properties`.").nowhere(),
         Column::new("elements", Kind::List, "Always empty; see `elements_chain`.").nowhere(),
     ],
     optional_columns: &[Column::new(
         "person_properties",
-        Kind::Document,
+        Kind::Json,
         "Properties of the person. Always filled by file exports; by queries when the configuration asks for it.",
     )
     .selected_as("person.properties")],
-    position: "timestamp",
-    position_field: "timestamp",
+    sort_key: "timestamp",
+    sort_key_field: "timestamp",
     // Not toUnixTimestamp: it ends in 2106, and clocks of senders do not.
     day: "intDiv(toUnixTimestamp64Milli(timestamp), 86400000)",
     id: "uuid",
     id_field: "uuid",
-    id_copy: Some("id"),
+    id_alias: Some("id"),
     primary_key: &["id"],
-    arrival: Some("created_at"),
+    ingestion_time: Some("created_at"),
     far: Some("(timestamp < created_at - toIntervalDay(1) OR timestamp >= created_at + toIntervalDay(1))"),
-    copies: Some("created_at DESC"),
+    duplicates: Some("created_at DESC"),
     cursor_field: "created_at",
-    name_column: Some("event"),
+    event_name_column: Some("event"),
     bounded_by_dates: true,
     rows_move: false,
     grows_for: TimeDelta::zero(),

@@ -7,11 +7,11 @@ use super::table::{PROJECT_FIELD, object_schema};
 
 /// A stream that is read page by page in the order of its key.
 #[derive(Debug)]
-pub struct Keyed {
+pub struct KeysetStream {
     /// Stream name.
     pub stream: &'static str,
     /// What it is read from, one after the other.
-    pub parts: &'static [Part],
+    pub parts: &'static [KeysetTable],
     /// Selected columns.
     pub columns: &'static [Column],
     /// Fields that, with the project, identify a row; they become the primary key.
@@ -24,7 +24,7 @@ pub struct Keyed {
 
 /// One of the tables of a stream.
 #[derive(Debug)]
-pub struct Part {
+pub struct KeysetTable {
     /// A `HogQL` table, or a query in parentheses with a name.
     pub from: &'static str,
     /// A field that tells this part from the others, and its value as JSON text.
@@ -34,12 +34,12 @@ pub struct Part {
 }
 
 /// The distinct ids of all persons.
-pub static PERSON_DISTINCT_IDS: Keyed = Keyed {
+pub static PERSON_DISTINCT_IDS: KeysetStream = KeysetStream {
     stream: "person_distinct_ids",
-    parts: &[Part { from: "person_distinct_ids", label: None, optional: false }],
+    parts: &[KeysetTable { from: "person_distinct_ids", label: None, optional: false }],
     columns: &[
-        Column::new("distinct_id", Kind::Text, "An id that events are sent with."),
-        Column::new("person_id", Kind::Text, "The person that it belongs to."),
+        Column::new("distinct_id", Kind::String, "An id that events are sent with."),
+        Column::new("person_id", Kind::String, "The person that it belongs to."),
     ],
     key: &["distinct_id"],
     cursor: None,
@@ -47,15 +47,15 @@ pub static PERSON_DISTINCT_IDS: Keyed = Keyed {
 };
 
 /// The members of all cohorts.
-pub static COHORT_PEOPLE: Keyed = Keyed {
+pub static COHORT_PEOPLE: KeysetStream = KeysetStream {
     stream: "cohort_people",
     parts: &[
-        Part { from: "cohort_people", label: Some(("is_static", "false")), optional: false },
-        Part { from: "static_cohort_people", label: Some(("is_static", "true")), optional: true },
+        KeysetTable { from: "cohort_people", label: Some(("is_static", "false")), optional: false },
+        KeysetTable { from: "static_cohort_people", label: Some(("is_static", "true")), optional: true },
     ],
     columns: &[
         Column::new("cohort_id", Kind::Integer, "Number of the cohort."),
-        Column::new("person_id", Kind::Text, "A member of the cohort."),
+        Column::new("person_id", Kind::String, "A member of the cohort."),
     ],
     key: &["cohort_id", "person_id"],
     cursor: None,
@@ -63,9 +63,9 @@ pub static COHORT_PEOPLE: Keyed = Keyed {
 };
 
 /// All that are always there.
-pub static KEYED: &[&Keyed] = &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE];
+pub static KEYSET_STREAMS: &[&KeysetStream] = &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE];
 
-impl Keyed {
+impl KeysetStream {
     /// Primary key of the records.
     pub fn primary_key(&self) -> Vec<&'static str> {
         [PROJECT_FIELD].into_iter().chain(self.key.iter().copied()).collect()

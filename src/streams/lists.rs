@@ -49,7 +49,7 @@ pub struct Change {
     /// Parameter by which the server leaves out older objects, if it can.
     pub filter: Option<&'static str>,
     /// Hours before the last sync's end that are read again.
-    pub overlap_hours: i64,
+    pub lookback_hours: i64,
     /// Whether a first sync begins with the start date; other lists are read whole.
     pub from_start_date: bool,
 }
@@ -68,7 +68,7 @@ const fn list(stream: &'static str, scope: &'static str, schema: &'static str) -
 }
 
 const fn changed(field: &'static str, filter: Option<&'static str>) -> Change {
-    Change { field, filter, overlap_hours: 1, from_start_date: false }
+    Change { field, filter, lookback_hours: 1, from_start_date: false }
 }
 
 /// All of them.
@@ -101,7 +101,7 @@ pub static LISTS: &[List] = &[
         change: Some(Change {
             field: "start_time",
             filter: Some("date_from"),
-            overlap_hours: 25,
+            lookback_hours: 25,
             from_start_date: true,
         }),
         ..list("session_recordings", "session_recording:read", include_str!("schemas/session_recordings.json"))

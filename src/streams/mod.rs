@@ -16,13 +16,13 @@ use serde_json::Value;
 
 use crate::protocol::{Catalog, Stream, SyncMode};
 
-pub use column::{Column, Exported, Kind};
+pub use column::{Column, ExportedAs, Kind};
 pub use events::EVENTS;
 pub use groups::GROUPS;
-pub use keyset::{COHORT_PEOPLE, KEYED, Keyed, PERSON_DISTINCT_IDS, Part};
+pub use keyset::{COHORT_PEOPLE, KEYSET_STREAMS, KeysetStream, KeysetTable, PERSON_DISTINCT_IDS};
 pub use lists::{LISTS, List, Passes};
 pub use persons::PERSONS;
-pub use property_columns::{Lifted, LiftedKind};
+pub use property_columns::{PropertyColumns, PropertyType};
 pub use sessions::SESSIONS;
 pub(crate) use table::PROJECT_FIELD;
 pub use table::Table;
@@ -36,7 +36,7 @@ pub enum Source {
     /// A `HogQL` table.
     Table(&'static Table),
     /// A table without a time, or a query of the user's.
-    Keyed(&'static Keyed),
+    KeysetStream(&'static KeysetStream),
     /// A list endpoint.
     List(&'static List),
     /// The projects themselves.
@@ -45,20 +45,26 @@ pub enum Source {
 
 impl Source {
     /// The source of the stream with this name, if there is one; `custom` are those of the user.
-    pub fn find(name: &str, custom: &[&'static Keyed]) -> Option<Self> {
+    pub fn find(name: &str, custom: &[&'static KeysetStream]) -> Option<Self> {
         if name == projects::NAME {
             return Some(Self::Projects);
         }
         let table = TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table));
-        let keyed = || KEYED.iter().chain(custom).find(|keyed| keyed.stream == name).map(|keyed| Self::Keyed(keyed));
-        table.or_else(keyed).or_else(|| List::find(name).map(Self::List))
+        let keyset = || {
+            KEYSET_STREAMS
+                .iter()
+                .chain(custom)
+                .find(|keyset| keyset.stream == name)
+                .map(|keyset| Self::KeysetStream(keyset))
+        };
+        table.or_else(keyset).or_else(|| List::find(name).map(Self::List))
     }
 
     /// Whether it can be read incrementally.
     pub fn is_incremental(self) -> bool {
         match self {
             Self::Table(_) => true,
-            Self::Keyed(keyed) => keyed.cursor.is_some(),
+            Self::KeysetStream(keyset) => keyset.cursor.is_some(),
             Self::List(list) => list.change.is_some(),
             Self::Projects => false,
         }
@@ -67,7 +73,7 @@ impl Source {
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Table(_) | Self::Keyed(_) => "query:read",
+            Self::Table(_) | Self::KeysetStream(_) => "query:read",
             Self::List(list) => list.scope,
             Self::Projects => "project:read",
         }
@@ -76,27 +82,27 @@ impl Source {
 
 /// Names of the streams that are always there.
 pub fn names() -> Vec<&'static str> {
-    let tables = TABLES.iter().map(|table| table.stream).chain(KEYED.iter().map(|keyed| keyed.stream));
+    let tables = TABLES.iter().map(|table| table.stream).chain(KEYSET_STREAMS.iter().map(|keyset| keyset.stream));
     tables.chain([projects::NAME]).chain(LISTS.iter().map(|list| list.stream)).collect()
 }
 
 /// The answer of `discover`, with the user's own streams and fields.
-pub fn catalog(custom: &[&'static Keyed], lifted: impl Fn(&Table) -> Lifted) -> Catalog {
+pub fn catalog(custom: &[&'static KeysetStream], property_columns: impl Fn(&Table) -> PropertyColumns) -> Catalog {
     let tables = TABLES.iter().map(|table| {
         let mut schema = table.schema();
-        lifted(table).add_to(&mut schema);
+        property_columns(table).add_to(&mut schema);
         describe(table.stream, schema, table.primary_key, Some(table.cursor_field), true)
     });
-    let keyed = KEYED
+    let keyset = KEYSET_STREAMS
         .iter()
         .chain(custom)
-        .map(|keyed| describe(keyed.stream, keyed.schema(), &keyed.primary_key(), keyed.cursor, true));
+        .map(|keyset| describe(keyset.stream, keyset.schema(), &keyset.primary_key(), keyset.cursor, true));
     let projects = [describe(projects::NAME, projects::schema(), &[projects::PRIMARY_KEY], None, false)];
     let lists = LISTS.iter().map(|list| {
         let cursor = list.change.map(|change| change.field);
         describe(list.stream, list.schema(), list.primary_key, cursor, true)
     });
-    Catalog { streams: tables.chain(keyed).chain(projects).chain(lists).collect() }
+    Catalog { streams: tables.chain(keyset).chain(projects).chain(lists).collect() }
 }
 
 fn describe(name: &str, schema: Value, primary_key: &[&str], cursor: Option<&str>, is_resumable: bool) -> Stream {

@@ -8,7 +8,7 @@
 
 use chrono::TimeDelta;
 
-use super::column::{Column, Exported, Kind};
+use super::column::{Column, ExportedAs, Kind};
 use super::table::Table;
 
 const UPDATED_AT: &str = "coalesce(last_seen_at, created_at)";
@@ -18,10 +18,10 @@ pub static PERSONS: Table = Table {
     stream: "persons",
     from: "persons",
     columns: &[
-        Column::new("id", Kind::Text, "Identifies the person.").exported_as(Exported::Field("person_id")),
+        Column::new("id", Kind::String, "Identifies the person.").exported_as(ExportedAs::Field("person_id")),
         Column::new(
             "distinct_id",
-            Kind::Text,
+            Kind::String,
             "One of the person's distinct ids. File exports have a row for each; queries leave it empty.",
         )
         .not_selected(),
@@ -32,34 +32,34 @@ pub static PERSONS: Table = Table {
             "When the person changed last, as far as PostHog tells: exactly in file exports; in queries when the person was last seen.",
         )
         .selected_as(UPDATED_AT)
-        .exported_as(Exported::Field("_inserted_at")),
+        .exported_as(ExportedAs::Field("_inserted_at")),
         Column::new("last_seen_at", Kind::Timestamp, "When the person was seen last. Only filled by queries.")
-            .exported_as(Exported::Nowhere),
+            .exported_as(ExportedAs::Nowhere),
         Column::new("is_identified", Kind::Boolean, "Whether the person has been identified. Only filled by queries.")
-            .exported_as(Exported::Nowhere),
-        Column::new("properties", Kind::Document, "Properties of the person."),
-        Column::new("name", Kind::Text, "Always empty; what PostHog shows as the name is one of the properties.")
+            .exported_as(ExportedAs::Nowhere),
+        Column::new("properties", Kind::Json, "Properties of the person."),
+        Column::new("name", Kind::String, "Always empty; what PostHog shows as the name is one of the properties.")
             .nowhere(),
-        Column::new("distinct_ids", Kind::Texts, "Always empty; see the stream `person_distinct_ids`.").nowhere(),
+        Column::new("distinct_ids", Kind::Strings, "Always empty; see the stream `person_distinct_ids`.").nowhere(),
         Column::new("is_deleted", Kind::Boolean, "Whether the person was deleted. Only filled by file exports.")
             .not_selected(),
         Column::new("version", Kind::Integer, "Grows with every change of the person. Only filled by file exports.")
             .not_selected()
-            .exported_as(Exported::Field("person_version")),
+            .exported_as(ExportedAs::Field("person_version")),
     ],
     optional_columns: &[],
-    position: UPDATED_AT,
-    position_field: "updated_at",
+    sort_key: UPDATED_AT,
+    sort_key_field: "updated_at",
     day: "intDiv(toUnixTimestamp(coalesce(last_seen_at, created_at)), 86400)",
     id: "id",
     id_field: "id",
-    id_copy: Some("uuid"),
+    id_alias: Some("uuid"),
     primary_key: &["id"],
-    arrival: None,
+    ingestion_time: None,
     far: None,
-    copies: None,
+    duplicates: None,
     cursor_field: "updated_at",
-    name_column: None,
+    event_name_column: None,
     bounded_by_dates: false,
     rows_move: true,
     grows_for: TimeDelta::zero(),

@@ -8,26 +8,26 @@ use super::table::Table;
 
 /// The lifted properties of one stream.
 #[derive(Debug, Default)]
-pub struct Lifted {
-    columns: Vec<LiftedColumn>,
+pub struct PropertyColumns {
+    columns: Vec<PropertyColumn>,
 }
 
 /// A property and the field that it becomes.
 #[derive(Debug)]
-pub struct LiftedColumn {
+pub struct PropertyColumn {
     /// Name of the property.
     pub property: String,
     /// Name of the field.
     pub field: String,
     /// Type of both.
-    pub kind: LiftedKind,
+    pub kind: PropertyType,
 }
 
 /// Types of properties, as `PostHog` knows them (`property_type` of property definitions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LiftedKind {
+pub enum PropertyType {
     /// A text; whatever is no text becomes its JSON.
-    Text,
+    String,
     /// A number, or a text that is one.
     Number,
     /// A truth value, or a text that is one.
@@ -36,20 +36,20 @@ pub enum LiftedKind {
     Time,
 }
 
-impl LiftedKind {
+impl PropertyType {
     /// The kind of PostHog's `property_type`.
     pub fn of_property_type(property_type: Option<&str>) -> Self {
         match property_type {
             Some("Numeric") => Self::Number,
             Some("Boolean") => Self::Boolean,
             Some("DateTime") => Self::Time,
-            _ => Self::Text,
+            _ => Self::String,
         }
     }
 
     /// The kind of a field in a catalog; text when the catalog does not tell.
     pub fn of_schema(schema: Option<&Value>) -> Self {
-        let Some(schema) = schema else { return Self::Text };
+        let Some(schema) = schema else { return Self::String };
         let is = |kind: &str| match &schema["type"] {
             Value::Array(types) => types.iter().any(|known| known == kind),
             known => known == kind,
@@ -58,13 +58,13 @@ impl LiftedKind {
             () if is("number") => Self::Number,
             () if is("boolean") => Self::Boolean,
             () if schema["format"] == "date-time" => Self::Time,
-            () => Self::Text,
+            () => Self::String,
         }
     }
 
     fn schema(self) -> Value {
         match self {
-            Self::Text => json!({"type": ["null", "string"]}),
+            Self::String => json!({"type": ["null", "string"]}),
             Self::Number => json!({"type": ["null", "number"]}),
             Self::Boolean => json!({"type": ["null", "boolean"]}),
             Self::Time => {
@@ -74,13 +74,13 @@ impl LiftedKind {
     }
 }
 
-impl Lifted {
+impl PropertyColumns {
     /// The fields for some properties of `table`; `kind` tells the type of a field and its property.
-    pub fn new(table: &Table, properties: &[String], kind: impl Fn(&str, &str) -> LiftedKind) -> Self {
+    pub fn new(table: &Table, properties: &[String], kind: impl Fn(&str, &str) -> PropertyType) -> Self {
         let schema = table.schema();
         let mut taken: BTreeSet<String> =
             schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
-        let mut lifted = Self::default();
+        let mut property_columns = Self::default();
         for property in properties {
             let base = field_name(property);
             let mut field = base.clone();
@@ -91,9 +91,9 @@ impl Lifted {
             }
             taken.insert(field.clone());
             let kind = kind(&field, property);
-            lifted.columns.push(LiftedColumn { property: property.clone(), field, kind });
+            property_columns.columns.push(PropertyColumn { property: property.clone(), field, kind });
         }
-        lifted
+        property_columns
     }
 
     /// Whether there are none.
@@ -102,7 +102,7 @@ impl Lifted {
     }
 
     /// The columns in the order of the configuration.
-    pub fn columns(&self) -> &[LiftedColumn] {
+    pub fn columns(&self) -> &[PropertyColumn] {
         &self.columns
     }
 
@@ -135,8 +135,8 @@ mod tests {
     fn names_are_simple_and_never_taken_twice() {
         let properties: Vec<String> =
             ["$browser", "browser", "Order Total (€)", "$$$", "été", "ÿ"].iter().map(ToString::to_string).collect();
-        let lifted = Lifted::new(&EVENTS, &properties, |_, _| LiftedKind::Text);
-        let fields: Vec<&str> = lifted.columns.iter().map(|column| column.field.as_str()).collect();
+        let property_columns = PropertyColumns::new(&EVENTS, &properties, |_, _| PropertyType::String);
+        let fields: Vec<&str> = property_columns.columns.iter().map(|column| column.field.as_str()).collect();
         assert_eq!(
             fields,
             [

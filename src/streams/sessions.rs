@@ -7,7 +7,7 @@
 
 use chrono::TimeDelta;
 
-use super::column::{Column, Exported, Kind};
+use super::column::{Column, ExportedAs, Kind};
 use super::events::EVENTS;
 use super::table::Table;
 
@@ -15,7 +15,7 @@ use super::table::Table;
 const LONGEST_SESSION: TimeDelta = TimeDelta::hours(48);
 
 const fn text(field: &'static str, expression: &'static str, description: &'static str) -> Column {
-    Column::new(field, Kind::OptionalText, description).selected_as(expression)
+    Column::new(field, Kind::OptionalString, description).selected_as(expression)
 }
 
 const fn number(field: &'static str, expression: &'static str, description: &'static str) -> Column {
@@ -27,16 +27,16 @@ pub static SESSIONS: Table = Table {
     stream: "sessions",
     from: "sessions",
     columns: &[
-        Column::new("session_id", Kind::Text, "Identifies the session."),
-        Column::new("distinct_id", Kind::OptionalText, "The visitor."),
+        Column::new("session_id", Kind::String, "Identifies the session."),
+        Column::new("distinct_id", Kind::OptionalString, "The visitor."),
         // Neither HogQL's nor the export's sessions promise a person; older versions have one.
-        Column::new("person_id", Kind::OptionalText, "The person behind the visitor, where PostHog tells."),
+        Column::new("person_id", Kind::OptionalString, "The person behind the visitor, where PostHog tells."),
         Column::new("start_timestamp", Kind::Timestamp, "Time of the first event.").selected_as("`$start_timestamp`"),
         Column::new("end_timestamp", Kind::Timestamp, "Time of the last event so far.").selected_as("`$end_timestamp`"),
         Column::new("updated_at", Kind::Timestamp, "When the session changed last. Only filled by file exports.")
             .not_selected()
-            .exported_as(Exported::Field("_inserted_at")),
-        Column::new("urls", Kind::Texts, "Addresses that were visited.").selected_as("`$urls`"),
+            .exported_as(ExportedAs::Field("_inserted_at")),
+        Column::new("urls", Kind::Strings, "Addresses that were visited.").selected_as("`$urls`"),
         number("num_uniq_urls", "`$num_uniq_urls`", "Number of different addresses."),
         text("entry_current_url", "`$entry_current_url`", "First address."),
         text("entry_pathname", "`$entry_pathname`", "Path of the first address."),
@@ -63,18 +63,18 @@ pub static SESSIONS: Table = Table {
         text("last_external_click_url", "`$last_external_click_url`", "Address of the last link to another site."),
     ],
     optional_columns: &[],
-    position: "`$start_timestamp`",
-    position_field: "start_timestamp",
+    sort_key: "`$start_timestamp`",
+    sort_key_field: "start_timestamp",
     day: "intDiv(toUnixTimestamp(`$start_timestamp`), 86400)",
     id: "session_id",
     id_field: "session_id",
-    id_copy: Some("id"),
+    id_alias: Some("id"),
     primary_key: &["id"],
-    arrival: None,
+    ingestion_time: None,
     far: None,
-    copies: None,
+    duplicates: None,
     cursor_field: "start_timestamp",
-    name_column: None,
+    event_name_column: None,
     bounded_by_dates: true,
     rows_move: false,
     grows_for: LONGEST_SESSION,

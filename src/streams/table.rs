@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
-use super::column::{Column, Exported};
+use super::column::{Column, ExportedAs};
 
 /// Everything that distinguishes one table stream from another. A new one is a new constant.
 #[derive(Debug)]
@@ -17,9 +17,9 @@ pub struct Table {
     /// Fields that queries only read when the user wants them; null otherwise.
     pub optional_columns: &'static [Column],
     /// Expression that rows are ordered and sliced by: an instant that every row has.
-    pub position: &'static str,
+    pub sort_key: &'static str,
     /// Field that carries the position.
-    pub position_field: &'static str,
+    pub sort_key_field: &'static str,
     /// Expression that numbers the UTC day of the position since the epoch.
     pub day: &'static str,
     /// Expression that, with the position, identifies a row.
@@ -27,21 +27,21 @@ pub struct Table {
     /// Field that carries the id.
     pub id_field: &'static str,
     /// Field for a second copy of the id, for compatibility.
-    pub id_copy: Option<&'static str>,
+    pub id_alias: Option<&'static str>,
     /// Primary key of the records.
     pub primary_key: &'static [&'static str],
     /// When the server received a row, if that is another instant than the position.
     ///
     /// With it, incremental syncs ask for what has arrived; without it, for what has moved on.
-    pub arrival: Option<&'static str>,
+    pub ingestion_time: Option<&'static str>,
     /// Condition for rows that arrived more than a day before or after the time that they are about.
     pub far: Option<&'static str>,
     /// Order of un-merged copies of one row: the one to keep comes first.
-    pub copies: Option<&'static str>,
+    pub duplicates: Option<&'static str>,
     /// Cursor field in the catalog.
     pub cursor_field: &'static str,
     /// Column that `include_events` and `exclude_events` apply to.
-    pub name_column: Option<&'static str>,
+    pub event_name_column: Option<&'static str>,
     /// Whether `start_date` and `end_date` bound the position.
     pub bounded_by_dates: bool,
     /// Whether rows move to a later position while they are read.
@@ -71,7 +71,7 @@ impl Table {
 
     /// The columns that exported files have values for.
     pub fn exported(&self) -> Vec<Column> {
-        self.all_columns().filter(|column| column.exported != Exported::Nowhere).collect()
+        self.all_columns().filter(|column| column.exported != ExportedAs::Nowhere).collect()
     }
 
     /// All columns.
@@ -82,7 +82,7 @@ impl Table {
     /// JSON schema (draft 7) of the records.
     pub fn schema(&self) -> Value {
         let mut properties = Map::new();
-        if let Some(copy) = self.id_copy {
+        if let Some(copy) = self.id_alias {
             let description = format!("The same as `{}`.", self.id_field);
             properties.insert(copy.to_owned(), json!({"type": ["null", "string"], "description": description}));
         }

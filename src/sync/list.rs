@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 3;
 /// How far a list has been read, as the state keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct ListNote {
+pub struct ListState {
     /// Everything that changed before this has been read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub watermark: Option<Timestamp>,
@@ -67,7 +67,7 @@ pub struct ListReader {
     /// Name under which they go.
     pub stream: Arc<StreamDescriptor>,
     /// Where progress is noted.
-    pub journal: Arc<Journal<ListNote>>,
+    pub journal: Arc<Journal<ListState>>,
     /// Hears of waits.
     pub observer: StreamObserver,
 }
@@ -94,7 +94,7 @@ impl ListReader {
         let until = *note.until.get_or_insert_with(|| self.client.now());
         let since = note.watermark.filter(|_| self.incremental);
         if let Some(watermark) = since {
-            let from = overlapped(watermark, self.list.change.map_or(0, |change| change.overlap_hours));
+            let from = with_lookback(watermark, self.list.change.map_or(0, |change| change.lookback_hours));
             warn_if_ahead(self.project, self.list.stream, watermark, from, self.client.now());
         }
         let mut writer = ObjectWriter::new(self.list, &self.stream, self.project);
@@ -105,10 +105,10 @@ impl ListReader {
             self.read_pass(pass, since, until, &mut note, &mut writer, &mut seen).await?;
         }
         writer.report();
-        let done = ListNote {
+        let done = ListState {
             watermark: self.list.change.filter(|_| self.incremental).map(|_| until),
             done: !self.incremental,
-            ..ListNote::default()
+            ..ListState::default()
         };
         self.journal.write(self.project, done).await
     }
@@ -119,7 +119,7 @@ impl ListReader {
         pass: &Pass,
         since: Option<Timestamp>,
         until: Timestamp,
-        note: &mut ListNote,
+        note: &mut ListState,
         writer: &mut ObjectWriter,
         seen: &mut HashSet<String>,
     ) -> Result<(), Error> {
@@ -159,7 +159,7 @@ impl ListReader {
         pass: &Pass,
         since: Option<Timestamp>,
         until: Timestamp,
-        note: &mut ListNote,
+        note: &mut ListState,
         writer: &mut ObjectWriter,
         seen: &mut HashSet<String>,
         listed: &mut HashSet<String>,
@@ -201,7 +201,7 @@ impl ListReader {
     /// Whether an object has changed since; one that does not tell may have.
     fn is_new(&self, object: &Object<'_>, since: Option<Timestamp>) -> bool {
         let (Some(change), Some(since)) = (self.list.change, since) else { return true };
-        object.instant(change.field).is_none_or(|changed| changed >= overlapped(since, change.overlap_hours))
+        object.instant(change.field).is_none_or(|changed| changed >= with_lookback(since, change.lookback_hours))
     }
 
     fn first_query(&self, pass: &Pass, since: Option<Timestamp>, until: Timestamp) -> String {
@@ -215,7 +215,7 @@ impl ListReader {
         add(self.list.parameters);
         add(&pass.parameters);
         if let Some(change) = self.list.change {
-            let from = since.map(|since| overlapped(since, change.overlap_hours));
+            let from = since.map(|since| with_lookback(since, change.lookback_hours));
             let from = from.or_else(|| change.from_start_date.then_some(self.start));
             if let Some((parameter, from)) = change.filter.zip(from) {
                 add(&format!("{parameter}={from}"));
@@ -263,9 +263,9 @@ impl ListReader {
             group_type_index: u64,
         }
         let path = format!("api/projects/{}/groups_types/", self.project);
-        let answer =
+        let response =
             self.client.get_unless_refused::<Vec<GroupType>>(&path, self.client.retry(), &self.observer).await?;
-        match answer {
+        match response {
             Ok(types) => Ok(types.into_iter().map(|kind| kind.group_type_index).collect()),
             Err(refusal) => {
                 tracing::warn!(
@@ -279,6 +279,6 @@ impl ListReader {
     }
 }
 
-fn overlapped(since: Timestamp, hours: i64) -> Timestamp {
+fn with_lookback(since: Timestamp, hours: i64) -> Timestamp {
     since.minus(TimeDelta::hours(hours))
 }

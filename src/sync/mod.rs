@@ -17,9 +17,9 @@ mod query;
 mod state;
 
 pub use export::ExportReader;
-pub use keyset::{KeyedNote, KeyedReader};
-pub use list::{ListNote, ListReader};
-pub use observer::{OnPlan, StreamObserver};
+pub use keyset::{KeysetReader, KeysetState};
+pub use list::{ListReader, ListState};
+pub use observer::{OnEstimate, StreamObserver};
 pub use page_size::PageSize;
 pub use query::columns::available;
 pub use query::reader::ProjectReader;

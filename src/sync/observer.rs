@@ -9,7 +9,7 @@ use crate::protocol::message::Message;
 use crate::protocol::{Output, StreamDescriptor};
 
 /// Hears how many rows a scan is going to read.
-pub type OnPlan<'a> = &'a (dyn Fn(u64) + Send + Sync);
+pub type OnEstimate<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// Tells the platform that a stream waits for a limit.
 pub struct StreamObserver {

@@ -12,13 +12,13 @@ use serde_json::Value;
 use url::Url;
 
 use super::failure::Failure;
-use super::rate_limit::{Class, Gate, Observer, Slot};
-use super::redirect::redirection;
-use super::retry::{Next, Retry};
+use super::rate_limit::{Class, Observer, Permit, RateLimiter};
+use super::redirect::redirect_error;
+use super::retry::{NextAttempt, Retry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::Body;
-use crate::net::{client_builder, unprepared};
+use crate::net::{client_build_error, client_builder};
 use crate::time::Timestamp;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -27,7 +27,7 @@ const PIECE: usize = 64 * 1024;
 /// Error bodies beyond this tell nothing more.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.
-const LARGEST_DOCUMENT: usize = 64 * 1024 * 1024;
+const LARGEST_JSON: usize = 64 * 1024 * 1024;
 /// Clock differences below this are the time that the answer took.
 const NOTABLE_SKEW_SECONDS: i64 = 5;
 /// Bytes that a query has read, and what the project's budget has left (`api_queries_budget.py`).
@@ -38,7 +38,7 @@ const SMALLEST_BUDGET: u64 = 20_000_000_000 / 3_600;
 const SHORTEST_DEBT: Duration = Duration::from_secs(1);
 const LONGEST_DEBT: Duration = Duration::from_mins(1);
 
-/// Sends requests through the [`Gate`]. Cheap to clone.
+/// Sends requests through the [`RateLimiter`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Client {
     inner: Arc<Inner>,
@@ -47,7 +47,7 @@ pub struct Client {
 struct Inner {
     http: reqwest::Client,
     base: Url,
-    gate: Gate,
+    limiter: RateLimiter,
     attempts: usize,
     /// Seconds by which the server's clock is ahead of ours.
     skew: AtomicI64,
@@ -72,10 +72,10 @@ impl Client {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(config.read_timeout)
             .build()
-            .map_err(unprepared)?;
-        let gate = Gate::new(config.concurrency, config.rate_limit_share);
+            .map_err(client_build_error)?;
+        let limiter = RateLimiter::new(config.concurrency, config.rate_limit_share);
         let (base, attempts) = (config.base_url.clone(), config.attempts);
-        Ok(Self { inner: Arc::new(Inner { http, base, gate, attempts, skew: AtomicI64::new(0) }) })
+        Ok(Self { inner: Arc::new(Inner { http, base, limiter, attempts, skew: AtomicI64::new(0) }) })
     }
 
     /// Root of the instance.
@@ -84,8 +84,8 @@ impl Client {
     }
 
     /// The gate that all requests of this client pass.
-    pub fn gate(&self) -> &Gate {
-        &self.inner.gate
+    pub fn limiter(&self) -> &RateLimiter {
+        &self.inner.limiter
     }
 
     /// The configured patience, for one piece of progress.
@@ -95,7 +95,7 @@ impl Client {
 
     /// The server's clock, as its last answer told it.
     ///
-    /// Arrival times of events are stamped by the server, so bounds on them must be, too.
+    /// Ingestion times of events are stamped by the server, so bounds on them must be, too.
     pub fn now(&self) -> Timestamp {
         Timestamp::now().plus_micros(self.inner.skew.load(Ordering::Relaxed) * 1_000_000)
     }
@@ -104,9 +104,14 @@ impl Client {
     ///
     /// # Errors
     /// A [`Failure`] that says how to go on.
-    pub async fn send(&self, class: Class, request: &Request<'_>, observer: &dyn Observer) -> Result<Answer, Failure> {
-        let slot = self.inner.gate.enter(class, observer).await;
-        let mut builder = self.inner.http.request(request.method.clone(), self.address(request.path)?);
+    pub async fn send(
+        &self,
+        class: Class,
+        request: &Request<'_>,
+        observer: &dyn Observer,
+    ) -> Result<Response, Failure> {
+        let permit = self.inner.limiter.acquire(class, observer).await;
+        let mut builder = self.inner.http.request(request.method.clone(), self.url(request.path)?);
         if let Some(body) = request.body {
             builder = builder.json(body);
         }
@@ -115,7 +120,7 @@ impl Client {
         let status = response.status();
         if status.is_success() {
             self.learn_budget(response.headers());
-            return Ok(Answer { body: Body::new(response, PIECE), _slot: slot });
+            return Ok(Response { body: Body::new(response, PIECE), _permit: permit });
         }
         Err(self.refusal(status, response, request.path).await)
     }
@@ -124,13 +129,13 @@ impl Client {
     ///
     /// # Errors
     /// A [`Failure`] that says how to go on.
-    pub async fn document<T: DeserializeOwned>(
+    pub async fn json<T: DeserializeOwned>(
         &self,
         class: Class,
         request: &Request<'_>,
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
-        let body = self.send(class, request, observer).await?.document(LARGEST_DOCUMENT).await?;
+        let body = self.send(class, request, observer).await?.json(LARGEST_JSON).await?;
         serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
     }
 
@@ -159,12 +164,14 @@ impl Client {
     ) -> Result<Result<T, Refusal>, Error> {
         loop {
             let request = Request { method: Method::GET, path, body: None };
-            match self.document(Class::General, &request, observer).await {
-                Ok(document) => return Ok(Ok(document)),
+            match self.json(Class::General, &request, observer).await {
+                Ok(json) => return Ok(Ok(json)),
                 Err(Failure::Refused { status, detail, error }) => return Ok(Err(Refusal { status, detail, error })),
-                Err(failure) => match retry.after(failure, self.gate()).await? {
-                    Next::Again => {}
-                    Next::Smaller => return Err(Error::transient(format!("PostHog cannot answer {path} in time"))),
+                Err(failure) => match retry.after(failure, self.limiter()).await? {
+                    NextAttempt::Same => {}
+                    NextAttempt::Smaller => {
+                        return Err(Error::transient(format!("PostHog cannot answer {path} in time")));
+                    }
                 },
             }
         }
@@ -175,20 +182,20 @@ impl Client {
     /// # Errors
     /// A [`Failure`] that says how to go on; also when the answer is no redirect.
     pub async fn location(&self, path: &str, observer: &dyn Observer) -> Result<Url, Failure> {
-        let _slot = self.inner.gate.enter(Class::General, observer).await;
-        let address = self.address(path)?;
-        let response = self.inner.http.get(address.clone()).send().await.map_err(Failure::from_transport)?;
+        let _permit = self.inner.limiter.acquire(Class::General, observer).await;
+        let url = self.url(path)?;
+        let response = self.inner.http.get(url.clone()).send().await.map_err(Failure::from_transport)?;
         self.learn_clock(response.headers());
         let status = response.status();
         if !status.is_redirection() {
             return Err(self.refusal(status, response, path).await);
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        address.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
+        url.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
     }
 
     /// The full address of a path below the instance's root.
-    fn address(&self, path: &str) -> Result<Url, Failure> {
+    fn url(&self, path: &str) -> Result<Url, Failure> {
         self.inner.base.join(path.trim_start_matches('/')).map_err(|error| {
             Failure::Fatal(Error::system(format!("`{path}` is not a path below the PostHog address: {error}")))
         })
@@ -197,8 +204,8 @@ impl Client {
     async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str) -> Failure {
         if status.is_redirection() {
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-            return match self.address(path) {
-                Ok(asked) => Failure::Fatal(redirection(self.base(), &asked, location)),
+            return match self.url(path) {
+                Ok(asked) => Failure::Fatal(redirect_error(self.base(), &asked, location)),
                 Err(failure) => failure,
             };
         }
@@ -212,7 +219,7 @@ impl Client {
         }
         let failure = Failure::from_response(status, response.headers(), &body, path);
         if let Failure::Throttled { pause: Some(pause), message } = &failure {
-            self.gate().pause(*pause, message);
+            self.limiter().pause(*pause, message);
         }
         failure
     }
@@ -224,7 +231,7 @@ impl Client {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
         if let (Some(0), Some(read)) = (number(BUDGET_LEFT), number(BYTES_READ)) {
             let wait = Duration::from_secs(read / SMALLEST_BUDGET).clamp(SHORTEST_DEBT, LONGEST_DEBT);
-            self.gate().pause(wait, "the project's hourly budget of bytes that queries may read is used up");
+            self.limiter().pause(wait, "the project's hourly budget of bytes that queries may read is used up");
         }
     }
 
@@ -259,12 +266,12 @@ pub struct Request<'a> {
 }
 
 /// A successful answer. It keeps its place at the gate until it has been read.
-pub struct Answer {
+pub struct Response {
     body: Body,
-    _slot: Slot,
+    _permit: Permit,
 }
 
-impl Answer {
+impl Response {
     /// The next piece of the decoded body; none at its end.
     ///
     /// # Errors
@@ -279,7 +286,7 @@ impl Answer {
     }
 
     /// The whole body, at most `most` bytes.
-    async fn document(mut self, most: usize) -> Result<Vec<u8>, Failure> {
+    async fn json(mut self, most: usize) -> Result<Vec<u8>, Failure> {
         let mut body = Vec::new();
         while let Some(chunk) = self.chunk().await? {
             body.extend_from_slice(chunk.as_ref());

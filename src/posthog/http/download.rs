@@ -14,7 +14,7 @@ use super::failure::Failure;
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::Body;
-use crate::net::{client_builder, describe, is_loopback, misconnection, proxy_refusal, unprepared};
+use crate::net::{client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal};
 
 /// Files are read in pieces of this size at most; compressed JSON grows tenfold.
 const PIECE: usize = 16 * 1024;
@@ -58,15 +58,15 @@ impl FileClient {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(read_timeout)
             .build()
-            .map_err(unprepared)
+            .map_err(client_build_error)
     }
 
     /// Asks for a file, or for the rest of it from byte `from` on if it still is the file with `tag`.
     ///
     /// # Errors
     /// A [`Failure`]; [`Failure::Refused`] when the file host does not accept the address (any more).
-    pub async fn get(&self, address: &Url, from: u64, tag: Option<&HeaderValue>) -> Result<FileAnswer, Failure> {
-        if !is_safe(address, self.allow_http) {
+    pub async fn get(&self, url: &Url, from: u64, tag: Option<&HeaderValue>) -> Result<FileResponse, Failure> {
+        if !is_safe(url, self.allow_http) {
             return Err(Failure::Fatal(Error::config(
                 "PostHog refers to files at an address without encryption; set `method` to `query`",
             )));
@@ -78,11 +78,11 @@ impl FileClient {
             headers.insert(RANGE, range.map_err(|error| Failure::transient(error.to_string()))?);
             headers.insert(IF_RANGE, tag.clone());
         }
-        let response = self.http.get(address.clone()).headers(headers).send().await.map_err(broken)?;
+        let response = self.http.get(url.clone()).headers(headers).send().await.map_err(broken)?;
         let status = response.status();
         match status {
-            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileAnswer::new(response, from)),
-            StatusCode::OK => Ok(FileAnswer::new(response, 0)),
+            StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileResponse::new(response, from)),
+            StatusCode::OK => Ok(FileResponse::new(response, 0)),
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Failure::Fatal(Error::config(proxy_refusal()))),
             _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Err(Failure::Refused {
                 status: status.as_u16(),
@@ -95,13 +95,13 @@ impl FileClient {
 }
 
 /// A file, or the rest of it, on its way.
-pub struct FileAnswer {
+pub struct FileResponse {
     body: Body,
     /// Place in the file of the first byte that comes.
     pub from: u64,
 }
 
-impl FileAnswer {
+impl FileResponse {
     fn new(response: reqwest::Response, from: u64) -> Self {
         Self { body: Body::new(response, PIECE), from }
     }
@@ -123,14 +123,14 @@ impl FileAnswer {
 }
 
 fn broken(error: reqwest::Error) -> Failure {
-    if let Some(known) = misconnection(&error, "the file host") {
+    if let Some(known) = connection_advice(&error, "the file host") {
         return Failure::Fatal(known.with_details(describe(error)));
     }
     Failure::transient(format!("the download from the file host broke off: {}", describe(error)))
 }
 
-fn is_safe(address: &Url, allow_http: bool) -> bool {
-    address.scheme() == "https" || (address.scheme() == "http" && (allow_http || is_loopback(address)))
+fn is_safe(url: &Url, allow_http: bool) -> bool {
+    url.scheme() == "https" || (url.scheme() == "http" && (allow_http || is_loopback(url)))
 }
 
 fn starts_at(headers: &HeaderMap, from: u64) -> bool {

@@ -11,7 +11,7 @@ use reqwest::header::HeaderMap;
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::net::{describe, misconnection, proxy_refusal, retry_after};
+use crate::net::{connection_advice, describe, proxy_refusal, retry_after};
 use crate::secret::redact;
 
 /// Why a request has not given what was asked for.
@@ -63,7 +63,7 @@ impl Failure {
     /// A failure on the way: no connection, a cut or stalled body, an undecodable one.
     pub fn from_transport(error: reqwest::Error) -> Self {
         let (is_builder, is_connect) = (error.is_builder(), error.is_connect());
-        let known = misconnection(&error, "the address in `base_url`");
+        let known = connection_advice(&error, "the address in `base_url`");
         let mut message = describe(error);
         if let Some(known) = known {
             return Self::Fatal(known.with_details(message));

@@ -8,8 +8,8 @@ mod redirect;
 mod retry;
 
 pub(crate) use client::BYTES_READ;
-pub use client::{Answer, Client, Refusal, Request};
-pub use download::{FileAnswer, FileClient};
+pub use client::{Client, Refusal, Request, Response};
+pub use download::{FileClient, FileResponse};
 pub use failure::Failure;
-pub use rate_limit::{Class, Gate, Observer, Silent, Slot};
-pub use retry::{Next, Retry};
+pub use rate_limit::{Class, Observer, Permit, RateLimiter, Silent};
+pub use retry::{NextAttempt, Retry};

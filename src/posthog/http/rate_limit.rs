@@ -42,29 +42,29 @@ impl Observer for Silent {
 }
 
 /// Admits requests. Shared by all tasks of a process.
-pub struct Gate {
-    slots: Arc<Semaphore>,
-    books: Mutex<Books>,
+pub struct RateLimiter {
+    permits: Arc<Semaphore>,
+    counters: Mutex<Counters>,
 }
 
-struct Books {
-    query: [Window; 2],
-    general: [Window; 2],
+struct Counters {
+    query: [RequestWindow; 2],
+    general: [RequestWindow; 2],
     paused: Option<(Instant, String)>,
 }
 
 /// Keeps a request's place at the gate until it is dropped.
-pub struct Slot {
+pub struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Gate {
+impl RateLimiter {
     /// A gate for `concurrency` requests at a time that uses `share` (above 0, up to 1) of the limits.
     pub fn new(concurrency: usize, share: f64) -> Self {
-        let window = |count: u32, length| Window::new(part(count, share), length);
+        let window = |count: u32, length| RequestWindow::new(part(count, share), length);
         Self {
-            slots: Arc::new(Semaphore::new(concurrency)),
-            books: Mutex::new(Books {
+            permits: Arc::new(Semaphore::new(concurrency)),
+            counters: Mutex::new(Counters {
                 query: [window(240, MINUTE), window(2_400, HOUR)],
                 general: [window(480, MINUTE), window(4_800, HOUR)],
                 paused: None,
@@ -73,10 +73,10 @@ impl Gate {
     }
 
     /// Waits until a request of this class may be sent, and books it.
-    pub async fn enter(&self, class: Class, observer: &dyn Observer) -> Slot {
+    pub async fn acquire(&self, class: Class, observer: &dyn Observer) -> Permit {
         // The semaphore is never closed, so there is always a permit in the end.
-        let permit = Arc::clone(&self.slots).acquire_owned().await.ok();
-        while let Some((wait, reason)) = self.book(class) {
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+        while let Some((wait, reason)) = self.reserve(class) {
             if wait >= WORTH_MENTIONING {
                 let until = Utc::now() + wait;
                 tracing::info!("waiting {} s: {reason}", wait.as_secs());
@@ -84,22 +84,22 @@ impl Gate {
             }
             tokio::time::sleep(wait).await;
         }
-        Slot { _permit: permit }
+        Permit { _permit: permit }
     }
 
-    /// Books a request now, or says how long to wait and why.
-    fn book(&self, class: Class) -> Option<(Duration, String)> {
-        let mut books = self.books();
+    /// Reserves a request now, or says how long to wait and why.
+    fn reserve(&self, class: Class) -> Option<(Duration, String)> {
+        let mut counters = self.counters();
         let now = Instant::now();
-        if let Some((until, reason)) = &books.paused {
+        if let Some((until, reason)) = &counters.paused {
             if *until > now {
                 return Some((*until - now, reason.clone()));
             }
-            books.paused = None;
+            counters.paused = None;
         }
         let windows = match class {
-            Class::Query => &mut books.query,
-            Class::General => &mut books.general,
+            Class::Query => &mut counters.query,
+            Class::General => &mut counters.general,
         };
         let wait = windows.iter_mut().filter_map(|window| window.wait(now)).max();
         if let Some(wait) = wait {
@@ -114,14 +114,14 @@ impl Gate {
     /// Holds all requests back for `wait`, unless they are held back longer already.
     pub fn pause(&self, wait: Duration, reason: &str) {
         let until = Instant::now() + wait;
-        let mut books = self.books();
-        if books.paused.as_ref().is_none_or(|(known, _)| *known < until) {
-            books.paused = Some((until, reason.to_owned()));
+        let mut counters = self.counters();
+        if counters.paused.as_ref().is_none_or(|(known, _)| *known < until) {
+            counters.paused = Some((until, reason.to_owned()));
         }
     }
 
-    fn books(&self) -> std::sync::MutexGuard<'_, Books> {
-        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> std::sync::MutexGuard<'_, Counters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -131,13 +131,13 @@ fn part(count: u32, share: f64) -> usize {
 }
 
 /// A sliding window of requests.
-struct Window {
+struct RequestWindow {
     most: usize,
     length: Duration,
     sent: VecDeque<Instant>,
 }
 
-impl Window {
+impl RequestWindow {
     fn new(most: usize, length: Duration) -> Self {
         Self { most, length, sent: VecDeque::new() }
     }
@@ -160,11 +160,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn stays_inside_the_minute_and_the_hour() {
-        let gate = Gate::new(3, 0.5);
+        let limiter = RateLimiter::new(3, 0.5);
         let begin = Instant::now();
         let mut sent = Vec::new();
         for _ in 0..1_300 {
-            let _slot = gate.enter(Class::Query, &Silent).await;
+            let _permit = limiter.acquire(Class::Query, &Silent).await;
             sent.push(begin.elapsed());
         }
         for (length, most) in [(MINUTE, 120), (HOUR, 1_200)] {
@@ -178,22 +178,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_holds_everybody_back() {
-        let gate = Gate::new(3, 1.0);
-        gate.pause(Duration::from_secs(40), "because");
-        gate.pause(Duration::from_secs(10), "shorter");
+        let limiter = RateLimiter::new(3, 1.0);
+        limiter.pause(Duration::from_secs(40), "because");
+        limiter.pause(Duration::from_secs(10), "shorter");
         let begin = Instant::now();
-        let _first = gate.enter(Class::General, &Silent).await;
+        let _first = limiter.acquire(Class::General, &Silent).await;
         assert_eq!(begin.elapsed().as_secs(), 40);
     }
 
     #[tokio::test(start_paused = true)]
     async fn slots_bound_the_requests_at_a_time() {
-        let gate = Arc::new(Gate::new(1, 1.0));
-        let first = gate.enter(Class::Query, &Silent).await;
+        let limiter = Arc::new(RateLimiter::new(1, 1.0));
+        let first = limiter.acquire(Class::Query, &Silent).await;
         let second = tokio::spawn({
-            let gate = Arc::clone(&gate);
+            let limiter = Arc::clone(&limiter);
             async move {
-                let _slot = gate.enter(Class::Query, &Silent).await;
+                let _permit = limiter.acquire(Class::Query, &Silent).await;
             }
         });
         tokio::task::yield_now().await;

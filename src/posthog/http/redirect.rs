@@ -8,7 +8,7 @@ use url::Url;
 use crate::error::Error;
 
 /// The error of an answer that sends `asked`, an address below `base`, to `location`.
-pub(super) fn redirection(base: &Url, asked: &Url, location: &str) -> Error {
+pub(super) fn redirect_error(base: &Url, asked: &Url, location: &str) -> Error {
     let Some(target) = asked.join(location).ok().and_then(plain).filter(|_| !location.is_empty()) else {
         return Error::config("PostHog redirects nowhere; set `base_url` to the address where PostHog itself answers");
     };
@@ -21,22 +21,22 @@ pub(super) fn redirection(base: &Url, asked: &Url, location: &str) -> Error {
     let moved = target.path().trim_end_matches('/').strip_suffix(below).filter(|_| !below.is_empty());
     Error::config(match moved.map(|root| root.trim_end_matches('/').to_owned()) {
         Some(root) => {
-            let mut root_address = target.clone();
-            root_address.set_path(&root);
-            let root_address = root_address.as_str().trim_end_matches('/');
-            format!("PostHog redirects to {target}; set `base_url` to {root_address}")
+            let mut root_url = target.clone();
+            root_url.set_path(&root);
+            let root_url = root_url.as_str().trim_end_matches('/');
+            format!("PostHog redirects to {target}; set `base_url` to {root_url}")
         }
         None => format!("PostHog redirects to {target}; set `base_url` to the address where PostHog itself answers"),
     })
 }
 
 /// The address without what can be a secret; none if it has no host.
-fn plain(mut address: Url) -> Option<Url> {
-    address.set_query(None);
-    address.set_fragment(None);
-    address.set_username("").ok()?;
-    address.set_password(None).ok()?;
-    Some(address)
+fn plain(mut url: Url) -> Option<Url> {
+    url.set_query(None);
+    url.set_fragment(None);
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    Some(url)
 }
 
 #[cfg(test)]
@@ -60,7 +60,7 @@ mod tests {
             ("", "redirects nowhere"),
             ("https://[s3cret", "redirects nowhere"),
         ] {
-            let message = redirection(&base, &asked, location).to_string();
+            let message = redirect_error(&base, &asked, location).to_string();
             assert!(message.contains(expected) && !message.contains("s3cret"), "{location}: {message}");
         }
     }

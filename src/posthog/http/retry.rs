@@ -9,7 +9,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::time::Instant;
 
 use super::failure::Failure;
-use super::rate_limit::Gate;
+use super::rate_limit::RateLimiter;
 use crate::error::Error;
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
@@ -30,9 +30,9 @@ pub struct Retry {
 
 /// What to do after a failure that is not final.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Next {
+pub enum NextAttempt {
     /// Ask for the same again.
-    Again,
+    Same,
     /// Ask for less.
     Smaller,
 }
@@ -55,12 +55,12 @@ impl Retry {
     ///
     /// # Errors
     /// When the failure is final, or has happened too often.
-    pub async fn after(&mut self, failure: Failure, gate: &Gate) -> Result<Next, Error> {
+    pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, Error> {
         let message = match failure {
             Failure::Fatal(error) | Failure::Refused { error, .. } => return Err(error),
             Failure::TooLarge { message } => {
                 tracing::info!("PostHog finds the query too large, asking for less: {message}");
-                return Ok(Next::Smaller);
+                return Ok(NextAttempt::Smaller);
             }
             Failure::Throttled { pause, message } => {
                 let since = *self.throttled_since.get_or_insert_with(Instant::now);
@@ -72,8 +72,8 @@ impl Retry {
                     .with_details(message));
                 }
                 let wait = pause.unwrap_or_else(|| self.next_wait());
-                gate.pause(wait, &message);
-                return Ok(Next::Again);
+                limiter.pause(wait, &message);
+                return Ok(NextAttempt::Same);
             }
             Failure::Transient { message, perhaps_too_large } => {
                 if perhaps_too_large {
@@ -81,7 +81,7 @@ impl Retry {
                     if self.gateway_timeouts >= GATEWAY_PATIENCE {
                         self.gateway_timeouts = 0;
                         tracing::info!("a gateway in front of PostHog gave up repeatedly, asking for less: {message}");
-                        return Ok(Next::Smaller);
+                        return Ok(NextAttempt::Smaller);
                     }
                 }
                 message
@@ -97,7 +97,7 @@ impl Retry {
         let wait = self.next_wait();
         tracing::info!("attempt {} failed, next one in {} ms: {message}", self.attempts, wait.as_millis());
         tokio::time::sleep(wait).await;
-        Ok(Next::Again)
+        Ok(NextAttempt::Same)
     }
 
     fn next_wait(&mut self) -> Duration {
@@ -118,33 +118,37 @@ fn waits() -> ExponentialBackoff {
 mod tests {
     use super::*;
 
-    fn gate() -> Gate {
-        Gate::new(1, 1.0)
+    fn limiter() -> RateLimiter {
+        RateLimiter::new(1, 1.0)
     }
 
     #[tokio::test(start_paused = true)]
     async fn gives_up_after_some_attempts_without_progress() {
         let mut retry = Retry::with_attempts(3);
         for round in 0..5 {
-            assert_eq!(retry.after(Failure::transient("cut"), &gate()).await.unwrap(), Next::Again, "round {round}");
-            assert_eq!(retry.after(Failure::transient("cut"), &gate()).await.unwrap(), Next::Again);
+            assert_eq!(
+                retry.after(Failure::transient("cut"), &limiter()).await.unwrap(),
+                NextAttempt::Same,
+                "round {round}"
+            );
+            assert_eq!(retry.after(Failure::transient("cut"), &limiter()).await.unwrap(), NextAttempt::Same);
             retry.progress();
         }
-        retry.after(Failure::transient("cut"), &gate()).await.unwrap();
-        retry.after(Failure::transient("cut"), &gate()).await.unwrap();
-        let error = retry.after(Failure::transient("the last straw"), &gate()).await.unwrap_err();
+        retry.after(Failure::transient("cut"), &limiter()).await.unwrap();
+        retry.after(Failure::transient("cut"), &limiter()).await.unwrap();
+        let error = retry.after(Failure::transient("the last straw"), &limiter()).await.unwrap_err();
         assert!(error.message().contains("the last straw"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn throttling_is_waited_for_and_does_not_count_as_an_attempt() {
-        let (mut retry, gate) = (Retry::with_attempts(2), gate());
+        let (mut retry, limiter) = (Retry::with_attempts(2), limiter());
         for _ in 0..20 {
             let failure = Failure::Throttled { pause: Some(Duration::from_secs(30)), message: "slow down".into() };
-            assert_eq!(retry.after(failure, &gate).await.unwrap(), Next::Again);
+            assert_eq!(retry.after(failure, &limiter).await.unwrap(), NextAttempt::Same);
         }
         let begin = Instant::now();
-        drop(gate.enter(super::super::rate_limit::Class::Query, &super::super::rate_limit::Silent).await);
+        drop(limiter.acquire(super::super::rate_limit::Class::Query, &super::super::rate_limit::Silent).await);
         assert_eq!(begin.elapsed().as_secs(), 30);
     }
 
@@ -152,7 +156,7 @@ mod tests {
     async fn a_second_gateway_timeout_asks_for_less() {
         let mut retry = Retry::with_attempts(5);
         let timeout = || Failure::Transient { message: "524".into(), perhaps_too_large: true };
-        assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Again);
-        assert_eq!(retry.after(timeout(), &gate()).await.unwrap(), Next::Smaller);
+        assert_eq!(retry.after(timeout(), &limiter()).await.unwrap(), NextAttempt::Same);
+        assert_eq!(retry.after(timeout(), &limiter()).await.unwrap(), NextAttempt::Smaller);
     }
 }

@@ -65,7 +65,7 @@ fn write<S: Simd>(
             }
             _ => {
                 let end = scalar(bytes, at)?;
-                sink.few(bytes, at, end)?;
+                sink.put_short(bytes, at, end)?;
                 at = end;
             }
         }
@@ -87,7 +87,7 @@ fn write<S: Simd>(
                     }
                     break;
                 }
-                _ => return Err(Stop::Unusual),
+                _ => return Err(Stop::Unsupported),
             }
         }
     }
@@ -128,16 +128,16 @@ fn member<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Opt
     const ROOM: usize = WINDOW + 2 * STEP;
     let (quote, source) = bytes.get(at..)?.split_first_chunk()?;
     let source: &[u8; ROOM] = source.first_chunk()?;
-    let room: &mut [u8; ROOM] = sink.room()?;
+    let spare: &mut [u8; ROOM] = sink.spare()?;
     let ends = ends(simd, source.first_chunk()?);
     let key = ends.trailing_zeros() as usize;
     if quote != br#"\""# || key > STEP {
         return None;
     }
     let behind = word(source, key)?;
-    copy::<1>(b"\"", 0, room, 0)?;
-    copy::<STEP>(source, 0, room, 1)?;
-    copy::<4>(b"\":\"\"", 0, room, 1 + key)?;
+    copy::<1>(b"\"", 0, spare, 0)?;
+    copy::<STEP>(source, 0, spare, 1)?;
+    copy::<4>(b"\":\"\"", 0, spare, 1 + key)?;
     if begins(behind, VALUE) {
         let value = key + VALUE.len();
         let length = (ends >> value).trailing_zeros() as usize;
@@ -145,11 +145,11 @@ fn member<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Opt
         if end >= WINDOW || !begins(word(source, end)?, MEMBER) {
             return None;
         }
-        copy::<STEP>(source, value, room, key + 4)?;
+        copy::<STEP>(source, value, spare, key + 4)?;
         if length > STEP {
-            copy::<STEP>(source, value + STEP, room, key + 4 + STEP)?;
+            copy::<STEP>(source, value + STEP, spare, key + 4 + STEP)?;
         }
-        copy::<2>(b"\",", 0, room, key + 4 + length)?;
+        copy::<2>(b"\",", 0, spare, key + 4 + length)?;
         sink.skip(key + 4 + length + 2);
         return Some(at + 2 + end + 3);
     }
@@ -162,7 +162,7 @@ fn member<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Opt
     if length > STEP || !is_scalar(source, value, length) {
         return None;
     }
-    copy::<STEP>(source, value, room, key + 3)?;
+    copy::<STEP>(source, value, spare, key + 3)?;
     sink.skip(key + 3 + length);
     Some(at + 2 + value + length)
 }
@@ -178,11 +178,11 @@ fn is_scalar(bytes: &[u8], at: usize, length: usize) -> bool {
     }
 }
 
-/// Copies `N` bytes from `begin` in `source` to `at` in `room`.
+/// Copies `N` bytes from `begin` in `source` to `at` in `spare`.
 #[inline(always)]
-fn copy<const N: usize>(source: &[u8], begin: usize, room: &mut [u8], at: usize) -> Option<()> {
+fn copy<const N: usize>(source: &[u8], begin: usize, spare: &mut [u8], at: usize) -> Option<()> {
     let source: &[u8; N] = source.get(begin..)?.first_chunk()?;
-    *room.get_mut(at..)?.first_chunk_mut()? = *source;
+    *spare.get_mut(at..)?.first_chunk_mut()? = *source;
     Some(())
 }
 
@@ -208,7 +208,7 @@ fn key<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result
     let at = text(simd, bytes, at, sink)?;
     let at = spaces(bytes, at, sink)?;
     if byte(bytes, at)? != b':' {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     sink.push(b':')?;
     Ok(at + 1)
@@ -218,14 +218,14 @@ fn key<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result
 #[inline(always)]
 fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     if byte(bytes, at)? != b'\\' || byte(bytes, at + 1)? != b'"' {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     sink.push(b'"')?;
     let mut at = at + 2;
     loop {
-        let (place, special) = sink.plain(simd, bytes, at)?;
+        let (place, special) = sink.copy_plain(simd, bytes, at)?;
         if special != b'\\' {
-            return Err(Stop::Unusual);
+            return Err(Stop::Unsupported);
         }
         at = match byte(bytes, place + 1)? {
             b'"' => {
@@ -238,7 +238,7 @@ fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Resul
                 sink.push(b'/')?;
                 place + 2
             }
-            _ => return Err(Stop::Unusual),
+            _ => return Err(Stop::Unsupported),
         };
     }
 }
@@ -256,14 +256,14 @@ fn escape(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
                 sink.push(escaped)?;
                 Ok(at + 2)
             }
-            _ => Err(Stop::Unusual),
+            _ => Err(Stop::Unsupported),
         },
         b'u' => {
             hexadecimal(bytes, at + 1)?;
             sink.put(bytes.get(at..at + 5).unwrap_or_default())?;
             Ok(at + 5)
         }
-        _ => Err(Stop::Unusual),
+        _ => Err(Stop::Unsupported),
     }
 }
 
@@ -275,13 +275,13 @@ fn character(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop
         None if byte(bytes, at + 4)? == b'\\' && byte(bytes, at + 5)? == b'u' => {
             let second = hexadecimal(bytes, at + 6)?;
             let pair = char::decode_utf16([first, second]).next();
-            (pair.and_then(Result::ok).ok_or(Stop::Unusual)?, at + 10)
+            (pair.and_then(Result::ok).ok_or(Stop::Unsupported)?, at + 10)
         }
-        None => return Err(Stop::Unusual),
+        None => return Err(Stop::Unsupported),
     };
     // These would end the document's string, or may not stand in it.
     if character < ' ' || matches!(character, '"' | '\\') {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     sink.put(character.encode_utf8(&mut [0; 4]).as_bytes())?;
     Ok(end)

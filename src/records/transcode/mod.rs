@@ -16,7 +16,7 @@
 //! # Fallback
 //! Only what is plainly right is written here. Anything else (a column that is a list, a document
 //! that is not JSON, white space other than spaces, a time in another zone, a lone surrogate, a row
-//! of another width) is [`Stop::Unusual`]: it leaves no trace, and the plain
+//! of another width) is [`Stop::Unsupported`]: it leaves no trace, and the plain
 //! path reads the row again and decides. So this path may refuse a sound row, which costs time, but
 //! may never accept a row that the plain path refuses or writes differently.
 //!

@@ -5,7 +5,7 @@ use std::ops::Range;
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::scan::{Stop, after_spaces, byte, scalar, string};
-use crate::records::json_fields::Names;
+use crate::records::json_fields::FieldNames;
 
 /// Where the values of an object stand that somebody looks for.
 pub(in crate::records) type Places = [Option<Range<usize>>];
@@ -15,13 +15,13 @@ pub(in crate::records) struct Inner<'n> {
     /// The place that the other object's value fills.
     pub(in crate::records) place: usize,
     /// What is looked for in it.
-    pub(in crate::records) names: &'n Names,
+    pub(in crate::records) names: &'n FieldNames,
 }
 
 /// Finds values of the object that `bytes` consist of; of a repeated key, the last one.
 pub(in crate::records) fn find(
     bytes: &[u8],
-    names: &Names,
+    names: &FieldNames,
     inner: Option<&Inner<'_>>,
     found: &mut Places,
     open: &mut Vec<u8>,
@@ -29,7 +29,7 @@ pub(in crate::records) fn find(
     let end = dispatch!(Level::new(), simd => {
         Finder { simd, bytes, found, open }.members(after_spaces(bytes, 0), names, inner)
     })?;
-    if after_spaces(bytes, end) == bytes.len() { Ok(()) } else { Err(Stop::Unusual) }
+    if after_spaces(bytes, end) == bytes.len() { Ok(()) } else { Err(Stop::Unsupported) }
 }
 
 struct Finder<'f, S> {
@@ -41,7 +41,7 @@ struct Finder<'f, S> {
 
 impl<S: Simd> Finder<'_, S> {
     /// Reads the object at `at` and returns its end.
-    fn members(&mut self, at: usize, names: &Names, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
+    fn members(&mut self, at: usize, names: &FieldNames, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
         self.simd.vectorize(
             #[inline(always)]
             || self.members_here(at, names, inner),
@@ -49,10 +49,10 @@ impl<S: Simd> Finder<'_, S> {
     }
 
     #[inline(always)]
-    fn members_here(&mut self, at: usize, names: &Names, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
+    fn members_here(&mut self, at: usize, names: &FieldNames, inner: Option<&Inner<'_>>) -> Result<usize, Stop> {
         let bytes = self.bytes;
         if byte(bytes, at)? != b'{' {
-            return Err(Stop::Unusual);
+            return Err(Stop::Unsupported);
         }
         let mut at = after_spaces(bytes, at + 1);
         if byte(bytes, at)? == b'}' {
@@ -62,7 +62,7 @@ impl<S: Simd> Finder<'_, S> {
             let end = key(self.simd, bytes, at)?;
             let place = names.find(bytes.get(at + 1..end - 1).unwrap_or_default());
             if place.is_none() && bytes.get(at..end).is_some_and(|key| key.contains(&b'\\')) {
-                return Err(Stop::Unusual);
+                return Err(Stop::Unsupported);
             }
             at = after_colon(bytes, end)?;
             let end = match inner.filter(|inner| place == Some(inner.place)) {
@@ -76,7 +76,7 @@ impl<S: Simd> Finder<'_, S> {
             match byte(bytes, at)? {
                 b',' => at = after_spaces(bytes, at + 1),
                 b'}' => return Ok(at + 1),
-                _ => return Err(Stop::Unusual),
+                _ => return Err(Stop::Unsupported),
             }
         }
     }
@@ -84,7 +84,7 @@ impl<S: Simd> Finder<'_, S> {
     fn inner(&mut self, at: usize, inner: &Inner<'_>) -> Result<usize, Stop> {
         // A repeated key would leave values of the first object behind.
         if self.found.get(inner.place).is_some_and(Option::is_some) {
-            return Err(Stop::Unusual);
+            return Err(Stop::Unsupported);
         }
         match byte(self.bytes, at)? {
             b'{' => self.members(at, inner.names, None),
@@ -131,7 +131,7 @@ fn value<S: Simd>(simd: S, bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> R
                 }
                 break;
             } else {
-                return Err(Stop::Unusual);
+                return Err(Stop::Unsupported);
             }
         }
         if open.is_empty() {
@@ -145,14 +145,14 @@ fn value<S: Simd>(simd: S, bytes: &[u8], mut at: usize, open: &mut Vec<u8>) -> R
 fn key<S: Simd>(simd: S, bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(bytes, at)? {
         b'"' => string(simd, bytes, at + 1),
-        _ => Err(Stop::Unusual),
+        _ => Err(Stop::Unsupported),
     }
 }
 
 fn after_colon(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     let at = after_spaces(bytes, at);
     if byte(bytes, at)? != b':' {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     Ok(after_spaces(bytes, at + 1))
 }

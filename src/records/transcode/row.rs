@@ -33,7 +33,7 @@ pub(in crate::records) fn row_begin(bytes: &[u8], at: usize, first: bool) -> Res
     match (first, byte(bytes, at)?) {
         (true, _) => Ok(at),
         (false, b',') => Ok(after_spaces(bytes, at + 1)),
-        _ => Err(Stop::Unusual),
+        _ => Err(Stop::Unsupported),
     }
 }
 
@@ -49,39 +49,39 @@ pub(in crate::records) fn write_row<S: Simd>(
 ) -> Result<usize, Stop> {
     scratch.columns.clear();
     if byte(bytes, at)? != b'[' {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
-    sink.fixed(&frame.prefix)?;
+    sink.put_fixed(&frame.prefix)?;
     let begin = at;
     let mut at = after_spaces(bytes, at + 1);
-    if frame.has_id_copy {
+    if frame.has_id_alias {
         // The id is the first column; see `RowWriter::write_bytes`.
         let end = value_end(simd, bytes, at)?;
         sink.put(bytes.get(at..end).unwrap_or_default())?;
     }
-    sink.fixed(&frame.project)?;
+    sink.put_fixed(&frame.project)?;
     for (index, field) in frame.fields.iter().enumerate() {
         if index > 0 {
             if byte(bytes, at)? != b',' {
-                return Err(Stop::Unusual);
+                return Err(Stop::Unsupported);
             }
             at = after_spaces(bytes, at + 1);
         }
-        sink.fixed(&field.key)?;
+        sink.put_fixed(&field.key)?;
         let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
     }
     if byte(bytes, at)? != b']' {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     at += 1;
     if !is_text(bytes.get(begin..at).unwrap_or_default()) {
-        return Err(Stop::Unusual);
+        return Err(Stop::Unsupported);
     }
     sink.put(&frame.absent)?;
     sink.push(b'}')?;
-    sink.fixed(&frame.suffix)?;
+    sink.put_fixed(&frame.suffix)?;
     Ok(at)
 }
 
@@ -95,7 +95,7 @@ fn column<S: Simd>(
     sink: &mut Sink<'_>,
     open: &mut Vec<u8>,
 ) -> Result<usize, Stop> {
-    if kind == Kind::Document && byte(bytes, at)? == b'"' {
+    if kind == Kind::Json && byte(bytes, at)? == b'"' {
         if byte(bytes, at + 1)? == b'"' {
             sink.put(b"null")?;
             return Ok(at + 2);
@@ -108,10 +108,10 @@ fn column<S: Simd>(
     let end = value_end(simd, bytes, at)?;
     let text = bytes.get(at..end).unwrap_or_default();
     match kind {
-        Kind::OptionalText if text == b"\"\"" => sink.put(b"null")?,
+        Kind::OptionalString if text == b"\"\"" => sink.put(b"null")?,
         Kind::Boolean if text == b"0" => sink.put(b"false")?,
         Kind::Boolean if text == b"1" => sink.put(b"true")?,
-        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unusual)?)?,
+        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unsupported)?)?,
         _ => sink.put(text)?,
     }
     Ok(end)
@@ -122,7 +122,7 @@ fn column<S: Simd>(
 fn text<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop> {
     let written = sink.len();
     sink.push(b'"')?;
-    let (end, special) = sink.plain(simd, bytes, at + 1)?;
+    let (end, special) = sink.copy_plain(simd, bytes, at + 1)?;
     if special == b'"' {
         sink.push(b'"')?;
         return Ok(end + 1);

@@ -13,11 +13,11 @@ use fearless_simd::{u8x32, u8x64};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stop {
     /// The bytes end before the value does.
-    Short,
+    Incomplete,
     /// Not what the hot path knows; the plain path decides.
-    Unusual,
+    Unsupported,
     /// There is not enough room for what is written meanwhile.
-    Full,
+    BufferFull,
 }
 
 /// Number of bytes that one step looks at.
@@ -64,7 +64,7 @@ pub fn step(bytes: &[u8], at: usize) -> Option<[u8; STEP]> {
 
 /// The byte at `at`.
 pub fn byte(bytes: &[u8], at: usize) -> Result<u8, Stop> {
-    bytes.get(at).copied().ok_or(Stop::Short)
+    bytes.get(at).copied().ok_or(Stop::Incomplete)
 }
 
 /// The place of the next byte that is not a space. Other white space is unusual between values.
@@ -83,7 +83,7 @@ pub fn string<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, St
         match byte(bytes, at)? {
             b'"' => return Ok(at + 1),
             b'\\' => at = escape(bytes, at + 1)?,
-            _ => return Err(Stop::Unusual),
+            _ => return Err(Stop::Unsupported),
         }
     }
 }
@@ -92,9 +92,9 @@ pub fn string<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, St
 #[inline(always)]
 fn plain_end<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     while let Some(step) = step(bytes, at) {
-        let plain = plain_bytes(simd, step);
-        at += plain;
-        if plain < STEP {
+        let copy_plain = plain_bytes(simd, step);
+        at += copy_plain;
+        if copy_plain < STEP {
             return Ok(at);
         }
     }
@@ -109,7 +109,7 @@ pub fn escape(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     match byte(bytes, at)? {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 1),
         b'u' => hexadecimal(bytes, at + 1).map(|_| at + 5),
-        _ => Err(Stop::Unusual),
+        _ => Err(Stop::Unsupported),
     }
 }
 
@@ -121,7 +121,7 @@ pub fn hexadecimal(bytes: &[u8], at: usize) -> Result<u16, Stop> {
             digit @ b'0'..=b'9' => digit - b'0',
             digit @ b'a'..=b'f' => digit - b'a' + 10,
             digit @ b'A'..=b'F' => digit - b'A' + 10,
-            _ => return Err(Stop::Unusual),
+            _ => return Err(Stop::Unsupported),
         };
         number = number << 4 | u16::from(digit);
     }
@@ -134,8 +134,8 @@ pub fn scalar(bytes: &[u8], at: usize) -> Result<usize, Stop> {
         let found = bytes.get(at..).unwrap_or_default();
         match found.starts_with(text) {
             true => Ok(at + text.len()),
-            false if text.starts_with(found) => Err(Stop::Short),
-            false => Err(Stop::Unusual),
+            false if text.starts_with(found) => Err(Stop::Incomplete),
+            false => Err(Stop::Unsupported),
         }
     };
     match byte(bytes, at)? {
@@ -143,7 +143,7 @@ pub fn scalar(bytes: &[u8], at: usize) -> Result<usize, Stop> {
         b't' => literal(b"true"),
         b'f' => literal(b"false"),
         b'-' | b'0'..=b'9' => number(bytes, at),
-        _ => Err(Stop::Unusual),
+        _ => Err(Stop::Unsupported),
     }
 }
 
@@ -171,7 +171,7 @@ fn digits(bytes: &[u8], begin: usize) -> Result<usize, Stop> {
     while byte(bytes, at)?.is_ascii_digit() {
         at += 1;
     }
-    if at == begin { Err(Stop::Unusual) } else { Ok(at) }
+    if at == begin { Err(Stop::Unsupported) } else { Ok(at) }
 }
 
 /// All that this machine's processor can do, so that tests show that it makes no difference.
@@ -195,14 +195,14 @@ mod tests {
     proptest! {
         #[test]
         fn steps_are_cut_at_the_first_special_byte(
-            step in any::<[u8; STEP]>(), plain in 0..=STEP, rest in any::<[u8; STEP]>(),
+            step in any::<[u8; STEP]>(), copy_plain in 0..=STEP, rest in any::<[u8; STEP]>(),
         ) {
             let expected = step.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, step)), expected, "{:?}", level);
             }
             let mut mostly_plain = [b'a'; STEP];
-            mostly_plain[plain..].copy_from_slice(&rest[plain..]);
+            mostly_plain[copy_plain..].copy_from_slice(&rest[copy_plain..]);
             let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, mostly_plain)), expected, "{:?}", level);
@@ -259,11 +259,11 @@ mod tests {
     #[test]
     fn what_may_go_on_is_short() {
         for text in ["", "12", "-", "1.", "1e", "1e+", "nul", "t"] {
-            assert_eq!(scalar(text.as_bytes(), 0), Err(Stop::Short), "{text}");
+            assert_eq!(scalar(text.as_bytes(), 0), Err(Stop::Incomplete), "{text}");
         }
         for text in ["", "abc", "abcdefgh", "a\\", "a\\u12", "a\\\""] {
             let end = dispatch!(Level::new(), simd => string(simd, text.as_bytes(), 0));
-            assert_eq!(end, Err(Stop::Short), "{text}");
+            assert_eq!(end, Err(Stop::Incomplete), "{text}");
         }
     }
 }

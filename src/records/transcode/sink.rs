@@ -33,14 +33,14 @@ impl From<Vec<u8>> for Fixed {
 /// What is written is 32 bytes at a time where possible; the surplus is overwritten by what
 /// comes next.
 pub struct Sink<'r> {
-    room: &'r mut [u8],
+    spare: &'r mut [u8],
     end: usize,
 }
 
 impl<'r> Sink<'r> {
-    /// A sink that writes to `room`.
-    pub fn new(room: &'r mut [u8]) -> Self {
-        Self { room, end: 0 }
+    /// A sink that writes to `spare`.
+    pub fn new(spare: &'r mut [u8]) -> Self {
+        Self { spare, end: 0 }
     }
 
     /// Number of bytes that have been written.
@@ -61,7 +61,7 @@ impl<'r> Sink<'r> {
     /// The same sink, for a function that keeps it in registers.
     #[inline(always)]
     pub(super) fn reborrow(&mut self) -> Sink<'_> {
-        Sink { room: self.room, end: self.end }
+        Sink { spare: self.spare, end: self.end }
     }
 
     /// Keeps what a [`Sink::reborrow`] has written.
@@ -72,8 +72,8 @@ impl<'r> Sink<'r> {
 
     /// What comes next, to be written in place; [`Sink::skip`] tells how much has been.
     #[inline(always)]
-    pub(super) fn room<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
-        self.room.get_mut(self.end..)?.first_chunk_mut()
+    pub(super) fn spare<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.spare.get_mut(self.end..)?.first_chunk_mut()
     }
 
     /// Counts bytes that have been written in place.
@@ -86,7 +86,7 @@ impl<'r> Sink<'r> {
     #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let end = self.end + bytes.len();
-        self.room.get_mut(self.end..end).ok_or(Stop::Full)?.copy_from_slice(bytes);
+        self.spare.get_mut(self.end..end).ok_or(Stop::BufferFull)?.copy_from_slice(bytes);
         self.end = end;
         Ok(())
     }
@@ -94,23 +94,23 @@ impl<'r> Sink<'r> {
     /// Writes one byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) -> Result<(), Stop> {
-        *self.room.get_mut(self.end).ok_or(Stop::Full)? = byte;
+        *self.spare.get_mut(self.end).ok_or(Stop::BufferFull)? = byte;
         self.end += 1;
         Ok(())
     }
 
     /// Writes bytes that are known beforehand.
     #[inline(always)]
-    pub fn fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
-        self.few(&fixed.bytes, 0, fixed.length)
+    pub fn put_fixed(&mut self, put_fixed: &Fixed) -> Result<(), Stop> {
+        self.put_short(&put_fixed.bytes, 0, put_fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
     #[inline(always)]
-    pub fn few(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Stop> {
-        match (scan::step(bytes, at), self.room()) {
-            (Some(step), Some(room)) if end - at <= scan::STEP => {
-                *room = step;
+    pub fn put_short(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Stop> {
+        match (scan::step(bytes, at), self.spare()) {
+            (Some(step), Some(spare)) if end - at <= scan::STEP => {
+                *spare = step;
                 self.end += end - at;
                 Ok(())
             }
@@ -121,13 +121,13 @@ impl<'r> Sink<'r> {
     /// Copies the bytes of a string up to the first quote, backslash or control character, which it
     /// returns with its place.
     #[inline(always)]
-    pub fn plain<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
+    pub fn copy_plain<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(step) = scan::step(bytes, at) {
-            *self.room().ok_or(Stop::Full)? = step;
-            let plain = scan::plain_bytes(simd, step);
-            self.end += plain;
-            at += plain;
-            if plain < scan::STEP {
+            *self.spare().ok_or(Stop::BufferFull)? = step;
+            let copy_plain = scan::plain_bytes(simd, step);
+            self.end += copy_plain;
+            at += copy_plain;
+            if copy_plain < scan::STEP {
                 return Ok((at, scan::byte(bytes, at)?));
             }
         }

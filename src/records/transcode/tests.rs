@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::scan::levels;
 use crate::posthog::row_reader::RowReader;
-use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
+use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
 use crate::protocol::Lines;
 use crate::protocol::StreamDescriptor;
 use crate::records::{RowWriter, Written};
@@ -20,7 +20,7 @@ struct Reading {
     writer: RowWriter,
     lines: Lines,
     records: u64,
-    copies: u64,
+    duplicates: u64,
     /// Rows that the hot path took.
     hot: u64,
     level: Option<Level>,
@@ -31,24 +31,24 @@ impl Reading {
         let stream = StreamDescriptor { name: EVENTS.stream.into(), namespace: None };
         let columns = EVENTS.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_arrivals(&EVENTS, &columns, from);
+        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_recent_rows(&EVENTS, &columns, from);
         if let Some(level) = level {
             writer = writer.at_level(level);
         }
-        Self { writer, lines: b"before\n".to_vec().into(), records: 0, copies: 0, hot: 0, level }
+        Self { writer, lines: b"before\n".to_vec().into(), records: 0, duplicates: 0, hot: 0, level }
     }
 
     /// Feeds the answer in pieces of `size` bytes and parses after each.
-    fn read(mut self, answer: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
+    fn read(mut self, response: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
         let mut reader = RowReader::default();
-        let outcome = answer
+        let outcome = response
             .chunks(size)
             .try_for_each(|piece| reader.feed_at_once(piece, &mut self))
             .and_then(|()| reader.finish(&mut self))
             .map(|rows| Outcome {
                 rows,
                 records: self.records,
-                copies: self.copies,
+                duplicates: self.duplicates,
                 settling: self.writer.settling(),
                 last: self.writer.last_key(),
                 lines: without_time(self.lines.as_bytes()),
@@ -57,22 +57,22 @@ impl Reading {
     }
 }
 
-impl TakeRows for Reading {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl RowConsumer for Reading {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         match self.writer.write(row, self.lines.as_vec())? {
             Written::Record => self.records += 1,
-            Written::Copy => self.copies += 1,
+            Written::Copy => self.duplicates += 1,
         }
         Ok(())
     }
 
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         if self.level.is_none() {
-            return Taken::default();
+            return Consumed::default();
         }
         let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.lines);
         self.records += records;
-        self.copies += taken.rows - records;
+        self.duplicates += taken.rows - records;
         self.hot += taken.rows;
         taken
     }
@@ -82,20 +82,20 @@ impl TakeRows for Reading {
 struct Outcome {
     rows: u64,
     records: u64,
-    copies: u64,
+    duplicates: u64,
     settling: Option<u64>,
-    last: Result<Option<Key>, Malformed>,
+    last: Result<Option<RowKey>, Malformed>,
     lines: Vec<String>,
 }
 
 /// What the plain path makes of an answer that arrives in pieces of `size` bytes.
-fn plain(answer: &[u8], size: usize) -> Result<Outcome, Malformed> {
-    Reading::new(None).read(answer, size).0
+fn copy_plain(response: &[u8], size: usize) -> Result<Outcome, Malformed> {
+    Reading::new(None).read(response, size).0
 }
 
 /// What the hot path makes of it, whatever the processor can do; and the number of rows that it took.
-fn hot(answer: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
-    let mut readings = levels().into_iter().map(|level| Reading::new(Some(level)).read(answer, size));
+fn hot(response: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
+    let mut readings = levels().into_iter().map(|level| Reading::new(Some(level)).read(response, size));
     let (outcome, taken) = readings.next().unwrap();
     for (other, other_taken) in readings {
         assert_eq!((outcome.as_ref().ok(), taken), (other.as_ref().ok(), other_taken));
@@ -264,7 +264,7 @@ impl RandomRow {
     }
 }
 
-fn answer(rows: &[RandomRow], spelling: Spelling) -> String {
+fn response(rows: &[RandomRow], spelling: Spelling) -> String {
     let rows: Vec<Vec<Value>> = rows.iter().map(RandomRow::values).collect();
     spell(&serde_json::json!({"cache_key": "[[\"a\"", "results": rows, "types": [["a", "b"]]}), spelling)
 }
@@ -285,12 +285,12 @@ proptest! {
     fn both_paths_write_the_same(
         rows in random_rows(), spelling in spelling(), size in 1usize..=30,
     ) {
-        let answer = answer(&rows, spelling);
-        let plain = plain(answer.as_bytes(), size);
-        let (hot, _) = hot(answer.as_bytes(), size);
-        prop_assert_eq!(plain.is_ok(), hot.is_ok());
-        if let (Ok(plain), Ok(hot)) = (plain, hot) {
-            prop_assert_eq!(plain, hot);
+        let response = response(&rows, spelling);
+        let copy_plain = copy_plain(response.as_bytes(), size);
+        let (hot, _) = hot(response.as_bytes(), size);
+        prop_assert_eq!(copy_plain.is_ok(), hot.is_ok());
+        if let (Ok(copy_plain), Ok(hot)) = (copy_plain, hot) {
+            prop_assert_eq!(copy_plain, hot);
         }
     }
 
@@ -299,14 +299,14 @@ proptest! {
         rows in prop::collection::vec(random_row(), 1..3), spelling in spelling(),
         place in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
-        let mut answer = answer(&rows, spelling).into_bytes();
-        let place = place.index(answer.len());
-        answer[place] = byte;
-        let plain = plain(&answer, 1000);
-        let (hot, _) = hot(&answer, 1000);
-        prop_assert_eq!(plain.is_ok(), hot.is_ok());
-        if let (Ok(plain), Ok(hot)) = (plain, hot) {
-            prop_assert_eq!(plain, hot);
+        let mut response = response(&rows, spelling).into_bytes();
+        let place = place.index(response.len());
+        response[place] = byte;
+        let copy_plain = copy_plain(&response, 1000);
+        let (hot, _) = hot(&response, 1000);
+        prop_assert_eq!(copy_plain.is_ok(), hot.is_ok());
+        if let (Ok(copy_plain), Ok(hot)) = (copy_plain, hot) {
+            prop_assert_eq!(copy_plain, hot);
         }
     }
 }
@@ -334,23 +334,23 @@ fn usual_rows_take_the_hot_path() {
     ];
     for spelling in [Spelling::Compact, Spelling::Spaced, Spelling::Ascii] {
         for (id, document) in (0..).zip(documents) {
-            let answer = answer(&[usual(document, id)], spelling);
-            let (outcome, hot) = hot(answer.as_bytes(), answer.len());
+            let response = response(&[usual(document, id)], spelling);
+            let (outcome, hot) = hot(response.as_bytes(), response.len());
             // A number that is a whole document ends where the string ends.
             assert_eq!(hot, 1, "{spelling:?} {document}: {outcome:?}");
-            assert_eq!(outcome, plain(answer.as_bytes(), 100));
+            assert_eq!(outcome, copy_plain(response.as_bytes(), 100));
         }
     }
     let deep = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
-    let answer = answer(&[usual(&deep, 1)], Spelling::Compact);
-    assert_eq!(hot(answer.as_bytes(), 4096).1, 1);
+    let response = response(&[usual(&deep, 1)], Spelling::Compact);
+    assert_eq!(hot(response.as_bytes(), 4096).1, 1);
 }
 
 #[test]
 fn unusual_rows_do_not_hold_up_their_neighbours() {
     let rows = [usual("{}", 1), usual("{broken", 2), usual("{\n}", 3), usual("{}", 4)];
-    let answer = answer(&rows, Spelling::Compact);
-    let (outcome, hot) = hot(answer.as_bytes(), answer.len());
+    let response = response(&rows, Spelling::Compact);
+    let (outcome, hot) = hot(response.as_bytes(), response.len());
     assert_eq!((outcome.unwrap().records, hot), (4, 2));
 }
 
@@ -376,15 +376,15 @@ fn members_of_all_lengths_take_the_hot_path() {
         for (id, row) in (100..).zip(&mut answer_rows) {
             row.id = id;
         }
-        let answer = answer(&answer_rows, Spelling::Compact);
-        let plain = plain(answer.as_bytes(), answer.len());
-        let (hot, taken) = hot(answer.as_bytes(), answer.len());
+        let response = response(&answer_rows, Spelling::Compact);
+        let copy_plain = copy_plain(response.as_bytes(), response.len());
+        let (hot, taken) = hot(response.as_bytes(), response.len());
         assert_eq!(taken, rows.len() as u64);
-        let (hot, plain) = (hot.unwrap(), plain.unwrap());
-        for (hot, plain) in hot.lines.iter().zip(&plain.lines) {
-            assert_eq!(hot, plain);
+        let (hot, copy_plain) = (hot.unwrap(), copy_plain.unwrap());
+        for (hot, copy_plain) in hot.lines.iter().zip(&copy_plain.lines) {
+            assert_eq!(hot, copy_plain);
         }
-        assert!(hot == plain);
+        assert!(hot == copy_plain);
     }
 }
 
@@ -393,16 +393,16 @@ fn no_byte_of_a_member_is_taken_for_granted() {
     let members =
         ["null", "true", "false", "15", "-1.5", r#""text""#].map(|value| members(&format!(r#""key":{value}"#)));
     for document in members {
-        let answer = answer(&[usual(&document, 1)], Spelling::Compact).into_bytes();
-        let begin = answer.windows(4).position(|bytes| bytes == br#"{\"a"#).unwrap();
+        let response = response(&[usual(&document, 1)], Spelling::Compact).into_bytes();
+        let begin = response.windows(4).position(|bytes| bytes == br#"{\"a"#).unwrap();
         for place in begin..begin + 80 {
             for byte in *b"\"\\,:{}[ 05ntf-.\x00\x1f\x7f\x80\xff" {
-                let mut answer = answer.clone();
-                answer[place] = byte;
-                let plain = plain(&answer, answer.len());
-                let (hot, _) = hot(&answer, answer.len());
-                assert_eq!(plain.is_ok(), hot.is_ok(), "{}", String::from_utf8_lossy(&answer));
-                assert!(plain.is_err() || plain == hot, "{}", String::from_utf8_lossy(&answer));
+                let mut response = response.clone();
+                response[place] = byte;
+                let copy_plain = copy_plain(&response, response.len());
+                let (hot, _) = hot(&response, response.len());
+                assert_eq!(copy_plain.is_ok(), hot.is_ok(), "{}", String::from_utf8_lossy(&response));
+                assert!(copy_plain.is_err() || copy_plain == hot, "{}", String::from_utf8_lossy(&response));
             }
         }
     }

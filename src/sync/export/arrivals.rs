@@ -33,17 +33,17 @@ impl ExportReader {
     /// When the server does not answer, or its answers do not agree.
     pub(crate) async fn arrivals(&self, from: Timestamp, until: Timestamp) -> Result<Option<Arrivals>, Error> {
         let source = self.reader.table.fed_by.unwrap_or(self.reader.table);
-        let Some(arrival) = source.arrival else { return Ok(None) };
-        let hour = format!("intDiv(toUnixTimestamp64Milli({arrival}), 3600000) AS hour, count()");
+        let Some(ingestion_time) = source.ingestion_time else { return Ok(None) };
+        let hour = format!("intDiv(toUnixTimestamp64Milli({ingestion_time}), 3600000) AS hour, count()");
         let by_hour = format!("GROUP BY hour ORDER BY hour LIMIT {MOST_ROWS}");
         let (mut hours, mut bytes) = (BTreeMap::new(), None);
         let (mut begin, mut attempts) = (from, 0);
         while begin < until {
             let stretch = Interval { from: begin, to: begin.plus_micros(MOST_HOURS * HOUR).min(until) };
             // First all, then each: what becomes visible meanwhile is only in the second answer.
-            let Some((counted, read)) = self.arrived_in(arrival, stretch).await? else { return Ok(None) };
+            let Some((counted, read)) = self.arrived_in(ingestion_time, stretch).await? else { return Ok(None) };
             bytes = sum(bytes, read);
-            let Some(shown) = self.arrived::<(i64, u64)>(arrival, stretch, &hour, &by_hour).await? else {
+            let Some(shown) = self.arrived::<(i64, u64)>(ingestion_time, stretch, &hour, &by_hour).await? else {
                 return Ok(None);
             };
             bytes = sum(bytes, shown.bytes_read);
@@ -52,7 +52,7 @@ impl ExportReader {
             if rows < counted {
                 let last = shown.rows.iter().map(|(hour, _)| *hour).max().unwrap_or(i64::MIN);
                 agreed.to = start_of(last.saturating_add(1)).clamp(stretch.from, stretch.to);
-                let Some((within, read)) = self.arrived_in(arrival, agreed).await? else { return Ok(None) };
+                let Some((within, read)) = self.arrived_in(ingestion_time, agreed).await? else { return Ok(None) };
                 bytes = sum(bytes, read);
                 if agreed.is_empty() || rows < within {
                     attempts += 1;
@@ -74,26 +74,26 @@ impl ExportReader {
     }
 
     /// Counts the rows that arrived in a stretch, with the bytes that this read.
-    async fn arrived_in(&self, arrival: &str, stretch: Interval) -> Result<Option<(u64, Option<u64>)>, Error> {
+    async fn arrived_in(&self, ingestion_time: &str, stretch: Interval) -> Result<Option<(u64, Option<u64>)>, Error> {
         if stretch.is_empty() {
             return Ok(Some((0, None)));
         }
-        let Some(answer) = self.arrived::<(u64,)>(arrival, stretch, "count()", "LIMIT 1").await? else {
+        let Some(response) = self.arrived::<(u64,)>(ingestion_time, stretch, "count()", "LIMIT 1").await? else {
             return Ok(None);
         };
-        if answer.rows.is_empty() {
+        if response.rows.is_empty() {
             return Err(Error::system(format!(
                 "PostHog has answered a count of {stretch} with no row; try again later"
             )));
         }
-        Ok(Some((answer.rows.iter().map(|(rows,)| rows).sum(), answer.bytes_read)))
+        Ok(Some((response.rows.iter().map(|(rows,)| rows).sum(), response.bytes_read)))
     }
 
     /// Asks about the rows that arrived in a stretch, in parts when that is too large for one query;
     /// none when even small parts are.
     async fn arrived<T: DeserializeOwned + Send>(
         &self,
-        arrival: &str,
+        ingestion_time: &str,
         stretch: Interval,
         columns: &str,
         tail: &str,
@@ -107,13 +107,13 @@ impl ExportReader {
         let mut parts = vec![Interval { to, ..wanted }];
         while let Some(part) = parts.pop() {
             let mut predicate = Predicate::default();
-            predicate.range(source.position, part.from, part.to);
-            predicate.range(arrival, stretch.from, stretch.to);
+            predicate.range(source.sort_key, part.from, part.to);
+            predicate.range(ingestion_time, stretch.from, stretch.to);
             reader.choose_names(&mut predicate);
             match reader.ask::<T>(&predicate.select(columns, source.from, tail)).await? {
-                Some(answer) => {
-                    whole.rows.extend(answer.rows);
-                    whole.bytes_read = sum(whole.bytes_read, answer.bytes_read);
+                Some(response) => {
+                    whole.rows.extend(response.rows);
+                    whole.bytes_read = sum(whole.bytes_read, response.bytes_read);
                 }
                 None => match part.halve(reader.client.now()) {
                     Some((first, second)) => parts.extend([second, first]),

@@ -11,7 +11,7 @@ use chrono::TimeDelta;
 
 use super::ExportReader;
 use crate::error::{Error, FailureType};
-use crate::sync::observer::OnPlan;
+use crate::sync::observer::OnEstimate;
 use crate::sync::query::scans::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL};
 use crate::sync::state::export::{HOUR, hour_of, start_of};
 use crate::sync::state::interval::{Interval, Intervals};
@@ -26,13 +26,13 @@ const EMPTY_BEFORE: i64 = 24;
 
 /// Rows that `PostHog` counts, by hour of their arrival since the epoch.
 #[derive(Debug, Default)]
-pub(crate) struct Stored {
+pub(crate) struct StoredByHour {
     rows: BTreeMap<i64, u64>,
     /// Bytes that the server has read for it, when it counts them.
     pub(super) bytes: Option<u64>,
 }
 
-impl Stored {
+impl StoredByHour {
     /// Rows that arrived at `from` or later.
     pub(crate) fn rows_since(&self, from: Timestamp) -> u64 {
         self.rows.range(hour_of(from)..).map(|(_, rows)| rows).sum()
@@ -60,14 +60,14 @@ impl ExportReader {
             let until = reader.checkpoint.project(reader.project).await.export.until;
             until.is_none_or(|until| window.to > until.minus(STORED_WITHIN * 2))
         };
-        self.may_query && reader.table.arrival.is_some() && (reader.incremental || !is_last().await)
+        self.may_query && reader.table.ingestion_time.is_some() && (reader.incremental || !is_last().await)
     }
 
     /// Counts what `PostHog` holds of a pass; none when it cannot be counted, or is not counted this
     /// time.
-    pub(crate) async fn stored(&self, pass: Interval) -> Result<Option<Stored>, Error> {
+    pub(crate) async fn stored(&self, pass: Interval) -> Result<Option<StoredByHour>, Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        let compared = reader.table.arrival.is_some();
+        let compared = reader.table.ingestion_time.is_some();
         if !compared && reader.table.fed_by.is_none() {
             return Ok(None);
         }
@@ -91,7 +91,7 @@ impl ExportReader {
         let before = earliest.minus(TimeDelta::hours(EMPTY_BEFORE));
         let from = state.compared_until.map_or(before, |compared| compared.min(before));
         match self.arrivals(start_of(hour_of(from)), pass.to).await {
-            Ok(Some((rows, bytes))) => Ok(Some(Stored { rows, bytes })),
+            Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes })),
             Ok(None) => {
                 tracing::warn!(
                     "project {project}: PostHog cannot count its {} in time, so exports are not compared with its count",
@@ -114,11 +114,11 @@ impl ExportReader {
     pub(crate) async fn compare(
         &self,
         window: Interval,
-        stored: Option<&Stored>,
-        on_plan: OnPlan<'_>,
+        stored: Option<&StoredByHour>,
+        on_estimate: OnEstimate<'_>,
     ) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        let Some(stored) = stored.filter(|_| reader.table.arrival.is_some()) else { return Ok(()) };
+        let Some(stored) = stored.filter(|_| reader.table.ingestion_time.is_some()) else { return Ok(()) };
         let state = reader.checkpoint.project(project).await.export;
         let end = hour_of(window.to.minus(STORED_WITHIN));
         // The first hour of the first window may have begun before it.
@@ -152,10 +152,10 @@ impl ExportReader {
                     start_of(end)
                 );
                 if counted_far > far {
-                    self.repair(scan, on_plan).await?;
+                    self.repair(scan, on_estimate).await?;
                 }
                 if exported - far + counted_far.max(far) < counted {
-                    self.repair(self.hours(*first, *last, false), on_plan).await?;
+                    self.repair(self.hours(*first, *last, false), on_estimate).await?;
                 }
             }
         }
@@ -178,9 +178,9 @@ impl ExportReader {
     }
 
     /// Reads by query what exports have left out, or goes on with it.
-    pub(crate) async fn repair(&self, scan: Scan, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    pub(crate) async fn repair(&self, scan: Scan, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let (end, far) = (hour_of(scan.until), scan.far);
-        self.reader.run_scan(scan, on_plan).await?;
+        self.reader.run_scan(scan, on_estimate).await?;
         self.reader.checkpoint.update(self.reader.project, |state| state.scan = None).await?;
         // After that which is far there can still be something left to compare.
         if far { Ok(()) } else { self.compared(end).await }

@@ -7,17 +7,17 @@ use reqwest::header::HeaderValue;
 use super::{ExportReader, ExportWindow};
 use crate::error::Error;
 use crate::posthog::Malformed;
-use crate::posthog::exports::FileAddress;
-use crate::posthog::http::{Failure, Next};
+use crate::posthog::exports::FileUrl;
+use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
-use crate::records::{Arrival, ExportWriter};
+use crate::records::{ExportWriter, LineTimes};
 use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
 
 /// What has been read of a file so far, over all attempts.
 #[derive(Default)]
-struct Progress {
+struct FileProgress {
     lines: LineReader,
     /// Tells this version of the file from others.
     tag: Option<HeaderValue>,
@@ -30,7 +30,7 @@ struct Progress {
     far: BTreeMap<i64, u64>,
 }
 
-impl Progress {
+impl FileProgress {
     /// The file is read from its beginning again.
     fn restart(&mut self) {
         self.lines = LineReader::default();
@@ -73,10 +73,11 @@ impl ExportReader {
     }
 
     /// Reads one file, however often that takes; none when it has expired.
-    async fn read_file(&self, run: &str, file: &str) -> Result<Option<Progress>, Error> {
+    async fn read_file(&self, run: &str, file: &str) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
-        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project).lifting(&reader.lifted);
-        let mut progress = Progress::default();
+        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project)
+            .with_property_columns(&reader.property_columns);
+        let mut progress = FileProgress::default();
         let mut retry = reader.client.retry();
         loop {
             let rows = progress.rows;
@@ -90,8 +91,8 @@ impl ExportReader {
             if progress.rows > rows {
                 retry.progress();
             }
-            match retry.after(failure, reader.client.gate()).await? {
-                Next::Again | Next::Smaller => {}
+            match retry.after(failure, reader.client.limiter()).await? {
+                NextAttempt::Same | NextAttempt::Smaller => {}
             }
         }
     }
@@ -102,21 +103,21 @@ impl ExportReader {
         run: &str,
         file: &str,
         writer: &mut ExportWriter,
-        progress: &mut Progress,
+        progress: &mut FileProgress,
     ) -> Result<Attempt, Error> {
         let reader = &self.reader;
         let exports = self.exports();
         // A signed address lasts for minutes only, so each attempt asks for its own.
-        let address = match exports.file(run, file).await {
-            Ok(FileAddress::At(address)) => address,
-            Ok(FileAddress::Gone(reason)) => {
+        let url = match exports.file(run, file).await {
+            Ok(FileUrl::At(url)) => url,
+            Ok(FileUrl::Gone(reason)) => {
                 tracing::debug!("project {}: file {file} of run {run}: {reason}", reader.project);
                 return Ok(Attempt::Gone);
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
-        let mut answer = match self.files.get(&address, progress.lines.taken(), progress.tag.as_ref()).await {
-            Ok(answer) => answer,
+        let mut response = match self.files.get(&url, progress.lines.taken(), progress.tag.as_ref()).await {
+            Ok(response) => response,
             Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(Attempt::Gone),
             Err(Failure::Refused { error, status, .. }) => {
                 if status == 416 {
@@ -126,15 +127,15 @@ impl ExportReader {
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
-        if answer.from != progress.lines.taken() {
+        if response.from != progress.lines.taken() {
             progress.restart();
         }
-        progress.tag = answer.tag();
+        progress.tag = response.tag();
         // Apart from the rest, so that its lines can be taken while they are read.
         let mut lines = std::mem::take(&mut progress.lines);
         let mut batch = Batch::new(&reader.output, &reader.stream);
         loop {
-            let chunk = match answer.chunk().await {
+            let chunk = match response.chunk().await {
                 Ok(chunk) => chunk,
                 Err(failure) => {
                     batch.send(true).await?;
@@ -164,27 +165,29 @@ impl ExportReader {
         &self,
         line: &[u8],
         writer: &mut ExportWriter,
-        progress: &mut Progress,
+        progress: &mut FileProgress,
         batch: &mut Batch<'_>,
     ) -> Result<(), Malformed> {
         let wanted = self.reader.wanted();
         let mut arrived = None;
         let is_new = progress.emitted.is_new(line);
-        let written = writer.write(line, batch.lines.as_vec(), |arrival: Arrival| {
-            let inside = wanted.from <= arrival.position && arrival.position < wanted.to;
-            arrived = Some(arrival);
+        let written = writer.write(line, batch.lines.as_vec(), |ingestion_time: LineTimes| {
+            let inside = wanted.from <= ingestion_time.sort_key && ingestion_time.sort_key < wanted.to;
+            arrived = Some(ingestion_time);
             is_new && (inside || !self.reader.table.bounded_by_dates)
         })?;
         progress.rows += u64::from(is_new);
         if written {
             batch.records += 1;
             // Without a count to compare with, nothing would ever clear these.
-            if let Some(arrival) = arrived.filter(|_| self.may_query && self.reader.table.arrival.is_some()) {
-                let hour = hour_of(arrival.received);
+            if let Some(ingestion_time) =
+                arrived.filter(|_| self.may_query && self.reader.table.ingestion_time.is_some())
+            {
+                let hour = hour_of(ingestion_time.received);
                 *progress.received.entry(hour).or_default() += 1;
-                let early = arrival.received.minus(days(1));
-                let late = arrival.received.plus_micros(24 * HOUR);
-                if !(early..late).contains(&arrival.position) {
+                let early = ingestion_time.received.minus(days(1));
+                let late = ingestion_time.received.plus_micros(24 * HOUR);
+                if !(early..late).contains(&ingestion_time.sort_key) {
                     *progress.far.entry(hour).or_default() += 1;
                 }
             }

@@ -19,9 +19,9 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 
-use self::comparison::Stored;
+use self::comparison::StoredByHour;
 use self::run::{Prepared, Running};
-use super::observer::OnPlan;
+use super::observer::OnEstimate;
 use super::query::reader::ProjectReader;
 use super::state::export::{self, ExportState, ExportWindow};
 use super::state::interval::Interval;
@@ -30,7 +30,7 @@ use super::state::table::{LastMethod, LateCheck, ProjectState};
 use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::exports::{Exports, LONGEST_INTERVAL};
-use crate::posthog::http::{Failure, FileClient, Next, Retry};
+use crate::posthog::http::{Failure, FileClient, NextAttempt, Retry};
 use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
@@ -47,7 +47,7 @@ pub struct ExportReader {
     /// Downloads files.
     pub files: FileClient,
     /// Age that data must have to be exported.
-    pub settle: TimeDelta,
+    pub ingestion_delay: TimeDelta,
     /// Model of the export.
     pub model: &'static str,
     /// Whether the key may query.
@@ -56,7 +56,7 @@ pub struct ExportReader {
 
 /// What a pass has exported, for the user.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Exported {
+struct ExportTotals {
     runs: u64,
     rows: u64,
 }
@@ -67,9 +67,9 @@ impl ExportReader {
     /// # Errors
     /// When a run cannot be finished or what it has exported cannot be completed; windows that have
     /// been closed stay closed.
-    pub async fn run(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
-        self.settle_open_scan(on_plan).await?;
+        self.settle_open_scan(on_estimate).await?;
         let Some(mut pass) = self.pass().await? else { return Ok(()) };
         let before = reader.checkpoint.project(project).await;
         reader
@@ -85,7 +85,7 @@ impl ExportReader {
             if begins(&before) {
                 pass.from = pass.from.min(stored.first());
             }
-            on_plan(stored.rows_since(pass.from));
+            on_estimate(stored.rows_since(pass.from));
         }
         tracing::info!("project {project}: {} by file exports, stored in PostHog {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
@@ -94,7 +94,7 @@ impl ExportReader {
                 reader.table.stream
             );
         }
-        let exported = self.windows(pass, stored.as_ref(), on_plan).await?;
+        let exported = self.windows(pass, stored.as_ref(), on_estimate).await?;
         if exported.runs > 0 {
             tracing::info!(
                 "project {project}: {} rows of {} exported in {} runs; PostHog may bill exported rows",
@@ -112,12 +112,12 @@ impl ExportReader {
 
     /// A repair that was interrupted is finished; a scan of the query method is given up, which
     /// loses nothing, because the watermark has not moved yet.
-    async fn settle_open_scan(&self, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    async fn settle_open_scan(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let (reader, project) = (&self.reader, self.reader.project);
         let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
         if scan.kind == ScanKind::Repair {
             if self.may_query {
-                return self.repair(scan, on_plan).await;
+                return self.repair(scan, on_estimate).await;
             }
             return Err(Error::config(format!(
                 "exports have left out {}, which only a query can read; add the scope `query:read` to the API key",
@@ -136,16 +136,18 @@ impl ExportReader {
             let changed = state.clone();
             reader.checkpoint.update(project, |state| *state = changed).await?;
         }
-        let overlap = reader.options.overlap;
-        let until = state.export.until.unwrap_or_else(|| reader.client.now().minus(self.settle));
+        let lookback = reader.options.lookback;
+        let until = state.export.until.unwrap_or_else(|| reader.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
             (Some(window), _) => window.interval.from,
             (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
                 // Very late rows have been looked for until then only.
-                state.late_check.map_or(watermark, |check| check.until.min(watermark)).minus(overlap)
+                state.late_check.map_or(watermark, |check| check.until.min(watermark)).minus(lookback)
             }
             // What the server has stored late is found by comparing, or else by looking back.
-            (None, Some(watermark)) if reader.table.arrival.is_none() && watermark < until => watermark.minus(overlap),
+            (None, Some(watermark)) if reader.table.ingestion_time.is_none() && watermark < until => {
+                watermark.minus(lookback)
+            }
             (None, Some(watermark)) => watermark,
             (None, None) => match state.resume_from {
                 Some(from) => from.minus(days(CLOCKS_AHEAD)),
@@ -183,7 +185,7 @@ impl ExportReader {
             *state = ProjectState::default();
             return true;
         }
-        reader.warn_about(state);
+        reader.warn_about_state(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
         // What has come in before a date can only be about that date if a clock was ahead.
         let restart = if wanted.from < covered.from {
@@ -238,7 +240,12 @@ impl ExportReader {
     }
 
     /// Reads window after window, while the next runs are being prepared.
-    async fn windows(&self, pass: Interval, stored: Option<&Stored>, on_plan: OnPlan<'_>) -> Result<Exported, Error> {
+    async fn windows(
+        &self,
+        pass: Interval,
+        stored: Option<&StoredByHour>,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<ExportTotals, Error> {
         let (reader, project) = (&self.reader, self.reader.project);
         let known = reader.checkpoint.project(project).await.export.windows;
         let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
@@ -246,7 +253,7 @@ impl ExportReader {
         let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
         let step = reader.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * export::HOUR);
         let longest = LONGEST_INTERVAL.min(step);
-        let mut exported = Exported::default();
+        let mut exported = ExportTotals::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
         loop {
             while running.len() < reader.config.concurrency {
@@ -279,7 +286,7 @@ impl ExportReader {
                     if !window.done {
                         reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
                     }
-                    self.compare(window.interval, stored, on_plan).await?;
+                    self.compare(window.interval, stored, on_estimate).await?;
                     running.pop_front();
                     self.close(window.interval.to, &running).await?;
                 }
@@ -306,9 +313,9 @@ impl ExportReader {
                     tracing::debug!("project {}: export run {run} of {interval} started", reader.project);
                     return Ok(Some(run));
                 }
-                Err(failure) => match retry.after(failure, reader.client.gate()).await? {
-                    Next::Again => {}
-                    Next::Smaller => {
+                Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
+                    NextAttempt::Same => {}
+                    NextAttempt::Smaller => {
                         let (first, second) = halves(interval).ok_or_else(|| {
                             Error::transient(format!(
                                 "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
@@ -332,8 +339,8 @@ impl ExportReader {
             window.run
         );
         let failure = Failure::transient(format!("export run of {interval}: {reason}"));
-        match failures.after(failure, reader.client.gate()).await? {
-            Next::Again | Next::Smaller => Ok(()),
+        match failures.after(failure, reader.client.limiter()).await? {
+            NextAttempt::Same | NextAttempt::Smaller => Ok(()),
         }
     }
 
@@ -387,7 +394,7 @@ impl ExportReader {
     }
 
     /// Ends a pass in the state.
-    fn finish(&self, state: &mut ProjectState, stored: Option<&Stored>) {
+    fn finish(&self, state: &mut ProjectState, stored: Option<&StoredByHour>) {
         state.export.until = None;
         if let Some(stored) = stored {
             state.export.compared_at = Some(self.reader.client.now());
@@ -402,7 +409,7 @@ fn begins(state: &ProjectState) -> bool {
 }
 
 /// The next window that may have rows; what lies before it is known to be empty.
-fn next_window(from: Timestamp, until: Timestamp, longest: i64, stored: Option<&Stored>) -> Option<Interval> {
+fn next_window(from: Timestamp, until: Timestamp, longest: i64, stored: Option<&StoredByHour>) -> Option<Interval> {
     let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
     let interval = Interval { from, to: from.plus_micros(longest).min(until) };
     (!interval.is_empty()).then_some(interval)

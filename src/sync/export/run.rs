@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::ExportReader;
 use crate::error::Error;
 use crate::posthog::exports::{ExportRequest, RunStatus};
-use crate::posthog::http::Next;
+use crate::posthog::http::NextAttempt;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::state::export::ExportWindow;
@@ -61,7 +61,7 @@ pub(crate) enum Prepared {
 impl ExportReader {
     /// What the run of a window has to contain.
     pub(crate) fn request(&self, interval: Interval) -> ExportRequest<'_> {
-        let names = self.reader.table.name_column.is_some();
+        let names = self.reader.table.event_name_column.is_some();
         let config = &self.reader.config;
         ExportRequest {
             model: self.model,
@@ -87,8 +87,8 @@ impl ExportReader {
         loop {
             let status = match exports.status(&window.run).await {
                 Ok(status) => status,
-                Err(failure) => match retry.after(failure, reader.client.gate()).await? {
-                    Next::Again | Next::Smaller => continue,
+                Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
+                    NextAttempt::Same | NextAttempt::Smaller => continue,
                 },
             };
             retry.progress();
@@ -125,8 +125,8 @@ impl ExportReader {
                 empty_since = match exports.has_ended_empty(&window.run).await {
                     Ok(true) => Some(empty_since.unwrap_or_else(Instant::now)),
                     Ok(false) => None,
-                    Err(failure) => match retry.after(failure, reader.client.gate()).await? {
-                        Next::Again | Next::Smaller => empty_since,
+                    Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
+                        NextAttempt::Same | NextAttempt::Smaller => empty_since,
                     },
                 };
                 if empty_since.is_some_and(|since| since.elapsed() > SURELY_EMPTY_AFTER) {

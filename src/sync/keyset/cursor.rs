@@ -31,8 +31,8 @@ pub(crate) fn literal(kind: Kind, value: &Value) -> Option<String> {
 
 /// A literal for where the next sync begins: what comes in late is about a time shortly before the last
 /// one's end, or about the day before.
-pub(crate) fn overlapped(kind: Kind, value: &Value, overlap: TimeDelta) -> Option<String> {
-    before(kind, value, overlap, Days::new(u64::try_from(overlap.num_days()).unwrap_or(0) + 1))
+pub(crate) fn with_lookback(kind: Kind, value: &Value, lookback: TimeDelta) -> Option<String> {
+    before(kind, value, lookback, Days::new(u64::try_from(lookback.num_days()).unwrap_or(0) + 1))
 }
 
 /// A literal for so much before a time, or so many days before a date.

@@ -3,4 +3,4 @@
 mod cursor;
 mod reader;
 
-pub use reader::{KeyedNote, KeyedReader};
+pub use reader::{KeysetReader, KeysetState};

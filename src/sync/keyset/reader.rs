@@ -9,12 +9,12 @@ use sha2::{Digest, Sha256};
 use super::cursor;
 use crate::config::QueryOptions;
 use crate::error::Error;
-use crate::posthog::http::{Client, Failure, Next};
+use crate::posthog::http::{Client, Failure, NextAttempt};
 use crate::posthog::query::{Rows, Small, small_with_retry};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
 use crate::protocol::{Batch, Output, StreamDescriptor};
-use crate::records::KeyedWriter;
-use crate::streams::{Column, Keyed, Part};
+use crate::records::KeysetRowWriter;
+use crate::streams::{Column, KeysetStream, KeysetTable};
 use crate::sync::observer::StreamObserver;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::error::warn_if_ahead;
@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 3;
 /// How far a keyed stream has been read, as the state keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct KeyedNote {
+pub struct KeysetState {
     /// Number of the part under way.
     #[serde(skip_serializing_if = "is_zero")]
     pub part: u64,
@@ -61,11 +61,11 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// Reads one keyed stream of one project.
-pub struct KeyedReader {
+pub struct KeysetReader {
     /// Sends the requests.
     pub client: Client,
     /// What is read.
-    pub keyed: &'static Keyed,
+    pub keyset: &'static KeysetStream,
     /// Number of the project.
     pub project: u64,
     /// Whether a later sync continues from this one.
@@ -79,119 +79,120 @@ pub struct KeyedReader {
     /// Name under which they go.
     pub stream: Arc<StreamDescriptor>,
     /// Where progress is noted.
-    pub journal: Arc<Journal<KeyedNote>>,
+    pub journal: Arc<Journal<KeysetState>>,
     /// Hears of waits.
     pub observer: StreamObserver,
 }
 
 /// What a part holds by the server's count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Stored {
+struct StoredRows {
     rows: u64,
     keys: u64,
 }
 
 /// What reading a page has brought.
 #[derive(Default)]
-struct Page {
+struct PageTotals {
     rows: u64,
     records: u64,
     bytes: u64,
-    /// See [`KeyedNote::reached`].
+    /// See [`KeysetState::reached`].
     reached: Option<Value>,
 }
 
-impl KeyedReader {
+impl KeysetReader {
     /// Reads everything, or what is new at the cursor.
     ///
     /// # Errors
     /// When a part cannot be read, or what was read does not agree with PostHog's count.
     pub async fn run(&self) -> Result<(), Error> {
-        let mut note = self.journal.note(self.project).await;
+        let mut state = self.journal.note(self.project).await;
         let query = self.fingerprint();
-        if note.query.as_ref().is_some_and(|known| *known != query) {
+        if state.query.as_ref().is_some_and(|known| *known != query) {
             tracing::info!(
                 "project {}: the state of {} is that of another query or sync mode, so everything is read again",
                 self.project,
-                self.keyed.stream
+                self.keyset.stream
             );
-            note = KeyedNote::default();
+            state = KeysetState::default();
         }
-        note.query = Some(query);
-        if note.done && !self.incremental {
+        state.query = Some(query);
+        if state.done && !self.incremental {
             return Ok(());
         }
-        self.mention_rows_without_cursor(&note).await?;
+        self.mention_rows_without_cursor(&state).await?;
         let now = self.client.now();
-        if let Some(watermark) = note.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant) {
-            warn_if_ahead(self.project, self.keyed.stream, watermark, watermark.minus(self.options.overlap), now);
+        if let Some(watermark) = state.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant)
+        {
+            warn_if_ahead(self.project, self.keyset.stream, watermark, watermark.minus(self.options.lookback), now);
         }
-        note.begun = self.cursor().map(|_| note.begun.unwrap_or(now));
-        let (mut bytes, first) = (0, note.part);
-        for (number, part) in (0..).zip(self.keyed.parts).skip_while(|(number, _)| *number < first) {
-            note.part = number;
-            match self.read_part(part, &mut note).await {
+        state.begun = self.cursor().map(|_| state.begun.unwrap_or(now));
+        let (mut bytes, first) = (0, state.part);
+        for (number, part) in (0..).zip(self.keyset.parts).skip_while(|(number, _)| *number < first) {
+            state.part = number;
+            match self.read_part(part, &mut state).await {
                 Ok(more) => bytes += more,
                 Err(error) if part.optional && error.message().contains("Unknown table") => {
                     tracing::info!("project {}: this PostHog has no table `{}`", self.project, part.from);
                 }
                 Err(error) => return Err(error),
             }
-            note.watermark = note.reached.take().or(note.watermark);
-            (note.after, note.rows) = (Vec::new(), 0);
+            state.watermark = state.reached.take().or(state.watermark);
+            (state.after, state.rows) = (Vec::new(), 0);
         }
         if bytes > 0 {
-            tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyed.stream);
+            tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyset.stream);
         }
-        let note = KeyedNote { part: 0, begun: None, done: !self.incremental, ..note };
-        self.journal.write(self.project, note).await
+        let state = KeysetState { part: 0, begun: None, done: !self.incremental, ..state };
+        self.journal.write(self.project, state).await
     }
 
     /// Reads a part and compares it with the count. Returns the bytes that this has cost.
-    async fn read_part(&self, part: &Part, note: &mut KeyedNote) -> Result<u64, Error> {
+    async fn read_part(&self, part: &KeysetTable, state: &mut KeysetState) -> Result<u64, Error> {
         let mut bytes = 0;
         for _ in 0..ATTEMPTS {
-            let (before, cost) = self.count(part, note).await?;
+            let (before, cost) = self.count(part, state).await?;
             bytes += cost;
-            if self.keyed.key_must_be_unique && before.keys < before.rows {
+            if self.keyset.key_must_be_unique && before.keys < before.rows {
                 return Err(Error::config(format!(
                     "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that tell all rows apart",
-                    self.keyed.stream, before.rows, before.keys
+                    self.keyset.stream, before.rows, before.keys
                 )));
             }
-            let mut writer = KeyedWriter::new(self.keyed, part, self.order().len(), &self.stream, self.project);
+            let mut writer = KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.stream, self.project);
             loop {
-                let page = self.read_page(part, note, &mut writer).await?;
+                let page = self.read_page(part, state, &mut writer).await?;
                 bytes += page.bytes;
-                note.rows += page.records;
+                state.rows += page.records;
                 // A short page is the end only if nothing is missing: a server may have a lower limit
                 // than it admits.
                 let short = page.rows < u64::from(self.page_size.rows());
-                if page.rows == 0 || (short && note.rows >= before.keys) {
+                if page.rows == 0 || (short && state.rows >= before.keys) {
                     break;
                 }
-                self.journal.write(self.project, note.clone()).await?;
+                self.journal.write(self.project, state.clone()).await?;
             }
-            if note.rows >= before.keys {
+            if state.rows >= before.keys {
                 return Ok(bytes);
             }
-            let (after, cost) = self.count(part, note).await?;
+            let (after, cost) = self.count(part, state).await?;
             bytes += cost;
-            if note.rows >= after.keys {
+            if state.rows >= after.keys {
                 return Ok(bytes);
             }
             tracing::warn!(
                 "project {}: {} {} read but PostHog counts {}; reading them again",
                 self.project,
-                note.rows,
-                self.keyed.stream,
+                state.rows,
+                self.keyset.stream,
                 after.keys
             );
-            (note.after, note.rows) = (Vec::new(), 0);
+            (state.after, state.rows) = (Vec::new(), 0);
         }
         Err(Error::system(format!(
             "project {}: {} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
-            self.project, self.keyed.stream
+            self.project, self.keyset.stream
         )))
     }
 
@@ -199,9 +200,9 @@ impl KeyedReader {
     /// those of another.
     fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
-        let parts = self.keyed.parts.iter().map(|part| part.from);
+        let parts = self.keyset.parts.iter().map(|part| part.from);
         let cursor = self.cursor().map(|column| column.field);
-        for text in parts.chain(self.keyed.key.iter().copied()).chain(cursor) {
+        for text in parts.chain(self.keyset.key.iter().copied()).chain(cursor) {
             digest.update(text);
             digest.update([0]);
         }
@@ -211,31 +212,32 @@ impl KeyedReader {
 
     /// The cursor's column, if this sync goes by it.
     fn cursor(&self) -> Option<&'static Column> {
-        let cursor = self.keyed.cursor.filter(|_| self.incremental)?;
-        self.keyed.columns.iter().find(|column| column.field == cursor)
+        let cursor = self.keyset.cursor.filter(|_| self.incremental)?;
+        self.keyset.columns.iter().find(|column| column.field == cursor)
     }
 
     /// An incremental sync goes by the cursor, so it cannot see rows that lack one. The first says so.
-    async fn mention_rows_without_cursor(&self, note: &KeyedNote) -> Result<(), Error> {
+    async fn mention_rows_without_cursor(&self, state: &KeysetState) -> Result<(), Error> {
         let Some((cursor, expression)) = self.cursor().and_then(|column| Some((column.field, column.expression?)))
         else {
             return Ok(());
         };
-        if note.watermark.is_some() || !note.after.is_empty() {
+        if state.watermark.is_some() || !state.after.is_empty() {
             return Ok(());
         }
-        for part in self.keyed.parts {
+        for part in self.keyset.parts {
             let mut predicate = Predicate::default();
             predicate.has_value(expression, false);
             let query = predicate.select("count()", part.from, "LIMIT 1");
             let retry = self.client.retry();
-            let answer = small_with_retry::<(u64,)>(&self.client, self.project, &query, &self.observer, retry).await?;
-            let lacking = answer.and_then(|answer| answer.rows.first().copied()).map_or(0, |(rows,)| rows);
+            let response =
+                small_with_retry::<(u64,)>(&self.client, self.project, &query, &self.observer, retry).await?;
+            let lacking = response.and_then(|response| response.rows.first().copied()).map_or(0, |(rows,)| rows);
             if lacking > 0 {
                 tracing::warn!(
                     "project {}: {lacking} rows of {} have no value in the cursor field `{cursor}`; incremental syncs leave them out, a full refresh reads them",
                     self.project,
-                    self.keyed.stream
+                    self.keyset.stream
                 );
             }
         }
@@ -244,7 +246,7 @@ impl KeyedReader {
 
     /// The key's values as texts: two rows are the same when these are.
     fn key(&self) -> impl Iterator<Item = String> {
-        self.keyed.key.iter().map(|field| format!("coalesce(toString({}), '')", self.keyed.expression(field)))
+        self.keyset.key.iter().map(|field| format!("coalesce(toString({}), '')", self.keyset.expression(field)))
     }
 
     /// What rows are ordered by: the cursor, if there is one, and the key's values as texts.
@@ -254,15 +256,15 @@ impl KeyedReader {
     }
 
     /// The rows that this sync has to read.
-    fn predicate(&self, note: &KeyedNote) -> Result<Predicate, Error> {
+    fn predicate(&self, state: &KeysetState) -> Result<Predicate, Error> {
         let mut predicate = Predicate::default();
         if let Some(expression) = self.cursor().and_then(|column| column.expression) {
             predicate.has_value(expression, true);
         }
         if let Some(((column, expression), watermark)) =
-            self.cursor().and_then(|column| Some((column, column.expression?))).zip(note.watermark.as_ref())
+            self.cursor().and_then(|column| Some((column, column.expression?))).zip(state.watermark.as_ref())
         {
-            let from = cursor::overlapped(column.kind, watermark, self.options.overlap);
+            let from = cursor::with_lookback(column.kind, watermark, self.options.lookback);
             let from = from.ok_or_else(|| self.unusable(watermark))?;
             predicate.at_least(expression, &from);
         }
@@ -272,17 +274,17 @@ impl KeyedReader {
     fn unusable(&self, value: &Value) -> Error {
         Error::config(format!(
             "the state of `{}` is not usable: {value} is no value of its cursor field. To read everything again, start without a state",
-            self.keyed.stream
+            self.keyset.stream
         ))
     }
 
-    fn page(&self, part: &Part, note: &KeyedNote, limit: u32) -> Result<Query, Error> {
-        let mut predicate = self.predicate(note)?;
+    fn page(&self, part: &KeysetTable, state: &KeysetState, limit: u32) -> Result<Query, Error> {
+        let mut predicate = self.predicate(state)?;
         let order = self.order();
-        if !note.after.is_empty() {
+        if !state.after.is_empty() {
             let mut after = Vec::with_capacity(order.len());
             let cursor = self.cursor().map(|column| column.kind);
-            for (index, (expression, value)) in order.iter().zip(&note.after).enumerate() {
+            for (index, (expression, value)) in order.iter().zip(&state.after).enumerate() {
                 let value = match cursor.filter(|_| index == 0) {
                     Some(kind) => After::Literal(cursor::literal(kind, value).ok_or_else(|| self.unusable(value))?),
                     None => After::Text(value.as_str().ok_or_else(|| self.unusable(value))?.to_owned()),
@@ -291,40 +293,45 @@ impl KeyedReader {
             }
             predicate.after_values(&after);
         }
-        let columns: Vec<&str> = self.keyed.columns.iter().filter_map(|column| column.expression).collect();
+        let columns: Vec<&str> = self.keyset.columns.iter().filter_map(|column| column.expression).collect();
         let list = [columns.join(", "), order.join(", ")].join(", ");
         Ok(predicate.select(&list, part.from, &format!("ORDER BY {} LIMIT {limit}", order.join(", "))))
     }
 
     /// Reads one page, however often that takes.
-    async fn read_page(&self, part: &Part, note: &mut KeyedNote, writer: &mut KeyedWriter) -> Result<Page, Error> {
+    async fn read_page(
+        &self,
+        part: &KeysetTable,
+        state: &mut KeysetState,
+        writer: &mut KeysetRowWriter,
+    ) -> Result<PageTotals, Error> {
         let mut retry = self.client.retry();
-        let mut read = Page::default();
+        let mut read = PageTotals::default();
         loop {
             let limit = self.page_size.rows();
-            let query = self.page(part, note, limit)?;
+            let query = self.page(part, state, limit)?;
             let before = read.rows;
-            let failure = self.request(&query, note, writer, &mut read).await?.err();
-            note.reached = read.reached.take().or(note.reached.take());
+            let failure = self.request(&query, state, writer, &mut read).await?.err();
+            state.reached = read.reached.take().or(state.reached.take());
             let last = writer.last().map_err(|problem| Error::system(problem.0))?;
             if read.rows > before && !last.is_empty() {
-                if note.after == last {
+                if state.after == last {
                     return Err(Error::system(format!(
                         "PostHog answers with the same page of {} again and again",
-                        self.keyed.stream
+                        self.keyset.stream
                     )));
                 }
-                note.after = last;
+                state.after = last;
                 retry.progress();
             }
             let Some(failure) = failure else { return Ok(read) };
-            match retry.after(failure, self.client.gate()).await? {
-                Next::Again => {}
-                Next::Smaller if self.page_size.too_large(limit, true) => {}
-                Next::Smaller => {
+            match retry.after(failure, self.client.limiter()).await? {
+                NextAttempt::Same => {}
+                NextAttempt::Smaller if self.page_size.too_large(limit, true) => {}
+                NextAttempt::Smaller => {
                     return Err(Error::transient(format!(
                         "PostHog cannot answer even for one row of {} in time; try again later",
-                        self.keyed.stream
+                        self.keyset.stream
                     )));
                 }
             }
@@ -335,17 +342,17 @@ impl KeyedReader {
     async fn request(
         &self,
         query: &Query,
-        note: &KeyedNote,
-        writer: &mut KeyedWriter,
-        read: &mut Page,
+        state: &KeysetState,
+        writer: &mut KeysetRowWriter,
+        read: &mut PageTotals,
     ) -> Result<Result<(), Failure>, Error> {
-        let mut answer = match Rows::open(&self.client, self.project, query, &self.observer).await {
-            Ok(answer) => answer,
+        let mut response = match Rows::open(&self.client, self.project, query, &self.observer).await {
+            Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
-        read.bytes += answer.bytes_read().unwrap_or(0);
+        read.bytes += response.bytes_read().unwrap_or(0);
         writer.stamp();
-        let cursor = self.cursor().map(|column| column.kind).zip(note.begun);
+        let cursor = self.cursor().map(|column| column.kind).zip(state.begun);
         let mut batch = Batch::new(&self.output, &self.stream);
         loop {
             let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
@@ -355,12 +362,12 @@ impl KeyedReader {
                 *rows += 1;
                 // Only a cursor is worth a look at every row.
                 if let Some((kind, begun)) = cursor {
-                    let position = writer.position().filter(|value| !cursor::is_ahead(kind, value, begun));
-                    *reached = position.or(reached.take());
+                    let sort_key = writer.position().filter(|value| !cursor::is_ahead(kind, value, begun));
+                    *reached = sort_key.or(reached.take());
                 }
                 Ok(())
             };
-            let outcome = answer.read(&mut take).await;
+            let outcome = response.read(&mut take).await;
             let ended = !matches!(outcome, Ok(None));
             read.records += batch.send(ended).await?;
             if ended {
@@ -370,21 +377,22 @@ impl KeyedReader {
     }
 
     /// Counts the rows of a part and its different keys. Returns the bytes that this has cost, too.
-    async fn count(&self, part: &Part, note: &KeyedNote) -> Result<(Stored, u64), Error> {
+    async fn count(&self, part: &KeysetTable, state: &KeysetState) -> Result<(StoredRows, u64), Error> {
         let key: Vec<String> = self.key().collect();
         let columns = format!("count(), uniqExact(tuple({}))", key.join(", "));
-        let query = self.predicate(note)?.select(&columns, part.from, "LIMIT 1");
+        let query = self.predicate(state)?.select(&columns, part.from, "LIMIT 1");
         let retry = self.client.retry();
-        let answer = small_with_retry::<(u64, u64)>(&self.client, self.project, &query, &self.observer, retry).await?;
-        let Some(Small { rows, bytes_read }) = answer else {
+        let response =
+            small_with_retry::<(u64, u64)>(&self.client, self.project, &query, &self.observer, retry).await?;
+        let Some(Small { rows, bytes_read }) = response else {
             tracing::warn!(
                 "project {}: PostHog cannot count {} in time, so what is read is not compared with its count",
                 self.project,
-                self.keyed.stream
+                self.keyset.stream
             );
-            return Ok((Stored::default(), 0));
+            return Ok((StoredRows::default(), 0));
         };
         let (rows, keys) = rows.first().copied().unwrap_or_default();
-        Ok((Stored { rows, keys }, bytes_read.unwrap_or(0)))
+        Ok((StoredRows { rows, keys }, bytes_read.unwrap_or(0)))
     }
 }

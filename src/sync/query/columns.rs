@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::error::Error;
 use crate::posthog::Predicate;
-use crate::posthog::http::{Client, Failure, Next, Observer};
+use crate::posthog::http::{Client, Failure, NextAttempt, Observer};
 use crate::posthog::query::small;
 use crate::streams::{Column, Table};
 
@@ -24,15 +24,15 @@ pub async fn available(
     loop {
         let now = client.now();
         let mut nothing = Predicate::default();
-        nothing.range(table.position, now, now);
+        nothing.range(table.sort_key, now, now);
         let list: Vec<&str> = columns.iter().filter_map(|column| column.expression).collect();
         let query = nothing.select(&list.join(", "), table.from, "LIMIT 1");
         let (detail, error) = match small::<Vec<Value>>(client, project, &query, observer).await {
             Ok(_) => return Ok(columns),
             Err(Failure::Refused { status: 400, detail, error }) => (detail, error),
-            Err(failure) => match retry.after(failure, client.gate()).await? {
-                Next::Again => continue,
-                Next::Smaller => return Ok(columns),
+            Err(failure) => match retry.after(failure, client.limiter()).await? {
+                NextAttempt::Same => continue,
+                NextAttempt::Smaller => return Ok(columns),
             },
         };
         let unknown = detail.split("Unable to resolve field: ").nth(1).unwrap_or_default();
@@ -41,7 +41,7 @@ pub async fn available(
         let place = columns.iter().position(|column| {
             column.expression.is_some_and(|expression| expression.trim_matches('`') == unknown)
                 && column.field != table.id_field
-                && column.field != table.position_field
+                && column.field != table.sort_key_field
         });
         let Some(place) = place else { return Err(error) };
         tracing::info!(

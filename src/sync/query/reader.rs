@@ -9,9 +9,9 @@ use crate::config::{Config, QueryOptions};
 use crate::error::Error;
 use crate::posthog::http::Client;
 use crate::posthog::query::{MOST_ROWS, Small, small_with_retry};
-use crate::posthog::{Key, Predicate, Query};
+use crate::posthog::{Predicate, Query, RowKey};
 use crate::protocol::{Output, StreamDescriptor};
-use crate::streams::{Column, Lifted, Table};
+use crate::streams::{Column, PropertyColumns, Table};
 use crate::sync::observer::StreamObserver;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
@@ -32,7 +32,7 @@ pub struct ProjectReader {
     /// Selected columns.
     pub columns: Vec<Column>,
     /// Properties that are fields of their own.
-    pub lifted: Arc<Lifted>,
+    pub property_columns: Arc<PropertyColumns>,
     /// Options of the method.
     pub options: QueryOptions,
     /// The user's configuration.
@@ -61,9 +61,9 @@ pub(crate) struct Histogram {
 impl ProjectReader {
     fn predicate(&self, scan: &Scan, interval: Interval) -> Predicate {
         let mut predicate = Predicate::default();
-        predicate.range(self.table.position, interval.from, interval.to);
-        if let Some(arrival) = self.table.arrival {
-            predicate.range(arrival, scan.arrived_from.unwrap_or(Timestamp::MIN), scan.until);
+        predicate.range(self.table.sort_key, interval.from, interval.to);
+        if let Some(ingestion_time) = self.table.ingestion_time {
+            predicate.range(ingestion_time, scan.arrived_from.unwrap_or(Timestamp::MIN), scan.until);
         }
         if let Some(far) = self.table.far.filter(|_| scan.far) {
             predicate.condition(far);
@@ -74,24 +74,24 @@ impl ProjectReader {
 
     /// Only the events that the user has chosen.
     pub(crate) fn choose_names(&self, predicate: &mut Predicate) {
-        if let Some(column) = self.table.name_column {
+        if let Some(column) = self.table.event_name_column {
             predicate.names(column, "IN", "include", &self.config.include_events);
             predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
         }
     }
 
     /// The next page of a window: `limit` rows after `after`.
-    pub(crate) fn page(&self, scan: &Scan, interval: Interval, after: Option<&Key>, limit: u32) -> Query {
+    pub(crate) fn page(&self, scan: &Scan, interval: Interval, after: Option<&RowKey>, limit: u32) -> Query {
         // Everything before the key has been read; the narrower range spares the server the work.
-        let from = after.map_or(interval.from, |key| key.position.max(interval.from));
+        let from = after.map_or(interval.from, |key| key.sort_key.max(interval.from));
         let mut predicate = self.predicate(scan, Interval { from, ..interval });
-        let (position, id) = (self.table.position, self.table.id);
+        let (sort_key, id) = (self.table.sort_key, self.table.id);
         if let Some(key) = after {
-            predicate.after(position, id, key);
+            predicate.after(sort_key, id, key);
         }
         let list: Vec<&str> = self.columns.iter().filter_map(|column| column.expression).collect();
-        let copies = self.table.copies.map(|order| format!(", {order}")).unwrap_or_default();
-        let tail = format!("ORDER BY {position} ASC, toString({id}) ASC{copies} LIMIT {limit}");
+        let duplicates = self.table.duplicates.map(|order| format!(", {order}")).unwrap_or_default();
+        let tail = format!("ORDER BY {sort_key} ASC, toString({id}) ASC{duplicates} LIMIT {limit}");
         predicate.select(&list.join(", "), self.table.from, &tail)
     }
 
@@ -100,7 +100,7 @@ impl ProjectReader {
     /// # Errors
     /// When the server does not answer, or cannot count even a tiny part in time.
     pub(crate) async fn count(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
-        let different = format!("uniqExact(tuple({}, toString({})))", self.table.position, self.table.id);
+        let different = format!("uniqExact(tuple({}, toString({})))", self.table.sort_key, self.table.id);
         self.number(scan, interval, &different).await
     }
 
@@ -119,8 +119,8 @@ impl ProjectReader {
         while let Some(part) = parts.pop() {
             let query = self.predicate(scan, part).select(column, self.table.from, "LIMIT 1");
             match self.ask::<(u64,)>(&query).await? {
-                Some(answer) => {
-                    let row = answer
+                Some(response) => {
+                    let row = response
                         .rows
                         .first()
                         .ok_or_else(|| Error::system(format!("PostHog has answered a count of {part} with no row")))?;
@@ -145,10 +145,10 @@ impl ProjectReader {
         while let Some(part) = parts.pop() {
             let query = self.predicate(scan, part).select(&columns, self.table.from, &tail);
             match self.ask::<(i64, u64)>(&query).await? {
-                Some(answer) => {
-                    let days = answer.rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) });
+                Some(response) => {
+                    let days = response.rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) });
                     histogram.days.extend(days);
-                    histogram.bytes = sum(histogram.bytes, answer.bytes_read);
+                    histogram.bytes = sum(histogram.bytes, response.bytes_read);
                 }
                 // A day that cannot even be counted is read in parts without a count.
                 None if part.from.day() == part.to.plus_micros(-1).day() => {

@@ -14,9 +14,9 @@ use super::plan::{Window, windows};
 use super::reader::{Histogram, ProjectReader, sum};
 use super::window::Outcome;
 use crate::error::Error;
-use crate::sync::observer::OnPlan;
+use crate::sync::observer::OnEstimate;
 use crate::sync::state::error::warn_if_ahead;
-use crate::sync::state::event_filter::Names;
+use crate::sync::state::event_filter::EventFilter;
 use crate::sync::state::export::ExportState;
 use crate::sync::state::interval::{Interval, Intervals};
 use crate::sync::state::scan::{OpenWindow, Scan, ScanKind};
@@ -41,16 +41,16 @@ impl ProjectReader {
     ///
     /// # Errors
     /// When a scan cannot be finished; what it has closed stays closed.
-    pub async fn run(self: &Arc<Self>, on_plan: OnPlan<'_>) -> Result<(), Error> {
+    pub async fn run(self: &Arc<Self>, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let mut scanned = Vec::new();
         loop {
             let state = self.checkpoint.project(self.project).await;
             let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
             if scanned.is_empty() {
-                self.warn_about(&state);
+                self.warn_about_state(&state);
             }
             scanned.push(scan.kind);
-            let bytes = self.run_scan(scan.clone(), on_plan).await?;
+            let bytes = self.run_scan(scan.clone(), on_estimate).await?;
             self.checkpoint.update(self.project, |project| self.finish(project, &scan, bytes)).await?;
         }
     }
@@ -76,7 +76,7 @@ impl ProjectReader {
                 project.watermark = Some(scan.until);
                 // What came in after another connector had stopped can be about an earlier time.
                 project.late_check = Some(project.resume_from.map_or(LateCheck::of(scan.until), |from| LateCheck {
-                    before: Some(from.minus(self.options.overlap)),
+                    before: Some(from.minus(self.options.lookback)),
                     ..LateCheck::of(from)
                 }));
             }
@@ -122,12 +122,12 @@ impl ProjectReader {
         Interval { from: self.start(), to: self.end() }
     }
 
-    pub(crate) fn names(&self) -> Names {
-        match self.table.name_column {
+    pub(crate) fn names(&self) -> EventFilter {
+        match self.table.event_name_column {
             Some(_) => {
-                Names { include: self.config.include_events.clone(), exclude: self.config.exclude_events.clone() }
+                EventFilter { include: self.config.include_events.clone(), exclude: self.config.exclude_events.clone() }
             }
-            None => Names::default(),
+            None => EventFilter::default(),
         }
     }
 
@@ -167,14 +167,14 @@ impl ProjectReader {
                 open,
             })
         };
-        let overlap = self.options.overlap;
+        let lookback = self.options.lookback;
         // Exports may have left out what has not been compared yet.
         let compared = state.export.compared_until.unwrap_or(Timestamp::MAX);
         // A full refresh that has left out what is wanted now has not read this project.
         let lacks_events = !self.incremental && self.wants_more_events(state);
         let watermark = state.watermark.filter(|_| !lacks_events);
         let Some(watermark) = watermark.map(|watermark| watermark.min(compared)) else {
-            let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(overlap));
+            let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(lookback));
             return scan(ScanKind::Backfill, self.start().max(resume), self.end(), None);
         };
         // Other dates in the configuration: read what they add before going on.
@@ -194,17 +194,17 @@ impl ProjectReader {
             return None;
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
-        let arrived = watermark.minus(overlap + self.table.grows_for + self.table.rounds_to);
-        if self.table.arrival.is_none() {
+        let arrived = watermark.minus(lookback + self.table.grows_for + self.table.rounds_to);
+        if self.table.ingestion_time.is_none() {
             let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
-                || (behind > overlap.max(LONG_SCAN) && self.table.grows_for.is_zero());
+                || (behind > lookback.max(LONG_SCAN) && self.table.grows_for.is_zero());
             return due.then(|| scan(ScanKind::Tail, arrived.max(self.start()), self.end(), None)).flatten();
         }
         let late_bound = arrived.minus(self.options.late_window).max(self.start());
         // None when the end date lies before everything that the tail looks at.
         let tail = scan(ScanKind::Tail, late_bound, self.end(), Some(arrived));
         let first = scanned.iter().all(|kind| *kind == ScanKind::Extension);
-        if tail.is_some() && (first || behind > overlap.max(LONG_SCAN)) {
+        if tail.is_some() && (first || behind > lookback.max(LONG_SCAN)) {
             return tail;
         }
         if scanned.contains(&ScanKind::Late) || (tail.is_some() && !scanned.contains(&ScanKind::Tail)) {
@@ -214,7 +214,7 @@ impl ProjectReader {
         let cheap = check.bytes.is_none_or(|bytes| bytes.saturating_mul(2) <= CHEAP_CHECK_BYTES);
         let old = TimeDelta::microseconds(now.micros() - check.until.micros()) >= DEAR_CHECK_INTERVAL;
         let to = late_bound.max(check.before.unwrap_or(Timestamp::MIN)).min(self.end());
-        (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(overlap)))).flatten()
+        (cheap || old).then(|| scan(ScanKind::Late, self.start(), to, Some(check.until.minus(lookback)))).flatten()
     }
 
     /// Whether events are chosen that have not been when the state was made.
@@ -223,12 +223,12 @@ impl ProjectReader {
     }
 
     /// What the state says that the next sync will not read, although it may be wanted.
-    pub(crate) fn warn_about(&self, state: &ProjectState) {
+    pub(crate) fn warn_about_state(&self, state: &ProjectState) {
         let Some(watermark) = state.watermark else { return };
         if !self.incremental {
             return;
         }
-        let from = watermark.minus(self.options.overlap);
+        let from = watermark.minus(self.options.lookback);
         warn_if_ahead(self.project, self.table.stream, watermark, from, self.client.now());
         // Events that have been chosen later have no effect on what has been read before.
         if self.wants_more_events(state) {
@@ -240,7 +240,11 @@ impl ProjectReader {
     }
 
     /// Reads what is left of a scan. Returns the bytes that planning it made the server read.
-    pub(crate) async fn run_scan(self: &Arc<Self>, scan: Scan, on_plan: OnPlan<'_>) -> Result<Option<u64>, Error> {
+    pub(crate) async fn run_scan(
+        self: &Arc<Self>,
+        scan: Scan,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<Option<u64>, Error> {
         self.checkpoint.update(self.project, |project| project.scan = Some(scan.clone())).await?;
         let (queue, bytes) = self.plan(&scan).await?;
         let rows: u64 = queue.iter().filter_map(|work| work.window.rows).sum();
@@ -259,7 +263,7 @@ impl ProjectReader {
             },
             queue.len()
         );
-        on_plan(rows);
+        on_estimate(rows);
         let scan = Arc::new(scan);
         self.run_windows(&scan, queue).await?;
         Ok(bytes)
@@ -343,7 +347,7 @@ impl ProjectReader {
             match running.join_next().await {
                 None => return Ok(()),
                 Some(Ok(Ok(Outcome::Whole))) => {}
-                Some(Ok(Ok(Outcome::Part { read, rest }))) => {
+                Some(Ok(Ok(Outcome::KeysetTable { read, rest }))) => {
                     let length = Some(read.length());
                     queue.push_front(Work { window: Window { interval: rest, rows: None }, open: None, length });
                 }

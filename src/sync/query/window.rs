@@ -5,9 +5,9 @@ use chrono::TimeDelta;
 use super::plan::Window;
 use super::reader::ProjectReader;
 use crate::error::Error;
-use crate::posthog::http::{Failure, Next};
+use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
-use crate::posthog::{Key, Malformed, Row, TakeRows, Taken};
+use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
 use crate::protocol::Batch;
 use crate::records::{RowWriter, Written};
 use crate::sync::state::interval::Interval;
@@ -18,28 +18,28 @@ use crate::time::Timestamp;
 /// of a scan is read again by the next sync, as long as its overlap reaches back that far.
 const SETTLING: TimeDelta = TimeDelta::minutes(10);
 /// How often a window is read before its disagreement with the count is final.
-const PASSES: u32 = 3;
+const ATTEMPTS: u32 = 3;
 
 /// One read of a window from its beginning, or from where an earlier run stopped.
 #[derive(Default)]
-struct Pass {
+struct WindowAttempt {
     /// The last row read.
-    after: Option<Key>,
+    after: Option<RowKey>,
     /// Records emitted.
     records: u64,
     /// Rows received, copies included; unknown when an earlier run has read a part.
     received: Option<u64>,
     /// Copies among them.
-    copies: u64,
+    duplicates: u64,
 }
 
-impl Pass {
+impl WindowAttempt {
     fn new() -> Self {
         Self { received: Some(0), ..Self::default() }
     }
 
     fn resume(open: OpenWindow) -> Self {
-        Self { after: Some(open.after.into()), records: open.rows, received: None, copies: 0 }
+        Self { after: Some(open.after.into()), records: open.rows, received: None, duplicates: 0 }
     }
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     /// The whole window has been read.
     Whole,
     /// It was too large: its first part has been read, the rest remains.
-    Part {
+    KeysetTable {
         /// What has been read.
         read: Interval,
         /// What remains.
@@ -58,7 +58,7 @@ pub(crate) enum Outcome {
 }
 
 /// How a page has ended.
-enum Page {
+enum PageOutcome {
     Rows {
         count: u64,
         limit: u32,
@@ -80,38 +80,39 @@ impl ProjectReader {
     ) -> Result<Outcome, Error> {
         let mut interval = window.interval;
         let mut expected = window.rows;
-        let mut pass = open.map_or_else(Pass::new, Pass::resume);
-        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project).lifting(&self.lifted);
-        if pass.received.is_some() {
-            writer = writer.counting_arrivals(self.table, &self.columns, self.settled_until(scan));
+        let mut attempt = open.map_or_else(WindowAttempt::new, WindowAttempt::resume);
+        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project)
+            .with_property_columns(&self.property_columns);
+        if attempt.received.is_some() {
+            writer = writer.counting_recent_rows(self.table, &self.columns, self.settled_until(scan));
         }
         let mut rest = None;
-        for number in 1..=PASSES {
-            while let Some(smaller) = self.read_pages(scan, interval, expected, &mut pass, &mut writer).await? {
+        for number in 1..=ATTEMPTS {
+            while let Some(smaller) = self.read_pages(scan, interval, expected, &mut attempt, &mut writer).await? {
                 rest = Some(Interval { from: smaller.to, to: rest.map_or(interval.to, |rest: Interval| rest.to) });
                 (interval, expected) = (smaller, None);
             }
-            match self.audit(scan, interval, expected, &pass, writer.settling()).await? {
+            match self.audit(scan, interval, expected, &attempt, writer.settling()).await? {
                 Audit::Agrees => {
                     self.checkpoint.close(self.project, interval).await?;
-                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
+                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::KeysetTable { read: interval, rest }));
                 }
-                Audit::Differs { stored } if number == PASSES => {
+                Audit::Differs { stored } if number == ATTEMPTS => {
                     return Err(Error::system(format!(
-                        "project {}: {} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {PASSES} attempts. \
+                        "project {}: {} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {ATTEMPTS} attempts. \
                          The window was not marked as read; the next sync reads it again",
-                        self.project, self.table.stream, pass.records
+                        self.project, self.table.stream, attempt.records
                     )));
                 }
                 Audit::Differs { stored } => {
                     tracing::warn!(
                         "project {}: {} {} read from {interval} but PostHog counts {stored}; reading them again",
                         self.project,
-                        pass.records,
+                        attempt.records,
                         self.table.stream
                     );
                     expected = Some(stored);
-                    pass = Pass::new();
+                    attempt = WindowAttempt::new();
                     writer.restart();
                     self.note(interval, None).await?;
                 }
@@ -127,16 +128,16 @@ impl ProjectReader {
         scan: &Scan,
         interval: Interval,
         expected: Option<u64>,
-        pass: &mut Pass,
+        attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
     ) -> Result<Option<Interval>, Error> {
         loop {
-            let (records, key) = (pass.records, pass.after.clone());
-            match self.read_page(scan, interval, pass, writer).await? {
-                Page::TooLarge => return self.shorten(interval, pass).map(Some),
-                Page::Rows { count: 0, .. } => return Ok(None),
-                Page::Rows { count, limit } => {
-                    if pass.after == key {
+            let (records, key) = (attempt.records, attempt.after.clone());
+            match self.read_page(scan, interval, attempt, writer).await? {
+                PageOutcome::TooLarge => return self.shorten(interval, attempt).map(Some),
+                PageOutcome::Rows { count: 0, .. } => return Ok(None),
+                PageOutcome::Rows { count, limit } => {
+                    if attempt.after == key {
                         return Err(Error::system(format!(
                             "project {}: PostHog answers with the same page of {} from {interval} again and again",
                             self.project, self.table.stream
@@ -144,12 +145,13 @@ impl ProjectReader {
                     }
                     // A page with fewer rows than asked for is the last one, unless the server has a
                     // lower limit than it admits; then rows are still missing.
-                    let missing = expected.zip(pass.received).is_some_and(|(expected, received)| received < expected);
+                    let missing =
+                        expected.zip(attempt.received).is_some_and(|(expected, received)| received < expected);
                     if count < u64::from(limit) && !missing {
                         return Ok(None);
                     }
-                    if pass.records > records {
-                        self.note(interval, pass.after.clone().map(|key| (key, pass.records))).await?;
+                    if attempt.records > records {
+                        self.note(interval, attempt.after.clone().map(|key| (key, attempt.records))).await?;
                     }
                 }
             }
@@ -161,33 +163,35 @@ impl ProjectReader {
         &self,
         scan: &Scan,
         interval: Interval,
-        pass: &mut Pass,
+        attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
-    ) -> Result<Page, Error> {
+    ) -> Result<PageOutcome, Error> {
         let mut retry = self.client.retry();
         let mut may_be_tiny = false;
         loop {
             let limit = self.page_size.rows();
-            let received = pass.received.unwrap_or(0) + pass.records;
-            let failure = match self.request_page(scan, interval, limit, pass, writer).await? {
+            let received = attempt.received.unwrap_or(0) + attempt.records;
+            let failure = match self.request_page(scan, interval, limit, attempt, writer).await? {
                 Ok(count) => {
                     if count == u64::from(limit) {
                         self.page_size.succeeded();
                     }
-                    return Ok(Page::Rows { count, limit });
+                    return Ok(PageOutcome::Rows { count, limit });
                 }
                 Err(failure) => failure,
             };
-            if pass.received.unwrap_or(0) + pass.records > received {
+            if attempt.received.unwrap_or(0) + attempt.records > received {
                 retry.progress();
             }
-            match retry.after(failure, self.client.gate()).await? {
-                Next::Again => {}
-                Next::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
-                Next::Smaller if !may_be_tiny && self.can_be_shortened(interval, pass) => return Ok(Page::TooLarge),
+            match retry.after(failure, self.client.limiter()).await? {
+                NextAttempt::Same => {}
+                NextAttempt::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
+                NextAttempt::Smaller if !may_be_tiny && self.can_be_shortened(interval, attempt) => {
+                    return Ok(PageOutcome::TooLarge);
+                }
                 // The window is tiny as well: the rows themselves must be huge.
-                Next::Smaller if !may_be_tiny => may_be_tiny = true,
-                Next::Smaller => {
+                NextAttempt::Smaller if !may_be_tiny => may_be_tiny = true,
+                NextAttempt::Smaller => {
                     return Err(Error::transient(format!(
                         "project {}: PostHog cannot answer even for one row of {} from {interval}; try again later",
                         self.project, self.table.stream
@@ -204,29 +208,29 @@ impl ProjectReader {
         scan: &Scan,
         interval: Interval,
         limit: u32,
-        pass: &mut Pass,
+        attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
     ) -> Result<Result<u64, Failure>, Error> {
-        let query = self.page(scan, interval, pass.after.as_ref(), limit);
-        let mut answer = match Rows::open(&self.client, self.project, &query, &self.observer).await {
-            Ok(answer) => answer,
+        let query = self.page(scan, interval, attempt.after.as_ref(), limit);
+        let mut response = match Rows::open(&self.client, self.project, &query, &self.observer).await {
+            Ok(response) => response,
             Err(failure) => return Ok(Err(failure)),
         };
         writer.stamp();
         let mut batch = Batch::new(&self.output, &self.stream);
         loop {
-            let outcome = answer.read(&mut Taker { writer, batch: &mut batch, pass }).await;
+            let outcome = response.read(&mut RecordSink { writer, batch: &mut batch, attempt }).await;
             let ended = !matches!(outcome, Ok(None));
-            pass.records += batch.send(ended).await?;
+            attempt.records += batch.send(ended).await?;
             if ended {
-                pass.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(pass.after.take());
+                attempt.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(attempt.after.take());
                 return Ok(outcome.map(Option::unwrap_or_default));
             }
         }
     }
 
     /// Notes in the state how far the window has been read.
-    async fn note(&self, interval: Interval, progress: Option<(Key, u64)>) -> Result<(), Error> {
+    async fn note(&self, interval: Interval, progress: Option<(RowKey, u64)>) -> Result<(), Error> {
         self.checkpoint
             .update(self.project, |project| {
                 if let Some(scan) = &mut project.scan {
@@ -238,16 +242,16 @@ impl ProjectReader {
 
     /// What arrived before this is visible by now; the rest is in the next sync's overlap.
     fn settled_until(&self, scan: &Scan) -> Timestamp {
-        scan.until.minus(SETTLING.min(self.options.overlap) + self.table.rounds_to)
+        scan.until.minus(SETTLING.min(self.options.lookback) + self.table.rounds_to)
     }
 
-    fn can_be_shortened(&self, interval: Interval, pass: &Pass) -> bool {
-        self.shorten(interval, pass).is_ok()
+    fn can_be_shortened(&self, interval: Interval, attempt: &WindowAttempt) -> bool {
+        self.shorten(interval, attempt).is_ok()
     }
 
     /// The first half of what is left, together with what has been read.
-    fn shorten(&self, interval: Interval, pass: &Pass) -> Result<Interval, Error> {
-        let from = pass.after.as_ref().map_or(interval.from, |key| key.position.max(interval.from));
+    fn shorten(&self, interval: Interval, attempt: &WindowAttempt) -> Result<Interval, Error> {
+        let from = attempt.after.as_ref().map_or(interval.from, |key| key.sort_key.max(interval.from));
         let left = Interval { from, ..interval };
         let (first, _) = left.halve(self.client.now()).ok_or_else(|| {
             Error::transient(format!("project {}: {interval} cannot be read in smaller parts", self.project))
@@ -261,37 +265,41 @@ impl ProjectReader {
         scan: &Scan,
         interval: Interval,
         expected: Option<u64>,
-        pass: &Pass,
+        attempt: &WindowAttempt,
         settling: Option<u64>,
     ) -> Result<Audit, Error> {
         // The plan has counted these rows already. Copies make that count ambiguous.
-        if pass.copies == 0 && expected.is_some() && expected == pass.received && Some(pass.records) == expected {
+        if attempt.duplicates == 0
+            && expected.is_some()
+            && expected == attempt.received
+            && Some(attempt.records) == expected
+        {
             return Ok(Audit::Agrees);
         }
         let settled = self.settled_until(scan);
         let mut stored = 0;
         for _ in 0..2 {
-            if self.table.arrival.is_none() {
+            if self.table.ingestion_time.is_none() {
                 // Nothing but its position says that a row is new. Rows that move on while they are read
                 // have been read all the same, so there may be more than are still there.
                 let counted = Interval { to: interval.to.min(settled), ..interval };
                 stored = if counted.is_empty() { 0 } else { self.count(scan, counted).await? };
-                if pass.records.saturating_sub(settling.unwrap_or(0)) >= stored {
+                if attempt.records.saturating_sub(settling.unwrap_or(0)) >= stored {
                     return Ok(Audit::Agrees);
                 }
                 continue;
             }
             stored = self.count(scan, interval).await?;
-            if pass.records == stored {
+            if attempt.records == stored {
                 return Ok(Audit::Agrees);
             }
-            if let Some(settling) = settling.filter(|_| stored > pass.records) {
+            if let Some(settling) = settling.filter(|_| stored > attempt.records) {
                 let before = self.count(&Scan { until: settled, ..scan.clone() }, interval).await?;
-                if before + settling == pass.records {
+                if before + settling == attempt.records {
                     tracing::info!(
                         "project {}: {} {} have become visible while their neighbours were read; the next sync reads them",
                         self.project,
-                        stored - pass.records,
+                        stored - attempt.records,
                         self.table.stream
                     );
                     return Ok(Audit::Agrees);
@@ -303,30 +311,30 @@ impl ProjectReader {
 }
 
 /// Turns rows into records and counts them.
-struct Taker<'t, 'o> {
+struct RecordSink<'t, 'o> {
     writer: &'t mut RowWriter,
     batch: &'t mut Batch<'o>,
-    pass: &'t mut Pass,
+    attempt: &'t mut WindowAttempt,
 }
 
-impl Taker<'_, '_> {
+impl RecordSink<'_, '_> {
     fn count(&mut self, rows: u64, records: u64) {
         self.batch.records += records;
-        self.pass.copies += rows - records;
-        if let Some(received) = &mut self.pass.received {
+        self.attempt.duplicates += rows - records;
+        if let Some(received) = &mut self.attempt.received {
             *received += rows;
         }
     }
 }
 
-impl TakeRows for Taker<'_, '_> {
-    fn take(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+impl RowConsumer for RecordSink<'_, '_> {
+    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         let written = self.writer.write(row, self.batch.lines.as_vec())?;
         self.count(1, u64::from(written == Written::Record));
         Ok(())
     }
 
-    fn take_bytes(&mut self, bytes: &[u8], first: bool) -> Taken {
+    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
         let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.batch.lines);
         self.count(taken.rows, records);
         taken

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The user's choice of event names.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Names {
+pub struct EventFilter {
     /// Only these; all when empty.
     #[serde(default)]
     pub include: Vec<String>,
@@ -13,7 +13,7 @@ pub struct Names {
     pub exclude: Vec<String>,
 }
 
-impl Names {
+impl EventFilter {
     /// Returns true if every event that `self` chooses is chosen by `other`, too.
     pub fn is_within(&self, other: &Self) -> bool {
         let includes = other.include.is_empty()
@@ -29,11 +29,11 @@ mod tests {
 
     #[test]
     fn a_choice_of_names_can_be_wider_or_narrower() {
-        let names = |include: &[&str], exclude: &[&str]| Names {
+        let names = |include: &[&str], exclude: &[&str]| EventFilter {
             include: include.iter().map(ToString::to_string).collect(),
             exclude: exclude.iter().map(ToString::to_string).collect(),
         };
-        let all = Names::default();
+        let all = EventFilter::default();
         for (inner, outer, expected) in [
             (names(&["a"], &[]), all.clone(), true),
             (all.clone(), names(&["a"], &[]), false),

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event_filter::Names;
+use super::event_filter::EventFilter;
 use super::interval::{Interval, Intervals};
-use crate::posthog::Key;
+use crate::posthog::RowKey;
 use crate::time::Timestamp;
 
 /// What a scan is for.
@@ -43,7 +43,7 @@ pub struct Scan {
     pub far: bool,
     /// The events that have been chosen; unknown in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub names: Option<Names>,
+    pub names: Option<EventFilter>,
     /// What has been read and agreed upon.
     #[serde(default)]
     pub closed: Intervals,
@@ -69,28 +69,29 @@ pub struct OpenWindow {
     pub rows: u64,
 }
 
-/// A [`Key`] as the state keeps it.
+/// A [`RowKey`] as the state keeps it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedKey {
-    position: Timestamp,
+    #[serde(rename = "position")]
+    sort_key: Timestamp,
     id: String,
 }
 
-impl From<Key> for SavedKey {
-    fn from(key: Key) -> Self {
-        Self { position: key.position, id: key.id }
+impl From<RowKey> for SavedKey {
+    fn from(key: RowKey) -> Self {
+        Self { sort_key: key.sort_key, id: key.id }
     }
 }
 
-impl From<SavedKey> for Key {
+impl From<SavedKey> for RowKey {
     fn from(key: SavedKey) -> Self {
-        Self { position: key.position, id: key.id }
+        Self { sort_key: key.sort_key, id: key.id }
     }
 }
 
 impl Scan {
     /// Whether what has been read of it is of use to somebody who wants these events at `wanted`.
-    pub fn serves(&self, names: &Names, wanted: Interval, incremental: bool) -> bool {
+    pub fn serves(&self, names: &EventFilter, wanted: Interval, incremental: bool) -> bool {
         let chosen = self.names.as_ref().is_none_or(|before| names.is_within(before));
         // An incremental sync reads afterwards what other dates have added.
         chosen && (incremental || self.interval.intersection(wanted) == wanted)
@@ -103,7 +104,7 @@ impl Scan {
     }
 
     /// Remembers how far a window has been read; none when it is read anew.
-    pub fn set_open(&mut self, interval: Interval, progress: Option<(Key, u64)>) {
+    pub fn set_open(&mut self, interval: Interval, progress: Option<(RowKey, u64)>) {
         self.open.retain(|open| open.interval.from != interval.from);
         if let Some((after, rows)) = progress {
             self.open.push(OpenWindow { interval, after: after.into(), rows });

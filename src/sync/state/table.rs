@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::error::unusable;
-use super::event_filter::Names;
+use super::event_filter::EventFilter;
 use super::export::ExportState;
 use super::interval::Interval;
 use super::scan::Scan;
@@ -54,7 +54,7 @@ pub struct ProjectState {
     /// Positions that have been read up to the watermark, to notice other dates in the configuration.
     pub covered: Option<Interval>,
     /// The choice of event names, to notice another one.
-    pub names: Option<Names>,
+    pub names: Option<EventFilter>,
     /// Where another connector stopped.
     pub resume_from: Option<Timestamp>,
     /// The last search for very late rows.
@@ -255,7 +255,7 @@ fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::posthog::Key;
+    use crate::posthog::RowKey;
     use crate::sync::state::interval::Intervals;
     use crate::sync::state::scan::ScanKind;
 
@@ -276,18 +276,18 @@ mod tests {
             arrived_from: Some(at("2026-01-01")),
             until: at("2026-01-02"),
             far: true,
-            names: Some(Names::default()),
+            names: Some(EventFilter::default()),
             closed: Intervals::default(),
             open: Vec::new(),
         };
         let first = Interval { to: at("2026-01-05"), ..interval };
         let second = Interval { from: at("2026-01-05"), ..interval };
-        scan.set_open(second, Some((Key { position: at("2026-01-06T00:00:00.000001Z"), id: "u".into() }, 7)));
+        scan.set_open(second, Some((RowKey { sort_key: at("2026-01-06T00:00:00.000001Z"), id: "u".into() }, 7)));
         scan.close(first);
         let project = ProjectState {
             watermark: Some(at("2026-01-01T00:00:00.123456Z")),
             covered: Some(interval),
-            names: Some(Names { include: vec!["a".into()], exclude: Vec::new() }),
+            names: Some(EventFilter { include: vec!["a".into()], exclude: Vec::new() }),
             resume_from: None,
             late_check: Some(LateCheck::of(at("2026-01-01"))),
             scan: Some(scan),
