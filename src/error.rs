@@ -28,12 +28,13 @@ pub struct Error {
     failure_type: FailureType,
     message: String,
     details: Option<String>,
+    project: Option<u64>,
     output_closed: bool,
 }
 
 impl Error {
     fn new(failure_type: FailureType, message: impl Into<String>) -> Self {
-        Self { failure_type, message: message.into(), details: None, output_closed: false }
+        Self { failure_type, message: message.into(), details: None, project: None, output_closed: false }
     }
 
     /// A failure that the user can end: names the setting and the fix.
@@ -70,6 +71,20 @@ impl Error {
         self
     }
 
+    /// Names the project that failed, unless an inner error has named it.
+    #[must_use]
+    pub fn in_project(mut self, project: u64) -> Self {
+        if !self.output_closed {
+            self.project.get_or_insert(project);
+        }
+        self
+    }
+
+    /// The project that failed, if one did.
+    pub fn project(&self) -> Option<u64> {
+        self.project
+    }
+
     /// Who has to act.
     pub fn failure_type(&self) -> FailureType {
         self.failure_type
@@ -93,6 +108,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.message)
+        match self.project {
+            Some(project) => write!(formatter, "project {project}: {}", self.message),
+            None => formatter.write_str(&self.message),
+        }
     }
 }

@@ -6,9 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::config::Config;
-use crate::error::Error;
-use crate::posthog::http::{Client, Observer, Refusal, Retry};
+use crate::posthog::http::{Client, GiveUp, Observer, Refusal, Retry};
 use crate::time::Timestamp;
 
 /// Entries asked for per page of the project list.
@@ -30,12 +28,12 @@ impl ApiKey {
     ///
     /// # Errors
     /// When the key is not accepted or the instance does not answer.
-    pub async fn fetch(client: &Client, retry: Retry, observer: &dyn Observer) -> Result<Option<Self>, Error> {
-        match client.get_unless_refused("api/personal_api_keys/@current/", retry, observer).await? {
+    pub async fn fetch(client: &Client, retry: Retry, observer: &dyn Observer) -> Result<Option<Self>, GiveUp> {
+        match client.get("api/personal_api_keys/@current/", retry, observer).await {
             Ok(key) => Ok(Some(key)),
             // Missing, or not meant for keys.
-            Err(Refusal { status: 403..=405, .. }) => Ok(None),
-            Err(refusal) => Err(refusal.error),
+            Err(GiveUp::Refused(Refusal { status: 403..=405, .. })) => Ok(None),
+            Err(give_up) => Err(give_up),
         }
     }
 
@@ -73,45 +71,15 @@ struct ProjectPage {
     results: Vec<Value>,
 }
 
-/// The numbers of the projects to read: those configured, or all that the key can see. `key` is what
-/// is known about it.
+/// Pages through `GET /api/projects/`. Only the numbers of `next` are trusted, not its host.
 ///
 /// # Errors
-/// When they cannot be listed, or there are none.
-pub async fn project_ids(
-    client: &Client,
-    config: &Config,
-    key: Option<&ApiKey>,
-    retry: impl Fn() -> Retry,
-    observer: &dyn Observer,
-) -> Result<Vec<u64>, Error> {
-    if let Some(ids) = &config.project_ids {
-        return Ok(ids.clone());
-    }
-    if let Some(key) = key {
-        let scoped = key.scoped_teams.clone().unwrap_or_default();
-        if !scoped.is_empty() {
-            return Ok(scoped);
-        }
-        if !key.may("project:read") {
-            return Err(Error::config(
-                "the API key lacks the scope `project:read`, so its projects cannot be listed; add the scope, or set `project_ids`",
-            ));
-        }
-    }
-    let ids = list_projects(client, &retry, observer).await?;
-    if ids.is_empty() {
-        return Err(Error::config("the API key can see no project; give it access to one, or use another key"));
-    }
-    Ok(ids)
-}
-
-/// Pages through `GET /api/projects/`. Only the numbers of `next` are trusted, not its host.
-async fn list_projects(
+/// When they cannot be listed.
+pub async fn list_projects(
     client: &Client,
     retry: &impl Fn() -> Retry,
     observer: &dyn Observer,
-) -> Result<Vec<u64>, Error> {
+) -> Result<Vec<u64>, GiveUp> {
     let (mut ids, mut seen) = (Vec::new(), HashSet::new());
     let mut offset = 0;
     loop {
@@ -125,7 +93,9 @@ async fn list_projects(
             return Ok(ids);
         }
         if fresh.is_empty() {
-            return Err(Error::system("PostHog's list of projects repeats itself; set `project_ids` instead"));
+            return Err(GiveUp::Unusable(
+                "PostHog's list of projects repeats itself; set `project_ids` instead".to_owned(),
+            ));
         }
         ids.extend(fresh);
     }
@@ -135,7 +105,7 @@ async fn list_projects(
 ///
 /// # Errors
 /// When the project does not exist or the key may not see it.
-pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Observer) -> Result<Project, Error> {
+pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Observer) -> Result<Project, GiveUp> {
     #[derive(Deserialize)]
     struct Named {
         name: Option<String>,
@@ -144,7 +114,7 @@ pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Obse
     }
     let json: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
     let named: Named = serde_json::from_str(json.get())
-        .map_err(|error| Error::system(format!("the description of project {id} is not usable: {error}")))?;
+        .map_err(|error| GiveUp::Unusable(format!("the description of project {id} is not usable: {error}")))?;
     let created_at = named.created_at.as_deref().and_then(Timestamp::parse);
     Ok(Project { id, name: named.name.unwrap_or_default(), created_at, json })
 }

@@ -9,8 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use url::Url;
 
-use crate::error::Error;
-use crate::posthog::http::{Class, Client, Failure, NextAttempt, Observer, Request, Retry};
+use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Reason, Refusal, Request, Retry};
 use crate::time::Timestamp;
 
 /// Longest interval of one run, in microseconds.
@@ -58,8 +57,12 @@ pub enum RunStatus {
 pub enum Availability {
     /// It can.
     Available,
-    /// It cannot, for this reason.
-    Unavailable(String),
+    /// The instance has no such endpoint.
+    Missing,
+    /// The key lacks [`SCOPE`].
+    MissingScope,
+    /// The server forbids it, in these words.
+    Forbidden(String),
 }
 
 /// Where a file can be downloaded.
@@ -106,29 +109,18 @@ impl<'a> Exports<'a> {
     ///
     /// # Errors
     /// When there is no usable answer.
-    pub async fn availability(&self, mut retry: Retry) -> Result<Availability, Error> {
-        let unavailable = |reason: String| Ok(Availability::Unavailable(reason));
-        loop {
-            let (path, body) = (self.path(""), json!({"model": "events"}));
-            let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-            match self.client.json::<serde_json::Value>(Class::General, &request, self.observer).await {
-                Ok(_) | Err(Failure::Refused { status: 400, .. }) => return Ok(Availability::Available),
-                Err(Failure::Refused { status: 404 | 405, .. }) => {
-                    return unavailable("this PostHog has no file download exports".to_owned());
-                }
-                Err(Failure::Refused { status: 403, detail, error }) if detail.contains(SCOPE) => {
-                    return unavailable(error.message().to_owned());
-                }
-                Err(Failure::Refused { status: 402 | 403, detail, .. }) => {
-                    return unavailable(format!("PostHog does not allow file download exports here: {detail}"));
-                }
-                Err(failure) => match retry.after(failure, self.client.limiter()).await? {
-                    NextAttempt::Same => {}
-                    NextAttempt::Smaller => {
-                        return Err(Error::transient("PostHog cannot say in time whether it has file exports"));
-                    }
-                },
+    pub async fn availability(&self, retry: Retry) -> Result<Availability, GiveUp> {
+        let (path, body) = (self.path(""), json!({"model": "events"}));
+        let request = Request { method: Method::POST, path: &path, body: Some(&body) };
+        let probe = || self.client.json::<serde_json::Value>(Class::General, &request, self.observer);
+        match retry.run(self.client.limiter(), probe).await {
+            Ok(_) | Err(GiveUp::Refused(Refusal { status: 400, .. })) => Ok(Availability::Available),
+            Err(GiveUp::Refused(Refusal { status: 404 | 405, .. })) => Ok(Availability::Missing),
+            Err(GiveUp::Refused(Refusal { reason: Reason::MissingScope(scope), .. })) if scope == SCOPE => {
+                Ok(Availability::MissingScope)
             }
+            Err(GiveUp::Refused(Refusal { status: 402 | 403, detail, .. })) => Ok(Availability::Forbidden(detail)),
+            Err(give_up) => Err(give_up),
         }
     }
 
@@ -153,12 +145,12 @@ impl<'a> Exports<'a> {
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
         match self.client.json::<Started>(Class::General, &request, self.observer).await {
             Ok(started) => Ok(started.id),
-            Err(Failure::Refused { status: 400, detail, .. }) if detail.contains("range too big") => {
+            Err(Failure::Refused(Refusal { reason: Reason::IntervalTooLong, detail, .. })) => {
                 Err(Failure::TooLarge { message: detail })
             }
-            Err(Failure::Refused { status: 404 | 405, .. }) => Err(Failure::Fatal(Error::config(
-                "this PostHog has no file download exports; set `method` to `auto` or `query`",
-            ))),
+            Err(Failure::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) => {
+                Err(Failure::Throttled { pause: None, message: summary })
+            }
             Err(failure) => Err(failure),
         }
     }
@@ -172,7 +164,7 @@ impl<'a> Exports<'a> {
         let request = Request { method: Method::GET, path: &path, body: None };
         let run: RunResponse = match self.client.json(Class::General, &request, self.observer).await {
             Ok(run) => run,
-            Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(RunStatus::Unknown),
+            Err(Failure::Refused(Refusal { status: 404 | 410, .. })) => return Ok(RunStatus::Unknown),
             Err(failure) => return Err(failure),
         };
         Ok(match run.status.as_str() {
@@ -193,8 +185,8 @@ impl<'a> Exports<'a> {
     /// A [`Failure`] that says how to go on.
     pub async fn has_ended_empty(&self, run: &str) -> Result<bool, Failure> {
         match self.client.location(&self.path(&format!("{run}/download/0/")), self.observer).await {
-            Ok(_) | Err(Failure::Refused { status: 400, .. }) => Ok(false),
-            Err(Failure::Refused { status: 404, .. }) => Ok(true),
+            Ok(_) | Err(Failure::Refused(Refusal { status: 400, .. })) => Ok(false),
+            Err(Failure::Refused(Refusal { status: 404, .. })) => Ok(true),
             Err(failure) => Err(failure),
         }
     }
@@ -206,7 +198,7 @@ impl<'a> Exports<'a> {
     pub async fn file(&self, run: &str, file: &str) -> Result<FileUrl, Failure> {
         match self.client.location(&self.path(&format!("{run}/download/{file}/")), self.observer).await {
             Ok(url) => Ok(FileUrl::At(url)),
-            Err(Failure::Refused { status: 400 | 404 | 410, detail, .. }) => Ok(FileUrl::Gone(detail)),
+            Err(Failure::Refused(Refusal { status: 400 | 404 | 410, detail, .. })) => Ok(FileUrl::Gone(detail)),
             Err(failure) => Err(failure),
         }
     }

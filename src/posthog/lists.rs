@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::error::Error;
-use crate::posthog::http::{Client, Observer, Refusal};
+use crate::posthog::http::{Client, GiveUp, Observer};
 
 /// Objects asked for per page.
 pub const PAGE: usize = 100;
@@ -53,39 +53,34 @@ impl<'a> Pages<'a> {
         Self { client, observer, path, seen: HashSet::new() }
     }
 
-    /// Reads the page with this query string. The inner error is a refusal by the server.
+    /// Reads the page with this query string.
     ///
     /// # Errors
     /// When the server does not answer usefully, or its list leads in circles or elsewhere.
-    pub async fn read(&mut self, query: &str) -> Result<Result<ListPage, Refusal>, Error> {
+    pub async fn read(&mut self, query: &str) -> Result<ListPage, GiveUp> {
         self.seen.insert(query.to_owned());
         let path = format!("{}?{query}", self.path);
-        let response =
-            self.client.get_unless_refused::<Box<RawValue>>(&path, self.client.retry(), self.observer).await?;
-        let json = match response {
-            Ok(json) => json,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let unusable = |error| Error::system(format!("PostHog's answer to {} is no list: {error}", self.path));
+        let json: Box<RawValue> = self.client.get(&path, self.client.retry(), self.observer).await?;
+        let unusable = |error| GiveUp::Unusable(format!("PostHog's answer to {} is no list: {error}", self.path));
         if json.get().starts_with('[') {
             let objects = serde_json::from_str(json.get()).map_err(unusable)?;
-            return Ok(Ok(ListPage { objects, next: None, count: None }));
+            return Ok(ListPage { objects, next: None, count: None });
         }
         let envelope: Envelope = serde_json::from_str(json.get()).map_err(unusable)?;
         let next = match envelope.next {
             Some(link) => Some(self.follow(&link)?),
             None if envelope.has_next => Some(advance(query, envelope.results.len()).ok_or_else(|| {
-                Error::system(format!("PostHog says that {} goes on, but its page is empty", self.path))
+                GiveUp::Unusable(format!("PostHog says that {} goes on, but its page is empty", self.path))
             })?),
             None => None,
         };
         if let Some(next) = next.as_ref().filter(|next| self.seen.contains(*next)) {
-            return Err(Error::system(format!(
+            return Err(GiveUp::Unusable(format!(
                 "PostHog's list {} repeats itself: its page refers to `{next}` once more; try again later",
                 self.path
             )));
         }
-        Ok(Ok(ListPage { objects: envelope.results, next, count: envelope.count }))
+        Ok(ListPage { objects: envelope.results, next, count: envelope.count })
     }
 
     /// The query string of a link to the next page. Only that is used: the key must not go elsewhere.

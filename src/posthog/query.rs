@@ -6,8 +6,7 @@ use serde_json::value::RawValue;
 
 use super::hogql::Query;
 use super::row_reader::{Malformed, Row, RowConsumer, RowReader};
-use crate::error::Error;
-use crate::posthog::http::{Class, Client, Failure, NextAttempt, Observer, Request, Response, Retry};
+use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Request, Response, Retry};
 
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
@@ -54,16 +53,17 @@ fn unusable(Malformed(reason): Malformed) -> Failure {
     Failure::transient(format!("PostHog's answer is not usable: {reason}"))
 }
 
-/// Finds out the columns of a query and their ClickHouse types, by the answer itself.
+/// Finds out the columns of a query and their ClickHouse types, by the response itself.
 ///
 /// # Errors
-/// A [`Failure`] that says how to go on; [`Failure::Refused`] when the query is wrong.
+/// When the query is refused, or there is no usable response.
 pub async fn describe(
     client: &Client,
     project: u64,
     query: &Query,
     observer: &dyn Observer,
-) -> Result<Vec<(String, String)>, Failure> {
+    retry: Retry,
+) -> Result<Vec<(String, String)>, GiveUp> {
     #[derive(serde::Deserialize)]
     struct Described {
         types: Vec<(String, String)>,
@@ -71,7 +71,8 @@ pub async fn describe(
     let path = format!("api/projects/{project}/query/");
     let body = query.body();
     let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-    Ok(client.json::<Described>(Class::Query, &request, observer).await?.types)
+    let described: Described = retry.run(client.limiter(), || client.json(Class::Query, &request, observer)).await?;
+    Ok(described.types)
 }
 
 /// Reads all rows of a small answer.
@@ -103,26 +104,18 @@ pub struct Small<T> {
     pub bytes_read: Option<u64>,
 }
 
-/// Like [`small`], trying again; a query that is too large is a failure for good.
+/// Like [`small`], trying again.
 ///
 /// # Errors
-/// When the failure is final or has happened too often; `None` when the query is too large.
+/// When the failure is final or has happened too often; [`GiveUp::TooLarge`] when the query is too large.
 pub async fn small_with_retry<T: DeserializeOwned + Send>(
     client: &Client,
     project: u64,
     query: &Query,
     observer: &dyn Observer,
-    mut retry: Retry,
-) -> Result<Option<Small<T>>, Error> {
-    loop {
-        match small(client, project, query, observer).await {
-            Ok(response) => return Ok(Some(response)),
-            Err(failure) => match retry.after(failure, client.limiter()).await? {
-                NextAttempt::Same => {}
-                NextAttempt::Smaller => return Ok(None),
-            },
-        }
-    }
+    retry: Retry,
+) -> Result<Small<T>, GiveUp> {
+    retry.run(client.limiter(), || small(client, project, query, observer)).await
 }
 
 fn decode<T: DeserializeOwned>(row: &[&RawValue]) -> Result<T, serde_json::Error> {

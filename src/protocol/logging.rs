@@ -6,8 +6,10 @@
 use std::fmt::{self, Write};
 
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Registry};
 
 use super::message::{LogLevel, Message};
@@ -37,8 +39,16 @@ struct Lines {
     output: Output,
 }
 
-impl<S: Subscriber> Layer<S> for Lines {
-    fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+impl<S: Subscriber + for<'s> LookupSpan<'s>> Layer<S> for Lines {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id) {
+            let mut fields = Text::default();
+            attributes.record(&mut fields);
+            span.extensions_mut().insert(SpanFields(fields.fields));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let level = match *event.metadata().level() {
             Level::ERROR => LogLevel::Error,
             Level::WARN => LogLevel::Warn,
@@ -48,9 +58,18 @@ impl<S: Subscriber> Layer<S> for Lines {
         };
         let mut text = Text::default();
         event.record(&mut text);
+        // The project and the stream that a line is about are fields of the span around it.
+        for span in context.event_scope(event).into_iter().flatten() {
+            if let Some(SpanFields(fields)) = span.extensions().get() {
+                text.fields.push_str(fields);
+            }
+        }
         self.output.log(&Message::log(level, text.message + &text.fields));
     }
 }
+
+/// The fields of a span, as ` key=value`.
+struct SpanFields(String);
 
 /// The message of an event, followed by its other fields as ` key=value`.
 #[derive(Default)]
@@ -60,6 +79,10 @@ struct Text {
 }
 
 impl Visit for Text {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a String cannot fail.
         let written = match field.name() {

@@ -57,7 +57,7 @@ impl Message {
                 emitted_at: now_milliseconds(),
                 body: TraceBody::Error {
                     error: TraceError {
-                        message: redact(error.message()).into_owned(),
+                        message: redact(&error.to_string()).into_owned(),
                         internal_message: error.details().map(|details| redact(details).into_owned()),
                         failure_type: error.failure_type(),
                         stream_descriptor: stream,
@@ -128,10 +128,10 @@ impl ConnectionStatus {
     /// What `check` has found, or why it has failed; without secrets.
     pub fn new(found: Result<&str, &Error>) -> Self {
         let (status, message) = match found {
-            Ok(found) => (CheckStatus::Succeeded, found),
-            Err(error) => (CheckStatus::Failed, error.message()),
+            Ok(found) => (CheckStatus::Succeeded, found.to_owned()),
+            Err(error) => (CheckStatus::Failed, error.to_string()),
         };
-        Self { status, message: Some(redact(message).into_owned()) }
+        Self { status, message: Some(redact(&message).into_owned()) }
     }
 }
 

@@ -85,20 +85,14 @@ impl ExportWriter {
         self.frame.stamp();
     }
 
-    /// Appends the record of `line` to `lines` if `wanted` says so. Returns whether it did.
+    /// Takes a line apart, for [`ExportWriter::write`]. Returns its times.
     ///
     /// # Errors
-    /// When the line is not one JSON object with the row's key; `lines` is unchanged then.
-    pub fn write(
-        &mut self,
-        line: &[u8],
-        lines: &mut Vec<u8>,
-        wanted: impl FnOnce(LineTimes) -> bool,
-    ) -> Result<bool, Malformed> {
+    /// When the line is not one JSON object with the row's key.
+    pub fn parse(&mut self, line: &[u8]) -> Result<LineTimes, Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         self.find(line)?;
-        let value = |index: usize| self.found.get(index).and_then(Clone::clone).and_then(|place| line.get(place));
-        let text = |index: usize| value(index).unwrap_or("null");
+        let text = |index: usize| self.value(line, index).unwrap_or("null");
         let instant = |index: usize| {
             Timestamp::parse(text(index).trim_matches('"'))
                 .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(index))))
@@ -109,16 +103,26 @@ impl ExportWriter {
         if !id.starts_with('"') {
             return Err(Malformed(format!("a line has the unusable key {id:.60}")));
         }
-        if !wanted(LineTimes { sort_key, received }) {
-            return Ok(false);
-        }
-        let values = (0..self.found.len()).map(|index| match value(index) {
+        Ok(LineTimes { sort_key, received })
+    }
+
+    /// Appends the record of the line that was parsed last to `lines`.
+    ///
+    /// # Errors
+    /// When a value cannot belong to a sound line; `lines` is unchanged then.
+    pub fn write(&self, line: &[u8], lines: &mut Vec<u8>) -> Result<(), Malformed> {
+        let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
+        let values = (0..self.found.len()).map(|index| match self.value(line, index) {
             None => Cow::Borrowed("null"),
             Some(found) if self.properties.fills(index) => as_text(found),
             Some(found) => Cow::Borrowed(found),
         });
-        self.frame.append(id, values, lines)?;
-        Ok(true)
+        self.frame.append(self.value(line, self.id).unwrap_or("null"), values, lines)
+    }
+
+    /// The JSON text of a column in the line that was parsed last.
+    fn value<'l>(&self, line: &'l str, index: usize) -> Option<&'l str> {
+        line.get(self.found.get(index)?.clone()?)
     }
 
     /// Finds the columns' values, the fast way if that knows the line's spelling.
@@ -169,19 +173,20 @@ mod tests {
     use super::*;
     use crate::streams::{EVENTS, PERSONS};
 
-    fn write(table: &Table, line: &str) -> Result<Option<Value>, Malformed> {
+    fn write(table: &Table, line: &str) -> Result<Value, Malformed> {
         let stream = StreamDescriptor { name: table.stream.into(), namespace: None };
+        let mut writer = ExportWriter::new(table, &stream, 7);
         let mut lines = Vec::new();
-        let written = ExportWriter::new(table, &stream, 7).write(line.as_bytes(), &mut lines, |_| true);
-        assert!(written.is_ok() || lines.is_empty());
-        written.map(|written| written.then(|| serde_json::from_slice(&lines).unwrap()))
+        writer.parse(line.as_bytes())?;
+        writer.write(line.as_bytes(), &mut lines)?;
+        Ok(serde_json::from_slice(&lines).unwrap())
     }
 
     const LINE: &str = r#"{"uuid":"u-1","event":"e","distinct_id":"d","person_id":"p","properties":{"$session_id":"s","$group_0":5,"x":[{"$window_id":"no"}],"\u0024window_id":"w","big":123456789012345678901234567890},"person_properties":{"a":1},"elements_chain":"","timestamp":"2026-01-01T00:00:00.5+00:00","created_at":"2026-01-01T00:00:01+00:00","_inserted_at":"2026-01-01T00:00:02+00:00","something_new":{"a":[1]}}"#;
 
     #[test]
     fn a_line_becomes_a_record_of_the_same_shape_as_a_row() {
-        let message = write(&EVENTS, LINE).unwrap().unwrap();
+        let message = write(&EVENTS, LINE).unwrap();
         let data = message["record"]["data"].as_object().unwrap();
         let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
         assert_eq!(data.keys().collect::<std::collections::BTreeSet<_>>(), fields.keys().collect());
@@ -200,22 +205,17 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_wanted_leave_no_trace() {
+    fn parsed_line_has_its_event_time_and_ingestion_time() {
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
-        let mut lines = Vec::new();
-        let wanted = |ingestion_time: LineTimes| {
-            assert_eq!(ingestion_time.sort_key, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
-            assert_eq!(ingestion_time.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
-            false
-        };
-        assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(LINE.as_bytes(), &mut lines, wanted), Ok(false));
-        assert!(lines.is_empty());
+        let times = ExportWriter::new(&EVENTS, &stream, 7).parse(LINE.as_bytes()).unwrap();
+        assert_eq!(times.sort_key, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
+        assert_eq!(times.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
     }
 
     #[test]
     fn persons_have_other_names_in_files() {
         let line = r#"{"team_id":7,"distinct_id":"d","person_id":"p","properties":{"a":null},"person_distinct_id_version":0,"person_version":3,"created_at":"2026-01-01T00:00:00+00:00","_inserted_at":"2026-01-02T00:00:00+00:00","is_deleted":false}"#;
-        let message = write(&PERSONS, line).unwrap().unwrap();
+        let message = write(&PERSONS, line).unwrap();
         let data = &message["record"]["data"];
         assert_eq!((&data["id"], &data["uuid"], &data["distinct_id"]), (&"p".into(), &"p".into(), &"d".into()));
         assert_eq!((&data["version"], &data["is_deleted"]), (&3.into(), &false.into()));
@@ -231,8 +231,7 @@ mod tests {
             assert!(write(&EVENTS, line).is_err(), "{line:.40}");
         }
         let deep = LINE.replace("\"w\"", &format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)));
-        let stream = StreamDescriptor { name: "events".into(), namespace: None };
-        assert_eq!(ExportWriter::new(&EVENTS, &stream, 7).write(deep.as_bytes(), &mut Vec::new(), |_| true), Ok(true));
+        assert!(write(&EVENTS, &deep).is_ok());
     }
 
     /// A member's key as it is, or with its first character as an escape.

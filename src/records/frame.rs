@@ -14,6 +14,35 @@ use crate::streams::PropertyColumns;
 use crate::streams::{Column, Kind};
 use crate::streams::{PROJECT_FIELD, Table};
 
+/// The beginning and the end of every RECORD line of a stream, around its data.
+pub(super) struct RecordEnvelope {
+    prefix: Vec<u8>,
+}
+
+impl RecordEnvelope {
+    /// The envelope for records of `stream`.
+    pub(super) fn new(stream: &StreamDescriptor) -> Self {
+        Self { prefix: record_prefix(stream) }
+    }
+
+    /// The bytes in front of the data.
+    fn prefix(&self) -> &[u8] {
+        &self.prefix
+    }
+
+    /// The bytes behind the data of a record that is emitted now.
+    fn suffix() -> Vec<u8> {
+        record_suffix(now_milliseconds())
+    }
+
+    /// Appends one line; `data` appends its data, a JSON object.
+    pub(super) fn write(&self, lines: &mut Vec<u8>, data: impl FnOnce(&mut Vec<u8>)) {
+        lines.extend_from_slice(&self.prefix);
+        data(lines);
+        lines.extend_from_slice(&Self::suffix());
+    }
+}
+
 /// Everything in the records of one table and one project that does not change from row to row.
 ///
 /// A value that cannot be decoded becomes null and is listed in `meta.changes`, so that nothing is
@@ -58,7 +87,7 @@ impl RecordFrame {
         stream: &StreamDescriptor,
         project: u64,
     ) -> Self {
-        let mut prefix = record_prefix(stream);
+        let mut prefix = RecordEnvelope::new(stream).prefix().to_vec();
         prefix.push(b'{');
         if let Some(copy) = id_alias {
             prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
@@ -74,7 +103,7 @@ impl RecordFrame {
             project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes().into(),
             fields: fields.collect(),
             absent: Vec::new(),
-            suffix: record_suffix(now_milliseconds()).into(),
+            suffix: RecordEnvelope::suffix().into(),
             has_id_alias: id_alias.is_some(),
             property_columns: None,
         }
@@ -102,7 +131,7 @@ impl RecordFrame {
 
     /// Takes the time of emission for the records from now on.
     pub(super) fn stamp(&mut self) {
-        self.suffix = record_suffix(now_milliseconds()).into();
+        self.suffix = RecordEnvelope::suffix().into();
     }
 
     /// Appends a record with the values' JSON texts, one per column.

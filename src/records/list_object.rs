@@ -6,9 +6,9 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::document;
+use super::frame::RecordEnvelope;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
-use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::streams::List;
 use crate::streams::PROJECT_FIELD;
 use crate::time::Timestamp;
@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 pub struct ObjectWriter {
     list: &'static List,
     project: u64,
-    prefix: Vec<u8>,
+    envelope: RecordEnvelope,
     fields: Vec<String>,
     /// Fields that the server sends and the schema does not have.
     unknown: BTreeSet<String>,
@@ -72,21 +72,21 @@ impl ObjectWriter {
     /// A writer for `project`.
     pub fn new(list: &'static List, stream: &StreamDescriptor, project: u64) -> Self {
         let fields = list.fields().into_iter().map(|(field, _)| field).filter(|field| field != PROJECT_FIELD).collect();
-        Self { list, project, prefix: record_prefix(stream), fields, unknown: BTreeSet::new() }
+        Self { list, project, envelope: RecordEnvelope::new(stream), fields, unknown: BTreeSet::new() }
     }
 
     /// Appends the record of an object; `labels` are fields that the server does not send.
     pub fn write(&mut self, object: &Object<'_>, labels: &[(&str, Value)], lines: &mut Vec<u8>) {
-        lines.extend_from_slice(&self.prefix);
-        lines.extend_from_slice(format!("{{\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
-        for field in &self.fields {
-            let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
-            let value = label.or_else(|| object.value(field));
-            lines.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
-            document::append(value.as_deref().unwrap_or("null"), lines);
-        }
-        lines.push(b'}');
-        lines.extend_from_slice(&record_suffix(now_milliseconds()));
+        self.envelope.write(lines, |lines| {
+            lines.extend_from_slice(format!("{{\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
+            for field in &self.fields {
+                let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
+                let value = label.or_else(|| object.value(field));
+                lines.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
+                document::append(value.as_deref().unwrap_or("null"), lines);
+            }
+            lines.push(b'}');
+        });
         let known = |field: &&String| self.fields.contains(field) || *field == PROJECT_FIELD;
         self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
     }
@@ -96,8 +96,7 @@ impl ObjectWriter {
         if !self.unknown.is_empty() {
             let names: Vec<&str> = self.unknown.iter().map(String::as_str).collect();
             tracing::info!(
-                "project {}: PostHog sends fields of {} that this version does not know; they are left out: {}",
-                self.project,
+                "PostHog sends fields of {} that this version does not know; they are left out: {}",
                 self.list.stream,
                 names.join(", ")
             );

@@ -7,13 +7,16 @@ mod json_fields;
 mod keyset_row;
 mod last_row;
 mod list_object;
-pub mod project;
+mod project;
 mod property_columns;
 mod query_row;
+mod record_sink;
 pub mod transcode;
 mod value;
 
 pub use export_line::{ExportWriter, LineTimes};
 pub use keyset_row::KeysetRowWriter;
 pub use list_object::{Object, ObjectWriter};
+pub use project::ProjectWriter;
 pub use query_row::{RowWriter, Written};
+pub use record_sink::{RecordSink, RowCounts};

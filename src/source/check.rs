@@ -2,12 +2,13 @@
 
 use std::path::Path;
 
+use super::projects::project_ids;
 use super::{custom_queries, method};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
-use crate::posthog::account::{self, ApiKey, project_ids};
-use crate::posthog::http::{Client, Retry, Silent};
+use crate::posthog::account::{self, ApiKey};
+use crate::posthog::http::{Client, GiveUp, Retry, Silent};
 use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
 use crate::protocol::message::ConnectionStatus;
@@ -45,10 +46,10 @@ async fn examine(config: &Path) -> Result<String, Error> {
     let mut found = Vec::new();
     let mut unnamed = None;
     for id in ids {
-        let within = |error: Error| error.in_context(format_args!("project {id}"));
-        let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(within)?;
+        let in_project = |error: Error| error.in_project(id);
+        let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(in_project)?;
         if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
-            try_list(&client, id, list).await.map_err(within)?;
+            try_list(&client, id, list).await.map_err(in_project)?;
             found.push(format!(
                 "project {id}: events and the other streams that come from queries cannot be read, because the API key lacks the scope `{TABLE_SCOPE}`"
             ));
@@ -60,13 +61,13 @@ async fn examine(config: &Path) -> Result<String, Error> {
             Err(error) if method.is_export() && error.failure_type() == FailureType::Config => {
                 format!("an unknown number of events ({error})")
             }
-            Err(error) => return Err(within(error)),
+            Err(error) => return Err(in_project(error)),
         };
-        custom_queries::describe_all(&client, &config, id, retry, &Silent).await.map_err(within)?;
+        custom_queries::describe_all(&client, &config, id, retry, &Silent).await.map_err(in_project)?;
         let name = match account::project(&client, id, retry(), &Silent).await {
             Ok(project) => project.to_string(),
             Err(error) => {
-                unnamed = Some(error);
+                unnamed = Some(Error::from(error));
                 format!("project {id}")
             }
         };
@@ -100,8 +101,8 @@ fn other_streams(config: &Config, key: Option<&ApiKey>) -> Option<&'static List>
 /// A cheap request that proves that the key may read the project.
 async fn try_list(client: &Client, project: u64, list: &List) -> Result<(), Error> {
     let path = format!("api/projects/{project}/{}/", list.path);
-    let response = Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
-    response.map(|_| ()).map_err(|refusal| refusal.error)
+    Pages::new(client, path, &Silent).read("limit=1&offset=0").await?;
+    Ok(())
 }
 
 /// A cheap query that needs the same scope and the same access as reading.
@@ -110,7 +111,11 @@ async fn events_of_a_day(client: &Client, project: u64) -> Result<u64, Error> {
     let mut predicate = Predicate::default();
     predicate.range(EVENTS.sort_key, now.minus(days(1)), now);
     let query = predicate.select("count()", EVENTS.from, "LIMIT 1");
-    let response = small_with_retry::<(u64,)>(client, project, &query, &Silent, Retry::with_attempts(ATTEMPTS)).await?;
-    let count = response.and_then(|response| response.rows.first().map(|row| row.0));
-    count.ok_or_else(|| Error::transient("PostHog could not count the events of one day; try again later"))
+    let retry = Retry::with_attempts(ATTEMPTS);
+    let response = match small_with_retry::<(u64,)>(client, project, &query, &Silent, retry).await {
+        Ok(response) => response.rows.first().map(|row| row.0),
+        Err(GiveUp::TooLarge { .. }) => None,
+        Err(give_up) => return Err(give_up.into()),
+    };
+    response.ok_or_else(|| Error::transient("PostHog could not count the events of one day; try again later"))
 }

@@ -3,7 +3,7 @@
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::Query;
-use crate::posthog::http::{Client, NextAttempt, Observer, Retry};
+use crate::posthog::http::{Client, GiveUp, Observer, Refusal, Retry};
 use crate::posthog::query::describe;
 use crate::streams::{self, KeysetStream, custom};
 
@@ -38,26 +38,21 @@ pub(super) async fn describe_all(
         // A line feed ends a comment that the query may end with.
         let text = format!("{}\nLIMIT 1", query.query);
         let question = Query { text, values: serde_json::Map::new() };
-        let mut retry = retry();
-        let described = loop {
-            match describe(client, project, &question, observer).await {
-                Ok(described) => break described,
-                Err(crate::posthog::http::Failure::Refused { status: 400, detail, .. }) => {
-                    return Err(Error::config(format!(
-                        "the custom query `{}` is refused by PostHog: {detail}",
-                        query.name
-                    )));
-                }
-                Err(failure) => match retry.after(failure, client.limiter()).await? {
-                    NextAttempt::Same => {}
-                    NextAttempt::Smaller => {
-                        return Err(Error::config(format!(
-                            "the custom query `{}` takes too long for PostHog, even for one row; make it read less, such as fewer days",
-                            query.name
-                        )));
-                    }
-                },
+        let described = match describe(client, project, &question, observer, retry()).await {
+            Ok(described) => described,
+            Err(GiveUp::Refused(Refusal { status: 400, detail, .. })) => {
+                return Err(Error::config(format!(
+                    "the custom query `{}` is refused by PostHog: {detail}",
+                    query.name
+                )));
             }
+            Err(GiveUp::TooLarge { .. }) => {
+                return Err(Error::config(format!(
+                    "the custom query `{}` takes too long for PostHog, even for one row; make it read less, such as fewer days",
+                    query.name
+                )));
+            }
+            Err(give_up) => return Err(give_up.into()),
         };
         streams.push(custom::stream(query, &described)?);
     }

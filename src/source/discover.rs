@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use super::projects::project_ids;
 use super::property_types::Types;
 use super::{custom_queries, property_types};
 use crate::config::{Config, specification};
 use crate::error::Error;
-use crate::posthog::account::{ApiKey, project_ids};
+use crate::posthog::account::ApiKey;
 use crate::posthog::http::{Client, Silent};
 use crate::protocol::{Catalog, Message, Output};
 use crate::streams::{self, KeysetStream};
@@ -42,7 +43,7 @@ pub(super) async fn custom_streams(config: &Config) -> Result<Vec<&'static Keyse
     let first = ids.first().copied().unwrap_or_default();
     custom_queries::describe_all(&client, config, first, || client.retry(), &Silent)
         .await
-        .map_err(|error| error.in_context(format_args!("project {first}")))
+        .map_err(|error| error.in_project(first))
 }
 
 async fn projects(config: &Config) -> Result<(Client, Vec<u64>), Error> {

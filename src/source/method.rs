@@ -57,15 +57,18 @@ pub(super) async fn choose(
         return Ok(ChosenMethod::Query(None));
     }
     let availability = if key.is_some_and(|key| !key.may(SCOPE)) {
-        Availability::Unavailable(format!("the API key lacks the scope `{SCOPE}`"))
+        Availability::MissingScope
     } else {
         Exports::new(client, project, observer).availability(retry).await?
     };
-    match availability {
-        Availability::Available => Ok(ChosenMethod::Export { automatic: choice == Choice::Auto }),
-        Availability::Unavailable(reason) if choice == Choice::Auto => Ok(ChosenMethod::Query(Some(reason))),
-        Availability::Unavailable(reason) => Err(Error::config(format!(
-            "`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`"
-        ))),
+    let reason = match availability {
+        Availability::Available => return Ok(ChosenMethod::Export { automatic: choice == Choice::Auto }),
+        Availability::Missing => "this PostHog has no file download exports".to_owned(),
+        Availability::MissingScope => format!("the API key lacks the scope `{SCOPE}`"),
+        Availability::Forbidden(words) => format!("PostHog does not allow file download exports here: {words}"),
+    };
+    if choice == Choice::Auto {
+        return Ok(ChosenMethod::Query(Some(reason)));
     }
+    Err(Error::config(format!("`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`")))
 }

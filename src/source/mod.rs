@@ -8,6 +8,7 @@ mod cli;
 mod custom_queries;
 mod discover;
 mod method;
+mod projects;
 mod property_types;
 mod read;
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::posthog::http::{Client, Observer};
+use crate::posthog::http::{Client, GiveUp, Observer};
 use crate::posthog::lists::{PAGE, Pages};
 use crate::streams::{EVENTS, PERSONS, PropertyColumns, PropertyType, Table};
 
@@ -68,15 +68,16 @@ pub(super) async fn types(
             let mut query = Some(format!("limit={PAGE}&offset=0&type={kind}"));
             let mut pages = Pages::new(client, format!("api/projects/{project}/property_definitions/"), observer);
             while let Some(next) = query.take().filter(|_| properties.iter().any(|name| missing(&types, name))) {
-                let page = match pages.read(&next).await? {
+                let page = match pages.read(&next).await {
                     Ok(page) => page,
-                    Err(refusal) => {
+                    Err(GiveUp::Refused(refusal)) => {
+                        let error = Error::from(GiveUp::Refused(refusal));
                         tracing::warn!(
-                            "project {project}: the types of properties are not known, so their columns are texts: {}",
-                            refusal.error
+                            "project {project}: the types of properties are not known, so their columns are texts: {error}"
                         );
                         break;
                     }
+                    Err(give_up) => return Err(give_up.into()),
                 };
                 for object in page.objects {
                     let Ok(definition) = serde_json::from_str::<Definition>(object.get()) else { continue };

@@ -7,24 +7,25 @@ use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
+use tracing::Instrument;
 
 use super::cli::ReadArguments;
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod};
+use super::projects::project_ids;
 use super::property_types;
 use crate::config::Config;
 use crate::error::Error;
-use crate::posthog::account::{self, ApiKey, project_ids};
+use crate::posthog::account::{self, ApiKey};
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
-use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::protocol::state::SavedStates;
-use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::records::project;
+use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
+use crate::records::ProjectWriter;
 use crate::streams::{self, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
-    Checkpoint, ExportReader, Journal, KeysetReader, KeysetState, ListReader, ListState, Notes, OnEstimate, PageSize,
-    ProjectReader, StreamObserver, TableState, available, parse_notes,
+    Checkpoint, ExportReader, KeysetReader, KeysetState, ListReader, ListState, OnEstimate, PageSize, ProjectEntry,
+    ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, available,
 };
 
 /// What all streams of a sync share.
@@ -48,13 +49,14 @@ struct ProjectPlan {
 /// A chosen stream whose settings have been checked.
 struct Job {
     stream: Arc<StreamDescriptor>,
+    incremental: bool,
     kind: JobKind,
 }
 
 enum JobKind {
-    Table { table: &'static Table, incremental: bool, state: TableState, property_columns: Arc<PropertyColumns> },
-    KeysetStream { keyset: &'static KeysetStream, incremental: bool, notes: Notes<KeysetState> },
-    List { list: &'static List, incremental: bool, notes: Notes<ListState> },
+    Table { table: &'static Table, state: StreamState<ProjectState>, property_columns: Arc<PropertyColumns> },
+    Keyset { keyset: &'static KeysetStream, state: StreamState<KeysetState> },
+    List { list: &'static List, state: StreamState<ListState> },
     Projects,
 }
 
@@ -63,8 +65,8 @@ impl JobKind {
     fn projects(&self) -> Vec<u64> {
         match self {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),
-            Self::KeysetStream { notes, .. } => notes.keys().copied().collect(),
-            Self::List { notes, .. } => notes.keys().copied().collect(),
+            Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
+            Self::List { state, .. } => state.projects.keys().copied().collect(),
             Self::Projects => Vec::new(),
         }
     }
@@ -146,45 +148,59 @@ fn jobs(
             }
             Some(Source::Projects) => JobKind::Projects,
             Some(Source::KeysetStream(keyset)) => {
-                let notes = parse_notes(state.stream(&stream))
-                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
-                JobKind::KeysetStream { keyset, incremental, notes }
+                JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
             }
-            Some(Source::List(list)) => {
-                let notes = parse_notes(state.stream(&stream))
-                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
-                JobKind::List { list, incremental, notes }
-            }
+            Some(Source::List(list)) => JobKind::List { list, state: saved_state(state, &stream, "", incremental)? },
             Some(Source::Table(table)) => {
-                let state = TableState::parse(state.stream(&stream), table.cursor_field)
-                    .map_err(|error| error.in_context(format_args!("stream `{name}`")))?;
-                let state = state.for_mode(incremental);
+                let state = saved_state(state, &stream, table.cursor_field, incremental)?;
                 let property_columns =
                     Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
-                JobKind::Table { table, incremental, state, property_columns }
+                JobKind::Table { table, state, property_columns }
             }
         };
-        jobs.push(Job { stream, kind });
+        jobs.push(Job { stream, incremental, kind });
     }
     Ok(jobs)
+}
+
+/// The state from which a stream goes on.
+fn saved_state<T: ProjectEntry>(
+    saved: &SavedStates,
+    stream: &StreamDescriptor,
+    cursor_field: &'static str,
+    incremental: bool,
+) -> Result<StreamState<T>, Error> {
+    StreamState::parse(saved.stream(stream), cursor_field)
+        .map(|state| state.for_mode(incremental))
+        .map_err(|error| error.in_context(format_args!("stream `{}`", stream.name)))
 }
 
 impl Sync {
     /// Reads one stream and reports how it ended. Returns whether it is complete.
     async fn run(&self, job: Job) -> Result<bool, Error> {
         let begin = Instant::now();
-        let descriptor = StreamDescriptor::clone(&job.stream);
+        let Job { stream, incremental, kind } = job;
+        let descriptor = StreamDescriptor::clone(&stream);
         self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
-        let failures = match job.kind {
-            JobKind::Projects => self.read_projects(&job.stream).await?,
-            JobKind::Table { table, incremental, state, property_columns } => {
-                self.read_table(table, incremental, state, &property_columns, &job.stream).await?
+        let failures = match kind {
+            JobKind::Projects => self.read_projects(&stream).await?,
+            JobKind::Table { table, state, property_columns } => {
+                self.read_table(table, state, &property_columns, &stream, incremental).await?
             }
-            JobKind::KeysetStream { keyset, incremental, notes } => {
-                self.read_keyset(keyset, incremental, notes, &job.stream).await?
+            JobKind::Keyset { keyset, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    let page_size = PageSize::new(self.config.method.query.page_size);
+                    KeysetReader { context, keyset, page_size, checkpoint }.run().await
+                })
+                .await?
             }
             JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
-            JobKind::List { list, incremental, notes } => self.read_list(list, incremental, notes, &job.stream).await?,
+            JobKind::List { list, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    ListReader { context, list, checkpoint }.run().await
+                })
+                .await?
+            }
         };
         for error in &failures {
             self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
@@ -201,121 +217,75 @@ impl Sync {
         Ok(complete)
     }
 
-    /// Reads a table of all projects; one that fails does not stop the others.
+    /// Whether the key has a scope, as far as is known.
+    fn may(&self, scope: &str) -> bool {
+        self.key.as_ref().is_none_or(|key| key.may(scope))
+    }
+
+    /// Reads a stream of all projects, some at a time; one that fails does not stop the others. Returns
+    /// what went wrong.
+    async fn read_each<T, F>(
+        &self,
+        state: StreamState<T>,
+        stream: &Arc<StreamDescriptor>,
+        incremental: bool,
+        read: impl Fn(ReadContext, Arc<Checkpoint<T>>) -> F,
+    ) -> Result<Vec<Error>, Error>
+    where
+        T: ProjectEntry,
+        F: Future<Output = Result<(), Error>>,
+    {
+        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
+        let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state));
+        let reads = self.projects.iter().map(|project| {
+            let context = self.context(project.id, stream, incremental);
+            let span = tracing::info_span!("read", project = project.id, stream = %stream.name);
+            let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
+            async move { reading.await.map_err(|error| error.in_project(project.id)) }
+        });
+        let results: Vec<Result<(), Error>> =
+            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+        if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
+            return Err(closed.clone());
+        }
+        checkpoint.finish(!incremental && failures.is_empty()).await?;
+        Ok(failures)
+    }
+
+    /// Reads a table of all projects, each by its method.
     async fn read_table(
         &self,
         table: &'static Table,
-        incremental: bool,
-        state: TableState,
+        state: StreamState<ProjectState>,
         property_columns: &Arc<PropertyColumns>,
         stream: &Arc<StreamDescriptor>,
+        incremental: bool,
     ) -> Result<Vec<Error>, Error> {
-        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
-        let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), table.cursor_field, state));
         let estimate = AtomicU64::new(0);
         let on_estimate = |rows: u64| {
             let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
             self.output.hint(&Message::estimate(stream, total));
             self.output.progress().expect(total);
         };
-        let reads =
-            self.projects.iter().map(|project| {
-                let mut reader = self.reader(project.id, table, incremental, stream, &checkpoint);
-                reader.property_columns = Arc::clone(property_columns);
-                let on_estimate = &on_estimate;
-                async move {
-                    self.read_project(project, reader, on_estimate).await.map_err(|error| named(error, project.id))
-                }
-            });
-        let failures = self.in_parallel(reads).await?;
-        checkpoint.finish(!incremental && failures.is_empty()).await?;
-        Ok(failures)
-    }
-
-    /// Whether the key has a scope, as far as is known.
-    fn may(&self, scope: &str) -> bool {
-        self.key.as_ref().is_none_or(|key| key.may(scope))
-    }
-
-    /// Reads all projects, some at a time, and returns what went wrong.
-    async fn in_parallel(
-        &self,
-        reads: impl Iterator<Item = impl Future<Output = Result<(), Error>>>,
-    ) -> Result<Vec<Error>, Error> {
-        let results: Vec<Result<(), Error>> =
-            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
-        let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-        match failures.iter().find(|error| error.is_output_closed()) {
-            Some(closed) => Err(closed.clone()),
-            None => Ok(failures),
-        }
-    }
-
-    /// Reads a keyed stream of all projects.
-    async fn read_keyset(
-        &self,
-        keyset: &'static KeysetStream,
-        incremental: bool,
-        notes: Notes<KeysetState>,
-        stream: &Arc<StreamDescriptor>,
-    ) -> Result<Vec<Error>, Error> {
-        let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
-        let reads = self.projects.iter().map(|project| {
-            let reader = KeysetReader {
-                client: self.client.clone(),
-                keyset,
-                project: project.id,
-                incremental,
-                options: self.config.method.query.clone(),
+        self.read_each(state, stream, incremental, |context, checkpoint| {
+            let reader = ProjectReader {
+                context,
+                table,
+                columns: table.selected(self.config.method.query.person_properties),
+                property_columns: Arc::clone(property_columns),
                 page_size: PageSize::new(self.config.method.query.page_size),
-                output: self.output.clone(),
-                stream: Arc::clone(stream),
-                journal: Arc::clone(&journal),
-                observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+                checkpoint,
             };
-            async move { reader.run().await.map_err(|error| named(error, reader.project)) }
-        });
-        let failures = self.in_parallel(reads).await?;
-        journal.finish(!incremental && failures.is_empty()).await?;
-        Ok(failures)
-    }
-
-    /// Reads a list of all projects.
-    async fn read_list(
-        &self,
-        list: &'static List,
-        incremental: bool,
-        notes: Notes<ListState>,
-        stream: &Arc<StreamDescriptor>,
-    ) -> Result<Vec<Error>, Error> {
-        let journal = Arc::new(Journal::new(self.output.clone(), Arc::clone(stream), notes));
-        let reads = self.projects.iter().map(|project| {
-            let reader = ListReader {
-                client: self.client.clone(),
-                list,
-                project: project.id,
-                incremental,
-                start: self.config.start,
-                output: self.output.clone(),
-                stream: Arc::clone(stream),
-                journal: Arc::clone(&journal),
-                observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
-            };
-            async move { reader.run().await.map_err(|error| named(error, reader.project)) }
-        });
-        let failures = self.in_parallel(reads).await?;
-        journal.finish(!incremental && failures.is_empty()).await?;
-        Ok(failures)
+            self.read_project(reader, &on_estimate)
+        })
+        .await
     }
 
     /// Reads a table of one project by the method that has been chosen for it.
-    async fn read_project(
-        &self,
-        project: &ProjectPlan,
-        mut reader: ProjectReader,
-        on_estimate: OnEstimate<'_>,
-    ) -> Result<(), Error> {
-        let method = project.method.as_ref().map_err(Error::clone)?;
+    async fn read_project(&self, mut reader: ProjectReader, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
+        let plan = self.projects.iter().find(|project| project.id == reader.context.project);
+        let method = plan.map_or(Ok(&ChosenMethod::Query(None)), |plan| plan.method.as_ref()).map_err(Error::clone)?;
         if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export) {
             let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
             let ingestion_delay = self.config.method.ingestion_delay;
@@ -325,52 +295,43 @@ impl Sync {
         }
         if reader.table.columns_vary {
             let (table, columns) = (reader.table, std::mem::take(&mut reader.columns));
-            reader.columns = available(&reader.client, project.id, table, columns, &reader.observer).await?;
+            reader.columns = available(&reader.context, table, columns).await?;
         }
         Arc::new(reader).run(on_estimate).await
     }
 
-    fn reader(
-        &self,
-        project: u64,
-        table: &'static Table,
-        incremental: bool,
-        stream: &Arc<StreamDescriptor>,
-        checkpoint: &Arc<Checkpoint>,
-    ) -> ProjectReader {
-        ProjectReader {
+    /// What every reader of a stream has at hand.
+    fn context(&self, project: u64, stream: &Arc<StreamDescriptor>, incremental: bool) -> ReadContext {
+        ReadContext {
             client: self.client.clone(),
-            table,
+            config: Arc::clone(&self.config),
             project,
             incremental,
-            columns: table.selected(self.config.method.query.person_properties),
-            property_columns: Arc::default(),
-            options: self.config.method.query.clone(),
-            config: Arc::clone(&self.config),
-            page_size: PageSize::new(self.config.method.query.page_size),
             output: self.output.clone(),
             stream: Arc::clone(stream),
-            checkpoint: Arc::clone(checkpoint),
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
         }
     }
 
     /// Reads the projects themselves.
     async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
-        let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
         let mut failures = Vec::new();
+        let writer = ProjectWriter::new(stream);
         for ProjectPlan { id, .. } in &self.projects {
-            let record =
-                account::project(&self.client, *id, self.client.retry(), &observer).await.and_then(|project| {
-                    project::record(&project.json)
-                        .map_err(|error| Error::system(format!("its description is not usable: {error}")))
-                });
-            match record {
-                Ok(record) => {
-                    let line = [record_prefix(stream), record, record_suffix(now_milliseconds())].concat();
-                    self.output.records(stream, line.into(), 1).await?;
+            let context = self.context(*id, stream, false);
+            let found = account::project(&self.client, *id, self.client.retry(), &context.observer).await;
+            let mut batch = Batch::new(&self.output, stream);
+            let written = found.map_err(Error::from).and_then(|project| {
+                writer
+                    .write(&project.json, batch.lines.as_vec())
+                    .map_err(|error| Error::system(format!("its description is not usable: {error}")))
+            });
+            match written {
+                Ok(()) => {
+                    batch.records += 1;
+                    batch.send(true).await?;
                 }
-                Err(error) => failures.push(named(error, *id)),
+                Err(error) => failures.push(error.in_project(*id)),
             }
         }
         // The stream keeps nothing between syncs; the protocol wants a state all the same.
@@ -383,10 +344,4 @@ fn missing_scope(stream: &str, scope: &str) -> Error {
     Error::config(format!(
         "the API key lacks the scope `{scope}`, which the stream `{stream}` needs; add it in PostHog under Settings > Personal API keys, or leave the stream out"
     ))
-}
-
-/// Says which project failed, unless the message does already.
-fn named(error: Error, project: u64) -> Error {
-    let name = format!("project {project}");
-    if error.message().starts_with(&name) || error.is_output_closed() { error } else { error.in_context(name) }
 }

@@ -8,6 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::table::PROJECT_FIELD;
 
+/// The field that says what a property definition is about.
+pub(crate) const TYPE_FIELD: &str = "type";
+
 /// A stream that is read from one list endpoint.
 #[derive(Debug)]
 pub struct List {
@@ -116,7 +119,7 @@ pub static LISTS: &[List] = &[
         ..list("event_definitions", "event_definition:read", include_str!("schemas/event_definitions.json"))
     },
     List {
-        primary_key: &[PROJECT_FIELD, "type", "id"],
+        primary_key: &[PROJECT_FIELD, TYPE_FIELD, "id"],
         passes: Passes::PropertyTypes,
         ..list("property_definitions", "property_definition:read", include_str!("schemas/property_definitions.json"))
     },
@@ -136,6 +139,12 @@ impl List {
         LISTS.iter().find(|list| list.stream == name)
     }
 
+    /// Fields of the primary key that the server sends itself.
+    pub fn own_key(&self) -> Vec<&'static str> {
+        let added = [PROJECT_FIELD, TYPE_FIELD];
+        self.primary_key.iter().copied().filter(|field| !added.contains(field)).collect()
+    }
+
     /// JSON schemas of the fields, by name.
     pub fn fields(&self) -> Map<String, Value> {
         // The files are part of the program; a test reads them all.
@@ -146,7 +155,7 @@ impl List {
         );
         if self.passes == Passes::PropertyTypes {
             let about = "What it is a property of: event, person, session, or group_0 to group_4.";
-            fields.insert("type".to_owned(), json!({"type": ["null", "string"], "description": about}));
+            fields.insert(TYPE_FIELD.to_owned(), json!({"type": ["null", "string"], "description": about}));
             let about = "Number of the group type, for properties of groups.";
             fields.insert("group_type_index".to_owned(), json!({"type": ["null", "integer"], "description": about}));
         }

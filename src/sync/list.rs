@@ -10,15 +10,15 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::context::ReadContext;
+use super::state::checkpoint::Checkpoint;
+use super::state::error::warn_if_ahead;
+use super::state::stream::{ProjectEntry, fields_to_value, read_fields};
 use crate::error::Error;
-use crate::posthog::http::Client;
+use crate::posthog::http::{GiveUp, Refusal};
 use crate::posthog::lists::{ListPage, PAGE, Pages};
-use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{List, Passes};
-use crate::sync::observer::StreamObserver;
-use crate::sync::state::error::warn_if_ahead;
-use crate::sync::state::journal::Journal;
 use crate::time::Timestamp;
 
 /// How often a list is read before its disagreement with the count is final.
@@ -50,26 +50,24 @@ fn is_zero(number: &usize) -> bool {
     *number == 0
 }
 
+impl ProjectEntry for ListState {
+    fn read(value: &Value, place: &str, _: &str) -> Result<Self, Error> {
+        read_fields(value, place)
+    }
+
+    fn to_value(&self, _: &str) -> Value {
+        fields_to_value(self)
+    }
+}
+
 /// Reads one list of one project.
 pub struct ListReader {
-    /// Sends the requests.
-    pub client: Client,
+    /// Whom to ask, and where records go.
+    pub context: ReadContext,
     /// What is read.
     pub list: &'static List,
-    /// Number of the project.
-    pub project: u64,
-    /// Whether a later sync continues from this one.
-    pub incremental: bool,
-    /// The user's start date.
-    pub start: Timestamp,
-    /// Where records go.
-    pub output: Output,
-    /// Name under which they go.
-    pub stream: Arc<StreamDescriptor>,
-    /// Where progress is noted.
-    pub journal: Arc<Journal<ListState>>,
-    /// Hears of waits.
-    pub observer: StreamObserver,
+    /// Where progress is kept.
+    pub checkpoint: Arc<Checkpoint<ListState>>,
 }
 
 /// One way through the list.
@@ -81,119 +79,123 @@ struct Pass {
     optional: bool,
 }
 
+/// What reading a list has come to.
+struct Reading {
+    state: ListState,
+    /// Where the last sync ended, if this one goes by it.
+    since: Option<Timestamp>,
+    /// When this sync began, by the server's clock.
+    until: Timestamp,
+    writer: ObjectWriter,
+    /// Objects that have been emitted, by pass and key.
+    seen: HashSet<String>,
+}
+
+/// How many objects the server says that a pass has.
+enum Counted {
+    /// The server has nothing of the kind.
+    NoSuchList,
+    /// It does not say.
+    Unknown,
+    /// The most that any page has said: an object that is deleted meanwhile hides another one behind
+    /// the border of two pages.
+    Objects(u64),
+}
+
 impl ListReader {
     /// Reads what has changed since the state, or everything.
     ///
     /// # Errors
     /// When the list cannot be read to its end.
     pub async fn run(&self) -> Result<(), Error> {
-        let mut note = self.journal.note(self.project).await;
-        if note.done && !self.incremental {
+        let (context, change) = (&self.context, self.list.change);
+        let mut state = self.checkpoint.project(context.project).await;
+        if state.done && !context.incremental {
             return Ok(());
         }
-        let until = *note.until.get_or_insert_with(|| self.client.now());
-        let since = note.watermark.filter(|_| self.incremental);
+        let until = *state.until.get_or_insert_with(|| context.client.now());
+        let since = state.watermark.filter(|_| context.incremental);
         if let Some(watermark) = since {
-            let from = with_lookback(watermark, self.list.change.map_or(0, |change| change.lookback_hours));
-            warn_if_ahead(self.project, self.list.stream, watermark, from, self.client.now());
+            let from = with_lookback(watermark, change.map_or(0, |change| change.lookback_hours));
+            warn_if_ahead(self.list.stream, watermark, from, context.client.now());
         }
-        let mut writer = ObjectWriter::new(self.list, &self.stream, self.project);
-        let mut seen = HashSet::new();
+        let writer = ObjectWriter::new(self.list, &context.stream, context.project);
+        let mut reading = Reading { state, since, until, writer, seen: HashSet::new() };
         let passes = self.passes().await?;
-        for (number, pass) in passes.iter().enumerate().skip(note.pass) {
-            note.pass = number;
-            self.read_pass(pass, since, until, &mut note, &mut writer, &mut seen).await?;
+        for (number, pass) in passes.iter().enumerate().skip(reading.state.pass) {
+            reading.state.pass = number;
+            self.read_pass(pass, &mut reading).await?;
         }
-        writer.report();
+        reading.writer.report();
         let done = ListState {
-            watermark: self.list.change.filter(|_| self.incremental).map(|_| until),
-            done: !self.incremental,
+            watermark: change.filter(|_| context.incremental).map(|_| until),
+            done: !context.incremental,
             ..ListState::default()
         };
-        self.journal.write(self.project, done).await
+        self.checkpoint.set(context.project, done).await
     }
 
     /// Reads a pass until it is complete.
-    async fn read_pass(
-        &self,
-        pass: &Pass,
-        since: Option<Timestamp>,
-        until: Timestamp,
-        note: &mut ListState,
-        writer: &mut ObjectWriter,
-        seen: &mut HashSet<String>,
-    ) -> Result<(), Error> {
+    async fn read_pass(&self, pass: &Pass, reading: &mut Reading) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
-            let whole = note.next.is_none();
+            let whole = reading.state.next.is_none();
             let mut listed = HashSet::new();
-            let Some(count) = self.read_pages(pass, since, until, note, writer, seen, &mut listed).await? else {
-                return Ok(());
+            let counted = self.read_pages(pass, reading, &mut listed).await?;
+            reading.state.next = None;
+            let count = match counted {
+                Counted::NoSuchList | Counted::Unknown => return Ok(()),
+                Counted::Objects(count) if whole && listed.len() as u64 >= count => return Ok(()),
+                Counted::Objects(count) => count,
             };
-            note.next = None;
-            if count.is_none_or(|count| whole && listed.len() as u64 >= count) {
-                return Ok(());
-            }
             if !whole {
-                tracing::debug!("project {}: {} are read again, to be counted", self.project, self.list.stream);
+                tracing::debug!("{} are read again, to be counted", self.list.stream);
                 continue;
             }
-            tracing::warn!(
-                "project {}: {} {} read but PostHog counts {}; reading them again",
-                self.project,
-                listed.len(),
-                self.list.stream,
-                count.unwrap_or_default()
-            );
+            tracing::warn!("{} {} read but PostHog counts {count}; reading them again", listed.len(), self.list.stream);
         }
         Err(Error::system(format!(
-            "project {}: {} could not be read completely: fewer objects came than PostHog counts, {ATTEMPTS} times. They may be changing just now; the next sync reads them again",
-            self.project, self.list.stream
+            "{} could not be read completely: fewer objects came than PostHog counts, {ATTEMPTS} times. They may be changing just now; the next sync reads them again",
+            self.list.stream
         )))
     }
 
-    /// Reads the pages of a pass. Returns the most that the server has counted; none when it has nothing
-    /// of the kind.
-    #[expect(clippy::too_many_arguments, reason = "one place that calls it, with what it has")]
+    /// Reads the pages of a pass. `listed` gets the keys of all its objects.
     async fn read_pages(
         &self,
         pass: &Pass,
-        since: Option<Timestamp>,
-        until: Timestamp,
-        note: &mut ListState,
-        writer: &mut ObjectWriter,
-        seen: &mut HashSet<String>,
+        reading: &mut Reading,
         listed: &mut HashSet<String>,
-    ) -> Result<Option<Option<u64>>, Error> {
-        let path = format!("api/projects/{}/{}/", self.project, self.list.path);
-        let mut pages = Pages::new(&self.client, path, &self.observer);
-        let mut query = note.next.clone().unwrap_or_else(|| self.first_query(pass, since, until));
-        // The most that any page tells: an object that is deleted meanwhile hides another one behind the
-        // border of two pages.
+    ) -> Result<Counted, Error> {
+        let context = &self.context;
+        let path = format!("api/projects/{}/{}/", context.project, self.list.path);
+        let mut pages = Pages::new(&context.client, path, &context.observer);
+        let first = || self.first_query(pass, reading.since, reading.until);
+        let mut query = reading.state.next.clone().unwrap_or_else(first);
         let mut most = None;
         loop {
-            let ListPage { objects, next, count } = match pages.read(&query).await? {
+            let ListPage { objects, next, count } = match pages.read(&query).await {
                 Ok(page) => page,
-                Err(refusal) if pass.optional && matches!(refusal.status, 400 | 404) => return Ok(None),
-                Err(refusal) => return Err(refusal.error),
+                Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if pass.optional => {
+                    return Ok(Counted::NoSuchList);
+                }
+                Err(give_up) => return Err(give_up.into()),
             };
             most = most.max(count);
-            let mut batch = Batch::new(&self.output, &self.stream);
+            let mut batch = context.batch();
             for text in &objects {
                 let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
-                let own =
-                    self.list.primary_key.iter().copied().filter(|field| *field != "project_id" && *field != "type");
-                let key = object.key(&own.collect::<Vec<_>>());
+                let key = object.key(&self.list.own_key());
                 listed.insert(key.clone());
                 let labelled = format!("{:?} {key}", pass.labels);
-                if seen.insert(labelled) && self.is_new(&object, since) {
-                    writer.write(&object, &pass.labels, batch.lines.as_vec());
+                if reading.seen.insert(labelled) && self.is_new(&object, reading.since) {
+                    reading.writer.write(&object, &pass.labels, batch.lines.as_vec());
                     batch.records += 1;
                 }
             }
             batch.send(true).await?;
-            let Some(next) = next else { return Ok(Some(most)) };
-            note.next = Some(next.clone());
-            self.journal.write(self.project, note.clone()).await?;
+            let Some(next) = next else { return Ok(most.map_or(Counted::Unknown, Counted::Objects)) };
+            reading.state.next = Some(next.clone());
+            self.checkpoint.set(context.project, reading.state.clone()).await?;
             query = next;
         }
     }
@@ -216,7 +218,7 @@ impl ListReader {
         add(&pass.parameters);
         if let Some(change) = self.list.change {
             let from = since.map(|since| with_lookback(since, change.lookback_hours));
-            let from = from.or_else(|| change.from_start_date.then_some(self.start));
+            let from = from.or_else(|| change.from_start_date.then_some(self.context.config.start));
             if let Some((parameter, from)) = change.filter.zip(from) {
                 add(&format!("{parameter}={from}"));
                 if change.from_start_date {
@@ -262,19 +264,16 @@ impl ListReader {
         struct GroupType {
             group_type_index: u64,
         }
-        let path = format!("api/projects/{}/groups_types/", self.project);
-        let response =
-            self.client.get_unless_refused::<Vec<GroupType>>(&path, self.client.retry(), &self.observer).await?;
-        match response {
+        let (client, project) = (&self.context.client, self.context.project);
+        let path = format!("api/projects/{project}/groups_types/");
+        match client.get::<Vec<GroupType>>(&path, client.retry(), &self.context.observer).await {
             Ok(types) => Ok(types.into_iter().map(|kind| kind.group_type_index).collect()),
-            Err(refusal) => {
-                tracing::warn!(
-                    "project {}: definitions of group properties are not read: {}",
-                    self.project,
-                    refusal.error
-                );
+            Err(GiveUp::Refused(refusal)) => {
+                let error = Error::from(GiveUp::Refused(refusal));
+                tracing::warn!("definitions of group properties are not read: {error}");
                 Ok(Vec::new())
             }
+            Err(give_up) => Err(give_up.into()),
         }
     }
 }

@@ -8,6 +8,8 @@
 //! A scan's bounds on arrival never change, so what it reads does not grow while it is read. A window
 //! is closed only when the number of its records agrees with the server's count.
 
+mod context;
+mod explain;
 mod export;
 mod keyset;
 mod list;
@@ -16,6 +18,7 @@ mod page_size;
 mod query;
 mod state;
 
+pub use context::ReadContext;
 pub use export::ExportReader;
 pub use keyset::{KeysetReader, KeysetState};
 pub use list::{ListReader, ListState};
@@ -24,5 +27,5 @@ pub use page_size::PageSize;
 pub use query::columns::available;
 pub use query::reader::ProjectReader;
 pub use state::checkpoint::Checkpoint;
-pub use state::journal::{Journal, Notes, parse as parse_notes};
-pub use state::table::TableState;
+pub use state::stream::{ProjectEntry, StreamState};
+pub use state::table::ProjectState;

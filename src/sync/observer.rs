@@ -12,6 +12,7 @@ use crate::protocol::{Output, StreamDescriptor};
 pub type OnEstimate<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
 /// Tells the platform that a stream waits for a limit.
+#[derive(Clone)]
 pub struct StreamObserver {
     /// Where messages go.
     pub output: Output,

@@ -14,7 +14,7 @@ use url::Url;
 use super::failure::Failure;
 use super::rate_limit::{Class, Observer, Permit, RateLimiter};
 use super::redirect::redirect_error;
-use super::retry::{NextAttempt, Retry};
+use super::retry::{GiveUp, Retry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::Body;
@@ -139,7 +139,7 @@ impl Client {
         serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
     }
 
-    /// Reads a JSON document, trying again as [`Retry`] allows.
+    /// Reads JSON, trying again as [`Retry`] allows.
     ///
     /// # Errors
     /// When the failure is final or has happened too often.
@@ -148,33 +148,9 @@ impl Client {
         path: &str,
         retry: Retry,
         observer: &dyn Observer,
-    ) -> Result<T, Error> {
-        self.get_unless_refused(path, retry, observer).await?.map_err(|refusal| refusal.error)
-    }
-
-    /// Like [`Client::get`], for callers that know what a refusal means: the inner error.
-    ///
-    /// # Errors
-    /// When a failure that is no refusal is final or has happened too often.
-    pub async fn get_unless_refused<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        mut retry: Retry,
-        observer: &dyn Observer,
-    ) -> Result<Result<T, Refusal>, Error> {
-        loop {
-            let request = Request { method: Method::GET, path, body: None };
-            match self.json(Class::General, &request, observer).await {
-                Ok(json) => return Ok(Ok(json)),
-                Err(Failure::Refused { status, detail, error }) => return Ok(Err(Refusal { status, detail, error })),
-                Err(failure) => match retry.after(failure, self.limiter()).await? {
-                    NextAttempt::Same => {}
-                    NextAttempt::Smaller => {
-                        return Err(Error::transient(format!("PostHog cannot answer {path} in time")));
-                    }
-                },
-            }
-        }
+    ) -> Result<T, GiveUp> {
+        let request = Request { method: Method::GET, path, body: None };
+        retry.run(self.limiter(), || self.json(Class::General, &request, observer)).await
     }
 
     /// The address that a path redirects to. Nothing is sent there.
@@ -242,17 +218,6 @@ impl Client {
         let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
         self.inner.skew.store(skew, Ordering::Relaxed);
     }
-}
-
-/// A request that the server has refused for good; see [`Failure::Refused`].
-#[derive(Debug)]
-pub struct Refusal {
-    /// HTTP status.
-    pub status: u16,
-    /// The server's words.
-    pub detail: String,
-    /// What it usually means.
-    pub error: Error,
 }
 
 /// A request below the instance's root.

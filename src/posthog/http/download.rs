@@ -11,6 +11,7 @@ use url::Url;
 
 use super::client::CONNECT_TIMEOUT;
 use super::failure::Failure;
+use super::refusal::Refusal;
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::Body;
@@ -84,11 +85,9 @@ impl FileClient {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileResponse::new(response, from)),
             StatusCode::OK => Ok(FileResponse::new(response, 0)),
             StatusCode::PROXY_AUTHENTICATION_REQUIRED => Err(Failure::Fatal(Error::config(proxy_refusal()))),
-            _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => Err(Failure::Refused {
-                status: status.as_u16(),
-                detail: String::new(),
-                error: Error::transient(format!("the file host answers {status}")),
-            }),
+            _ if status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS => {
+                Err(Failure::Refused(Refusal::of_other_host(status, format!("the file host answers {status}"))))
+            }
             _ => Err(Failure::transient(format!("the file host answers {status}"))),
         }
     }

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 
 use super::failure::Failure;
 use super::rate_limit::RateLimiter;
+use super::refusal::Refusal;
 use crate::error::Error;
 
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A limit that stays used up for this long without any progress is not a matter of waiting.
-const LONGEST_THROTTLING: Duration = Duration::from_hours(4);
+pub(crate) const LONGEST_THROTTLING: Duration = Duration::from_hours(4);
 /// Gateway time-outs in a row after which the query is taken to be too large.
 const GATEWAY_PATIENCE: u32 = 2;
 
@@ -26,6 +27,46 @@ pub struct Retry {
     most: usize,
     gateway_timeouts: u32,
     throttled_since: Option<Instant>,
+}
+
+/// Why no more attempts are made.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum GiveUp {
+    /// Neither waiting nor `PostHog` can help.
+    #[error("{0}")]
+    Fatal(Error),
+    /// The server has refused the request for good.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The server cannot answer in time, and nothing smaller can be asked for.
+    #[error("{message}")]
+    TooLarge {
+        /// The server's words.
+        message: String,
+    },
+    /// Every attempt has failed.
+    #[error("{attempts} attempts failed, the last with: {last}")]
+    Attempts {
+        /// How many.
+        attempts: usize,
+        /// What the last one ended with.
+        last: String,
+    },
+    /// A limit has been used up for longer than anybody should wait.
+    #[error("{message}")]
+    Limits {
+        /// The server's words.
+        message: String,
+    },
+    /// The response makes no sense.
+    #[error("{0}")]
+    Unusable(String),
+}
+
+impl From<Error> for GiveUp {
+    fn from(error: Error) -> Self {
+        Self::Fatal(error)
+    }
 }
 
 /// What to do after a failure that is not final.
@@ -55,9 +96,10 @@ impl Retry {
     ///
     /// # Errors
     /// When the failure is final, or has happened too often.
-    pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, Error> {
+    pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, GiveUp> {
         let message = match failure {
-            Failure::Fatal(error) | Failure::Refused { error, .. } => return Err(error),
+            Failure::Fatal(error) => return Err(GiveUp::Fatal(error)),
+            Failure::Refused(refusal) => return Err(GiveUp::Refused(refusal)),
             Failure::TooLarge { message } => {
                 tracing::info!("PostHog finds the query too large, asking for less: {message}");
                 return Ok(NextAttempt::Smaller);
@@ -65,11 +107,7 @@ impl Retry {
             Failure::Throttled { pause, message } => {
                 let since = *self.throttled_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > LONGEST_THROTTLING {
-                    return Err(Error::transient(format!(
-                        "PostHog has refused every request for {} hours because of its limits; sync less often, or lower `concurrency` and `rate_limit_share`",
-                        LONGEST_THROTTLING.as_secs() / 3_600
-                    ))
-                    .with_details(message));
+                    return Err(GiveUp::Limits { message });
                 }
                 let wait = pause.unwrap_or_else(|| self.next_wait());
                 limiter.pause(wait, &message);
@@ -89,15 +127,33 @@ impl Retry {
         };
         self.attempts += 1;
         if self.attempts >= self.most {
-            return Err(Error::transient(format!(
-                "PostHog did not answer usefully in {} attempts, the last time with: {message}",
-                self.attempts
-            )));
+            return Err(GiveUp::Attempts { attempts: self.attempts, last: message });
         }
         let wait = self.next_wait();
         tracing::info!("attempt {} failed, next one in {} ms: {message}", self.attempts, wait.as_millis());
         tokio::time::sleep(wait).await;
         Ok(NextAttempt::Same)
+    }
+
+    /// Repeats `request` until it succeeds.
+    ///
+    /// # Errors
+    /// When the failure is final, has happened too often, or asks for something smaller.
+    pub async fn run<T, F>(mut self, limiter: &RateLimiter, request: impl Fn() -> F) -> Result<T, GiveUp>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        loop {
+            let failure = match request().await {
+                Ok(value) => return Ok(value),
+                Err(failure) => failure,
+            };
+            let message = failure.to_string();
+            match self.after(failure, limiter).await? {
+                NextAttempt::Same => {}
+                NextAttempt::Smaller => return Err(GiveUp::TooLarge { message }),
+            }
+        }
     }
 
     fn next_wait(&mut self) -> Duration {
@@ -137,7 +193,7 @@ mod tests {
         retry.after(Failure::transient("cut"), &limiter()).await.unwrap();
         retry.after(Failure::transient("cut"), &limiter()).await.unwrap();
         let error = retry.after(Failure::transient("the last straw"), &limiter()).await.unwrap_err();
-        assert!(error.message().contains("the last straw"));
+        assert!(error.to_string().contains("the last straw"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -58,8 +58,8 @@ impl ExportReader {
                     attempts += 1;
                     if attempts == MOST_ATTEMPTS {
                         return Err(Error::system(format!(
-                            "project {}: PostHog's counts of {} do not agree: {counted} arrived from {stretch}, {rows} of them in its hours. Nothing was skipped; try again later, or set `method` to `query`",
-                            self.reader.project, self.reader.table.stream
+                            "PostHog's counts of {} do not agree: {counted} arrived from {stretch}, {rows} of them in its hours. Nothing was skipped; try again later, or set `method` to `query`",
+                            self.reader.table.stream
                         )));
                     }
                     continue;
@@ -115,7 +115,7 @@ impl ExportReader {
                     whole.rows.extend(response.rows);
                     whole.bytes_read = sum(whole.bytes_read, response.bytes_read);
                 }
-                None => match part.halve(reader.client.now()) {
+                None => match part.halve(reader.context.client.now()) {
                     Some((first, second)) => parts.extend([second, first]),
                     None => return Ok(None),
                 },

@@ -57,16 +57,16 @@ impl ExportReader {
     pub(crate) async fn is_compared(&self, window: Interval) -> bool {
         let reader = &self.reader;
         let is_last = async || {
-            let until = reader.checkpoint.project(reader.project).await.export.until;
+            let until = reader.checkpoint.project(reader.context.project).await.export.until;
             until.is_none_or(|until| window.to > until.minus(STORED_WITHIN * 2))
         };
-        self.may_query && reader.table.ingestion_time.is_some() && (reader.incremental || !is_last().await)
+        self.may_query && reader.table.ingestion_time.is_some() && (reader.context.incremental || !is_last().await)
     }
 
     /// Counts what `PostHog` holds of a pass; none when it cannot be counted, or is not counted this
     /// time.
     pub(crate) async fn stored(&self, pass: Interval) -> Result<Option<StoredByHour>, Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         let compared = reader.table.ingestion_time.is_some();
         if !compared && reader.table.fed_by.is_none() {
             return Ok(None);
@@ -74,7 +74,7 @@ impl ExportReader {
         if !self.may_query {
             if compared {
                 tracing::warn!(
-                    "project {project}: exported {} cannot be compared with PostHog's own count, because the key lacks the scope `query:read`",
+                    "exported {} cannot be compared with PostHog's own count, because the key lacks the scope `query:read`",
                     reader.table.stream
                 );
             }
@@ -84,7 +84,7 @@ impl ExportReader {
         // What was imported may be older than its project.
         let earliest = if super::begins(&state) { pass.from.min(self.earliest()) } else { pass.from };
         let state = state.export;
-        let recently = state.compared_at.is_some_and(|at| at > reader.client.now().minus(DEAR_CHECK_INTERVAL));
+        let recently = state.compared_at.is_some_and(|at| at > reader.context.client.now().minus(DEAR_CHECK_INTERVAL));
         if recently && state.bytes.is_some_and(|bytes| bytes > CHEAP_CHECK_BYTES) {
             return Ok(None);
         }
@@ -94,13 +94,13 @@ impl ExportReader {
             Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes })),
             Ok(None) => {
                 tracing::warn!(
-                    "project {project}: PostHog cannot count its {} in time, so exports are not compared with its count",
+                    "PostHog cannot count its {} in time, so exports are not compared with its count",
                     reader.table.stream
                 );
                 Ok(None)
             }
             Err(error) if error.failure_type() == FailureType::Config => {
-                tracing::warn!("project {project}: exports cannot be compared with PostHog's own count: {error}");
+                tracing::warn!("exports cannot be compared with PostHog's own count: {error}");
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -117,7 +117,7 @@ impl ExportReader {
         stored: Option<&StoredByHour>,
         on_estimate: OnEstimate<'_>,
     ) -> Result<(), Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         let Some(stored) = stored.filter(|_| reader.table.ingestion_time.is_some()) else { return Ok(()) };
         let state = reader.checkpoint.project(project).await.export;
         let end = hour_of(window.to.minus(STORED_WITHIN));
@@ -145,7 +145,7 @@ impl ExportReader {
             let counted_far = reader.count(&scan, reader.wanted()).await?;
             if counted > exported || counted_far > far {
                 tracing::warn!(
-                    "project {project}: exports have left out {} of {counted} {} that arrived from {} to {}, which is read by query",
+                    "exports have left out {} of {counted} {} that arrived from {} to {}, which is read by query",
                     counted.saturating_sub(exported).max(counted_far.saturating_sub(far)),
                     reader.table.stream,
                     start_of(begin),
@@ -181,7 +181,7 @@ impl ExportReader {
     pub(crate) async fn repair(&self, scan: Scan, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let (end, far) = (hour_of(scan.until), scan.far);
         self.reader.run_scan(scan, on_estimate).await?;
-        self.reader.checkpoint.update(self.reader.project, |state| state.scan = None).await?;
+        self.reader.checkpoint.update(self.reader.context.project, |state| state.scan = None).await?;
         // After that which is far there can still be something left to compare.
         if far { Ok(()) } else { self.compared(end).await }
     }
@@ -193,6 +193,6 @@ impl ExportReader {
             state.export.far = state.export.far.split_off(&end);
             state.export.compared_until = Some(start_of(end));
         };
-        self.reader.checkpoint.update(self.reader.project, change).await
+        self.reader.checkpoint.update(self.reader.context.project, change).await
     }
 }

@@ -8,10 +8,10 @@ use super::{ExportReader, ExportWindow};
 use crate::error::Error;
 use crate::posthog::Malformed;
 use crate::posthog::exports::FileUrl;
-use crate::posthog::http::{Failure, NextAttempt};
+use crate::posthog::http::{Failure, NextAttempt, Refusal};
 use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
-use crate::records::{ExportWriter, LineTimes};
+use crate::records::ExportWriter;
 use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
 
@@ -60,7 +60,7 @@ impl ExportReader {
             rows += progress.rows;
             self.reader
                 .checkpoint
-                .update(self.reader.project, |state| {
+                .update(self.reader.context.project, |state| {
                     if let Some(window) = state.export.windows.first_mut() {
                         window.files.push(file.clone());
                         add(&mut window.received, progress.received);
@@ -75,10 +75,10 @@ impl ExportReader {
     /// Reads one file, however often that takes; none when it has expired.
     async fn read_file(&self, run: &str, file: &str) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
-        let mut writer = ExportWriter::new(reader.table, &reader.stream, reader.project)
+        let mut writer = ExportWriter::new(reader.table, &reader.context.stream, reader.context.project)
             .with_property_columns(&reader.property_columns);
         let mut progress = FileProgress::default();
-        let mut retry = reader.client.retry();
+        let mut retry = reader.context.client.retry();
         loop {
             let rows = progress.rows;
             writer.stamp();
@@ -91,7 +91,7 @@ impl ExportReader {
             if progress.rows > rows {
                 retry.progress();
             }
-            match retry.after(failure, reader.client.limiter()).await? {
+            match retry.after(failure, reader.context.client.limiter()).await? {
                 NextAttempt::Same | NextAttempt::Smaller => {}
             }
         }
@@ -111,19 +111,19 @@ impl ExportReader {
         let url = match exports.file(run, file).await {
             Ok(FileUrl::At(url)) => url,
             Ok(FileUrl::Gone(reason)) => {
-                tracing::debug!("project {}: file {file} of run {run}: {reason}", reader.project);
+                tracing::debug!("file {file} of run {run}: {reason}");
                 return Ok(Attempt::Gone);
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
         let mut response = match self.files.get(&url, progress.lines.taken(), progress.tag.as_ref()).await {
             Ok(response) => response,
-            Err(Failure::Refused { status: 404 | 410, .. }) => return Ok(Attempt::Gone),
-            Err(Failure::Refused { error, status, .. }) => {
-                if status == 416 {
+            Err(Failure::Refused(Refusal { status: 404 | 410, .. })) => return Ok(Attempt::Gone),
+            Err(Failure::Refused(refusal)) => {
+                if refusal.status == 416 {
                     progress.restart();
                 }
-                return Ok(Attempt::Broken(Failure::transient(error.message())));
+                return Ok(Attempt::Broken(Failure::transient(refusal.summary)));
             }
             Err(failure) => return Ok(Attempt::Broken(failure)),
         };
@@ -133,7 +133,7 @@ impl ExportReader {
         progress.tag = response.tag();
         // Apart from the rest, so that its lines can be taken while they are read.
         let mut lines = std::mem::take(&mut progress.lines);
-        let mut batch = Batch::new(&reader.output, &reader.stream);
+        let mut batch = reader.context.batch();
         loop {
             let chunk = match response.chunk().await {
                 Ok(chunk) => chunk,
@@ -169,27 +169,25 @@ impl ExportReader {
         batch: &mut Batch<'_>,
     ) -> Result<(), Malformed> {
         let wanted = self.reader.wanted();
-        let mut arrived = None;
-        let is_new = progress.emitted.is_new(line);
-        let written = writer.write(line, batch.lines.as_vec(), |ingestion_time: LineTimes| {
-            let inside = wanted.from <= ingestion_time.sort_key && ingestion_time.sort_key < wanted.to;
-            arrived = Some(ingestion_time);
-            is_new && (inside || !self.reader.table.bounded_by_dates)
-        })?;
-        progress.rows += u64::from(is_new);
-        if written {
-            batch.records += 1;
-            // Without a count to compare with, nothing would ever clear these.
-            if let Some(ingestion_time) =
-                arrived.filter(|_| self.may_query && self.reader.table.ingestion_time.is_some())
-            {
-                let hour = hour_of(ingestion_time.received);
-                *progress.received.entry(hour).or_default() += 1;
-                let early = ingestion_time.received.minus(days(1));
-                let late = ingestion_time.received.plus_micros(24 * HOUR);
-                if !(early..late).contains(&ingestion_time.sort_key) {
-                    *progress.far.entry(hour).or_default() += 1;
-                }
+        let times = writer.parse(line)?;
+        if !progress.emitted.is_new(line) {
+            return Ok(());
+        }
+        progress.rows += 1;
+        let inside = wanted.from <= times.sort_key && times.sort_key < wanted.to;
+        if self.reader.table.bounded_by_dates && !inside {
+            return Ok(());
+        }
+        writer.write(line, batch.lines.as_vec())?;
+        batch.records += 1;
+        // Without a count to compare with, nothing would ever clear these.
+        if self.may_query && self.reader.table.ingestion_time.is_some() {
+            let hour = hour_of(times.received);
+            *progress.received.entry(hour).or_default() += 1;
+            let early = times.received.minus(days(1));
+            let late = times.received.plus_micros(24 * HOUR);
+            if !(early..late).contains(&times.sort_key) {
+                *progress.far.entry(hour).or_default() += 1;
             }
         }
         Ok(())

@@ -30,7 +30,7 @@ use super::state::table::{LastMethod, LateCheck, ProjectState};
 use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::exports::{Exports, LONGEST_INTERVAL};
-use crate::posthog::http::{Failure, FileClient, NextAttempt, Retry};
+use crate::posthog::http::{Failure, FileClient, GiveUp, NextAttempt, Reason, Refusal, Retry};
 use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
@@ -68,7 +68,7 @@ impl ExportReader {
     /// When a run cannot be finished or what it has exported cannot be completed; windows that have
     /// been closed stay closed.
     pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         self.settle_open_scan(on_estimate).await?;
         let Some(mut pass) = self.pass().await? else { return Ok(()) };
         let before = reader.checkpoint.project(project).await;
@@ -87,17 +87,17 @@ impl ExportReader {
             }
             on_estimate(stored.rows_since(pass.from));
         }
-        tracing::info!("project {project}: {} by file exports, stored in PostHog {pass}", reader.table.stream);
+        tracing::info!("{} by file exports, stored in PostHog {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
             tracing::info!(
-                "project {project}: PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
+                "PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
                 reader.table.stream
             );
         }
         let exported = self.windows(pass, stored.as_ref(), on_estimate).await?;
         if exported.runs > 0 {
             tracing::info!(
-                "project {project}: {} rows of {} exported in {} runs; PostHog may bill exported rows",
+                "{} rows of {} exported in {} runs; PostHog may bill exported rows",
                 exported.rows,
                 reader.table.stream,
                 exported.runs
@@ -107,13 +107,13 @@ impl ExportReader {
     }
 
     fn exports(&self) -> Exports<'_> {
-        Exports::new(&self.reader.client, self.reader.project, &self.reader.observer)
+        Exports::new(&self.reader.context.client, self.reader.context.project, &self.reader.context.observer)
     }
 
     /// A repair that was interrupted is finished; a scan of the query method is given up, which
     /// loses nothing, because the watermark has not moved yet.
     async fn settle_open_scan(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
         if scan.kind == ScanKind::Repair {
             if self.may_query {
@@ -124,20 +124,20 @@ impl ExportReader {
                 reader.table.stream
             )));
         }
-        tracing::info!("project {project}: a scan by query is under way; it is replaced by file exports");
+        tracing::info!("a scan by query is under way; it is replaced by file exports");
         reader.checkpoint.update(project, |state| state.scan = None).await
     }
 
     /// The times of ingestion that this sync reads; none when there is nothing to read.
     async fn pass(&self) -> Result<Option<Interval>, Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         let mut state = reader.checkpoint.project(project).await;
         if self.must_start_again(&mut state) {
             let changed = state.clone();
             reader.checkpoint.update(project, |state| *state = changed).await?;
         }
-        let lookback = reader.options.lookback;
-        let until = state.export.until.unwrap_or_else(|| reader.client.now().minus(self.ingestion_delay));
+        let lookback = reader.context.config.method.query.lookback;
+        let until = state.export.until.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
             (Some(window), _) => window.interval.from,
             (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
@@ -154,13 +154,13 @@ impl ExportReader {
                 None => self.beginning().await?,
             },
         };
-        if state.export.until.is_none() && state.watermark.is_some() && !reader.incremental {
+        if state.export.until.is_none() && state.watermark.is_some() && !reader.context.incremental {
             return Ok(None);
         }
-        if reader.end().micros() < from.minus(reader.options.late_window).micros() {
+        if reader.end().micros() < from.minus(reader.context.config.method.query.late_window).micros() {
             tracing::info!(
-                "project {project}: nothing is exported, because `end_date` lies {} days before what was stored since",
-                reader.options.late_window.num_days()
+                "nothing is exported, because `end_date` lies {} days before what was stored since",
+                reader.context.config.method.query.late_window.num_days()
             );
             return Ok(None);
         }
@@ -174,14 +174,11 @@ impl ExportReader {
         let mut changed = false;
         let names = reader.names();
         if state.names.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
-            tracing::info!(
-                "project {}: other events are chosen now, so runs under way are started again",
-                reader.project
-            );
+            tracing::info!("other events are chosen now, so runs under way are started again");
             state.export.windows.clear();
             changed = true;
         }
-        if !reader.incremental && reader.wants_more_events(state) {
+        if !reader.context.incremental && reader.wants_more_events(state) {
             *state = ProjectState::default();
             return true;
         }
@@ -198,7 +195,7 @@ impl ExportReader {
             None
         };
         let Some(watermark) = restart else { return changed };
-        tracing::info!("project {}: the dates ask for more than before, so it is exported again", reader.project);
+        tracing::info!("the dates ask for more than before, so it is exported again");
         state.watermark = watermark;
         state.covered = None;
         state.export = ExportState::default();
@@ -207,19 +204,24 @@ impl ExportReader {
 
     /// What has come in before this is not about the configured dates, unless a clock was ahead.
     fn earliest(&self) -> Timestamp {
-        self.reader.config.start.minus(days(CLOCKS_AHEAD))
+        self.reader.context.config.start.minus(days(CLOCKS_AHEAD))
     }
 
     /// The first time of ingestion that can matter, by the project's age.
     async fn beginning(&self) -> Result<Timestamp, Error> {
         let reader = &self.reader;
-        let project = account::project(&reader.client, reader.project, reader.client.retry(), &reader.observer).await;
+        let project = account::project(
+            &reader.context.client,
+            reader.context.project,
+            reader.context.client.retry(),
+            &reader.context.observer,
+        )
+        .await;
         let start = self.earliest();
         let created = match project {
             Ok(project) => project.created_at,
-            Err(error) if error.is_output_closed() => return Err(error),
             Err(error) => {
-                tracing::debug!("project {}: {error}", reader.project);
+                tracing::debug!("{error}");
                 None
             }
         };
@@ -229,8 +231,7 @@ impl ExportReader {
             (false, Some(created)) => created,
             (false, None) => {
                 tracing::warn!(
-                    "project {}: {} from before {start} are not exported, because the key lacks the scope `project:read` and so the project's age is unknown",
-                    reader.project,
+                    "{} from before {start} are not exported, because the key lacks the scope `project:read` and so the project's age is unknown",
                     reader.table.stream
                 );
                 start
@@ -246,17 +247,17 @@ impl ExportReader {
         stored: Option<&StoredByHour>,
         on_estimate: OnEstimate<'_>,
     ) -> Result<ExportTotals, Error> {
-        let (reader, project) = (&self.reader, self.reader.project);
+        let (reader, project) = (&self.reader, self.reader.context.project);
         let known = reader.checkpoint.project(project).await.export.windows;
         let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
         let mut pending = VecDeque::new();
         let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
-        let step = reader.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * export::HOUR);
+        let step = reader.context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * export::HOUR);
         let longest = LONGEST_INTERVAL.min(step);
         let mut exported = ExportTotals::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
         loop {
-            while running.len() < reader.config.concurrency {
+            while running.len() < reader.context.config.concurrency {
                 let interval = match pending.pop_front() {
                     Some(interval) => interval,
                     None => match next_window(next, pass.to, longest, stored) {
@@ -303,43 +304,36 @@ impl ExportReader {
 
     /// Starts the run of a window. None when the window was cut in two, which are pending then.
     async fn start(&self, interval: Interval, pending: &mut VecDeque<Interval>) -> Result<Option<String>, Error> {
-        let reader = &self.reader;
-        let exports = self.exports();
-        let request = self.request(interval);
-        let mut retry = reader.client.retry();
-        loop {
-            match exports.start(&request).await {
-                Ok(run) => {
-                    tracing::debug!("project {}: export run {run} of {interval} started", reader.project);
-                    return Ok(Some(run));
-                }
-                Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
-                    NextAttempt::Same => {}
-                    NextAttempt::Smaller => {
-                        let (first, second) = halves(interval).ok_or_else(|| {
-                            Error::transient(format!(
-                                "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
-                            ))
-                        })?;
-                        pending.push_front(second);
-                        pending.push_front(first);
-                        return Ok(None);
-                    }
-                },
+        let client = &self.reader.context.client;
+        let (exports, request) = (self.exports(), self.request(interval));
+        match client.retry().run(client.limiter(), || exports.start(&request)).await {
+            Ok(run) => {
+                tracing::debug!("export run {run} of {interval} started");
+                Ok(Some(run))
             }
+            Err(GiveUp::TooLarge { .. }) => {
+                let (first, second) = halves(interval).ok_or_else(|| {
+                    Error::transient(format!(
+                        "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
+                    ))
+                })?;
+                pending.push_front(second);
+                pending.push_front(first);
+                Ok(None)
+            }
+            Err(GiveUp::Refused(Refusal { reason: Reason::NotFound | Reason::NotPostHog, .. })) => {
+                Err(Error::config("this PostHog has no file download exports; set `method` to `auto` or `query`"))
+            }
+            Err(give_up) => Err(give_up.into()),
         }
     }
 
     /// Says that a run is of no use, and waits a little before the next one.
     async fn give_up(&self, window: &ExportWindow, reason: &str, failures: &mut Retry) -> Result<(), Error> {
         let (reader, interval) = (&self.reader, window.interval);
-        tracing::warn!(
-            "project {}: export run {} of {interval}: {reason}; it is started again",
-            reader.project,
-            window.run
-        );
+        tracing::warn!("export run {} of {interval}: {reason}; it is started again", window.run);
         let failure = Failure::transient(format!("export run of {interval}: {reason}"));
-        match failures.after(failure, reader.client.limiter()).await? {
+        match failures.after(failure, reader.context.client.limiter()).await? {
             NextAttempt::Same | NextAttempt::Smaller => Ok(()),
         }
     }
@@ -370,7 +364,7 @@ impl ExportReader {
     /// Notes which runs are under way.
     async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
         let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
-        self.reader.checkpoint.update(self.reader.project, |state| state.export.windows = windows).await
+        self.reader.checkpoint.update(self.reader.context.project, |state| state.export.windows = windows).await
     }
 
     /// Notes that everything stored before `watermark` has been read.
@@ -384,7 +378,7 @@ impl ExportReader {
             state.late_check = Some(LateCheck::of(watermark));
             state.export.windows = windows;
         };
-        self.reader.checkpoint.update(self.reader.project, change).await
+        self.reader.checkpoint.update(self.reader.context.project, change).await
     }
 
     /// The positions that everything up to the watermark has been read for.
@@ -397,7 +391,7 @@ impl ExportReader {
     fn finish(&self, state: &mut ProjectState, stored: Option<&StoredByHour>) {
         state.export.until = None;
         if let Some(stored) = stored {
-            state.export.compared_at = Some(self.reader.client.now());
+            state.export.compared_at = Some(self.reader.context.client.now());
             state.export.bytes = stored.bytes.or(state.export.bytes);
         }
     }

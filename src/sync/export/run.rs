@@ -8,7 +8,6 @@ use tokio::time::Instant;
 use super::ExportReader;
 use crate::error::Error;
 use crate::posthog::exports::{ExportRequest, RunStatus};
-use crate::posthog::http::NextAttempt;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::state::export::ExportWindow;
@@ -62,7 +61,7 @@ impl ExportReader {
     /// What the run of a window has to contain.
     pub(crate) fn request(&self, interval: Interval) -> ExportRequest<'_> {
         let names = self.reader.table.event_name_column.is_some();
-        let config = &self.reader.config;
+        let config = &self.reader.context.config;
         ExportRequest {
             model: self.model,
             from: interval.from,
@@ -79,19 +78,13 @@ impl ExportReader {
     pub(crate) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
         let (reader, window) = (&self.reader, &running.window);
         let exports = self.exports();
-        let (begin, mut retry) = (running.since, reader.client.retry());
+        let (begin, client) = (running.since, &reader.context.client);
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
         let mut empty_since: Option<Instant> = None;
         let mut seen: Option<BTreeSet<String>> = None;
         let is_compared = self.is_compared(window.interval).await;
         loop {
-            let status = match exports.status(&window.run).await {
-                Ok(status) => status,
-                Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
-                    NextAttempt::Same | NextAttempt::Smaller => continue,
-                },
-            };
-            retry.progress();
+            let status = client.retry().run(client.limiter(), || exports.status(&window.run)).await?;
             let word = match status {
                 RunStatus::Ready(files) => {
                     // Files may appear a moment after the run's end, in any order.
@@ -122,15 +115,10 @@ impl ExportReader {
                 )));
             }
             if begin.elapsed() > PERHAPS_EMPTY_AFTER && word != "Starting" {
-                empty_since = match exports.has_ended_empty(&window.run).await {
-                    Ok(true) => Some(empty_since.unwrap_or_else(Instant::now)),
-                    Ok(false) => None,
-                    Err(failure) => match retry.after(failure, reader.client.limiter()).await? {
-                        NextAttempt::Same | NextAttempt::Smaller => empty_since,
-                    },
-                };
+                let has_ended = client.retry().run(client.limiter(), || exports.has_ended_empty(&window.run)).await?;
+                empty_since = has_ended.then(|| empty_since.unwrap_or_else(Instant::now));
                 if empty_since.is_some_and(|since| since.elapsed() > SURELY_EMPTY_AFTER) {
-                    tracing::info!("project {}: export run {} has ended without files", reader.project, window.run);
+                    tracing::info!("export run {} has ended without files", window.run);
                     return Ok(Prepared::Files(Vec::new()));
                 }
             }
@@ -146,16 +134,11 @@ impl ExportReader {
     /// Tells the user, and the platform, that this is a wait and no hang.
     fn mention(&self, window: &ExportWindow, word: &str, elapsed: Duration) {
         let reader = &self.reader;
-        let text = format!(
-            "project {}: PostHog prepares the export of {} ({word} for {} s)",
-            reader.project,
-            window.interval,
-            elapsed.as_secs()
-        );
+        let text = format!("PostHog prepares the export of {} ({word} for {} s)", window.interval, elapsed.as_secs());
         tracing::info!("{text}");
-        reader.output.progress().waiting(&text);
-        let stream = StreamDescriptor::clone(&reader.stream);
-        reader.output.hint(&Message::status(stream, StreamStatus::Running));
+        reader.context.output.progress().waiting(&text);
+        let stream = StreamDescriptor::clone(&reader.context.stream);
+        reader.context.output.hint(&Message::status(stream, StreamStatus::Running));
     }
 }
 

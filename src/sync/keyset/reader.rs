@@ -7,18 +7,17 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::cursor;
-use crate::config::QueryOptions;
 use crate::error::Error;
-use crate::posthog::http::{Client, Failure, NextAttempt};
-use crate::posthog::query::{Rows, Small, small_with_retry};
+use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
+use crate::posthog::query::{Rows, Small};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
-use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
-use crate::sync::observer::StreamObserver;
+use crate::sync::context::ReadContext;
 use crate::sync::page_size::PageSize;
+use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::warn_if_ahead;
-use crate::sync::state::journal::Journal;
+use crate::sync::state::stream::{ProjectEntry, fields_to_value, read_fields};
 use crate::time::Timestamp;
 
 /// How often a part is read before its disagreement with the count is final.
@@ -60,28 +59,26 @@ fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// Reads one keyed stream of one project.
+impl ProjectEntry for KeysetState {
+    fn read(value: &Value, place: &str, _: &str) -> Result<Self, Error> {
+        read_fields(value, place)
+    }
+
+    fn to_value(&self, _: &str) -> Value {
+        fields_to_value(self)
+    }
+}
+
+/// Reads one keyset stream of one project.
 pub struct KeysetReader {
-    /// Sends the requests.
-    pub client: Client,
+    /// Whom to ask, and where records go.
+    pub context: ReadContext,
     /// What is read.
     pub keyset: &'static KeysetStream,
-    /// Number of the project.
-    pub project: u64,
-    /// Whether a later sync continues from this one.
-    pub incremental: bool,
-    /// Options of queries.
-    pub options: QueryOptions,
     /// Rows to ask for.
     pub page_size: PageSize,
-    /// Where records go.
-    pub output: Output,
-    /// Name under which they go.
-    pub stream: Arc<StreamDescriptor>,
-    /// Where progress is noted.
-    pub journal: Arc<Journal<KeysetState>>,
-    /// Hears of waits.
-    pub observer: StreamObserver,
+    /// Where progress is kept.
+    pub checkpoint: Arc<Checkpoint<KeysetState>>,
 }
 
 /// What a part holds by the server's count.
@@ -107,25 +104,29 @@ impl KeysetReader {
     /// # Errors
     /// When a part cannot be read, or what was read does not agree with PostHog's count.
     pub async fn run(&self) -> Result<(), Error> {
-        let mut state = self.journal.note(self.project).await;
+        let mut state = self.checkpoint.project(self.context.project).await;
         let query = self.fingerprint();
         if state.query.as_ref().is_some_and(|known| *known != query) {
             tracing::info!(
-                "project {}: the state of {} is that of another query or sync mode, so everything is read again",
-                self.project,
+                "the state of {} is that of another query or sync mode, so everything is read again",
                 self.keyset.stream
             );
             state = KeysetState::default();
         }
         state.query = Some(query);
-        if state.done && !self.incremental {
+        if state.done && !self.context.incremental {
             return Ok(());
         }
         self.mention_rows_without_cursor(&state).await?;
-        let now = self.client.now();
+        let now = self.context.client.now();
         if let Some(watermark) = state.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant)
         {
-            warn_if_ahead(self.project, self.keyset.stream, watermark, watermark.minus(self.options.lookback), now);
+            warn_if_ahead(
+                self.keyset.stream,
+                watermark,
+                watermark.minus(self.context.config.method.query.lookback),
+                now,
+            );
         }
         state.begun = self.cursor().map(|_| state.begun.unwrap_or(now));
         let (mut bytes, first) = (0, state.part);
@@ -133,34 +134,35 @@ impl KeysetReader {
             state.part = number;
             match self.read_part(part, &mut state).await {
                 Ok(more) => bytes += more,
-                Err(error) if part.optional && error.message().contains("Unknown table") => {
-                    tracing::info!("project {}: this PostHog has no table `{}`", self.project, part.from);
+                Err(GiveUp::Refused(Refusal { reason: Reason::UnknownTable(_), .. })) if part.optional => {
+                    tracing::info!("this PostHog has no table `{}`", part.from);
                 }
-                Err(error) => return Err(error),
+                Err(give_up) => return Err(give_up.into()),
             }
             state.watermark = state.reached.take().or(state.watermark);
             (state.after, state.rows) = (Vec::new(), 0);
         }
         if bytes > 0 {
-            tracing::info!("project {}: reading {} made PostHog read {bytes} bytes", self.project, self.keyset.stream);
+            tracing::info!("reading {} made PostHog read {bytes} bytes", self.keyset.stream);
         }
-        let state = KeysetState { part: 0, begun: None, done: !self.incremental, ..state };
-        self.journal.write(self.project, state).await
+        let state = KeysetState { part: 0, begun: None, done: !self.context.incremental, ..state };
+        self.checkpoint.set(self.context.project, state).await
     }
 
     /// Reads a part and compares it with the count. Returns the bytes that this has cost.
-    async fn read_part(&self, part: &KeysetTable, state: &mut KeysetState) -> Result<u64, Error> {
+    async fn read_part(&self, part: &KeysetTable, state: &mut KeysetState) -> Result<u64, GiveUp> {
         let mut bytes = 0;
         for _ in 0..ATTEMPTS {
             let (before, cost) = self.count(part, state).await?;
             bytes += cost;
             if self.keyset.key_must_be_unique && before.keys < before.rows {
-                return Err(Error::config(format!(
+                return Err(GiveUp::Fatal(Error::config(format!(
                     "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that tell all rows apart",
                     self.keyset.stream, before.rows, before.keys
-                )));
+                ))));
             }
-            let mut writer = KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.stream, self.project);
+            let mut writer =
+                KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.context.stream, self.context.project);
             loop {
                 let page = self.read_page(part, state, &mut writer).await?;
                 bytes += page.bytes;
@@ -171,7 +173,7 @@ impl KeysetReader {
                 if page.rows == 0 || (short && state.rows >= before.keys) {
                     break;
                 }
-                self.journal.write(self.project, state.clone()).await?;
+                self.checkpoint.set(self.context.project, state.clone()).await?;
             }
             if state.rows >= before.keys {
                 return Ok(bytes);
@@ -182,18 +184,17 @@ impl KeysetReader {
                 return Ok(bytes);
             }
             tracing::warn!(
-                "project {}: {} {} read but PostHog counts {}; reading them again",
-                self.project,
+                "{} {} read but PostHog counts {}; reading them again",
                 state.rows,
                 self.keyset.stream,
                 after.keys
             );
             (state.after, state.rows) = (Vec::new(), 0);
         }
-        Err(Error::system(format!(
-            "project {}: {} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
-            self.project, self.keyset.stream
-        )))
+        Err(GiveUp::Fatal(Error::system(format!(
+            "{} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
+            self.keyset.stream
+        ))))
     }
 
     /// Tells one query and its order from another: a position in the rows of one says nothing about
@@ -212,7 +213,7 @@ impl KeysetReader {
 
     /// The cursor's column, if this sync goes by it.
     fn cursor(&self) -> Option<&'static Column> {
-        let cursor = self.keyset.cursor.filter(|_| self.incremental)?;
+        let cursor = self.keyset.cursor.filter(|_| self.context.incremental)?;
         self.keyset.columns.iter().find(|column| column.field == cursor)
     }
 
@@ -229,14 +230,11 @@ impl KeysetReader {
             let mut predicate = Predicate::default();
             predicate.has_value(expression, false);
             let query = predicate.select("count()", part.from, "LIMIT 1");
-            let retry = self.client.retry();
-            let response =
-                small_with_retry::<(u64,)>(&self.client, self.project, &query, &self.observer, retry).await?;
+            let response = self.context.ask_unless_too_large::<(u64,)>(&query).await?;
             let lacking = response.and_then(|response| response.rows.first().copied()).map_or(0, |(rows,)| rows);
             if lacking > 0 {
                 tracing::warn!(
-                    "project {}: {lacking} rows of {} have no value in the cursor field `{cursor}`; incremental syncs leave them out, a full refresh reads them",
-                    self.project,
+                    "{lacking} rows of {} have no value in the cursor field `{cursor}`; incremental syncs leave them out, a full refresh reads them",
                     self.keyset.stream
                 );
             }
@@ -264,7 +262,7 @@ impl KeysetReader {
         if let Some(((column, expression), watermark)) =
             self.cursor().and_then(|column| Some((column, column.expression?))).zip(state.watermark.as_ref())
         {
-            let from = cursor::with_lookback(column.kind, watermark, self.options.lookback);
+            let from = cursor::with_lookback(column.kind, watermark, self.context.config.method.query.lookback);
             let from = from.ok_or_else(|| self.unusable(watermark))?;
             predicate.at_least(expression, &from);
         }
@@ -304,56 +302,54 @@ impl KeysetReader {
         part: &KeysetTable,
         state: &mut KeysetState,
         writer: &mut KeysetRowWriter,
-    ) -> Result<PageTotals, Error> {
-        let mut retry = self.client.retry();
+    ) -> Result<PageTotals, GiveUp> {
+        let mut retry = self.context.client.retry();
         let mut read = PageTotals::default();
         loop {
             let limit = self.page_size.rows();
             let query = self.page(part, state, limit)?;
             let before = read.rows;
-            let failure = self.request(&query, state, writer, &mut read).await?.err();
+            let failure = self.request(&query, state, writer, &mut read).await.err();
             state.reached = read.reached.take().or(state.reached.take());
             let last = writer.last().map_err(|problem| Error::system(problem.0))?;
             if read.rows > before && !last.is_empty() {
                 if state.after == last {
-                    return Err(Error::system(format!(
+                    return Err(GiveUp::Fatal(Error::system(format!(
                         "PostHog answers with the same page of {} again and again",
                         self.keyset.stream
-                    )));
+                    ))));
                 }
                 state.after = last;
                 retry.progress();
             }
             let Some(failure) = failure else { return Ok(read) };
-            match retry.after(failure, self.client.limiter()).await? {
+            match retry.after(failure, self.context.client.limiter()).await? {
                 NextAttempt::Same => {}
                 NextAttempt::Smaller if self.page_size.too_large(limit, true) => {}
                 NextAttempt::Smaller => {
-                    return Err(Error::transient(format!(
+                    return Err(GiveUp::Fatal(Error::transient(format!(
                         "PostHog cannot answer even for one row of {} in time; try again later",
                         self.keyset.stream
-                    )));
+                    ))));
                 }
             }
         }
     }
 
-    /// Sends one request and emits its rows as they come. The outer error is final.
+    /// Sends one request and emits its rows as they come.
     async fn request(
         &self,
         query: &Query,
         state: &KeysetState,
         writer: &mut KeysetRowWriter,
         read: &mut PageTotals,
-    ) -> Result<Result<(), Failure>, Error> {
-        let mut response = match Rows::open(&self.client, self.project, query, &self.observer).await {
-            Ok(response) => response,
-            Err(failure) => return Ok(Err(failure)),
-        };
+    ) -> Result<(), Failure> {
+        let context = &self.context;
+        let mut response = Rows::open(&context.client, context.project, query, &context.observer).await?;
         read.bytes += response.bytes_read().unwrap_or(0);
         writer.stamp();
         let cursor = self.cursor().map(|column| column.kind).zip(state.begun);
-        let mut batch = Batch::new(&self.output, &self.stream);
+        let mut batch = self.context.batch();
         loop {
             let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
             let reached = &mut read.reached;
@@ -371,26 +367,26 @@ impl KeysetReader {
             let ended = !matches!(outcome, Ok(None));
             read.records += batch.send(ended).await?;
             if ended {
-                return Ok(outcome.map(|_| ()));
+                return outcome.map(|_| ());
             }
         }
     }
 
     /// Counts the rows of a part and its different keys. Returns the bytes that this has cost, too.
-    async fn count(&self, part: &KeysetTable, state: &KeysetState) -> Result<(StoredRows, u64), Error> {
+    async fn count(&self, part: &KeysetTable, state: &KeysetState) -> Result<(StoredRows, u64), GiveUp> {
         let key: Vec<String> = self.key().collect();
         let columns = format!("count(), uniqExact(tuple({}))", key.join(", "));
         let query = self.predicate(state)?.select(&columns, part.from, "LIMIT 1");
-        let retry = self.client.retry();
-        let response =
-            small_with_retry::<(u64, u64)>(&self.client, self.project, &query, &self.observer, retry).await?;
-        let Some(Small { rows, bytes_read }) = response else {
-            tracing::warn!(
-                "project {}: PostHog cannot count {} in time, so what is read is not compared with its count",
-                self.project,
-                self.keyset.stream
-            );
-            return Ok((StoredRows::default(), 0));
+        let Small { rows, bytes_read } = match self.context.ask::<(u64, u64)>(&query).await {
+            Ok(response) => response,
+            Err(GiveUp::TooLarge { .. }) => {
+                tracing::warn!(
+                    "PostHog cannot count {} in time, so what is read is not compared with its count",
+                    self.keyset.stream
+                );
+                return Ok((StoredRows::default(), 0));
+            }
+            Err(give_up) => return Err(give_up),
         };
         let (rows, keys) = rows.first().copied().unwrap_or_default();
         Ok((StoredRows { rows, keys }, bytes_read.unwrap_or(0)))

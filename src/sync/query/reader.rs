@@ -5,48 +5,32 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::plan::Day;
-use crate::config::{Config, QueryOptions};
 use crate::error::Error;
-use crate::posthog::http::Client;
-use crate::posthog::query::{MOST_ROWS, Small, small_with_retry};
+use crate::posthog::query::{MOST_ROWS, Small};
 use crate::posthog::{Predicate, Query, RowKey};
-use crate::protocol::{Output, StreamDescriptor};
 use crate::streams::{Column, PropertyColumns, Table};
-use crate::sync::observer::StreamObserver;
+use crate::sync::context::ReadContext;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::scan::Scan;
+use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
 /// Reads one table of one project.
 pub struct ProjectReader {
-    /// Sends the requests.
-    pub client: Client,
+    /// Whom to ask, and where records go.
+    pub context: ReadContext,
     /// What is read.
     pub table: &'static Table,
-    /// Number of the project.
-    pub project: u64,
-    /// Whether a later sync continues from this one.
-    pub incremental: bool,
     /// Selected columns.
     pub columns: Vec<Column>,
     /// Properties that are fields of their own.
     pub property_columns: Arc<PropertyColumns>,
-    /// Options of the method.
-    pub options: QueryOptions,
-    /// The user's configuration.
-    pub config: Arc<Config>,
     /// Rows to ask for.
     pub page_size: PageSize,
-    /// Where records go.
-    pub output: Output,
-    /// Name under which they go.
-    pub stream: Arc<StreamDescriptor>,
-    /// Where progress is noted.
-    pub checkpoint: Arc<Checkpoint>,
-    /// Hears of waits.
-    pub observer: StreamObserver,
+    /// Where progress is kept.
+    pub checkpoint: Arc<Checkpoint<ProjectState>>,
 }
 
 /// What the histogram of a scan has found.
@@ -75,8 +59,8 @@ impl ProjectReader {
     /// Only the events that the user has chosen.
     pub(crate) fn choose_names(&self, predicate: &mut Predicate) {
         if let Some(column) = self.table.event_name_column {
-            predicate.names(column, "IN", "include", &self.config.include_events);
-            predicate.names(column, "NOT IN", "exclude", &self.config.exclude_events);
+            predicate.names(column, "IN", "include", &self.context.config.include_events);
+            predicate.names(column, "NOT IN", "exclude", &self.context.config.exclude_events);
         }
     }
 
@@ -166,21 +150,21 @@ impl ProjectReader {
 
     /// The two halves of an interval, the second one first.
     fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
-        let (first, second) = interval.halve(self.client.now()).ok_or_else(|| {
+        let (first, second) = interval.halve(self.context.client.now()).ok_or_else(|| {
             Error::transient(format!(
-                "project {}: PostHog cannot count {} from {interval} within its time limit; try again later",
-                self.project, self.table.stream
+                "PostHog cannot count {} from {interval} within its time limit; try again later",
+                self.table.stream
             ))
         })?;
         Ok([second, first])
     }
 
-    /// Asks for a small answer; none when the query is too large.
+    /// Asks for a small response; none when the query is too large.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// When the server does not answer usefully.
     pub(crate) async fn ask<T: DeserializeOwned + Send>(&self, query: &Query) -> Result<Option<Small<T>>, Error> {
-        small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await
+        self.context.ask_unless_too_large(query).await
     }
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use tokio::task::JoinSet;
+use tracing::Instrument;
 
 use super::plan::{Window, windows};
 use super::reader::{Histogram, ProjectReader, sum};
@@ -44,14 +45,14 @@ impl ProjectReader {
     pub async fn run(self: &Arc<Self>, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let mut scanned = Vec::new();
         loop {
-            let state = self.checkpoint.project(self.project).await;
+            let state = self.checkpoint.project(self.context.project).await;
             let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
             if scanned.is_empty() {
                 self.warn_about_state(&state);
             }
             scanned.push(scan.kind);
             let bytes = self.run_scan(scan.clone(), on_estimate).await?;
-            self.checkpoint.update(self.project, |project| self.finish(project, &scan, bytes)).await?;
+            self.checkpoint.update(self.context.project, |project| self.finish(project, &scan, bytes)).await?;
         }
     }
 
@@ -76,7 +77,7 @@ impl ProjectReader {
                 project.watermark = Some(scan.until);
                 // What came in after another connector had stopped can be about an earlier time.
                 project.late_check = Some(project.resume_from.map_or(LateCheck::of(scan.until), |from| LateCheck {
-                    before: Some(from.minus(self.options.lookback)),
+                    before: Some(from.minus(self.context.config.method.query.lookback)),
                     ..LateCheck::of(from)
                 }));
             }
@@ -124,35 +125,35 @@ impl ProjectReader {
 
     pub(crate) fn names(&self) -> EventFilter {
         match self.table.event_name_column {
-            Some(_) => {
-                EventFilter { include: self.config.include_events.clone(), exclude: self.config.exclude_events.clone() }
-            }
+            Some(_) => EventFilter {
+                include: self.context.config.include_events.clone(),
+                exclude: self.context.config.exclude_events.clone(),
+            },
             None => EventFilter::default(),
         }
     }
 
     /// The first position to read.
     fn start(&self) -> Timestamp {
-        if self.table.bounded_by_dates { self.config.start } else { Timestamp::MIN }
+        if self.table.bounded_by_dates { self.context.config.start } else { Timestamp::MIN }
     }
 
     pub(crate) fn end(&self) -> Timestamp {
-        self.config.end.filter(|_| self.table.bounded_by_dates).unwrap_or(Timestamp::MAX)
+        self.context.config.end.filter(|_| self.table.bounded_by_dates).unwrap_or(Timestamp::MAX)
     }
 
     /// Decides what to do next; `scanned` is what this sync has done already.
     fn next_scan(&self, state: &ProjectState, scanned: &[ScanKind]) -> Option<Scan> {
         if let Some(scan) = &state.scan {
-            if scan.serves(&self.names(), self.wanted(), self.incremental) {
+            if scan.serves(&self.names(), self.wanted(), self.context.incremental) {
                 return Some(Scan { names: Some(self.names()), ..scan.clone() });
             }
             tracing::info!(
-                "project {}: events or dates are chosen now that the {} under way has left out; it is started again",
-                self.project,
+                "events or dates are chosen now that the {} under way has left out; it is started again",
                 self.table.stream
             );
         }
-        let now = self.client.now();
+        let now = self.context.client.now();
         let scan = |kind, from: Timestamp, to: Timestamp, arrived_from| {
             let interval = Interval { from, to };
             let (closed, open) = (Intervals::default(), Vec::new());
@@ -167,11 +168,11 @@ impl ProjectReader {
                 open,
             })
         };
-        let lookback = self.options.lookback;
+        let lookback = self.context.config.method.query.lookback;
         // Exports may have left out what has not been compared yet.
         let compared = state.export.compared_until.unwrap_or(Timestamp::MAX);
         // A full refresh that has left out what is wanted now has not read this project.
-        let lacks_events = !self.incremental && self.wants_more_events(state);
+        let lacks_events = !self.context.incremental && self.wants_more_events(state);
         let watermark = state.watermark.filter(|_| !lacks_events);
         let Some(watermark) = watermark.map(|watermark| watermark.min(compared)) else {
             let resume = state.resume_from.map_or(Timestamp::MIN, |from| from.minus(lookback));
@@ -190,7 +191,7 @@ impl ProjectReader {
         if let Some(extension) = scan(ScanKind::Extension, missing.from, missing.to, None) {
             return Some(Scan { until: watermark, ..extension });
         }
-        if !self.incremental {
+        if !self.context.incremental {
             return None;
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
@@ -200,7 +201,7 @@ impl ProjectReader {
                 || (behind > lookback.max(LONG_SCAN) && self.table.grows_for.is_zero());
             return due.then(|| scan(ScanKind::Tail, arrived.max(self.start()), self.end(), None)).flatten();
         }
-        let late_bound = arrived.minus(self.options.late_window).max(self.start());
+        let late_bound = arrived.minus(self.context.config.method.query.late_window).max(self.start());
         // None when the end date lies before everything that the tail looks at.
         let tail = scan(ScanKind::Tail, late_bound, self.end(), Some(arrived));
         let first = scanned.iter().all(|kind| *kind == ScanKind::Extension);
@@ -225,16 +226,15 @@ impl ProjectReader {
     /// What the state says that the next sync will not read, although it may be wanted.
     pub(crate) fn warn_about_state(&self, state: &ProjectState) {
         let Some(watermark) = state.watermark else { return };
-        if !self.incremental {
+        if !self.context.incremental {
             return;
         }
-        let from = watermark.minus(self.options.lookback);
-        warn_if_ahead(self.project, self.table.stream, watermark, from, self.client.now());
+        let from = watermark.minus(self.context.config.method.query.lookback);
+        warn_if_ahead(self.table.stream, watermark, from, self.context.client.now());
         // Events that have been chosen later have no effect on what has been read before.
         if self.wants_more_events(state) {
             tracing::warn!(
-                "project {}: `include_events` or `exclude_events` now choose more events than before; those that PostHog received before {watermark} have not been read. To read them, clear the stream's state",
-                self.project
+                "`include_events` or `exclude_events` now choose more events than before; those that PostHog received before {watermark} have not been read. To read them, clear the stream's state"
             );
         }
     }
@@ -245,13 +245,12 @@ impl ProjectReader {
         scan: Scan,
         on_estimate: OnEstimate<'_>,
     ) -> Result<Option<u64>, Error> {
-        self.checkpoint.update(self.project, |project| project.scan = Some(scan.clone())).await?;
+        self.checkpoint.update(self.context.project, |project| project.scan = Some(scan.clone())).await?;
         let (queue, bytes) = self.plan(&scan).await?;
         let rows: u64 = queue.iter().filter_map(|work| work.window.rows).sum();
         let resumed = if scan.closed == Intervals::default() && scan.open.is_empty() { "" } else { ", continued" };
         tracing::info!(
-            "project {}: {} by query, {}{resumed}: about {rows} rows in {} windows",
-            self.project,
+            "{} by query, {}{resumed}: about {rows} rows in {} windows",
             self.table.stream,
             match scan.kind {
                 ScanKind::Backfill => format!("everything from {}", scan.interval.from),
@@ -282,7 +281,7 @@ impl ProjectReader {
             });
         }
         let mut bytes = None;
-        let most_days = self.config.window_days.map_or(i64::MAX, i64::from);
+        let most_days = self.context.config.window_days.map_or(i64::MAX, i64::from);
         for gap in known.gaps(scan.interval) {
             let (histogram, is_whole) = self.compared_histogram(scan, gap).await?;
             bytes = sum(bytes, histogram.bytes);
@@ -313,8 +312,7 @@ impl ProjectReader {
             }
         }
         tracing::warn!(
-            "project {}: PostHog counts fewer {} from {gap} day by day than altogether, so they are counted again when they have been read",
-            self.project,
+            "PostHog counts fewer {} from {gap} day by day than altogether, so they are counted again when they have been read",
             self.table.stream
         );
         Ok((histogram, false))
@@ -323,7 +321,7 @@ impl ProjectReader {
     /// Works the queue off, several windows at a time.
     async fn run_windows(self: &Arc<Self>, scan: &Arc<Scan>, mut queue: VecDeque<Work>) -> Result<(), Error> {
         // Rows that move to a later position are met again only when windows are read in order.
-        let most = if self.table.rows_move { 1 } else { self.config.concurrency };
+        let most = if self.table.rows_move { 1 } else { self.context.config.concurrency };
         let mut running = JoinSet::new();
         loop {
             while running.len() < most {
@@ -338,16 +336,16 @@ impl ProjectReader {
                     }
                 }
                 if work.window.rows == Some(0) {
-                    self.checkpoint.close(self.project, work.window.interval).await?;
+                    self.close(work.window.interval).await?;
                     continue;
                 }
                 let (reader, scan) = (Arc::clone(self), Arc::clone(scan));
-                running.spawn(async move { reader.read_window(&scan, work.window, work.open).await });
+                running.spawn(async move { reader.read_window(&scan, work.window, work.open).await }.in_current_span());
             }
             match running.join_next().await {
                 None => return Ok(()),
                 Some(Ok(Ok(Outcome::Whole))) => {}
-                Some(Ok(Ok(Outcome::KeysetTable { read, rest }))) => {
+                Some(Ok(Ok(Outcome::Part { read, rest }))) => {
                     let length = Some(read.length());
                     queue.push_front(Work { window: Window { interval: rest, rows: None }, open: None, length });
                 }

@@ -5,13 +5,13 @@ use chrono::TimeDelta;
 use super::plan::Window;
 use super::reader::ProjectReader;
 use crate::error::Error;
+use crate::posthog::RowKey;
 use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
-use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
-use crate::protocol::Batch;
-use crate::records::{RowWriter, Written};
+use crate::records::{RecordSink, RowCounts, RowWriter};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::scan::{OpenWindow, Scan};
+use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
 /// Rows may become visible some minutes after they arrived. What arrived so shortly before the end
@@ -38,6 +38,13 @@ impl WindowAttempt {
         Self { received: Some(0), ..Self::default() }
     }
 
+    fn count(&mut self, written: RowCounts) {
+        self.duplicates += written.rows - written.records;
+        if let Some(received) = &mut self.received {
+            *received += written.rows;
+        }
+    }
+
     fn resume(open: OpenWindow) -> Self {
         Self { after: Some(open.after.into()), records: open.rows, received: None, duplicates: 0 }
     }
@@ -49,7 +56,7 @@ pub(crate) enum Outcome {
     /// The whole window has been read.
     Whole,
     /// It was too large: its first part has been read, the rest remains.
-    KeysetTable {
+    Part {
         /// What has been read.
         read: Interval,
         /// What remains.
@@ -81,7 +88,7 @@ impl ProjectReader {
         let mut interval = window.interval;
         let mut expected = window.rows;
         let mut attempt = open.map_or_else(WindowAttempt::new, WindowAttempt::resume);
-        let mut writer = RowWriter::new(self.table, &self.columns, &self.stream, self.project)
+        let mut writer = RowWriter::new(self.table, &self.columns, &self.context.stream, self.context.project)
             .with_property_columns(&self.property_columns);
         if attempt.received.is_some() {
             writer = writer.counting_recent_rows(self.table, &self.columns, self.settled_until(scan));
@@ -94,20 +101,19 @@ impl ProjectReader {
             }
             match self.audit(scan, interval, expected, &attempt, writer.settling()).await? {
                 Audit::Agrees => {
-                    self.checkpoint.close(self.project, interval).await?;
-                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::KeysetTable { read: interval, rest }));
+                    self.close(interval).await?;
+                    return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
                 }
                 Audit::Differs { stored } if number == ATTEMPTS => {
                     return Err(Error::system(format!(
-                        "project {}: {} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {ATTEMPTS} attempts. \
+                        "{} from {interval} do not agree with PostHog's count: {} read, {stored} stored, after {ATTEMPTS} attempts. \
                          The window was not marked as read; the next sync reads it again",
-                        self.project, self.table.stream, attempt.records
+                        self.table.stream, attempt.records
                     )));
                 }
                 Audit::Differs { stored } => {
                     tracing::warn!(
-                        "project {}: {} {} read from {interval} but PostHog counts {stored}; reading them again",
-                        self.project,
+                        "{} {} read from {interval} but PostHog counts {stored}; reading them again",
                         attempt.records,
                         self.table.stream
                     );
@@ -118,7 +124,7 @@ impl ProjectReader {
                 }
             }
         }
-        Err(Error::system(format!("project {}: {} from {interval} could not be read", self.project, self.table.stream)))
+        Err(Error::system(format!("{} from {interval} could not be read", self.table.stream)))
     }
 
     /// Reads pages to the window's end. Returns a smaller interval when the server cannot cope with
@@ -139,8 +145,8 @@ impl ProjectReader {
                 PageOutcome::Rows { count, limit } => {
                     if attempt.after == key {
                         return Err(Error::system(format!(
-                            "project {}: PostHog answers with the same page of {} from {interval} again and again",
-                            self.project, self.table.stream
+                            "PostHog answers with the same page of {} from {interval} again and again",
+                            self.table.stream
                         )));
                     }
                     // A page with fewer rows than asked for is the last one, unless the server has a
@@ -166,12 +172,12 @@ impl ProjectReader {
         attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
     ) -> Result<PageOutcome, Error> {
-        let mut retry = self.client.retry();
+        let mut retry = self.context.client.retry();
         let mut may_be_tiny = false;
         loop {
             let limit = self.page_size.rows();
             let received = attempt.received.unwrap_or(0) + attempt.records;
-            let failure = match self.request_page(scan, interval, limit, attempt, writer).await? {
+            let failure = match self.request_page(scan, interval, limit, attempt, writer).await {
                 Ok(count) => {
                     if count == u64::from(limit) {
                         self.page_size.succeeded();
@@ -183,7 +189,7 @@ impl ProjectReader {
             if attempt.received.unwrap_or(0) + attempt.records > received {
                 retry.progress();
             }
-            match retry.after(failure, self.client.limiter()).await? {
+            match retry.after(failure, self.context.client.limiter()).await? {
                 NextAttempt::Same => {}
                 NextAttempt::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
                 NextAttempt::Smaller if !may_be_tiny && self.can_be_shortened(interval, attempt) => {
@@ -193,16 +199,16 @@ impl ProjectReader {
                 NextAttempt::Smaller if !may_be_tiny => may_be_tiny = true,
                 NextAttempt::Smaller => {
                     return Err(Error::transient(format!(
-                        "project {}: PostHog cannot answer even for one row of {} from {interval}; try again later",
-                        self.project, self.table.stream
+                        "PostHog cannot answer even for one row of {} from {interval}; try again later",
+                        self.table.stream
                     )));
                 }
             }
         }
     }
 
-    /// Sends one request and emits its rows as they come. The outer error is final; the inner one
-    /// leaves the pass at the last row that came.
+    /// Sends one request and emits its rows as they come. A failure leaves the attempt at the last row
+    /// that came.
     async fn request_page(
         &self,
         scan: &Scan,
@@ -210,29 +216,42 @@ impl ProjectReader {
         limit: u32,
         attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
-    ) -> Result<Result<u64, Failure>, Error> {
+    ) -> Result<u64, Failure> {
+        let context = &self.context;
         let query = self.page(scan, interval, attempt.after.as_ref(), limit);
-        let mut response = match Rows::open(&self.client, self.project, &query, &self.observer).await {
-            Ok(response) => response,
-            Err(failure) => return Ok(Err(failure)),
-        };
+        let mut response = Rows::open(&context.client, context.project, &query, &context.observer).await?;
         writer.stamp();
-        let mut batch = Batch::new(&self.output, &self.stream);
+        let mut batch = context.batch();
         loop {
-            let outcome = response.read(&mut RecordSink { writer, batch: &mut batch, attempt }).await;
+            let mut sink = RecordSink::new(writer, &mut batch.lines);
+            let outcome = response.read(&mut sink).await;
+            let written = sink.written();
+            batch.records += written.records;
+            attempt.count(written);
             let ended = !matches!(outcome, Ok(None));
             attempt.records += batch.send(ended).await?;
             if ended {
-                attempt.after = writer.last_key().map_err(|problem| Error::system(problem.0))?.or(attempt.after.take());
-                return Ok(outcome.map(Option::unwrap_or_default));
+                let last = writer.last_key().map_err(|problem| Error::system(problem.0))?;
+                attempt.after = last.or(attempt.after.take());
+                return outcome.map(Option::unwrap_or_default);
             }
         }
+    }
+
+    /// Marks a window of the project's scan as read and agreed upon.
+    pub(crate) async fn close(&self, interval: Interval) -> Result<(), Error> {
+        let change = |project: &mut ProjectState| {
+            if let Some(scan) = &mut project.scan {
+                scan.close(interval);
+            }
+        };
+        self.checkpoint.update(self.context.project, change).await
     }
 
     /// Notes in the state how far the window has been read.
     async fn note(&self, interval: Interval, progress: Option<(RowKey, u64)>) -> Result<(), Error> {
         self.checkpoint
-            .update(self.project, |project| {
+            .update(self.context.project, |project| {
                 if let Some(scan) = &mut project.scan {
                     scan.set_open(interval, progress);
                 }
@@ -242,7 +261,7 @@ impl ProjectReader {
 
     /// What arrived before this is visible by now; the rest is in the next sync's overlap.
     fn settled_until(&self, scan: &Scan) -> Timestamp {
-        scan.until.minus(SETTLING.min(self.options.lookback) + self.table.rounds_to)
+        scan.until.minus(SETTLING.min(self.context.config.method.query.lookback) + self.table.rounds_to)
     }
 
     fn can_be_shortened(&self, interval: Interval, attempt: &WindowAttempt) -> bool {
@@ -253,9 +272,9 @@ impl ProjectReader {
     fn shorten(&self, interval: Interval, attempt: &WindowAttempt) -> Result<Interval, Error> {
         let from = attempt.after.as_ref().map_or(interval.from, |key| key.sort_key.max(interval.from));
         let left = Interval { from, ..interval };
-        let (first, _) = left.halve(self.client.now()).ok_or_else(|| {
-            Error::transient(format!("project {}: {interval} cannot be read in smaller parts", self.project))
-        })?;
+        let (first, _) = left
+            .halve(self.context.client.now())
+            .ok_or_else(|| Error::transient(format!("{interval} cannot be read in smaller parts")))?;
         Ok(Interval { from: interval.from, to: first.to })
     }
 
@@ -297,8 +316,7 @@ impl ProjectReader {
                 let before = self.count(&Scan { until: settled, ..scan.clone() }, interval).await?;
                 if before + settling == attempt.records {
                     tracing::info!(
-                        "project {}: {} {} have become visible while their neighbours were read; the next sync reads them",
-                        self.project,
+                        "{} {} have become visible while their neighbours were read; the next sync reads them",
                         stored - attempt.records,
                         self.table.stream
                     );
@@ -307,37 +325,6 @@ impl ProjectReader {
             }
         }
         Ok(Audit::Differs { stored })
-    }
-}
-
-/// Turns rows into records and counts them.
-struct RecordSink<'t, 'o> {
-    writer: &'t mut RowWriter,
-    batch: &'t mut Batch<'o>,
-    attempt: &'t mut WindowAttempt,
-}
-
-impl RecordSink<'_, '_> {
-    fn count(&mut self, rows: u64, records: u64) {
-        self.batch.records += records;
-        self.attempt.duplicates += rows - records;
-        if let Some(received) = &mut self.attempt.received {
-            *received += rows;
-        }
-    }
-}
-
-impl RowConsumer for RecordSink<'_, '_> {
-    fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        let written = self.writer.write(row, self.batch.lines.as_vec())?;
-        self.count(1, u64::from(written == Written::Record));
-        Ok(())
-    }
-
-    fn consume_bytes(&mut self, bytes: &[u8], first: bool) -> Consumed {
-        let (taken, records) = self.writer.write_bytes(bytes, first, &mut self.batch.lines);
-        self.count(taken.rows, records);
-        taken
     }
 }
 

@@ -1,59 +1,50 @@
-//! Emits the state of a table stream as projects make progress.
+//! Emits the state of a stream as its projects make progress.
 
 use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use super::interval::Interval;
-use super::table::{ProjectState, TableState};
+use super::stream::{ProjectEntry, StreamState};
 use crate::error::Error;
 use crate::protocol::{Output, StreamDescriptor};
 
 /// Keeps and emits the state of one stream.
-pub struct Checkpoint {
+pub struct Checkpoint<T> {
     output: Output,
     stream: Arc<StreamDescriptor>,
-    cursor_field: &'static str,
-    state: Mutex<TableState>,
+    state: Mutex<StreamState<T>>,
 }
 
-impl Checkpoint {
+impl<T: ProjectEntry> Checkpoint<T> {
     /// Starts from `state`, without emitting it.
-    pub fn new(output: Output, stream: Arc<StreamDescriptor>, cursor_field: &'static str, state: TableState) -> Self {
-        Self { output, stream, cursor_field, state: Mutex::new(state) }
+    pub fn new(output: Output, stream: Arc<StreamDescriptor>, state: StreamState<T>) -> Self {
+        Self { output, stream, state: Mutex::new(state) }
     }
 
-    /// A copy of a project's state.
-    pub async fn project(&self, id: u64) -> ProjectState {
+    /// A copy of what the state keeps for a project.
+    pub async fn project(&self, id: u64) -> T {
         self.state.lock().await.project(id)
     }
 
-    /// Changes a project's state and emits the stream's.
+    /// Changes what the state keeps for a project, and emits the stream's state.
     ///
     /// The caller has queued every record that the change covers. The lock is held while the state
     /// is queued, so that states leave in the order in which they were made.
     ///
     /// # Errors
     /// When stdout has been closed by its reader.
-    pub async fn update(&self, id: u64, change: impl FnOnce(&mut ProjectState)) -> Result<(), Error> {
+    pub async fn update(&self, id: u64, change: impl FnOnce(&mut T)) -> Result<(), Error> {
         let mut state = self.state.lock().await;
-        let mut project = state.project(id);
-        change(&mut project);
-        state.projects.insert(id, project);
-        self.output.state(&self.stream, state.to_value(self.cursor_field)).await
+        change(state.projects.entry(id).or_default());
+        self.output.state(&self.stream, state.to_value()).await
     }
 
-    /// Marks a window of a project's scan as read and agreed upon.
+    /// Replaces what the state keeps for a project; see [`Checkpoint::update`].
     ///
     /// # Errors
     /// When stdout has been closed by its reader.
-    pub async fn close(&self, id: u64, interval: Interval) -> Result<(), Error> {
-        self.update(id, |project| {
-            if let Some(scan) = &mut project.scan {
-                scan.close(interval);
-            }
-        })
-        .await
+    pub async fn set(&self, id: u64, entry: T) -> Result<(), Error> {
+        self.update(id, |known| *known = entry).await
     }
 
     /// Emits the final state of a stream; `complete` for a full refresh that has read everything.
@@ -63,8 +54,8 @@ impl Checkpoint {
     pub async fn finish(&self, complete: bool) -> Result<(), Error> {
         let mut state = self.state.lock().await;
         if complete {
-            *state = TableState { complete: true, ..TableState::default() };
+            state.complete();
         }
-        self.output.state(&self.stream, state.to_value(self.cursor_field)).await
+        self.output.state(&self.stream, state.to_value()).await
     }
 }

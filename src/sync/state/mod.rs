@@ -5,6 +5,6 @@ pub(crate) mod error;
 pub(crate) mod event_filter;
 pub(crate) mod export;
 pub(crate) mod interval;
-pub(crate) mod journal;
 pub(crate) mod scan;
+pub(crate) mod stream;
 pub(crate) mod table;

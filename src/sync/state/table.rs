@@ -17,34 +17,18 @@
 //! ignored; states of Airbyte's own connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`)
 //! are understood.
 
-use std::collections::BTreeMap;
-
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::error::unusable;
+use super::error::{instant, unusable};
 use super::event_filter::EventFilter;
 use super::export::ExportState;
 use super::interval::Interval;
 use super::scan::Scan;
+use super::stream::ProjectEntry;
 use crate::error::Error;
 use crate::time::Timestamp;
-
-const VERSION: u64 = 1;
-
-/// State of a table stream.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TableState {
-    /// By number of the project.
-    pub projects: BTreeMap<u64, ProjectState>,
-    /// A full refresh has read everything; the next one starts over.
-    pub complete: bool,
-    /// A full refresh is under way. What an incremental sync has read is nothing that it continues.
-    pub refresh: bool,
-    /// Where another connector stopped in every project.
-    pub(super) resume_from: Option<Timestamp>,
-}
 
 /// State of one project.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -98,126 +82,24 @@ impl LateCheck {
     }
 }
 
-impl TableState {
-    /// Reads a stream's state; `cursor_field` names the watermark.
-    ///
-    /// # Errors
-    /// A config error that names the key.
-    pub fn parse(state: Option<&Value>, cursor_field: &str) -> Result<Self, Error> {
-        let Some(state) = state else { return Ok(Self::default()) };
-        let fields = state.as_object().ok_or_else(|| unusable("it is not an object"))?;
-        let Some(version) = fields.get("version") else { return Self::foreign(fields) };
-        match version.as_u64() {
-            Some(VERSION) => {}
-            Some(newer) if newer > VERSION => {
-                return Err(unusable(format_args!(
-                    "`version` is {newer}, from a newer version of this connector; upgrade it"
-                )));
-            }
-            _ => return Err(unusable(format_args!("`version` is {version}"))),
-        }
-        let flag = |name: &str| fields.get(name).and_then(Value::as_bool).unwrap_or(false);
-        let mut parsed = Self { complete: flag("complete"), refresh: flag("refresh"), ..Self::default() };
-        if let Some(from) = fields.get("resume_from").filter(|from| !from.is_null()) {
-            parsed.resume_from = Some(instant("resume_from", from)?);
-        }
-        let projects = match fields.get("projects") {
-            None | Some(Value::Null) => return Ok(parsed),
-            Some(projects) => projects.as_object().ok_or_else(|| unusable("`projects` is not an object"))?,
-        };
-        for (id, project) in projects {
-            let number =
-                id.parse().map_err(|_| unusable(format_args!("`projects.{id}` is not the number of a project")))?;
-            parsed.projects.insert(number, ProjectState::parse(project, id, cursor_field)?);
-        }
-        Ok(parsed)
-    }
+impl ProjectEntry for ProjectState {
+    const UNDERSTANDS_OTHER_CONNECTORS: bool = true;
 
-    /// The state of another connector, or none in disguise.
-    fn foreign(fields: &Map<String, Value>) -> Result<Self, Error> {
-        let mut parsed = Self::default();
-        for (key, value) in fields {
-            match value {
-                _ if key.starts_with("__ab_") => {}
-                Value::String(_) if key == "timestamp" => parsed.resume_from = Some(instant(key, value)?),
-                Value::Object(project) if key.bytes().all(|byte| byte.is_ascii_digit()) => {
-                    let number =
-                        key.parse().map_err(|_| unusable(format_args!("`{key}` is not the number of a project")))?;
-                    let from = match project.get("timestamp") {
-                        None | Some(Value::Null) => None,
-                        Some(value) => Some(instant(&format!("{key}.timestamp"), value)?),
-                    };
-                    parsed.projects.insert(number, ProjectState { resume_from: from, ..ProjectState::default() });
-                }
-                Value::Null => {}
-                _ => return Err(unusable(format_args!("`{key}` is not known"))),
-            }
-        }
-        Ok(parsed)
-    }
-
-    /// Where a sync in this mode begins. A full refresh continues one that was interrupted, and nothing
-    /// else; an incremental sync continues whatever is there.
-    #[must_use]
-    pub fn for_mode(self, incremental: bool) -> Self {
-        if self.complete || !(incremental || self.refresh) {
-            return Self { refresh: !incremental, ..Self::default() };
-        }
-        Self { refresh: !incremental, ..self }
-    }
-
-    /// Hands the time at which another connector has stopped in every project to those that there are
-    /// now. Projects that are added later are read from the start date on.
-    #[must_use]
-    pub fn resumed_by(mut self, projects: impl Iterator<Item = u64>) -> Self {
-        let Some(from) = self.resume_from.take() else { return self };
-        for id in projects {
-            let project = self.projects.entry(id).or_default();
-            if project.watermark.is_none() {
-                project.resume_from.get_or_insert(from);
-            }
-        }
-        self
-    }
-
-    /// The state of one project.
-    pub fn project(&self, id: u64) -> ProjectState {
-        self.projects.get(&id).cloned().unwrap_or_default()
-    }
-
-    /// The state as it is emitted.
-    pub fn to_value(&self, cursor_field: &str) -> Value {
-        let projects: Map<String, Value> =
-            self.projects.iter().map(|(id, project)| (id.to_string(), project.to_value(cursor_field))).collect();
-        let mut state = json!({"version": VERSION, "projects": projects});
-        for (name, set) in [("complete", self.complete), ("refresh", self.refresh)] {
-            if set {
-                state[name] = Value::Bool(true);
-            }
-        }
-        if let Some(from) = self.resume_from {
-            state["resume_from"] = json!(from);
-        }
-        state
-    }
-}
-
-impl ProjectState {
-    fn parse(value: &Value, id: &str, cursor_field: &str) -> Result<Self, Error> {
+    fn read(value: &Value, place: &str, cursor_field: &str) -> Result<Self, Error> {
         let read = |field: &str| value.get(field).filter(|value| !value.is_null());
-        let time = |field: &str| read(field).map(|value| instant(&format!("projects.{id}.{field}"), value)).transpose();
+        let time = |field: &str| read(field).map(|value| instant(&format!("{place}.{field}"), value)).transpose();
         if !value.is_object() {
-            return Err(unusable(format_args!("`projects.{id}` is not an object")));
+            return Err(unusable(format_args!("`{place}` is not an object")));
         }
         Ok(Self {
             watermark: time(cursor_field)?,
-            covered: part(value, id, "covered")?,
-            names: part(value, id, "names")?,
+            covered: part(value, place, "covered")?,
+            names: part(value, place, "names")?,
             resume_from: time("resume_from")?,
-            late_check: part(value, id, "late_check")?,
-            scan: part(value, id, "scan")?,
-            method: part(value, id, "method")?,
-            export: part(value, id, "export")?.unwrap_or_default(),
+            late_check: part(value, place, "late_check")?,
+            scan: part(value, place, "scan")?,
+            method: part(value, place, "method")?,
+            export: part(value, place, "export")?.unwrap_or_default(),
         })
     }
 
@@ -238,18 +120,18 @@ impl ProjectState {
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
     }
+
+    fn resume_from(&mut self, from: Timestamp) {
+        if self.watermark.is_none() {
+            self.resume_from.get_or_insert(from);
+        }
+    }
 }
 
 /// Reads one part of a project's state, if it is there.
-fn part<T: DeserializeOwned>(project: &Value, id: &str, field: &str) -> Result<Option<T>, Error> {
+fn part<T: DeserializeOwned>(project: &Value, place: &str, field: &str) -> Result<Option<T>, Error> {
     let Some(value) = project.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
-    T::deserialize(value).map(Some).map_err(|error| unusable(format_args!("`projects.{id}.{field}`: {error}")))
-}
-
-fn instant(field: &str, value: &Value) -> Result<Timestamp, Error> {
-    let parsed = value.as_str().and_then(Timestamp::parse);
-    parsed
-        .ok_or_else(|| unusable(format_args!("`{field}` is {value}, which is not a time such as 2026-01-31T00:00:00Z")))
+    T::deserialize(value).map(Some).map_err(|error| unusable(format_args!("`{place}.{field}`: {error}")))
 }
 
 #[cfg(test)]
@@ -258,6 +140,9 @@ mod tests {
     use crate::posthog::RowKey;
     use crate::sync::state::interval::Intervals;
     use crate::sync::state::scan::ScanKind;
+    use crate::sync::state::stream::StreamState;
+
+    type TableState = StreamState<ProjectState>;
 
     fn parse(state: &Value) -> Result<TableState, Error> {
         TableState::parse(Some(state), "created_at")
@@ -299,8 +184,9 @@ mod tests {
                 ..ExportState::default()
             },
         };
-        let state = TableState { projects: [(7, project)].into(), ..TableState::default() };
-        let value = state.to_value("created_at");
+        let mut state = TableState::empty("created_at");
+        state.projects.insert(7, project);
+        let value = state.to_value();
         assert_eq!(value["projects"]["7"]["created_at"], "2026-01-01T00:00:00.123456Z");
         assert_eq!(parse(&value).unwrap(), state);
     }
@@ -316,9 +202,9 @@ mod tests {
         for none in
             [json!({}), json!({"__ab_no_cursor_state_message": true}), json!({"version": 1, "projects": null, "x": 1})]
         {
-            assert_eq!(parse(&none).unwrap(), TableState::default());
+            assert_eq!(parse(&none).unwrap(), TableState::empty("created_at"));
         }
-        assert_eq!(TableState::parse(None, "created_at").unwrap(), TableState::default());
+        assert_eq!(TableState::parse(None, "created_at").unwrap(), TableState::empty("created_at"));
     }
 
     #[test]

@@ -1,0 +1,62 @@
+//! What every reader of a stream has at hand, whatever it reads and however.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::observer::StreamObserver;
+use crate::config::Config;
+use crate::error::Error;
+use crate::posthog::Query;
+use crate::posthog::http::{Client, GiveUp};
+use crate::posthog::query::{Small, small_with_retry};
+use crate::protocol::{Batch, Output, StreamDescriptor};
+
+/// One stream of one project: whom to ask, and where its records go. Cheap to clone.
+#[derive(Clone)]
+pub struct ReadContext {
+    /// Sends the requests.
+    pub client: Client,
+    /// The user's configuration.
+    pub config: Arc<Config>,
+    /// Number of the project.
+    pub project: u64,
+    /// Whether a later sync continues from this one.
+    pub incremental: bool,
+    /// Where messages go.
+    pub output: Output,
+    /// Name under which records go.
+    pub stream: Arc<StreamDescriptor>,
+    /// Reports waits.
+    pub observer: StreamObserver,
+}
+
+impl ReadContext {
+    /// An empty batch of records.
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        Batch::new(&self.output, &self.stream)
+    }
+
+    /// Asks for a small response, as often as the configuration allows.
+    ///
+    /// # Errors
+    /// When the server does not answer usefully; [`GiveUp::TooLarge`] when the query is too large.
+    pub(crate) async fn ask<T: DeserializeOwned + Send>(&self, query: &Query) -> Result<Small<T>, GiveUp> {
+        small_with_retry(&self.client, self.project, query, &self.observer, self.client.retry()).await
+    }
+
+    /// Like [`ReadContext::ask`], for callers that can ask for less: none when the query is too large.
+    ///
+    /// # Errors
+    /// When the server does not answer usefully.
+    pub(crate) async fn ask_unless_too_large<T: DeserializeOwned + Send>(
+        &self,
+        query: &Query,
+    ) -> Result<Option<Small<T>>, Error> {
+        match self.ask(query).await {
+            Ok(response) => Ok(Some(response)),
+            Err(GiveUp::TooLarge { .. }) => Ok(None),
+            Err(give_up) => Err(give_up.into()),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The sentences for the user when `PostHog` refuses, or nothing more is tried.
+
+use crate::error::Error;
+use crate::posthog::http::{GiveUp, LONGEST_THROTTLING, Reason, Refusal};
+
+impl From<GiveUp> for Error {
+    fn from(give_up: GiveUp) -> Self {
+        match give_up {
+            GiveUp::Fatal(error) => error,
+            GiveUp::Refused(refusal) => refused(&refusal),
+            GiveUp::TooLarge { message } => {
+                Self::transient("PostHog cannot answer in time; try again later").with_details(message)
+            }
+            GiveUp::Attempts { attempts, last } => Self::transient(format!(
+                "PostHog did not answer usefully in {attempts} attempts, the last time with: {last}"
+            )),
+            GiveUp::Limits { message } => Self::transient(format!(
+                "PostHog has refused every request for {} hours because of its limits; sync less often, or lower `concurrency` and `rate_limit_share`",
+                LONGEST_THROTTLING.as_secs() / 3_600
+            ))
+            .with_details(message),
+            GiveUp::Unusable(problem) => Self::system(problem),
+        }
+    }
+}
+
+/// What a refusal means, and what to do about it.
+fn refused(refusal: &Refusal) -> Error {
+    let Refusal { reason, summary, path, .. } = refusal;
+    let error = match reason {
+        Reason::InvalidKey => Error::config(
+            "PostHog does not accept the API key: it is wrong, revoked or from another region; check `api_key`, and that `base_url` is the region (us or eu) or the instance of that key",
+        ),
+        Reason::Billing => Error::config(format!("PostHog refuses because of billing or a quota: {summary}")),
+        Reason::MissingScope(scope) => Error::config(format!(
+            "the API key lacks the scope `{scope}`; add it in PostHog under Settings > Personal API keys"
+        )),
+        Reason::NoProjectAccess => {
+            Error::config("the API key has no access to the project; check `project_ids`, or give the key access to it")
+        }
+        Reason::LimitedToProjects => {
+            Error::config("the API key is limited to some projects and cannot list them; set `project_ids`")
+        }
+        Reason::Forbidden => Error::config(format!("PostHog forbids it: {summary}")),
+        Reason::NotFound => Error::config(
+            "PostHog does not know the project; check `project_ids` and that `base_url` is the right region",
+        ),
+        Reason::NotPostHog => Error::config("the answer does not come from PostHog's API; check `base_url`"),
+        Reason::Proxy => Error::config(crate::net::proxy_refusal()),
+        Reason::UnknownColumn(_) => Error::config(format!(
+            "this version of PostHog lacks something that the stream needs ({}); upgrade PostHog, or leave the stream out",
+            refusal.detail
+        )),
+        Reason::UnknownTable(_)
+        | Reason::InvalidQuery
+        | Reason::IntervalTooLong
+        | Reason::IntervalInFuture
+        | Reason::TooManyRuns
+        | Reason::InvalidRequest
+        | Reason::Other => Error::system(format!("PostHog rejects the request: {summary}")),
+    };
+    error.with_details(format!("{path}: {summary}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sentence_names_the_missing_scope() {
+        let refusal = Refusal {
+            status: 403,
+            reason: Reason::MissingScope("query:read".to_owned()),
+            detail: String::new(),
+            summary: "403".to_owned(),
+            path: "/".to_owned(),
+        };
+        assert!(Error::from(GiveUp::Refused(refusal)).message().contains("scope `query:read`"));
+    }
+}
