@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
-use crate::support::program::{Source, catalog, run};
+use crate::support::program::{Source, catalog, run, state_file};
 use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, settled, two_projects};
 
 const PROJECTS: [u64; 2] = [1001, 1002];
@@ -301,4 +301,22 @@ async fn wrong_queries_are_explained() {
         "{errors}"
     );
     assert!(outcome.messages.records("mine").is_empty());
+}
+
+#[tokio::test]
+async fn full_refresh_does_not_continue_an_incremental_sync() {
+    let posthog = two_projects().await;
+    for project in PROJECTS {
+        posthog.generate_lists(project, project);
+    }
+    let source = Source::new(&posthog.url()).with_page_size(40);
+    for stream in ["person_distinct_ids", "cohort_people"] {
+        let mut state = source.read_all(&catalog(&[stream], "full_refresh"), None).await.stream_state(stream);
+        assert_eq!(state["complete"], true);
+        // What an incremental sync that was interrupted in the last part would leave behind.
+        state = json!({"version": 1, "projects": {"1001": {"part": 9, "rows": 100}, "1002": {"part": 9, "done": true}}});
+        let file = state_file(stream, &state);
+        let messages = source.read_all(&catalog(&[stream], "full_refresh"), Some(&file)).await;
+        assert_eq!(read(&messages, stream, fields(stream)), stored(&posthog, stream), "{stream}");
+    }
 }

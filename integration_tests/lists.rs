@@ -223,3 +223,23 @@ async fn a_missing_scope_disables_just_its_streams() {
         assert_eq!(outcome.messages.statuses(stream).last().map(String::as_str), Some(status), "{stream}");
     }
 }
+
+#[tokio::test]
+async fn full_refresh_does_not_continue_an_interrupted_incremental_sync() {
+    let posthog = two_projects_with(Sandbox::builder().list_page_cap(20)).await;
+    fill(&posthog);
+    let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1)).with("concurrency", json!(8));
+    let mut interrupted = 0;
+    for list in LISTS.iter().filter(|list| list.change.is_some()) {
+        let stream = list.stream;
+        let whole = source.read_all(&catalog(&[stream], "incremental"), None).await;
+        let lines = whole.state_lines();
+        for line in [lines[0], lines[lines.len() / 2]] {
+            let state = whole.up_to(line).state();
+            interrupted += u32::from(state.to_string().contains("\"next\""));
+            let messages = source.read_all(&catalog(&[stream], "full_refresh"), Some(&state)).await;
+            assert_eq!(read(&messages, stream), stored(&posthog, stream), "{stream} after {state}");
+        }
+    }
+    assert!(interrupted > 2, "only {interrupted} states were in the middle of a list");
+}
