@@ -47,7 +47,42 @@ impl Timestamp {
         self.0.div_euclid(DAY)
     }
 
-    /// Reads RFC 3339 with any offset, or a plain date (midnight UTC).
+    /// Reads the JSON text of an instant in any form in which `PostHog` has been seen to write one: a
+    /// string as [`Timestamp::parse`] reads it, or a number of seconds, milliseconds or microseconds
+    /// since the epoch, told apart by size. (Arrow turns ClickHouse's `DateTime` into a number of seconds:
+    /// `_inserted_at` and, on PostHog Cloud, `created_at` of exported persons.)
+    pub fn parse_json(json: &str) -> Option<Self> {
+        match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+            Some(text) => Self::parse(text).or_else(|| Self::parse_number(text)),
+            None => Self::parse_number(json),
+        }
+    }
+
+    /// Before the year 5138 a number of seconds is smaller than any number of milliseconds after 1973,
+    /// and that smaller than any number of microseconds.
+    fn parse_number(text: &str) -> Option<Self> {
+        const MILLISECONDS_FROM: i64 = 100_000_000_000;
+        const MICROSECONDS_FROM: i64 = 100_000_000_000_000;
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+        let number: i64 = whole.parse().ok()?;
+        let to_micros = match number.checked_abs()? {
+            0..MILLISECONDS_FROM => 1_000_000,
+            MILLISECONDS_FROM..MICROSECONDS_FROM => 1_000,
+            _ => 1,
+        };
+        let fraction = match fraction.get(..fraction.len().min(6)).unwrap_or_default() {
+            "" => 0,
+            digits_of => {
+                let scale = 10_i64.pow(u32::try_from(digits_of.len()).ok()?);
+                i64::from(digits(digits_of.as_bytes())?) * to_micros / scale
+            }
+        };
+        let signed = if whole.starts_with('-') { -fraction } else { fraction };
+        number.checked_mul(to_micros)?.checked_add(signed).map(Self)
+    }
+
+    /// Reads RFC 3339 with any offset (`Z`, `+00:00`, `+0000`), without one (UTC), or a plain date
+    /// (midnight UTC).
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(instant) = Self::parse_utc(text.as_bytes()) {
             return Some(instant);
@@ -55,8 +90,16 @@ impl Timestamp {
         if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
             return Some(Self(instant.timestamp_micros()));
         }
-        if let Ok(naive) = NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S%.f") {
-            return Some(Self(naive.and_utc().timestamp_micros()));
+        // Airbyte's own connector writes `+0000` into its states; ClickHouse puts a space for the `T`.
+        for form in ["%Y-%m-%dT%H:%M:%S%.f%z", "%Y-%m-%d %H:%M:%S%.f%z"] {
+            if let Ok(instant) = DateTime::parse_from_str(text, form) {
+                return Some(Self(instant.timestamp_micros()));
+            }
+        }
+        for form in ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f"] {
+            if let Ok(naive) = NaiveDateTime::parse_from_str(text, form) {
+                return Some(Self(naive.and_utc().timestamp_micros()));
+            }
         }
         let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok()?;
         Some(Self(date.and_hms_opt(0, 0, 0)?.and_utc().timestamp_micros()))
@@ -104,6 +147,11 @@ impl Timestamp {
     /// As chrono's type.
     pub fn datetime(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()
+    }
+
+    /// The UTC date.
+    pub fn date(self) -> NaiveDate {
+        self.datetime().date_naive()
     }
 
     /// Midnight UTC of the day after.
@@ -190,6 +238,36 @@ mod tests {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), expected);
         }
         assert_eq!(Timestamp::parse("yesterday"), None);
+    }
+
+    #[test]
+    fn every_form_of_an_instant_is_read() {
+        for (json, expected) in [
+            ("\"2026-11-01T12:00:00Z\"", "2026-11-01T12:00:00.000000Z"),
+            ("\"2026-11-01T12:00:00.25+00:00\"", "2026-11-01T12:00:00.250000Z"),
+            ("\"2026-11-01T07:00:00-05:00\"", "2026-11-01T12:00:00.000000Z"),
+            ("\"2026-11-01T12:00:00+0000\"", "2026-11-01T12:00:00.000000Z"),
+            ("\"2026-11-01T17:30:00.5+0530\"", "2026-11-01T12:00:00.500000Z"),
+            ("\"2026-11-01T12:00:00\"", "2026-11-01T12:00:00.000000Z"),
+            ("\"2026-11-01 12:00:00.123456\"", "2026-11-01T12:00:00.123456Z"),
+            ("\"2026-11-01 12:00:00+00:00\"", "2026-11-01T12:00:00.000000Z"),
+            ("1793534400", "2026-11-01T12:00:00.000000Z"),
+            ("1793534400.5", "2026-11-01T12:00:00.500000Z"),
+            ("1793534400123", "2026-11-01T12:00:00.123000Z"),
+            ("1793534400123456", "2026-11-01T12:00:00.123456Z"),
+            ("\"1793534400\"", "2026-11-01T12:00:00.000000Z"),
+            ("0", "1970-01-01T00:00:00.000000Z"),
+            ("-1.5", "1969-12-31T23:59:58.500000Z"),
+        ] {
+            assert_eq!(
+                Timestamp::parse_json(json).map(|instant| instant.to_string()).as_deref(),
+                Some(expected),
+                "{json}"
+            );
+        }
+        for json in ["null", "true", "\"\"", "{}", "[1]", "1e9", "99999999999999999999"] {
+            assert_eq!(Timestamp::parse_json(json), None, "{json}");
+        }
     }
 
     #[test]

@@ -40,7 +40,14 @@ pub enum RunStatus {
     /// The files are not ready yet; `PostHog`'s word for it.
     Preparing(String),
     /// These files can be downloaded.
-    Ready(Vec<String>),
+    Ready {
+        /// Their ids.
+        files: Vec<String>,
+        /// Rows that `PostHog` has exported, which it bills; unknown to servers from before September 2026.
+        rows: Option<u64>,
+    },
+    /// It has been cancelled, by us or by somebody else.
+    Cancelled,
     /// There will be no files.
     Failed {
         /// `PostHog`'s word for it, such as `FailedRetryable`.
@@ -89,6 +96,7 @@ struct Started {
 struct RunResponse {
     status: String,
     files: Option<Vec<String>>,
+    records_completed: Option<u64>,
     error: Option<String>,
 }
 
@@ -148,9 +156,19 @@ impl<'a> Exports<'a> {
             Err(Failure::Refused(Refusal { reason: Reason::IntervalTooLong, detail, .. })) => {
                 Err(Failure::TooLarge { message: detail })
             }
-            Err(Failure::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) => {
-                Err(Failure::Throttled { pause: None, message: summary })
-            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Cancels a run that will not be read. A run that has ended, or that nobody knows, is left alone.
+    ///
+    /// # Errors
+    /// A [`Failure`] that says how to go on.
+    pub async fn cancel(&self, run: &str) -> Result<(), Failure> {
+        let path = self.path(&format!("{run}/cancel/"));
+        let request = Request { method: Method::POST, path: &path, body: Some(&json!({})) };
+        match self.client.send(Class::General, &request, self.observer).await {
+            Ok(_) | Err(Failure::Refused(Refusal { status: 400 | 404 | 405 | 409 | 410, .. })) => Ok(()),
             Err(failure) => Err(failure),
         }
     }
@@ -171,7 +189,8 @@ impl<'a> Exports<'a> {
             "Starting" | "Running" | "ContinuedAsNew" => RunStatus::Preparing(run.status),
             // Between the run's end and the appearance of its files.
             "Completed" if run.files.is_none() => RunStatus::Preparing(run.status),
-            "Completed" => RunStatus::Ready(run.files.unwrap_or_default()),
+            "Completed" => RunStatus::Ready { files: run.files.unwrap_or_default(), rows: run.records_completed },
+            "Cancelled" => RunStatus::Cancelled,
             _ => RunStatus::Failed { status: run.status, reason: run.error.unwrap_or_default() },
         })
     }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use url::Url;
 
 use crate::error::Error;
-use crate::posthog::http::{Client, GiveUp, Observer};
+use crate::posthog::http::{Class, Client, GiveUp, Observer};
 
 /// Objects asked for per page.
 pub const PAGE: usize = 100;
@@ -33,6 +33,7 @@ pub struct Pages<'a> {
     client: &'a Client,
     observer: &'a dyn Observer,
     path: String,
+    class: Class,
     seen: HashSet<String>,
 }
 
@@ -50,7 +51,8 @@ struct Envelope {
 impl<'a> Pages<'a> {
     /// The list at `path`, such as `api/projects/1/annotations/`.
     pub fn new(client: &'a Client, path: String, observer: &'a dyn Observer) -> Self {
-        Self { client, observer, path, seen: HashSet::new() }
+        let class = if path.ends_with("/session_recordings/") { Class::Recordings } else { Class::General };
+        Self { client, observer, path, class, seen: HashSet::new() }
     }
 
     /// Reads the page with this query string.
@@ -60,7 +62,7 @@ impl<'a> Pages<'a> {
     pub async fn read(&mut self, query: &str) -> Result<ListPage, GiveUp> {
         self.seen.insert(query.to_owned());
         let path = format!("{}?{query}", self.path);
-        let json: Box<RawValue> = self.client.get(&path, self.client.retry(), self.observer).await?;
+        let json: Box<RawValue> = self.client.get_as(self.class, &path, self.client.retry(), self.observer).await?;
         let unusable = |error| GiveUp::Unusable(format!("PostHog's answer to {} is no list: {error}", self.path));
         if json.get().starts_with('[') {
             let objects = serde_json::from_str(json.get()).map_err(unusable)?;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::frame::RecordFrame;
 use super::json_fields::{FieldNames, read_object};
+use super::nulled::NulledValues;
 use super::transcode;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
@@ -80,6 +81,13 @@ impl ExportWriter {
         self
     }
 
+    /// Warns through `nulled` of values that become null.
+    #[must_use]
+    pub fn warning(mut self, nulled: &NulledValues) -> Self {
+        self.frame.set_nulled_values(nulled);
+        self
+    }
+
     /// Sets `emitted_at` of the following records to now.
     pub fn stamp(&mut self) {
         self.frame.stamp();
@@ -93,23 +101,20 @@ impl ExportWriter {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         self.find(line)?;
         let text = |index: usize| self.value(line, index).unwrap_or("null");
-        let instant = |index: usize| {
-            Timestamp::parse(text(index).trim_matches('"'))
-                .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(index))))
-        };
-        let sort_key = instant(self.sort_key)?;
-        let received = self.ingestion_time.map_or(Ok(sort_key), instant)?;
+        let sort_key = Timestamp::parse_json(text(self.sort_key))
+            .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(self.sort_key))))?;
+        let ingestion_time = self.ingestion_time.and_then(|column| Timestamp::parse_json(text(column)));
         let id = text(self.id);
         if !id.starts_with('"') {
             return Err(Malformed(format!("a line has the unusable key {id:.60}")));
         }
-        Ok(LineTimes { sort_key, received })
+        Ok(LineTimes { sort_key, received: ingestion_time.unwrap_or(sort_key) })
     }
 
     /// Appends the record of the line that was parsed last to `lines`.
     ///
     /// # Errors
-    /// When a value cannot belong to a sound line; `lines` is unchanged then.
+    /// When the line is not UTF-8; `lines` is unchanged then.
     pub fn write(&self, line: &[u8], lines: &mut Vec<u8>) -> Result<(), Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         let values = (0..self.found.len()).map(|index| match self.value(line, index) {
@@ -117,7 +122,8 @@ impl ExportWriter {
             Some(found) if self.properties.fills(index) => as_text(found),
             Some(found) => Cow::Borrowed(found),
         });
-        self.frame.append(self.value(line, self.id).unwrap_or("null"), values, lines)
+        self.frame.append(self.value(line, self.id).unwrap_or("null"), values, lines);
+        Ok(())
     }
 
     /// The JSON text of a column in the line that was parsed last.

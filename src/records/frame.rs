@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::nulled::NulledValues;
 use super::property_columns::PropertyWriter;
 use super::transcode::Fixed;
 use super::value;
-use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::streams::PropertyColumns;
@@ -59,6 +59,7 @@ pub(super) struct RecordFrame {
     pub(super) has_id_alias: bool,
     /// Properties that are fields of their own.
     property_columns: Option<PropertyWriter>,
+    nulled: NulledValues,
 }
 
 pub(super) struct Field {
@@ -106,6 +107,7 @@ impl RecordFrame {
             suffix: RecordEnvelope::suffix().into(),
             has_id_alias: id_alias.is_some(),
             property_columns: None,
+            nulled: NulledValues::default(),
         }
     }
 
@@ -117,6 +119,11 @@ impl RecordFrame {
     /// Adds properties as fields of their own.
     pub(super) fn set_property_columns(&mut self, property_columns: &Arc<PropertyColumns>) {
         self.property_columns = PropertyWriter::new(property_columns);
+    }
+
+    /// Warns through `nulled` of values that become null.
+    pub(super) fn set_nulled_values(&mut self, nulled: &NulledValues) {
+        self.nulled = nulled.clone();
     }
 
     /// Whether properties are fields of their own.
@@ -135,25 +142,7 @@ impl RecordFrame {
     }
 
     /// Appends a record with the values' JSON texts, one per column.
-    ///
-    /// # Errors
-    /// When a value cannot belong to a sound answer; `lines` is unchanged then.
-    pub(super) fn append(
-        &self,
-        id: &str,
-        values: impl Iterator<Item = impl AsRef<str>>,
-        lines: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
-        let begin = lines.len();
-        self.append_fields(id, values, lines).inspect_err(|_| lines.truncate(begin))
-    }
-
-    fn append_fields(
-        &self,
-        id: &str,
-        values: impl Iterator<Item = impl AsRef<str>>,
-        lines: &mut Vec<u8>,
-    ) -> Result<(), Malformed> {
+    pub(super) fn append(&self, id: &str, values: impl Iterator<Item = impl AsRef<str>>, lines: &mut Vec<u8>) {
         let mut undecoded: Vec<&str> = Vec::new();
         let mut document = 0..0;
         lines.extend_from_slice(self.prefix.as_bytes());
@@ -164,7 +153,7 @@ impl RecordFrame {
         for (field, text) in self.fields.iter().zip(values) {
             lines.extend_from_slice(field.key.as_bytes());
             let begin = lines.len();
-            if !value::append(field.kind, text.as_ref(), lines)? {
+            if !value::append(field.kind, text.as_ref(), lines) {
                 undecoded.push(field.name);
             }
             if field.name == "properties" {
@@ -176,12 +165,12 @@ impl RecordFrame {
             property_columns.append(document, lines, &mut undecoded);
         }
         lines.push(b'}');
-        if !undecoded.is_empty() {
+        if let Some(field) = undecoded.first() {
+            self.nulled.warn(field);
             let change = |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});
             let changes: Vec<Value> = undecoded.iter().map(change).collect();
             lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
         }
         lines.extend_from_slice(self.suffix.as_bytes());
-        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::frame::RecordFrame;
+use super::nulled::NulledValues;
 use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
 use crate::streams::{KeysetStream, KeysetTable};
@@ -31,6 +32,13 @@ impl KeysetRowWriter {
         Self { frame, order, last: Vec::new() }
     }
 
+    /// Warns through `nulled` of values that become null.
+    #[must_use]
+    pub fn warning(mut self, nulled: &NulledValues) -> Self {
+        self.frame.set_nulled_values(nulled);
+        self
+    }
+
     /// Sets `emitted_at` of the following records to now.
     pub fn stamp(&mut self) {
         self.frame.stamp();
@@ -52,7 +60,7 @@ impl KeysetRowWriter {
         if key == self.last {
             return Ok(false);
         }
-        self.frame.append("null", values.iter().map(|value| value.get()), lines)?;
+        self.frame.append("null", values.iter().map(|value| value.get()), lines);
         self.last = key;
         Ok(true)
     }

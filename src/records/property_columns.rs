@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::json_fields::{FieldNames, read_object};
+use super::value::is_number;
 use crate::streams::{PropertyColumns, PropertyType};
 use crate::time::Timestamp;
 
@@ -81,11 +82,6 @@ fn value(kind: PropertyType, property: &str) -> Option<Cow<'_, str>> {
         }
         (PropertyType::Time, None) => None,
     }
-}
-
-fn is_number(text: &str) -> bool {
-    text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
-        && serde_json::from_str::<serde_json::Number>(text).is_ok()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use fearless_simd::{Level, Simd, dispatch};
 
 use super::frame::RecordFrame;
 use super::last_row::LastRow;
+use super::nulled::NulledValues;
 use super::transcode::{self, Scratch, Sink, Stop};
 use super::value;
 use crate::posthog::{Consumed, Malformed, Row, RowKey};
@@ -103,6 +104,13 @@ impl RowWriter {
         self.settling.as_ref().map(|settling| settling.records)
     }
 
+    /// Warns through `nulled` of values that become null.
+    #[must_use]
+    pub fn warning(mut self, nulled: &NulledValues) -> Self {
+        self.frame.set_nulled_values(nulled);
+        self
+    }
+
     /// Sets `emitted_at` of the following records to now.
     pub fn stamp(&mut self) {
         self.frame.stamp();
@@ -135,7 +143,7 @@ impl RowWriter {
             return Err(Malformed(format!("the row {sort_key}, {id} is out of order")));
         }
         let begin = lines.len();
-        self.frame.append(id, row.iter().map(|value| value.get()), lines)?;
+        self.frame.append(id, row.iter().map(|value| value.get()), lines);
         if let Some(settling) = &mut self.settling {
             settling.count(arrived(settling), false).inspect_err(|_| lines.truncate(begin))?;
         }

@@ -7,29 +7,66 @@ use crate::posthog::Malformed;
 use crate::streams::Kind;
 use crate::time::Timestamp;
 
-/// Appends one value, given as JSON text; false when it could not be decoded and null was written
-/// instead.
-///
-/// # Errors
-/// When the value cannot belong to a sound answer.
-pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
-    match kind {
-        Kind::String | Kind::Integer | Kind::Number | Kind::Date | Kind::Strings | Kind::List | Kind::Any => {
-            document::append(text, lines);
-        }
-        Kind::OptionalString => document::append(if text == "\"\"" { "null" } else { text }, lines),
-        Kind::Boolean => {
-            let text = match text {
-                "0" => "false",
-                "1" => "true",
-                other => other,
-            };
-            document::append(text, lines);
-        }
-        Kind::Timestamp => append_instant(text, lines),
-        Kind::Json => return append_document(text, lines),
+/// Appends one value, given as JSON text. A value of another type than expected, or one that cannot be
+/// decoded, costs its field and no more: null is written instead, and false returned.
+pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> bool {
+    if text == "null" {
+        lines.extend_from_slice(b"null");
+        return true;
     }
-    Ok(true)
+    let value = match kind {
+        Kind::Json => return append_json(text, lines),
+        Kind::Timestamp => return append_instant(text, lines),
+        Kind::OptionalString if text == "\"\"" => Some("null"),
+        Kind::String | Kind::OptionalString => Some(text).filter(|text| text.starts_with('"')),
+        Kind::Strings | Kind::List => Some(text).filter(|text| text.starts_with('[')),
+        Kind::Boolean => boolean(text),
+        Kind::Integer => Some(unquoted_number(text)).filter(|text| is_integer(text)),
+        Kind::Number => Some(unquoted_number(text)).filter(|text| is_number(text)),
+        Kind::Date => return append_date(text, lines),
+        Kind::Any => Some(text),
+    };
+    document::append(value.unwrap_or("null"), lines);
+    value.is_some()
+}
+
+/// Some versions send 0 and 1 for false and true.
+fn boolean(text: &str) -> Option<&'static str> {
+    match text.trim_matches('"') {
+        "0" | "false" | "False" => Some("false"),
+        "1" | "true" | "True" => Some("true"),
+        _ => None,
+    }
+}
+
+/// ClickHouse may put 64-bit numbers in quotation marks, for readers that would round them.
+fn unquoted_number(text: &str) -> &str {
+    text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text)
+}
+
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && (digits.len() == 1 || !digits.starts_with('0'))
+}
+
+/// Whether a text is a JSON number.
+pub(super) fn is_number(text: &str) -> bool {
+    text.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        && serde_json::from_str::<serde_json::Number>(text).is_ok()
+}
+
+/// A day, or the day of an instant.
+fn append_date(text: &str, lines: &mut Vec<u8>) -> bool {
+    let is_day = text.len() == 12 && text.starts_with('"') && Timestamp::parse_json(text).is_some();
+    let day = if is_day {
+        Some(text.to_owned())
+    } else {
+        Timestamp::parse_json(text).map(|instant| format!("\"{}\"", instant.date()))
+    };
+    lines.extend_from_slice(day.as_deref().unwrap_or("null").as_bytes());
+    day.is_some()
 }
 
 /// Length of `"2026-01-01T00:00:00`, quote included.
@@ -40,15 +77,16 @@ const INSTANT: usize = 29;
 const MIDNIGHT: &[u8; INSTANT] = b"\"0000-00-00T00:00:00.000000Z\"";
 
 /// Writes an instant in UTC with six fraction digits, whichever way the server spells it.
-fn append_instant(text: &str, lines: &mut Vec<u8>) {
+fn append_instant(text: &str, lines: &mut Vec<u8>) -> bool {
     if let Some(instant) = utc(text.as_bytes()) {
         lines.extend_from_slice(&instant);
-        return;
+        return true;
     }
-    match Timestamp::parse(text.trim_matches('"')) {
+    match Timestamp::parse_json(text) {
         Some(instant) => lines.extend_from_slice(format!("\"{instant}\"").as_bytes()),
-        None => document::append(text, lines),
+        None => lines.extend_from_slice(b"null"),
     }
+    Timestamp::parse_json(text).is_some()
 }
 
 /// The text itself if it is an instant as records spell it; such texts are in the order of their
@@ -82,23 +120,33 @@ pub(super) fn utc(text: &[u8]) -> Option<[u8; INSTANT]> {
     Some(instant)
 }
 
-/// `properties` is JSON text inside a JSON text in answers of queries, and an object in exported
-/// files.
-fn append_document(text: &str, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
-    if !text.starts_with('"') {
-        document::append(text, lines);
-        return Ok(true);
+/// `properties` is JSON text inside a JSON string in responses of queries, and an object in exported
+/// files. Only an object fits its schema.
+fn append_json(text: &str, lines: &mut Vec<u8>) -> bool {
+    let begin = lines.len();
+    let is_written = match text.strip_prefix('"') {
+        None => {
+            document::append(text, lines);
+            true
+        }
+        Some("\"") => {
+            lines.extend_from_slice(b"null");
+            return true;
+        }
+        Some(_) => unquoted(text).is_ok_and(|inner| {
+            if inner.trim() == "null" {
+                lines.extend_from_slice(b"null");
+            }
+            inner.trim() == "null" || document::embed(&inner, lines)
+        }),
+    };
+    let written = lines.get(begin..).unwrap_or_default().trim_ascii_start();
+    if is_written && (written.starts_with(b"{") || written == b"null") {
+        return true;
     }
-    let inner = unquoted(text)?;
-    if inner.is_empty() {
-        lines.extend_from_slice(b"null");
-        return Ok(true);
-    }
-    if document::embed(&inner, lines) {
-        return Ok(true);
-    }
+    lines.truncate(begin);
     lines.extend_from_slice(b"null");
-    Ok(false)
+    false
 }
 
 /// The text that a JSON string stands for.
@@ -117,7 +165,7 @@ mod tests {
 
     fn appended(kind: Kind, text: &str) -> String {
         let mut lines = Vec::new();
-        append(kind, text, &mut lines).unwrap();
+        append(kind, text, &mut lines);
         String::from_utf8(lines).unwrap()
     }
 
@@ -144,5 +192,38 @@ mod tests {
         assert_eq!(appended(Kind::Boolean, "1"), "true");
         assert_eq!(appended(Kind::Boolean, "null"), "null");
         assert_eq!(appended(Kind::Json, "{\"a\":\n1}"), "{\"a\": 1}");
+    }
+
+    #[test]
+    fn values_of_another_type_become_null() {
+        for (kind, text, expected, fits) in [
+            (Kind::String, "5", "null", false),
+            (Kind::String, "{\"a\":1}", "null", false),
+            (Kind::Integer, "\"18446744073709551615\"", "18446744073709551615", true),
+            (Kind::Integer, "1.5", "null", false),
+            (Kind::Integer, "true", "null", false),
+            (Kind::Number, "\"1.5e3\"", "1.5e3", true),
+            (Kind::Number, "\"many\"", "null", false),
+            (Kind::Boolean, "\"true\"", "true", true),
+            (Kind::Boolean, "2", "null", false),
+            (Kind::Strings, "\"a\"", "null", false),
+            (Kind::Strings, "[\"a\"]", "[\"a\"]", true),
+            (Kind::Timestamp, "1793534400", "\"2026-11-01T12:00:00.000000Z\"", true),
+            (Kind::Timestamp, "\"soon\"", "null", false),
+            (Kind::Timestamp, "{}", "null", false),
+            (Kind::Date, "\"2026-11-01\"", "\"2026-11-01\"", true),
+            (Kind::Date, "\"2026-11-01T12:00:00Z\"", "\"2026-11-01\"", true),
+            (Kind::Date, "7", "\"1970-01-01\"", true),
+            (Kind::Json, "[1]", "null", false),
+            (Kind::Json, "\"[1]\"", "null", false),
+            (Kind::Json, "\"5\"", "null", false),
+            (Kind::Json, "\"null\"", "null", true),
+            (Kind::Json, "5", "null", false),
+            (Kind::Any, "5", "5", true),
+        ] {
+            let mut lines = Vec::new();
+            assert_eq!(append(kind, text, &mut lines), fits, "{kind:?} {text}");
+            assert_eq!(String::from_utf8(lines).unwrap(), expected, "{kind:?} {text}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use url::Url;
+
 use crate::config::{Choice, Config};
 use crate::error::Error;
 use crate::posthog::account::ApiKey;
@@ -38,6 +40,12 @@ impl fmt::Display for ChosenMethod {
             Self::Query(Some(reason)) => write!(formatter, "queries (chosen by `auto`: {reason})"),
         }
     }
+}
+
+/// Whether exports are known to work: on PostHog Cloud they do. The endpoint exists on every instance of
+/// 2026, but elsewhere runs may never end, for want of a bucket, or never start, for want of Temporal.
+pub(super) fn is_posthog_cloud(base: &Url) -> bool {
+    matches!(base.host_str(), Some("us.posthog.com" | "eu.posthog.com"))
 }
 
 /// Finds out how a project can be read. `key` is what is known about it.

@@ -3,15 +3,16 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
 use super::cli::ReadArguments;
 use super::discover::custom_streams;
-use super::method::{self, ChosenMethod};
+use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
 use super::property_types;
 use crate::config::Config;
@@ -21,12 +22,15 @@ use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::records::ProjectWriter;
+use crate::records::{NulledValues, ProjectWriter};
 use crate::streams::{self, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
-    Checkpoint, ExportReader, KeysetReader, KeysetState, ListReader, ListState, OnEstimate, PageSize, ProjectEntry,
-    ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, available,
+    Checkpoint, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, OnEstimate,
+    PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
 };
+
+/// Where exports have failed, `auto` does without them for so long.
+const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
 
 /// What all streams of a sync share.
 struct Sync {
@@ -44,6 +48,8 @@ struct ProjectPlan {
     id: u64,
     /// Or why that could not be found out.
     method: Result<ChosenMethod, Error>,
+    /// What is known of its exports.
+    supervision: Arc<Supervision>,
 }
 
 /// A chosen stream whose settings have been checked.
@@ -97,7 +103,8 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
-        projects.push(ProjectPlan { id, method });
+        let supervision = Arc::new(Supervision::new(Duration::from_mins(30), is_posthog_cloud(client.base())));
+        projects.push(ProjectPlan { id, method, supervision });
     }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     let mut all_complete = true;
@@ -237,8 +244,9 @@ impl Sync {
     {
         let state = state.resumed_by(self.projects.iter().map(|project| project.id));
         let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state));
+        let nulled = NulledValues::default();
         let reads = self.projects.iter().map(|project| {
-            let context = self.context(project.id, stream, incremental);
+            let context = self.context(project.id, stream, incremental, &nulled);
             let span = tracing::info_span!("read", project = project.id, stream = %stream.name);
             let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
             async move { reading.await.map_err(|error| error.in_project(project.id)) }
@@ -274,7 +282,7 @@ impl Sync {
                 table,
                 columns: table.selected(self.config.method.query.person_properties),
                 property_columns: Arc::clone(property_columns),
-                page_size: PageSize::new(self.config.method.query.page_size),
+                page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
                 checkpoint,
             };
             self.read_project(reader, &on_estimate)
@@ -284,24 +292,57 @@ impl Sync {
 
     /// Reads a table of one project by the method that has been chosen for it.
     async fn read_project(&self, mut reader: ProjectReader, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
-        let plan = self.projects.iter().find(|project| project.id == reader.context.project);
-        let method = plan.map_or(Ok(&ChosenMethod::Query(None)), |plan| plan.method.as_ref()).map_err(Error::clone)?;
-        if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export) {
-            let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
-            let ingestion_delay = self.config.method.ingestion_delay;
-            let reader = Arc::new(reader);
-            let may_query = self.may("query:read");
-            return ExportReader { reader, files, ingestion_delay, model, may_query }.run(on_estimate).await;
+        let project = reader.context.project;
+        let Some(plan) = self.projects.iter().find(|plan| plan.id == project) else { return Ok(()) };
+        let method = plan.method.as_ref().map_err(Error::clone)?;
+        if let (ChosenMethod::Export { automatic }, Some(model)) = (method, reader.table.export)
+            && self.may_export(plan, &reader, *automatic).await
+        {
+            let exports = ExportReader {
+                reader: Arc::new(reader.clone()),
+                files: self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone(),
+                ingestion_delay: self.config.method.ingestion_delay,
+                model,
+                may_query: self.may("query:read"),
+                supervision: Arc::clone(&plan.supervision),
+            };
+            match exports.run(on_estimate).await? {
+                ExportOutcome::Complete => return Ok(()),
+                ExportOutcome::Impossible => {}
+            }
         }
-        if reader.table.columns_vary {
-            let (table, columns) = (reader.table, std::mem::take(&mut reader.columns));
-            reader.columns = available(&reader.context, table, columns).await?;
-        }
+        reader.choose_columns().await?;
         Arc::new(reader).run(on_estimate).await
     }
 
+    /// Whether exports may be expected to work. Where they have failed, they are tried again after a day.
+    async fn may_export(&self, plan: &ProjectPlan, reader: &ProjectReader, automatic: bool) -> bool {
+        let state = reader.checkpoint.project(plan.id).await;
+        if state.method == Some(LastMethod::Export) {
+            plan.supervision.prove();
+        }
+        let reason = match (plan.supervision.failure(), state.exports_failed_at) {
+            (Some(reason), _) => reason,
+            (None, Some(at)) if automatic && at > self.client.now().minus(FAILED_EXPORTS_REST) => {
+                format!("they did not work on {at}; they are tried again a day later")
+            }
+            (None, _) => return true,
+        };
+        if !self.may("query:read") {
+            return true;
+        }
+        tracing::info!("{} are read by query, because file exports do not work here: {reason}", reader.table.stream);
+        false
+    }
+
     /// What every reader of a stream has at hand.
-    fn context(&self, project: u64, stream: &Arc<StreamDescriptor>, incremental: bool) -> ReadContext {
+    fn context(
+        &self,
+        project: u64,
+        stream: &Arc<StreamDescriptor>,
+        incremental: bool,
+        nulled: &NulledValues,
+    ) -> ReadContext {
         ReadContext {
             client: self.client.clone(),
             config: Arc::clone(&self.config),
@@ -310,6 +351,7 @@ impl Sync {
             output: self.output.clone(),
             stream: Arc::clone(stream),
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+            nulled: nulled.clone(),
         }
     }
 
@@ -317,9 +359,9 @@ impl Sync {
     async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
         let mut failures = Vec::new();
         let writer = ProjectWriter::new(stream);
+        let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
         for ProjectPlan { id, .. } in &self.projects {
-            let context = self.context(*id, stream, false);
-            let found = account::project(&self.client, *id, self.client.retry(), &context.observer).await;
+            let found = account::project(&self.client, *id, self.client.retry(), &observer).await;
             let mut batch = Batch::new(&self.output, stream);
             let written = found.map_err(Error::from).and_then(|project| {
                 writer

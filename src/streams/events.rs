@@ -69,7 +69,7 @@ pub static EVENTS: Table = Table {
     rows_move: false,
     grows_for: TimeDelta::zero(),
     rounds_to: TimeDelta::zero(),
-    columns_vary: false,
+    without: None,
     fed_by: None,
     export: Some("events"),
 };

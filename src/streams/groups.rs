@@ -36,7 +36,7 @@ pub static GROUPS: Table = Table {
     rows_move: true,
     grows_for: TimeDelta::zero(),
     rounds_to: TimeDelta::zero(),
-    columns_vary: false,
+    without: None,
     fed_by: None,
     export: None,
 };

@@ -11,13 +11,10 @@ use chrono::TimeDelta;
 use super::column::{Column, ExportedAs, Kind};
 use super::table::Table;
 
-const UPDATED_AT: &str = "coalesce(last_seen_at, created_at)";
+const LAST_SEEN: &str = "coalesce(last_seen_at, created_at)";
 
-/// The stream.
-pub static PERSONS: Table = Table {
-    stream: "persons",
-    from: "persons",
-    columns: &[
+const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 11] {
+    [
         Column::new("id", Kind::String, "Identifies the person.").exported_as(ExportedAs::Field("person_id")),
         Column::new(
             "distinct_id",
@@ -31,10 +28,9 @@ pub static PERSONS: Table = Table {
             Kind::Timestamp,
             "When the person changed last, as far as PostHog tells: exactly in file exports; in queries when the person was last seen.",
         )
-        .selected_as(UPDATED_AT)
+        .selected_as(updated_at)
         .exported_as(ExportedAs::Field("_inserted_at")),
-        Column::new("last_seen_at", Kind::Timestamp, "When the person was seen last. Only filled by queries.")
-            .exported_as(ExportedAs::Nowhere),
+        last_seen_at,
         Column::new("is_identified", Kind::Boolean, "Whether the person has been identified. Only filled by queries.")
             .exported_as(ExportedAs::Nowhere),
         Column::new("properties", Kind::Json, "Properties of the person."),
@@ -46,25 +42,61 @@ pub static PERSONS: Table = Table {
         Column::new("version", Kind::Integer, "Grows with every change of the person. Only filled by file exports.")
             .not_selected()
             .exported_as(ExportedAs::Field("person_version")),
-    ],
-    optional_columns: &[],
-    sort_key: UPDATED_AT,
-    sort_key_field: "updated_at",
-    day: "intDiv(toUnixTimestamp(coalesce(last_seen_at, created_at)), 86400)",
-    id: "id",
-    id_field: "id",
-    id_alias: Some("uuid"),
-    primary_key: &["id"],
-    ingestion_time: None,
-    far: None,
-    duplicates: None,
-    cursor_field: "updated_at",
-    event_name_column: None,
-    bounded_by_dates: false,
-    rows_move: true,
-    grows_for: TimeDelta::zero(),
-    rounds_to: TimeDelta::hours(1),
-    columns_vary: false,
-    fed_by: None,
-    export: Some("persons"),
-};
+    ]
+}
+
+const LAST_SEEN_AT: Column =
+    Column::new("last_seen_at", Kind::Timestamp, "When the person was seen last. Only filled by queries.")
+        .exported_as(ExportedAs::Nowhere);
+
+const fn persons(
+    columns: &'static [Column],
+    sort_key: &'static str,
+    day: &'static str,
+    rounds_to: TimeDelta,
+    without: Option<(&'static str, &'static Table)>,
+) -> Table {
+    Table {
+        stream: "persons",
+        from: "persons",
+        columns,
+        optional_columns: &[],
+        sort_key,
+        sort_key_field: "updated_at",
+        day,
+        id: "id",
+        id_field: "id",
+        id_alias: Some("uuid"),
+        primary_key: &["id"],
+        ingestion_time: None,
+        far: None,
+        duplicates: None,
+        cursor_field: "updated_at",
+        event_name_column: None,
+        bounded_by_dates: false,
+        rows_move: true,
+        grows_for: TimeDelta::zero(),
+        rounds_to,
+        without,
+        fed_by: None,
+        export: Some("persons"),
+    }
+}
+
+/// The stream.
+pub static PERSONS: Table = persons(
+    &columns(LAST_SEEN, LAST_SEEN_AT),
+    LAST_SEEN,
+    "intDiv(toUnixTimestamp(coalesce(last_seen_at, created_at)), 86400)",
+    TimeDelta::hours(1),
+    Some(("last_seen_at", &PERSONS_BY_CREATION)),
+);
+
+/// The stream on instances from before February 2026, where nothing says when a person was last seen.
+static PERSONS_BY_CREATION: Table = persons(
+    &columns("created_at", LAST_SEEN_AT.not_selected()),
+    "created_at",
+    "intDiv(toUnixTimestamp(created_at), 86400)",
+    TimeDelta::zero(),
+    None,
+);

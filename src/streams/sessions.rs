@@ -79,7 +79,7 @@ pub static SESSIONS: Table = Table {
     rows_move: false,
     grows_for: LONGEST_SESSION,
     rounds_to: TimeDelta::zero(),
-    columns_vary: true,
+    without: None,
     fed_by: Some(&EVENTS),
     export: Some("sessions"),
 };

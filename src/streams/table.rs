@@ -51,8 +51,8 @@ pub struct Table {
     /// `PostHog` rounds positions down to a multiple of this, so a new row may stand so much before the
     /// time at which it happened.
     pub rounds_to: TimeDelta,
-    /// Whether versions of `PostHog` lack some of the columns.
-    pub columns_vary: bool,
+    /// A column that the sort key needs and versions of `PostHog` lack, and the table for those that do.
+    pub without: Option<(&'static str, &'static Table)>,
     /// The table whose new rows make this one's rows change.
     pub fed_by: Option<&'static Table>,
     /// Model of file download exports, if it can be exported.

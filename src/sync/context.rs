@@ -11,6 +11,7 @@ use crate::posthog::Query;
 use crate::posthog::http::{Client, GiveUp};
 use crate::posthog::query::{Small, small_with_retry};
 use crate::protocol::{Batch, Output, StreamDescriptor};
+use crate::records::NulledValues;
 
 /// One stream of one project: whom to ask, and where its records go. Cheap to clone.
 #[derive(Clone)]
@@ -29,6 +30,8 @@ pub struct ReadContext {
     pub stream: Arc<StreamDescriptor>,
     /// Reports waits.
     pub observer: StreamObserver,
+    /// Warns of values that become null.
+    pub nulled: NulledValues,
 }
 
 impl ReadContext {

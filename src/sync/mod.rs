@@ -19,13 +19,12 @@ mod query;
 mod state;
 
 pub use context::ReadContext;
-pub use export::ExportReader;
+pub use export::{ExportOutcome, ExportReader, Supervision};
 pub use keyset::{KeysetReader, KeysetState};
 pub use list::{ListReader, ListState};
 pub use observer::{OnEstimate, StreamObserver};
 pub use page_size::PageSize;
-pub use query::columns::available;
 pub use query::reader::ProjectReader;
 pub use state::checkpoint::Checkpoint;
 pub use state::stream::{ProjectEntry, StreamState};
-pub use state::table::ProjectState;
+pub use state::table::{LastMethod, ProjectState};

@@ -122,7 +122,7 @@ impl Client {
             self.learn_budget(response.headers());
             return Ok(Response { body: Body::new(response, PIECE), _permit: permit });
         }
-        Err(self.refusal(status, response, request.path).await)
+        Err(self.refusal(status, response, request.path, class).await)
     }
 
     /// Sends one request and reads its JSON answer.
@@ -149,8 +149,22 @@ impl Client {
         retry: Retry,
         observer: &dyn Observer,
     ) -> Result<T, GiveUp> {
+        self.get_as(Class::General, path, retry, observer).await
+    }
+
+    /// Like [`Client::get`], for a path that has a limit of its own.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn get_as<T: DeserializeOwned>(
+        &self,
+        class: Class,
+        path: &str,
+        retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<T, GiveUp> {
         let request = Request { method: Method::GET, path, body: None };
-        retry.run(self.limiter(), || self.json(Class::General, &request, observer)).await
+        retry.run(self.limiter(), || self.json(class, &request, observer)).await
     }
 
     /// The address that a path redirects to. Nothing is sent there.
@@ -164,7 +178,7 @@ impl Client {
         self.learn_clock(response.headers());
         let status = response.status();
         if !status.is_redirection() {
-            return Err(self.refusal(status, response, path).await);
+            return Err(self.refusal(status, response, path, Class::General).await);
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         url.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
@@ -177,7 +191,7 @@ impl Client {
         })
     }
 
-    async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str) -> Failure {
+    async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str, class: Class) -> Failure {
         if status.is_redirection() {
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             return match self.url(path) {
@@ -193,9 +207,9 @@ impl Client {
                 break;
             }
         }
-        let failure = Failure::from_response(status, response.headers(), &body, path);
-        if let Failure::Throttled { pause: Some(pause), message } = &failure {
-            self.limiter().pause(*pause, message);
+        let failure = Failure::from_response(status, response.headers(), &body, path, class);
+        if let Failure::Throttled { pause: Some(pause), message, .. } = &failure {
+            self.limiter().pause(class, *pause, message);
         }
         failure
     }
@@ -207,7 +221,11 @@ impl Client {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
         if let (Some(0), Some(read)) = (number(BUDGET_LEFT), number(BYTES_READ)) {
             let wait = Duration::from_secs(read / SMALLEST_BUDGET).clamp(SHORTEST_DEBT, LONGEST_DEBT);
-            self.limiter().pause(wait, "the project's hourly budget of bytes that queries may read is used up");
+            self.limiter().pause(
+                Class::Query,
+                wait,
+                "the project's hourly budget of bytes that queries may read is used up",
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use chrono::Utc;
 use reqwest::StatusCode;
 use reqwest::header::HeaderMap;
 
+use super::rate_limit::Class;
 use super::refusal::{Reason, Refusal, Report};
 use crate::error::Error;
 use crate::net::{connection_advice, describe, retry_after};
@@ -20,9 +21,11 @@ pub enum Failure {
     /// The server has refused the request for good (4xx).
     #[error("{0}")]
     Refused(Refusal),
-    /// A limit is used up. All requests wait for `pause`; without one, the caller backs off.
+    /// A limit is used up. All requests of its class wait for `pause`; without one, the caller backs off.
     #[error("{message}")]
     Throttled {
+        /// Whose limit it is.
+        class: Class,
         /// What the server asked for.
         pause: Option<Duration>,
         /// The server's words.
@@ -76,13 +79,19 @@ impl Failure {
     }
 
     /// What `status` and the beginning of the body mean.
-    pub(super) fn from_response(status: StatusCode, headers: &HeaderMap, body: &[u8], path: &str) -> Self {
+    pub(super) fn from_response(
+        status: StatusCode,
+        headers: &HeaderMap,
+        body: &[u8],
+        path: &str,
+        class: Class,
+    ) -> Self {
         let report = Report::read(body);
         let message = report.summary(status);
         match status.as_u16() {
             429 => match Refusal::new(status, &report, path) {
                 refusal if refusal.reason == Reason::TooManyRuns => Self::Refused(refusal),
-                _ => Self::Throttled { pause: retry_after(headers, Utc::now()), message },
+                _ => Self::Throttled { class, pause: retry_after(headers, Utc::now()), message },
             },
             400 if report.code == "too_many_bytes" => Self::TooLarge { message },
             504 if report.is_json => Self::TooLarge { message },
@@ -105,7 +114,7 @@ mod tests {
 
     fn kind(status: u16, body: &str) -> &'static str {
         let status = StatusCode::from_u16(status).unwrap();
-        match Failure::from_response(status, &HeaderMap::new(), body.as_bytes(), "/api/projects/1/query/") {
+        match Failure::from_response(status, &HeaderMap::new(), body.as_bytes(), "/", Class::Query) {
             Failure::Fatal(_) => "fatal",
             Failure::Refused(_) => "refused",
             Failure::Throttled { .. } => "throttled",
@@ -146,7 +155,7 @@ mod tests {
     #[test]
     fn web_pages_are_named_by_their_title() {
         let page = b"<html><title>posthog | 524: A timeout\n occurred</title></html>";
-        let page = Failure::from_response(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page, "/");
+        let page = Failure::from_response(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page, "/", Class::General);
         assert_eq!(page.to_string(), "502 posthog | 524: A timeout occurred");
     }
 }

@@ -19,13 +19,16 @@ const WORTH_MENTIONING: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// The classes of requests that `PostHog` counts apart, with requests per minute and per hour.
+/// The classes of requests that `PostHog` counts apart, with requests per minute and per hour. A limit
+/// that is used up pauses its own class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// `POST /query/`: 240 a minute, 2,400 an hour.
     Query,
     /// Everything else that this connector uses: 480 a minute, 4,800 an hour.
     General,
+    /// The list of session recordings, which has a throttle of its own besides.
+    Recordings,
 }
 
 /// Hears of waits, to tell the user.
@@ -50,7 +53,8 @@ pub struct RateLimiter {
 struct Counters {
     query: [RequestWindow; 2],
     general: [RequestWindow; 2],
-    paused: Option<(Instant, String)>,
+    /// Until when, and why, by class.
+    paused: [Option<(Instant, String)>; 3],
 }
 
 /// Keeps a request's place at the gate until it is dropped.
@@ -67,16 +71,30 @@ impl RateLimiter {
             counters: Mutex::new(Counters {
                 query: [window(240, MINUTE), window(2_400, HOUR)],
                 general: [window(480, MINUTE), window(4_800, HOUR)],
-                paused: None,
+                paused: [None, None, None],
             }),
         }
     }
 
-    /// Waits until a request of this class may be sent, and books it.
+    /// Waits until a request of this class may be sent, and counts it.
     pub async fn acquire(&self, class: Class, observer: &dyn Observer) -> Permit {
-        // The semaphore is never closed, so there is always a permit in the end.
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        while let Some((wait, reason)) = self.reserve(class) {
+        loop {
+            self.wait(class, observer).await;
+            // Whoever waits for a limit keeps no permit from the other classes. The semaphore is never
+            // closed, so there is always a permit in the end.
+            let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+            let mut counters = self.counters();
+            if counters.wait(class).is_none() {
+                counters.count(class);
+                return Permit { _permit: permit };
+            }
+        }
+    }
+
+    /// Waits until the limits have room for a request of this class.
+    async fn wait(&self, class: Class, observer: &dyn Observer) {
+        loop {
+            let Some((wait, reason)) = self.counters().wait(class) else { return };
             if wait >= WORTH_MENTIONING {
                 let until = Utc::now() + wait;
                 tracing::info!("waiting {} s: {reason}", wait.as_secs());
@@ -84,44 +102,59 @@ impl RateLimiter {
             }
             tokio::time::sleep(wait).await;
         }
-        Permit { _permit: permit }
     }
 
-    /// Reserves a request now, or says how long to wait and why.
-    fn reserve(&self, class: Class) -> Option<(Duration, String)> {
-        let mut counters = self.counters();
-        let now = Instant::now();
-        if let Some((until, reason)) = &counters.paused {
-            if *until > now {
-                return Some((*until - now, reason.clone()));
-            }
-            counters.paused = None;
-        }
-        let windows = match class {
-            Class::Query => &mut counters.query,
-            Class::General => &mut counters.general,
-        };
-        let wait = windows.iter_mut().filter_map(|window| window.wait(now)).max();
-        if let Some(wait) = wait {
-            return Some((wait, "the configured share of PostHog's request limit is used up".to_owned()));
-        }
-        for window in windows {
-            window.sent.push_back(now);
-        }
-        None
-    }
-
-    /// Holds all requests back for `wait`, unless they are held back longer already.
-    pub fn pause(&self, wait: Duration, reason: &str) {
+    /// Holds the requests of a class back for `wait`, unless they are held back longer already.
+    pub fn pause(&self, class: Class, wait: Duration, reason: &str) {
         let until = Instant::now() + wait;
         let mut counters = self.counters();
-        if counters.paused.as_ref().is_none_or(|(known, _)| *known < until) {
-            counters.paused = Some((until, reason.to_owned()));
+        let paused = counters.paused(class);
+        if paused.as_ref().is_none_or(|(known, _)| *known < until) {
+            *paused = Some((until, reason.to_owned()));
         }
     }
 
     fn counters(&self) -> std::sync::MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counters {
+    fn paused(&mut self, class: Class) -> &mut Option<(Instant, String)> {
+        let [query, general, recordings] = &mut self.paused;
+        match class {
+            Class::Query => query,
+            Class::General => general,
+            Class::Recordings => recordings,
+        }
+    }
+
+    fn windows(&mut self, class: Class) -> &mut [RequestWindow; 2] {
+        match class {
+            Class::Query => &mut self.query,
+            Class::General | Class::Recordings => &mut self.general,
+        }
+    }
+
+    /// How long a request has to wait, and why, if it cannot be sent now.
+    fn wait(&mut self, class: Class) -> Option<(Duration, String)> {
+        let now = Instant::now();
+        let paused = self.paused(class);
+        if let Some((until, reason)) = paused {
+            if *until > now {
+                return Some((*until - now, reason.clone()));
+            }
+            *paused = None;
+        }
+        let wait = self.windows(class).iter_mut().filter_map(|window| window.wait(now)).max()?;
+        Some((wait, "the configured share of PostHog's request limit is used up".to_owned()))
+    }
+
+    fn count(&mut self, class: Class) {
+        let now = Instant::now();
+        for window in self.windows(class) {
+            window.sent.push_back(now);
+        }
     }
 }
 
@@ -177,11 +210,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_holds_everybody_back() {
-        let limiter = RateLimiter::new(3, 1.0);
-        limiter.pause(Duration::from_secs(40), "because");
-        limiter.pause(Duration::from_secs(10), "shorter");
+    async fn pause_holds_back_its_class_only() {
+        let limiter = RateLimiter::new(1, 1.0);
+        limiter.pause(Class::General, Duration::from_secs(40), "because");
+        limiter.pause(Class::General, Duration::from_secs(10), "shorter");
         let begin = Instant::now();
+        let general = limiter.acquire(Class::General, &Silent);
+        let query = async { drop(limiter.acquire(Class::Query, &Silent).await) };
+        tokio::select! {
+            biased;
+            _ = general => panic!("the pause does not hold"),
+            () = query => assert!(begin.elapsed().is_zero()),
+        }
         let _first = limiter.acquire(Class::General, &Silent).await;
         assert_eq!(begin.elapsed().as_secs(), 40);
     }

@@ -104,13 +104,13 @@ impl Retry {
                 tracing::info!("PostHog finds the query too large, asking for less: {message}");
                 return Ok(NextAttempt::Smaller);
             }
-            Failure::Throttled { pause, message } => {
+            Failure::Throttled { class, pause, message } => {
                 let since = *self.throttled_since.get_or_insert_with(Instant::now);
                 if since.elapsed() > LONGEST_THROTTLING {
                     return Err(GiveUp::Limits { message });
                 }
                 let wait = pause.unwrap_or_else(|| self.next_wait());
-                limiter.pause(wait, &message);
+                limiter.pause(class, wait, &message);
                 return Ok(NextAttempt::Same);
             }
             Failure::Transient { message, perhaps_too_large } => {
@@ -173,6 +173,7 @@ fn waits() -> ExponentialBackoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::posthog::http::rate_limit::Class;
 
     fn limiter() -> RateLimiter {
         RateLimiter::new(1, 1.0)
@@ -200,11 +201,15 @@ mod tests {
     async fn throttling_is_waited_for_and_does_not_count_as_an_attempt() {
         let (mut retry, limiter) = (Retry::with_attempts(2), limiter());
         for _ in 0..20 {
-            let failure = Failure::Throttled { pause: Some(Duration::from_secs(30)), message: "slow down".into() };
+            let failure = Failure::Throttled {
+                class: Class::Query,
+                pause: Some(Duration::from_secs(30)),
+                message: "slow down".into(),
+            };
             assert_eq!(retry.after(failure, &limiter).await.unwrap(), NextAttempt::Same);
         }
         let begin = Instant::now();
-        drop(limiter.acquire(super::super::rate_limit::Class::Query, &super::super::rate_limit::Silent).await);
+        drop(limiter.acquire(Class::Query, &super::super::rate_limit::Silent).await);
         assert_eq!(begin.elapsed().as_secs(), 30);
     }
 

@@ -95,24 +95,34 @@ fn column<S: Simd>(
     sink: &mut Sink<'_>,
     open: &mut Vec<u8>,
 ) -> Result<usize, Stop> {
-    if kind == Kind::Json && byte(bytes, at)? == b'"' {
-        if byte(bytes, at + 1)? == b'"' {
-            sink.put(b"null")?;
-            return Ok(at + 2);
+    let first = byte(bytes, at)?;
+    if first == b'"' {
+        let is_empty = byte(bytes, at + 1)? == b'"';
+        match kind {
+            Kind::Json if is_empty => {
+                sink.put(b"null")?;
+                return Ok(at + 2);
+            }
+            // Only an object fits the schema; the plain path knows what becomes of anything else.
+            Kind::Json if byte(bytes, at + 1)? == b'{' => return document::embed(simd, bytes, at + 1, sink, open),
+            Kind::String | Kind::OptionalString | Kind::Any if !is_empty => return text(simd, bytes, at, sink),
+            Kind::String | Kind::OptionalString | Kind::Any | Kind::Timestamp => {}
+            _ => return Err(Stop::Unsupported),
         }
-        return document::embed(simd, bytes, at + 1, sink, open);
-    }
-    if kind != Kind::Timestamp && byte(bytes, at)? == b'"' && byte(bytes, at + 1)? != b'"' {
-        return text(simd, bytes, at, sink);
     }
     let end = value_end(simd, bytes, at)?;
     let text = bytes.get(at..end).unwrap_or_default();
     match kind {
+        _ if text == b"null" => sink.put(text)?,
         Kind::OptionalString if text == b"\"\"" => sink.put(b"null")?,
-        Kind::Boolean if text == b"0" => sink.put(b"false")?,
-        Kind::Boolean if text == b"1" => sink.put(b"true")?,
-        Kind::Timestamp if text != b"null" => sink.put(&value::utc(text).ok_or(Stop::Unsupported)?)?,
-        _ => sink.put(text)?,
+        Kind::String if first == b'"' => sink.put(text)?,
+        Kind::Boolean if matches!(text, b"0" | b"false") => sink.put(b"false")?,
+        Kind::Boolean if matches!(text, b"1" | b"true") => sink.put(b"true")?,
+        Kind::Timestamp if first == b'"' => sink.put(&value::utc(text).ok_or(Stop::Unsupported)?)?,
+        Kind::Integer if text.iter().all(u8::is_ascii_digit) => sink.put(text)?,
+        Kind::Number if first.is_ascii_digit() || first == b'-' => sink.put(text)?,
+        Kind::Any => sink.put(text)?,
+        _ => return Err(Stop::Unsupported),
     }
     Ok(end)
 }

@@ -162,6 +162,15 @@ impl ExportReader {
         self.compared(end).await
     }
 
+    /// Everything that was ingested in an interval.
+    pub(super) fn ingested(&self, interval: Interval) -> Scan {
+        Scan {
+            arrived_from: Some(interval.from),
+            until: interval.to,
+            ..self.hours(hour_of(interval.from), hour_of(interval.to), false)
+        }
+    }
+
     /// Everything that arrived in these hours, the last one included, or only what is about quite
     /// another time.
     fn hours(&self, first: i64, last: i64, far: bool) -> Scan {

@@ -1,19 +1,27 @@
 //! Downloads the files of a run and emits their records.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use reqwest::header::HeaderValue;
+use tokio::time::Instant;
 
-use super::{ExportReader, ExportWindow};
+use super::ExportReader;
+use super::run::Running;
 use crate::error::Error;
 use crate::posthog::Malformed;
-use crate::posthog::exports::FileUrl;
+use crate::posthog::exports::{FileUrl, RunStatus};
 use crate::posthog::http::{Failure, NextAttempt, Refusal};
 use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
 use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
+
+/// Files that have not been noted so long after a run's end will not be.
+const LISTED_AFTER: Duration = Duration::from_mins(1);
+/// Pause before files are listed again.
+const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// What has been read of a file so far, over all attempts.
 #[derive(Default)]
@@ -24,6 +32,8 @@ struct FileProgress {
     emitted: Emitted,
     /// Rows that came for the first time.
     rows: u64,
+    /// Lines of the file, in the attempt under way.
+    lines_read: u64,
     /// Records emitted, by hour of their arrival.
     received: BTreeMap<i64, u64>,
     /// Those among them that are about quite another time.
@@ -34,6 +44,7 @@ impl FileProgress {
     /// The file is read from its beginning again.
     fn restart(&mut self) {
         self.lines = LineReader::default();
+        self.lines_read = 0;
         self.emitted.restart();
     }
 }
@@ -47,36 +58,87 @@ enum Attempt {
     Broken(Failure),
 }
 
+/// How reading the files of a run has ended.
+pub(super) enum FilesRead {
+    /// All rows have been read; so many had not been read by an earlier sync.
+    Complete(u64),
+    /// The files have expired.
+    Expired,
+    /// The files do not have the rows that `PostHog` says it has exported.
+    RowsDiffer {
+        /// Rows of all files.
+        read: u64,
+        /// Rows that `PostHog` has exported.
+        completed: u64,
+    },
+}
+
 impl ExportReader {
-    /// Reads the files of a run that have not been read yet. Returns the number of their rows, none
-    /// when the files have expired.
+    /// Reads the files of a run that have not been read yet. `rows` is what `PostHog` says that the run
+    /// has; while files have fewer, the list is asked for again, since files are noted one by one.
     ///
     /// # Errors
     /// When a file cannot be downloaded whole.
-    pub(crate) async fn read_files(&self, window: &ExportWindow, files: &[String]) -> Result<Option<u64>, Error> {
-        let mut rows = 0;
-        for file in files.iter().filter(|file| !window.files.contains(file)) {
-            let Some(progress) = self.read_file(&window.run, file).await? else { return Ok(None) };
-            rows += progress.rows;
-            self.reader
-                .checkpoint
-                .update(self.reader.context.project, |state| {
-                    if let Some(window) = state.export.windows.first_mut() {
-                        window.files.push(file.clone());
-                        add(&mut window.received, progress.received);
-                        add(&mut window.far, progress.far);
-                    }
-                })
-                .await?;
+    pub(super) async fn read_files(
+        &self,
+        running: &Running,
+        files: &[String],
+        rows: Option<u64>,
+    ) -> Result<FilesRead, Error> {
+        let window = &running.window;
+        let (mut read, mut total) = (0, window.rows);
+        let mut done: Vec<String> = window.files.clone();
+        let mut files = files.to_vec();
+        let begin = Instant::now();
+        loop {
+            for file in files.iter().filter(|file| !window.files.contains(file)) {
+                if done.contains(file) {
+                    continue;
+                }
+                let Some(progress) = self.read_file(&window.run, file).await? else { return Ok(FilesRead::Expired) };
+                read += progress.rows;
+                total += progress.lines_read;
+                done.push(file.clone());
+                self.reader
+                    .checkpoint
+                    .update(self.reader.context.project, |state| {
+                        if let Some(window) = state.export.windows.first_mut() {
+                            window.files.push(file.clone());
+                            window.rows += progress.lines_read;
+                            add(&mut window.received, progress.received);
+                            add(&mut window.far, progress.far);
+                        }
+                    })
+                    .await?;
+            }
+            let completed = match rows {
+                None => return Ok(FilesRead::Complete(read)),
+                Some(completed) if completed == total => return Ok(FilesRead::Complete(read)),
+                Some(completed) => completed,
+            };
+            if total > completed || begin.elapsed() > LISTED_AFTER {
+                return Ok(FilesRead::RowsDiffer { read: total, completed });
+            }
+            tokio::time::sleep(LIST_AGAIN_AFTER).await;
+            files = self.files_now(&window.run).await?;
         }
-        Ok(Some(rows))
+    }
+
+    /// The files that are listed now.
+    async fn files_now(&self, run: &str) -> Result<Vec<String>, Error> {
+        let (client, exports) = (&self.reader.context.client, self.exports());
+        match client.retry().run(client.limiter(), || exports.status(run)).await? {
+            RunStatus::Ready { files, .. } => Ok(files),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Reads one file, however often that takes; none when it has expired.
     async fn read_file(&self, run: &str, file: &str) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
         let mut writer = ExportWriter::new(reader.table, &reader.context.stream, reader.context.project)
-            .with_property_columns(&reader.property_columns);
+            .with_property_columns(&reader.property_columns)
+            .warning(&reader.context.nulled);
         let mut progress = FileProgress::default();
         let mut retry = reader.context.client.retry();
         loop {
@@ -170,6 +232,7 @@ impl ExportReader {
     ) -> Result<(), Malformed> {
         let wanted = self.reader.wanted();
         let times = writer.parse(line)?;
+        progress.lines_read += 1;
         if !progress.emitted.is_new(line) {
             return Ok(());
         }

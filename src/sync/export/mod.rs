@@ -13,32 +13,44 @@ mod arrivals;
 mod comparison;
 mod file;
 mod run;
+mod supervision;
+mod windows;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use self::comparison::StoredByHour;
+use self::file::FilesRead;
 use self::run::{Prepared, Running};
+pub use self::supervision::Supervision;
+use self::windows::Windows;
 use super::observer::OnEstimate;
 use super::query::reader::ProjectReader;
-use super::state::export::{self, ExportState, ExportWindow};
+use super::state::export::{ExportState, ExportWindow, HOUR};
 use super::state::interval::Interval;
 use super::state::scan::ScanKind;
 use super::state::table::{LastMethod, LateCheck, ProjectState};
 use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::exports::{Exports, LONGEST_INTERVAL};
-use crate::posthog::http::{Failure, FileClient, GiveUp, NextAttempt, Reason, Refusal, Retry};
+use crate::posthog::http::{Failure, FileClient, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
 /// Clocks of senders may be ahead: an event of the start date can have come in the day before.
 const CLOCKS_AHEAD: u32 = 1;
-/// Windows that are not longer than this are not cut any more when `PostHog` cannot export them.
-const SHORTEST_WINDOW: i64 = export::HOUR;
+/// Where exports have not been proven to work, the first run has a window of a day at most.
+const PROOF_WINDOW: i64 = 24 * HOUR;
+/// Attempts at a request that is not worth the configured patience.
+const FIRST_ATTEMPTS: usize = 3;
+/// Pause before a run is started again when others use up what the project may run.
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
+/// How much earlier an interval ends that PostHog's clock has not reached.
+const CLOCK_STEP: TimeDelta = TimeDelta::seconds(30);
 
 /// Reads one table of one project by exports.
 pub struct ExportReader {
@@ -52,6 +64,37 @@ pub struct ExportReader {
     pub model: &'static str,
     /// Whether the key may query.
     pub may_query: bool,
+    /// What is known of the project's exports.
+    pub supervision: Arc<Supervision>,
+}
+
+/// How reading by exports has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportOutcome {
+    /// Everything has been read.
+    Complete,
+    /// Exports do not work here; queries have to read what is missing.
+    Impossible,
+}
+
+/// How exporting the windows of a pass has ended.
+enum ExportEnd {
+    Complete(ExportTotals),
+    Impossible,
+}
+
+/// What has become of a run that was to be started.
+enum Start {
+    /// It runs, with this id.
+    Started(String),
+    /// As many run as the project may have.
+    NoRoom,
+    /// The window is too long for this server.
+    TooLong,
+    /// PostHog's clock has not reached the end of the window.
+    InFuture,
+    /// Exports do not work here.
+    Impossible(String),
 }
 
 /// What a pass has exported, for the user.
@@ -67,10 +110,10 @@ impl ExportReader {
     /// # Errors
     /// When a run cannot be finished or what it has exported cannot be completed; windows that have
     /// been closed stay closed.
-    pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
+    pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
         self.settle_open_scan(on_estimate).await?;
-        let Some(mut pass) = self.pass().await? else { return Ok(()) };
+        let Some(mut pass) = self.pass().await? else { return Ok(ExportOutcome::Complete) };
         let before = reader.checkpoint.project(project).await;
         reader
             .checkpoint
@@ -94,7 +137,9 @@ impl ExportReader {
                 reader.table.stream
             );
         }
-        let exported = self.windows(pass, stored.as_ref(), on_estimate).await?;
+        let ExportEnd::Complete(exported) = self.windows(pass, stored.as_ref(), on_estimate).await? else {
+            return Ok(ExportOutcome::Impossible);
+        };
         if exported.runs > 0 {
             tracing::info!(
                 "{} rows of {} exported in {} runs; PostHog may bill exported rows",
@@ -103,7 +148,8 @@ impl ExportReader {
                 exported.runs
             );
         }
-        reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await
+        reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await?;
+        Ok(ExportOutcome::Complete)
     }
 
     fn exports(&self) -> Exports<'_> {
@@ -132,12 +178,18 @@ impl ExportReader {
     async fn pass(&self) -> Result<Option<Interval>, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
         let mut state = reader.checkpoint.project(project).await;
+        let known = state.export.windows.clone();
         if self.must_start_again(&mut state) {
             let changed = state.clone();
             reader.checkpoint.update(project, |state| *state = changed).await?;
+            for window in known.iter().filter(|window| !state.export.windows.contains(window)) {
+                self.cancel(&window.run).await;
+            }
         }
         let lookback = reader.context.config.method.query.lookback;
-        let until = state.export.until.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
+        // A pass whose end has been reached is over, even if the sync ended before it could say so.
+        let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
+        let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
             (Some(window), _) => window.interval.from,
             (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
@@ -154,7 +206,7 @@ impl ExportReader {
                 None => self.beginning().await?,
             },
         };
-        if state.export.until.is_none() && state.watermark.is_some() && !reader.context.incremental {
+        if open.is_none() && state.watermark.is_some() && !reader.context.incremental {
             return Ok(None);
         }
         if reader.end().micros() < from.minus(reader.context.config.method.query.late_window).micros() {
@@ -246,117 +298,208 @@ impl ExportReader {
         pass: Interval,
         stored: Option<&StoredByHour>,
         on_estimate: OnEstimate<'_>,
-    ) -> Result<ExportTotals, Error> {
+    ) -> Result<ExportEnd, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
         let known = reader.checkpoint.project(project).await.export.windows;
-        let mut running: VecDeque<Running> = known.into_iter().map(Running::new).collect();
-        let mut pending = VecDeque::new();
-        let mut next = running.back().map_or(pass.from, |running| running.window.interval.to);
-        let step = reader.context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * export::HOUR);
+        known.iter().for_each(|window| self.supervision.started(&window.run));
+        let mut running: VecDeque<Running> = known.into_iter().map(Running::resumed).collect();
+        let next = running.back().map_or(pass.from, |running| running.window.interval.to);
+        let step = reader.context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * HOUR);
         let longest = LONGEST_INTERVAL.min(step);
+        let mut windows = Windows::new(next, pass.to, longest);
         let mut exported = ExportTotals::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
+        let mut probing = !self.supervision.is_proven();
+        if probing {
+            windows.shorten(PROOF_WINDOW);
+        }
         loop {
-            while running.len() < reader.context.config.concurrency {
-                let interval = match pending.pop_front() {
-                    Some(interval) => interval,
-                    None => match next_window(next, pass.to, longest, stored) {
-                        Some(interval) => interval,
-                        None => break,
-                    },
-                };
-                next = next.max(interval.to);
-                let Some(run) = self.start(interval, &mut pending).await? else { continue };
-                exported.runs += 1;
-                running.push_back(Running::new(ExportWindow::new(interval, run)));
-                self.note(&running).await?;
+            if probing && self.supervision.is_proven() {
+                probing = false;
+                windows.lengthen(longest);
+            }
+            let most = if probing { 1 } else { reader.context.config.concurrency };
+            while running.len() < most {
+                let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(pass.to).max(from));
+                let Some(interval) = windows.take(first_after) else { break };
+                match self.start(interval, running.is_empty()).await? {
+                    Start::Started(run) => {
+                        exported.runs += 1;
+                        self.supervision.started(&run);
+                        running.push_back(Running::new(ExportWindow::new(interval, run)));
+                        self.note(&running).await?;
+                    }
+                    Start::NoRoom => {
+                        windows.put_back([interval].into_iter());
+                        break;
+                    }
+                    Start::TooLong if windows.halve(interval) => windows.put_back([interval].into_iter()),
+                    Start::TooLong => {
+                        return Err(Error::transient(format!(
+                            "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
+                        )));
+                    }
+                    Start::InFuture => {
+                        let to = interval.to.minus(CLOCK_STEP);
+                        tracing::info!("PostHog's clock is behind {}; the export ends at {to}", interval.to);
+                        windows.end_at(to);
+                        windows.put_back([Interval { to, ..interval }].into_iter().filter(|cut| !cut.is_empty()));
+                    }
+                    Start::Impossible(reason) => return self.give_up_exports(&mut running, &reason).await,
+                }
             }
             let Some(first) = running.front().cloned() else { break };
             let window = &first.window;
-            let prepared = if window.done { Prepared::Files(Vec::new()) } else { self.prepared(&first).await? };
-            match prepared {
-                Prepared::Files(files) => {
-                    let Some(rows) = self.read_files(window, &files).await? else {
-                        exported.runs += 1;
-                        self.give_up(window, "its files have expired", &mut failures).await?;
-                        self.restart(&mut running, &mut pending, false).await?;
+            let prepared = if window.done { Prepared::read() } else { self.prepared(&first).await? };
+            let (reason, too_long) = match prepared {
+                Prepared::Files { files, rows } => match self.read_files(&first, &files, rows).await? {
+                    FilesRead::Complete(read) => {
+                        exported.rows += read;
+                        failures.progress();
+                        if !window.done {
+                            reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
+                        }
+                        self.supervision.ended(&window.run);
+                        self.compare(window.interval, stored, on_estimate).await?;
+                        running.pop_front();
+                        self.close(window.interval.to, &running).await?;
                         continue;
-                    };
-                    exported.rows += rows;
-                    failures.progress();
-                    if !window.done {
-                        reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
                     }
-                    self.compare(window.interval, stored, on_estimate).await?;
-                    running.pop_front();
-                    self.close(window.interval.to, &running).await?;
+                    FilesRead::Expired => ("its files have expired".to_owned(), false),
+                    FilesRead::RowsDiffer { read, completed } => {
+                        (format!("its files have {read} rows, but PostHog has exported {completed}"), false)
+                    }
+                },
+                Prepared::Failed { reason, too_long } => (reason, too_long),
+                Prepared::Late(deadline) => {
+                    self.cancel(&window.run).await;
+                    if !self.supervision.is_proven() {
+                        let reason = format!("the first export has not ended in {} s", deadline.as_secs());
+                        return self.give_up_exports(&mut running, &reason).await;
+                    }
+                    (format!("it has not ended in {} s", deadline.as_secs()), true)
                 }
-                Prepared::Failed { reason, too_large } => {
-                    self.give_up(window, &reason, &mut failures).await?;
+            };
+            let (interval, run) = (window.interval, window.run.clone());
+            self.supervision.ended(&run);
+            if too_long && windows.halve(interval) {
+                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
+                self.put_all_back(&mut running, &mut windows).await?;
+                continue;
+            }
+            tracing::warn!("export run {run} of {interval}: {reason}; it is started again");
+            let failure = Failure::transient(format!("export run of {interval}: {reason}"));
+            match failures.after(failure, reader.context.client.limiter()).await {
+                Ok(NextAttempt::Same | NextAttempt::Smaller) => {
                     exported.runs += 1;
-                    self.restart(&mut running, &mut pending, too_large).await?;
+                    self.start_again(&mut running, &mut windows).await?;
+                }
+                Err(give_up) if !self.may_query => return Err(give_up.into()),
+                Err(_) if reader.table.ingestion_time.is_none() => {
+                    return self.give_up_exports(&mut running, &reason).await;
+                }
+                Err(_) => {
+                    tracing::warn!("{interval} cannot be exported ({reason}), so it is read by query");
+                    running.pop_front();
+                    self.repair(self.ingested(interval), on_estimate).await?;
+                    failures.progress();
+                    self.close(interval.to, &running).await?;
                 }
             }
         }
-        self.close(pass.to, &running).await?;
-        Ok(exported)
+        self.close(windows.to(), &running).await?;
+        Ok(ExportEnd::Complete(exported))
     }
 
-    /// Starts the run of a window. None when the window was cut in two, which are pending then.
-    async fn start(&self, interval: Interval, pending: &mut VecDeque<Interval>) -> Result<Option<String>, Error> {
+    /// Starts the run of a window; `wait` for room when as many run as PostHog allows.
+    async fn start(&self, interval: Interval, wait: bool) -> Result<Start, Error> {
         let client = &self.reader.context.client;
         let (exports, request) = (self.exports(), self.request(interval));
-        match client.retry().run(client.limiter(), || exports.start(&request)).await {
-            Ok(run) => {
-                tracing::debug!("export run {run} of {interval} started");
-                Ok(Some(run))
-            }
-            Err(GiveUp::TooLarge { .. }) => {
-                let (first, second) = halves(interval).ok_or_else(|| {
-                    Error::transient(format!(
-                        "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
-                    ))
-                })?;
-                pending.push_front(second);
-                pending.push_front(first);
-                Ok(None)
-            }
-            Err(GiveUp::Refused(Refusal { reason: Reason::NotFound | Reason::NotPostHog, .. })) => {
-                Err(Error::config("this PostHog has no file download exports; set `method` to `auto` or `query`"))
-            }
-            Err(give_up) => Err(give_up.into()),
+        loop {
+            let retry =
+                if self.supervision.is_proven() { client.retry() } else { Retry::with_attempts(FIRST_ATTEMPTS) };
+            return Ok(match retry.run(client.limiter(), || exports.start(&request)).await {
+                Ok(run) => {
+                    tracing::debug!("export run {run} of {interval} started");
+                    Start::Started(run)
+                }
+                Err(GiveUp::TooLarge { .. }) => Start::TooLong,
+                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) if wait => {
+                    // Nothing of ours runs, so others use the project's share: only starting waits.
+                    let until = chrono::Utc::now() + ROOM_PAUSE;
+                    self.reader.context.observer.waiting(&summary, until);
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                    continue;
+                }
+                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, .. })) => Start::NoRoom,
+                Err(GiveUp::Refused(Refusal { reason: Reason::IntervalInFuture, .. })) => Start::InFuture,
+                Err(GiveUp::Refused(Refusal { reason: Reason::NotFound | Reason::NotPostHog, .. })) => {
+                    Start::Impossible("this PostHog has no file download exports".to_owned())
+                }
+                Err(GiveUp::Attempts { last, .. }) if !self.supervision.is_proven() => Start::Impossible(last),
+                Err(give_up) => return Err(give_up.into()),
+            });
         }
     }
 
-    /// Says that a run is of no use, and waits a little before the next one.
-    async fn give_up(&self, window: &ExportWindow, reason: &str, failures: &mut Retry) -> Result<(), Error> {
-        let (reader, interval) = (&self.reader, window.interval);
-        tracing::warn!("export run {} of {interval}: {reason}; it is started again", window.run);
-        let failure = Failure::transient(format!("export run of {interval}: {reason}"));
-        match failures.after(failure, reader.context.client.limiter()).await? {
-            NextAttempt::Same | NextAttempt::Smaller => Ok(()),
+    /// Exports do not work here: everything is read by query instead, if that is allowed.
+    async fn give_up_exports(&self, running: &mut VecDeque<Running>, reason: &str) -> Result<ExportEnd, Error> {
+        for Running { window, .. } in running.drain(..) {
+            self.cancel(&window.run).await;
         }
+        self.supervision.fail(reason);
+        if !self.may_query {
+            return Err(Error::config(format!(
+                "file exports do not work on this PostHog ({reason}), and the API key lacks the scope `query:read`; add the scope, or make exports work"
+            )));
+        }
+        let now = self.reader.context.client.now();
+        let change = |state: &mut ProjectState| {
+            state.export = ExportState::default();
+            state.exports_failed_at = Some(now);
+        };
+        self.reader.checkpoint.update(self.reader.context.project, change).await?;
+        tracing::warn!(
+            "file exports do not work on this PostHog ({reason}), so {} are read by query",
+            self.reader.table.stream
+        );
+        Ok(ExportEnd::Impossible)
     }
 
-    /// Starts the first window's run again, in two parts if it was too large.
-    async fn restart(
-        &self,
-        running: &mut VecDeque<Running>,
-        pending: &mut VecDeque<Interval>,
-        too_large: bool,
-    ) -> Result<(), Error> {
-        let Some(Running { window, .. }) = running.pop_front() else { return Ok(()) };
-        let parts = halves(window.interval).filter(|_| too_large);
-        let (first, second) = parts.map_or((window.interval, None), |(first, second)| (first, Some(second)));
-        for interval in second.into_iter().chain([first]) {
-            let mut cut = VecDeque::new();
-            if let Some(run) = self.start(interval, &mut cut).await? {
-                running.push_front(Running::new(ExportWindow::new(interval, run)));
-            } else {
-                // Windows are read in order, so those behind it come later, with new runs.
-                cut.extend(running.drain(..).map(|running| running.window.interval));
-                cut.into_iter().rev().for_each(|interval| pending.push_front(interval));
+    /// Cancels a run that nobody will read. What cannot be cancelled is left alone.
+    async fn cancel(&self, run: &str) {
+        let client = &self.reader.context.client;
+        let exports = self.exports();
+        match Retry::with_attempts(FIRST_ATTEMPTS).run(client.limiter(), || exports.cancel(run)).await {
+            Ok(()) => tracing::info!("export run {run} cancelled"),
+            Err(give_up) => tracing::warn!("export run {run} could not be cancelled: {}", Error::from(give_up)),
+        }
+        self.supervision.ended(run);
+    }
+
+    /// The first window has to be exported again, in parts. Windows are read in order, so those behind it
+    /// come again, too.
+    async fn put_all_back(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
+        let mut again = Vec::with_capacity(running.len());
+        for (place, Running { window, .. }) in running.drain(..).enumerate() {
+            if place > 0 {
+                self.cancel(&window.run).await;
             }
+            again.push(window.interval);
+        }
+        windows.put_back(again.into_iter());
+        self.note(running).await
+    }
+
+    /// Starts the run of the first window again; the others keep theirs.
+    async fn start_again(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
+        let Some(interval) = running.front().map(|running| running.window.interval) else { return Ok(()) };
+        let Start::Started(run) = self.start(interval, true).await? else {
+            return self.put_all_back(running, windows).await;
+        };
+        self.supervision.started(&run);
+        if let Some(first) = running.front_mut() {
+            *first = Running::new(ExportWindow::new(interval, run));
         }
         self.note(running).await
     }
@@ -373,6 +516,7 @@ impl ExportReader {
         let change = |state: &mut ProjectState| {
             state.watermark = Some(watermark);
             state.method = Some(LastMethod::Export);
+            state.exports_failed_at = None;
             state.resume_from = None;
             // Exports have late rows as well, however old they are.
             state.late_check = Some(LateCheck::of(watermark));
@@ -400,16 +544,4 @@ impl ExportReader {
 /// Whether nothing has been exported yet, and no other state says where to begin.
 fn begins(state: &ProjectState) -> bool {
     state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty()
-}
-
-/// The next window that may have rows; what lies before it is known to be empty.
-fn next_window(from: Timestamp, until: Timestamp, longest: i64, stored: Option<&StoredByHour>) -> Option<Interval> {
-    let from = stored.map_or(from, |stored| stored.first_after(from).min(until).max(from));
-    let interval = Interval { from, to: from.plus_micros(longest).min(until) };
-    (!interval.is_empty()).then_some(interval)
-}
-
-/// A window in two parts, unless it is short already.
-fn halves(interval: Interval) -> Option<(Interval, Interval)> {
-    (interval.length() > SHORTEST_WINDOW).then(|| interval.cut(interval.length() / 2))
 }

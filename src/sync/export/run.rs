@@ -18,43 +18,66 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A wait is mentioned every so often.
 const MENTION_EVERY: Duration = Duration::from_secs(30);
-/// A run without files looks as if it were running; after this time it is looked at more closely.
+/// A run without files looks as if it were running on servers from before September 2026; after this
+/// time it is looked at more closely.
 const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
-/// It must look ended and empty for so long, since files appear some time after a run's end.
+/// Without a number of rows to compare with, a run must look ended and empty for so long, since files
+/// are noted some time after a run's end.
 const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// `PostHog` notes the files of a run that has ended one by one, and tries again after a second when that
 /// fails. So long must their list stay the same where nothing else would tell that one is missing.
 const SURELY_ALL_AFTER: Duration = Duration::from_secs(2);
-/// `PostHog` itself ends a run long before.
-const LONGEST_RUN: Duration = Duration::from_hours(24);
+/// So long may files be missing from the list of a run that has ended with rows.
+const NOTED_AFTER: Duration = Duration::from_mins(2);
 
 /// A window whose run is under way.
 #[derive(Clone)]
-pub(crate) struct Running {
+pub(super) struct Running {
     /// The window as the state keeps it.
     pub(super) window: ExportWindow,
     /// Since when this program knows of the run.
     since: Instant,
+    /// Whether this program has started it.
+    is_ours: bool,
 }
 
 impl Running {
-    /// A window with its run, seen now.
-    pub(crate) fn new(window: ExportWindow) -> Self {
-        Self { window, since: Instant::now() }
+    /// A window whose run has been started now.
+    pub(super) fn new(window: ExportWindow) -> Self {
+        Self { window, since: Instant::now(), is_ours: true }
+    }
+
+    /// A window whose run an earlier sync has started.
+    pub(super) fn resumed(window: ExportWindow) -> Self {
+        Self { window, since: Instant::now(), is_ours: false }
     }
 }
 
 /// How waiting for a run has ended.
-pub(crate) enum Prepared {
-    /// With these files, which may be none.
-    Files(Vec<String>),
+pub(super) enum Prepared {
+    /// With files, which may be none.
+    Files {
+        /// Their ids.
+        files: Vec<String>,
+        /// Rows that they have altogether, if `PostHog` says so.
+        rows: Option<u64>,
+    },
     /// Without files; another run may succeed.
     Failed {
         /// What happened.
         reason: String,
         /// Whether a shorter interval has better chances.
-        too_large: bool,
+        too_long: bool,
     },
+    /// It has not ended in this time.
+    Late(Duration),
+}
+
+impl Prepared {
+    /// All files have been read already.
+    pub(super) fn read() -> Self {
+        Self::Files { files: Vec::new(), rows: None }
+    }
 }
 
 impl ExportReader {
@@ -71,63 +94,78 @@ impl ExportReader {
         }
     }
 
-    /// Waits until the run of a window has ended.
+    /// Waits until the run of a window has ended, at most until its deadline.
     ///
     /// # Errors
     /// When `PostHog` stops answering usefully, or refuses to export because of billing.
-    pub(crate) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
-        let (reader, window) = (&self.reader, &running.window);
+    pub(super) async fn prepared(&self, running: &Running) -> Result<Prepared, Error> {
+        let window = &running.window;
         let exports = self.exports();
-        let (begin, client) = (running.since, &reader.context.client);
+        let (begin, client) = (running.since, &self.reader.context.client);
         let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
+        // The list of files as it was seen first in its present length, and since when.
+        let mut listed: Option<(BTreeSet<String>, Instant)> = None;
         let mut empty_since: Option<Instant> = None;
-        let mut seen: Option<BTreeSet<String>> = None;
         let is_compared = self.is_compared(window.interval).await;
         loop {
-            let status = client.retry().run(client.limiter(), || exports.status(&window.run)).await?;
-            let word = match status {
-                RunStatus::Ready(files) => {
-                    // Files may appear a moment after the run's end, in any order.
-                    let listed: BTreeSet<String> = files.iter().cloned().collect();
-                    if seen.as_ref() == Some(&listed) || (is_compared && !files.is_empty()) {
-                        return Ok(Prepared::Files(files));
+            let word = match client.retry().run(client.limiter(), || exports.status(&window.run)).await? {
+                RunStatus::Ready { files, rows } => {
+                    if listed.is_none() {
+                        self.supervision.completed(running.is_ours.then(|| begin.elapsed()));
                     }
-                    if !is_compared && !files.is_empty() {
-                        pause = SURELY_ALL_AFTER;
+                    let set: BTreeSet<String> = files.iter().cloned().collect();
+                    let since = match &listed {
+                        Some((known, since)) if *known == set => *since,
+                        _ => Instant::now(),
+                    };
+                    listed = Some((set, since));
+                    let patience = match rows {
+                        Some(0) => Duration::ZERO,
+                        // Whether all files are listed shows when they have been read.
+                        Some(_) if !files.is_empty() => Duration::ZERO,
+                        Some(_) => NOTED_AFTER,
+                        None if files.is_empty() => SURELY_EMPTY_AFTER,
+                        None if is_compared => Duration::ZERO,
+                        None => SURELY_ALL_AFTER,
+                    };
+                    if since.elapsed() >= patience {
+                        return Ok(Prepared::Files { files, rows });
                     }
-                    seen = Some(listed);
+                    pause = pause.min(SURELY_ALL_AFTER);
                     "Completed".to_owned()
                 }
                 RunStatus::Unknown => {
                     return Ok(Prepared::Failed {
                         reason: "PostHog does not know it any more".into(),
-                        too_large: false,
+                        too_long: false,
                     });
+                }
+                RunStatus::Cancelled => {
+                    return Ok(Prepared::Failed { reason: "it has been cancelled".into(), too_long: false });
                 }
                 RunStatus::Failed { status, reason } => return failed(&status, &reason),
                 RunStatus::Preparing(word) => word,
             };
-            if begin.elapsed() > LONGEST_RUN {
-                return Err(Error::transient(format!(
-                    "PostHog has been preparing the export of {} for {} hours; try again later, or set `method` to `query`",
-                    window.interval,
-                    LONGEST_RUN.as_secs() / 3_600
-                )));
-            }
-            if begin.elapsed() > PERHAPS_EMPTY_AFTER && word != "Starting" {
+            if begin.elapsed() > PERHAPS_EMPTY_AFTER && listed.is_none() && word != "Starting" {
                 let has_ended = client.retry().run(client.limiter(), || exports.has_ended_empty(&window.run)).await?;
                 empty_since = has_ended.then(|| empty_since.unwrap_or_else(Instant::now));
                 if empty_since.is_some_and(|since| since.elapsed() > SURELY_EMPTY_AFTER) {
                     tracing::info!("export run {} has ended without files", window.run);
-                    return Ok(Prepared::Files(Vec::new()));
+                    self.supervision.completed(None);
+                    return Ok(Prepared::Files { files: Vec::new(), rows: None });
                 }
+            }
+            let deadline = self.supervision.deadline();
+            // A run that has ended, but whose files are not listed yet, is not late.
+            if begin.elapsed() > deadline && listed.is_none() && empty_since.is_none() {
+                return Ok(Prepared::Late(deadline));
             }
             if mentioned.elapsed() >= MENTION_EVERY {
                 mentioned = Instant::now();
                 self.mention(window, &word, begin.elapsed());
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE).min(deadline / 4);
         }
     }
 
@@ -150,5 +188,5 @@ fn failed(status: &str, reason: &str) -> Result<Prepared, Error> {
         )));
     }
     let reason = if reason.is_empty() { status.to_owned() } else { format!("{status} ({reason})") };
-    Ok(Prepared::Failed { reason, too_large: status == "TimedOut" })
+    Ok(Prepared::Failed { reason, too_long: status == "TimedOut" })
 }

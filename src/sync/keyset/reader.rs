@@ -162,7 +162,8 @@ impl KeysetReader {
                 ))));
             }
             let mut writer =
-                KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.context.stream, self.context.project);
+                KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.context.stream, self.context.project)
+                    .warning(&self.context.nulled);
             loop {
                 let page = self.read_page(part, state, &mut writer).await?;
                 bytes += page.bytes;

@@ -17,7 +17,8 @@ use crate::sync::state::scan::Scan;
 use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
-/// Reads one table of one project.
+/// Reads one table of one project. Cheap to clone.
+#[derive(Clone)]
 pub struct ProjectReader {
     /// Whom to ask, and where records go.
     pub context: ReadContext,
@@ -28,7 +29,7 @@ pub struct ProjectReader {
     /// Properties that are fields of their own.
     pub property_columns: Arc<PropertyColumns>,
     /// Rows to ask for.
-    pub page_size: PageSize,
+    pub page_size: Arc<PageSize>,
     /// Where progress is kept.
     pub checkpoint: Arc<Checkpoint<ProjectState>>,
 }

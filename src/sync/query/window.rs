@@ -89,7 +89,8 @@ impl ProjectReader {
         let mut expected = window.rows;
         let mut attempt = open.map_or_else(WindowAttempt::new, WindowAttempt::resume);
         let mut writer = RowWriter::new(self.table, &self.columns, &self.context.stream, self.context.project)
-            .with_property_columns(&self.property_columns);
+            .with_property_columns(&self.property_columns)
+            .warning(&self.context.nulled);
         if attempt.received.is_some() {
             writer = writer.counting_recent_rows(self.table, &self.columns, self.settled_until(scan));
         }

@@ -51,6 +51,9 @@ pub struct ExportWindow {
     /// Files whose records have been emitted.
     #[serde(default)]
     pub files: Vec<String>,
+    /// Rows that these files have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub rows: u64,
     /// Their records by hour of arrival; they go with the run when it has to be started again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub received: BTreeMap<i64, u64>,
@@ -62,10 +65,15 @@ pub struct ExportWindow {
     pub done: bool,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl ExportWindow {
     /// A window whose run has just been started.
     pub(crate) fn new(interval: Interval, run: String) -> Self {
-        Self { interval, run, files: Vec::new(), received: BTreeMap::new(), far: BTreeMap::new(), done: false }
+        Self { interval, run, files: Vec::new(), rows: 0, received: BTreeMap::new(), far: BTreeMap::new(), done: false }
     }
 }
 

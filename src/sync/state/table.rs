@@ -49,6 +49,8 @@ pub struct ProjectState {
     pub method: Option<LastMethod>,
     /// Where reading by exports stands.
     pub export: ExportState,
+    /// When exports have been found not to work on this instance.
+    pub exports_failed_at: Option<Timestamp>,
 }
 
 /// The method by which a project was read last.
@@ -100,6 +102,7 @@ impl ProjectEntry for ProjectState {
             scan: part(value, place, "scan")?,
             method: part(value, place, "method")?,
             export: part(value, place, "export")?.unwrap_or_default(),
+            exports_failed_at: time("exports_failed_at")?,
         })
     }
 
@@ -117,6 +120,7 @@ impl ProjectEntry for ProjectState {
         set("resume_from", self.resume_from.map(|from| json!(from)));
         set("late_check", self.late_check.map(|check| json!(check)));
         set("scan", self.scan.as_ref().map(|scan| json!(scan)));
+        set("exports_failed_at", self.exports_failed_at.map(|at| json!(at)));
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
     }
@@ -183,6 +187,7 @@ mod tests {
                 bytes: Some(5),
                 ..ExportState::default()
             },
+            exports_failed_at: Some(at("2026-01-02")),
         };
         let mut state = TableState::empty("created_at");
         state.projects.insert(7, project);

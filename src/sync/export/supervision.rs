@@ -1,0 +1,130 @@
+//! How long a run may take, and whether exports work on this instance at all.
+//!
+//! A run that goes wrong does not fail: PostHog's workflow tries again without limit
+//! (`temporal/…/entrypoint.py`), so a window that is too large, or an instance without a bucket for the
+//! files, shows as running for ever. Hence every run has a deadline.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A run may take so many times as long as the longest one so far.
+const PATIENCE: u32 = 8;
+/// No run is given up earlier, however quick the others were.
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(30);
+/// Where exports have not been proven to work, the first run has to end in this time.
+const PROOF: Duration = Duration::from_mins(1);
+
+/// What is known of the exports of one project. Shared by its streams.
+#[derive(Debug)]
+pub struct Supervision {
+    /// The most that a run may take.
+    limit: Duration,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct Known {
+    /// Exports have been seen to work here, or are known to.
+    proven: bool,
+    /// Exports do not work here, for this reason.
+    failed: Option<String>,
+    /// The longest run that has completed.
+    longest_run: Option<Duration>,
+    /// Runs that have been started and neither read nor cancelled.
+    running: BTreeSet<String>,
+}
+
+impl Supervision {
+    /// Runs may take `limit`; `proven` where exports are known to work.
+    pub fn new(limit: Duration, proven: bool) -> Self {
+        let known = Known { proven, failed: None, longest_run: None, running: BTreeSet::new() };
+        Self { limit, known: Mutex::new(known) }
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether exports have been seen to work here.
+    pub fn is_proven(&self) -> bool {
+        self.known().proven
+    }
+
+    /// Exports have worked here before.
+    pub fn prove(&self) {
+        self.known().proven = true;
+    }
+
+    /// Why exports do not work here, if that is known.
+    pub fn failure(&self) -> Option<String> {
+        self.known().failed.clone()
+    }
+
+    /// Exports do not work here.
+    pub(super) fn fail(&self, reason: &str) {
+        self.known().failed.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// How long a run may take, by what others have taken.
+    pub(super) fn deadline(&self) -> Duration {
+        let known = self.known();
+        match known.longest_run {
+            Some(longest) => (longest * PATIENCE).clamp(SHORTEST_DEADLINE.min(self.limit), self.limit),
+            None if known.proven => self.limit,
+            None => PROOF.min(self.limit),
+        }
+    }
+
+    /// A run has been started.
+    pub(super) fn started(&self, run: &str) {
+        self.known().running.insert(run.to_owned());
+    }
+
+    /// A run has completed after this time; unknown for one that an earlier sync has started.
+    pub(super) fn completed(&self, duration: Option<Duration>) {
+        let mut known = self.known();
+        known.proven = true;
+        known.longest_run = known.longest_run.max(duration);
+    }
+
+    /// A run has been read or cancelled.
+    pub(super) fn ended(&self, run: &str) {
+        self.known().running.remove(run);
+    }
+
+    /// Runs that nobody will read when this process ends now.
+    pub fn unread(&self) -> Vec<String> {
+        self.known().running.iter().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadline_follows_the_runs_seen_so_far() {
+        let limit = Duration::from_mins(30);
+        assert_eq!(Supervision::new(limit, true).deadline(), limit);
+        let unproven = Supervision::new(limit, false);
+        assert_eq!(unproven.deadline(), PROOF);
+        unproven.completed(Some(Duration::from_secs(2)));
+        assert!(unproven.is_proven());
+        assert_eq!(unproven.deadline(), SHORTEST_DEADLINE);
+        unproven.completed(Some(Duration::from_secs(45)));
+        assert_eq!(unproven.deadline(), Duration::from_mins(6));
+        unproven.completed(Some(Duration::from_mins(20)));
+        assert_eq!(unproven.deadline(), limit);
+        assert_eq!(Supervision::new(Duration::from_secs(5), false).deadline(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn unread_runs_are_those_neither_read_nor_cancelled() {
+        let supervision = Supervision::new(Duration::from_mins(30), true);
+        supervision.started("a");
+        supervision.started("b");
+        supervision.ended("a");
+        assert_eq!(supervision.unread(), ["b"]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Which windows of ingestion time are still to be exported.
+
+use std::collections::VecDeque;
+
+use crate::sync::state::export::HOUR;
+use crate::sync::state::interval::Interval;
+use crate::time::Timestamp;
+
+/// Windows that are not longer than this are not cut any more when `PostHog` cannot export them.
+const SHORTEST: i64 = HOUR;
+
+/// Hands out the windows of a pass in order, without gap or overlap.
+#[derive(Debug)]
+pub(super) struct Windows {
+    /// Windows that have been handed out before and come again.
+    returned: VecDeque<Interval>,
+    next: Timestamp,
+    to: Timestamp,
+    /// Longest window, in microseconds.
+    longest: i64,
+}
+
+impl Windows {
+    /// Windows of at most `longest` microseconds from `from` to `to`.
+    pub(super) fn new(from: Timestamp, to: Timestamp, longest: i64) -> Self {
+        Self { returned: VecDeque::new(), next: from, to, longest }
+    }
+
+    /// The next window; `first_after` moves its begin to where there may be rows.
+    pub(super) fn take(&mut self, first_after: impl FnOnce(Timestamp) -> Timestamp) -> Option<Interval> {
+        if let Some(window) = self.returned.pop_front() {
+            if window.length() <= self.longest {
+                return Some(window);
+            }
+            let (first, rest) = window.cut(self.longest);
+            self.returned.push_front(rest);
+            return Some(first);
+        }
+        let from = first_after(self.next).clamp(self.next, self.next.max(self.to));
+        let window = Interval { from, to: from.plus_micros(self.longest).min(self.to) };
+        if window.is_empty() {
+            return None;
+        }
+        self.next = window.to;
+        Some(window)
+    }
+
+    /// Windows that were handed out come again, before all others. They are in order.
+    pub(super) fn put_back(&mut self, windows: impl DoubleEndedIterator<Item = Interval>) {
+        windows.rev().for_each(|window| self.returned.push_front(window));
+    }
+
+    /// A window was too long: from now on, none is longer than half of it. Returns false if it was short
+    /// already.
+    pub(super) fn halve(&mut self, window: Interval) -> bool {
+        if window.length() <= SHORTEST {
+            return false;
+        }
+        self.longest = self.longest.min((window.length() / 2).max(SHORTEST));
+        true
+    }
+
+    /// Nothing longer than this until [`Windows::lengthen`].
+    pub(super) fn shorten(&mut self, longest: i64) {
+        self.longest = self.longest.min(longest);
+    }
+
+    /// Windows may be as long as this again.
+    pub(super) fn lengthen(&mut self, longest: i64) {
+        self.longest = longest;
+    }
+
+    /// PostHog's clock has not reached the end of a window: the pass ends earlier.
+    pub(super) fn end_at(&mut self, to: Timestamp) {
+        self.to = to;
+        self.next = self.next.min(to);
+    }
+
+    /// Where the pass ends.
+    pub(super) fn to(&self) -> Timestamp {
+        self.to
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn windows_follow_each_other_without_gap_or_overlap(
+            hours in 1..400_i64, longest in 1..100_i64, events in prop::collection::vec(0..4_u8, 0..40),
+        ) {
+            let (from, to) = (Timestamp::from_micros(0), Timestamp::from_micros(hours * HOUR));
+            let mut windows = Windows::new(from, to, longest * HOUR);
+            let (mut reached, mut events) = (from, events.into_iter());
+            while let Some(window) = windows.take(|from| from) {
+                prop_assert_eq!(window.from, reached);
+                match events.next() {
+                    // Too long: it comes again in two parts, with what was handed out after it.
+                    Some(0) if windows.halve(window) => {
+                        let behind = windows.take(|from| from);
+                        windows.put_back([window].into_iter().chain(behind));
+                    }
+                    Some(1) => windows.put_back([window].into_iter()),
+                    _ => reached = window.to,
+                }
+            }
+            prop_assert_eq!(reached, to);
+        }
+    }
+
+    #[test]
+    fn window_of_an_hour_is_not_halved() {
+        let mut windows = Windows::new(Timestamp::MIN, Timestamp::MAX, 10 * HOUR);
+        assert!(!windows.halve(Interval { from: Timestamp::MIN, to: Timestamp::from_micros(HOUR) }));
+    }
+}
