@@ -32,7 +32,7 @@ pub(super) struct RawConfig {
     /// file exports, `batch_export:write`. Make one in PostHog under Settings > Personal API keys. A
     /// project token (`phc_…`) does not work. On the command line, the environment variable
     /// POSTHOG_API_KEY can supply it instead.
-    #[schemars(with = "String", extend("airbyte_secret" = true, "order" = 0, "group" = "connection"))]
+    #[schemars(extend("order" = 0, "group" = "connection"))]
     pub(super) api_key: Option<Secret>,
     /// # PostHog address
     /// Where you open PostHog in the browser: PostHog Cloud US, PostHog Cloud EU, or the address of your

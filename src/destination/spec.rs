@@ -21,7 +21,7 @@ pub(super) struct RawConfig {
     /// # Webhook address
     /// In Patterns, add a webhook node to a graph and copy its address. Whoever knows it can send to it.
     /// On the command line, the environment variable PATTERNS_WEBHOOK_URL can supply it instead.
-    #[schemars(with = "String", extend("airbyte_secret" = true, "order" = 0, "group" = "webhook",
+    #[schemars(extend("order" = 0, "group" = "webhook",
         "examples" = ["https://api.patterns.app/api/app/webhooks/wh1234"]))]
     pub(super) webhook_url: Option<Secret>,
     /// # Shape of records
@@ -58,7 +58,7 @@ pub(super) struct RawConfig {
     pub(super) compression: Compression,
     /// # Bearer token
     /// Sent as `Authorization: Bearer …`.
-    #[schemars(with = "String", extend("airbyte_secret" = true, "order" = 8, "group" = "webhook"))]
+    #[schemars(extend("order" = 8, "group" = "webhook"))]
     pub(super) bearer_token: Option<Secret>,
     /// # More headers
     /// Headers to send with every request.
@@ -67,7 +67,7 @@ pub(super) struct RawConfig {
     /// # Signing secret
     /// Requests are signed as Standard Webhooks describes (headers webhook-id, webhook-timestamp and
     /// webhook-signature). A secret that starts with `whsec_` is base64.
-    #[schemars(with = "String", extend("airbyte_secret" = true, "order" = 10, "group" = "webhook"))]
+    #[schemars(extend("order" = 10, "group" = "webhook"))]
     pub(super) signing_secret: Option<Secret>,
     /// # File for refused records
     /// Records that the webhook refuses for good are appended to this file, and the sync goes on. Without
@@ -135,7 +135,7 @@ pub(super) struct RawHeader {
     pub(super) name: String,
     /// # Value
     /// Value of the header.
-    #[schemars(with = "String", extend("airbyte_secret" = true, "order" = 1))]
+    #[schemars(extend("order" = 1))]
     pub(super) value: Secret,
 }
 
