@@ -55,9 +55,9 @@ release:
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_TOOLS=$(FUZZ_TOOLS) fuzz/run
 
-## make spec        the specifications and docs/streams.md, generated from the types
+## make spec        the specifications, docs/streams.md and the tables of settings, generated from the types
 spec:
-	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page
+	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page settings_tables
 
 ## make bench       everything in docs/PERFORMANCE.md, measured on this machine (ten minutes)
 bench: build

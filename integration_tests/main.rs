@@ -29,6 +29,7 @@ mod read;
 mod resume;
 mod scale;
 mod secrets;
+mod settings_tables;
 mod shell;
 mod shipped_files;
 mod specification;

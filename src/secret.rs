@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
 /// Shorter texts are no secrets, and occur in ordinary words.
@@ -41,8 +42,9 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     contained.fold(Cow::Borrowed(text), |text, secret| Cow::Owned(text.replace(secret.as_str(), REDACTED)))
 }
 
-/// A secret. `Debug` shows that there is one, nothing shows which.
-#[derive(Clone, PartialEq, Eq)]
+/// A secret. `Debug` shows that there is one, nothing shows which; a form hides what is typed.
+#[derive(Clone, PartialEq, Eq, JsonSchema)]
+#[schemars(description = "", extend("airbyte_secret" = true))]
 pub struct Secret(String);
 
 impl Secret {

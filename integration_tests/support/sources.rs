@@ -26,7 +26,7 @@ pub(crate) fn literals() -> Vec<Literal> {
     let mut found = Vec::new();
     for path in files(&root) {
         let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        let code = text.split("mod tests").next().unwrap_or_default();
         let tokens: TokenStream = code.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let mut texts = Vec::new();
         read(tokens, false, &mut texts);

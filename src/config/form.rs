@@ -1,13 +1,25 @@
 //! What the configurations of both connectors have in common: reading with messages that name the
 //! field, and the form for Airbyte's user interface.
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use crate::error::Error;
 use crate::secret::Secret;
+
+/// The bytes of a configuration file.
+///
+/// # Errors
+/// A config error that names the file.
+pub fn file(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path)
+        .map_err(|error| Error::config(format!("cannot read the configuration file `{}`: {error}", path.display())))
+}
 
 /// Reads the JSON text of a configuration.
 ///
@@ -44,15 +56,21 @@ pub fn secret(
     Ok(Some(secret))
 }
 
-/// Checks that a number lies between two others.
+/// A field that is null counts as absent.
 ///
 /// # Errors
-/// A config error that names the field and the bounds.
-pub fn in_range(field: &str, value: u32, least: u32, most: u32) -> Result<u32, Error> {
-    if (least..=most).contains(&value) {
-        return Ok(value);
-    }
-    Err(Error::config(format!("`{field}` is {value}; it must be between {least} and {most}")))
+/// When the value is of another type.
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A string that is null, empty or blank counts as absent.
+///
+/// # Errors
+/// When the value is of another type.
+pub fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.filter(|text| !text.trim().is_empty()))
 }
 
 /// The form of a configuration: draft 7, without references, with groups of `(id, title)`.
@@ -65,17 +83,23 @@ pub fn schema<T: JsonSchema>(groups: &[(&str, &str)]) -> Value {
     form
 }
 
-/// Turns what the form builder does not know into what it knows: integer formats and null defaults
-/// go, alternatives that are only constants become an `enum`.
+/// Turns what the form builder does not know into what it knows: integer formats, null defaults and
+/// the type null go, alternatives that are only constants become an `enum`. Line breaks of a
+/// description are those of a doc comment.
 fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(fields) => {
-            let format = fields.get("format").and_then(Value::as_str);
-            if format.is_some_and(|format| format != "date-time" && format != "date") {
-                fields.remove("format");
+            fields.retain(|key, value| match (key.as_str(), &*value) {
+                ("format", Value::String(format)) => format == "date-time" || format == "date",
+                ("default", value) => !value.is_null(),
+                _ => true,
+            });
+            if let Some(Value::String(description)) = fields.get_mut("description") {
+                *description = description.replace('\n', " ");
             }
-            if fields.get("default").is_some_and(Value::is_null) {
-                fields.remove("default");
+            if let Some([kind, _]) = fields.get("type").and_then(Value::as_array).map(Vec::as_slice) {
+                let kind = kind.clone();
+                fields.insert("type".to_owned(), kind);
             }
             let constants: Option<Vec<Value>> = fields
                 .get("oneOf")
@@ -84,10 +108,67 @@ fn tidy(schema: &mut Value) {
             if let Some(constants) = constants {
                 fields.remove("oneOf");
                 fields.insert("enum".to_owned(), Value::Array(constants));
+                fields.insert("type".to_owned(), json!("string"));
             }
             fields.values_mut().for_each(tidy);
         }
         Value::Array(values) => values.iter_mut().for_each(tidy),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Every setting of a form: a configuration that lacks it, its place in there, and its property.
+    fn settings(form: &Value, config: &Value, parent: &str, found: &mut Vec<(Value, String, Value)>) {
+        for (name, property) in form["properties"].as_object().into_iter().flatten() {
+            let place = format!("{parent}/{name}");
+            found.push((config.clone(), place.clone(), property.clone()));
+            if property["properties"].is_object() {
+                settings(property, &with(config, &place, json!({})), &place, found);
+            }
+            for variant in property["oneOf"].as_array().into_iter().flatten() {
+                let kind = json!({"type": variant["properties"]["type"]["const"]});
+                settings(variant, &with(config, &place, kind), &place, found);
+            }
+        }
+    }
+
+    fn with(config: &Value, place: &str, value: Value) -> Value {
+        let mut config = config.clone();
+        let (parent, name) = place.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[name] = value;
+        config
+    }
+
+    /// Asserts that a program does what its specification says: a setting without a value has the
+    /// default, and a number outside of its bounds is refused by its full path and these bounds.
+    pub(crate) fn assert_kept(specification: &Value, base: &Value, parse: impl Fn(&[u8]) -> Result<String, Error>) {
+        let parse = |config: &Value| parse(config.to_string().as_bytes());
+        let mut found = Vec::new();
+        settings(&specification["connectionSpecification"], base, "", &mut found);
+        let mut bounds = 0;
+        for (config, place, property) in &found {
+            let field = place.trim_start_matches('/').replace('/', ".");
+            let absent = with(config, place, Value::Null);
+            if let Some(default) = property.get("default") {
+                let explicit = parse(&with(config, place, default.clone())).unwrap();
+                assert_eq!(parse(config).unwrap(), explicit, "{field}");
+                assert_eq!(parse(&absent).unwrap(), explicit, "{field}");
+            }
+            let (least, most) = (&property["minimum"], &property["maximum"]);
+            if let Some(number) = most.as_u64() {
+                bounds += 1;
+                let too_much = number + 1;
+                let message = parse(&with(config, place, json!(too_much))).unwrap_err().message().to_owned();
+                assert_eq!(message, format!("`{field}` is {too_much}; it must be between {least} and {most}"));
+                for allowed in [least, most] {
+                    assert!(parse(&with(config, place, allowed.clone())).is_ok(), "{field}: {allowed}");
+                }
+            }
+        }
+        assert!(bounds > 5, "only {bounds} settings have bounds");
     }
 }

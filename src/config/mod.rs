@@ -1,9 +1,10 @@
-//! The configuration: what users write (`raw`) and what it means ([`Config`]).
+//! The configuration: what users write (`spec`) and what it means ([`Config`]).
 //!
 //! Everything is checked here, once. Messages name the field and the fix. Unknown keys are ignored,
 //! so that a configuration of Airbyte's own `source-posthog` works.
 
 mod base_url;
+pub mod bounded;
 pub mod form;
 pub mod query_text;
 mod spec;
@@ -17,24 +18,12 @@ use url::Url;
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::time::{Timestamp, days};
-use form::in_range;
-use spec::{RawAuto, RawConfig, RawCustomQuery, RawMethod};
+use spec::{RawConfig, RawMethod, RawQuery, SettleMinutes};
 
-pub use spec::specification;
+pub use spec::{CustomQuery, specification};
 
 /// Environment variable that supplies the API key when the file has none.
 pub const API_KEY_VARIABLE: &str = "POSTHOG_API_KEY";
-/// The server silently answers with fewer rows when asked for more.
-const MAX_PAGE_SIZE: u32 = 50_000;
-const DEFAULT_OVERLAP_MINUTES: u32 = 60;
-const DEFAULT_LATE_WINDOW_DAYS: u32 = 30;
-const DEFAULT_SETTLE_MINUTES: u32 = 5;
-const DEFAULT_RATE_LIMIT_SHARE: f64 = 0.8;
-const DEFAULT_CONCURRENCY: u32 = 3;
-/// `PostHog` may wait 30 s for a free query slot, and runs queries for up to 60 s on one's own instance.
-const DEFAULT_READ_TIMEOUT_SECONDS: u32 = 120;
-/// With the waits of the retry policy, about 4 minutes.
-const DEFAULT_ATTEMPTS: u32 = 10;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -95,19 +84,6 @@ pub enum Choice {
     Query,
 }
 
-/// A query of the user's that is a stream of its own.
-#[derive(Debug, Clone)]
-pub struct CustomQuery {
-    /// Stream name.
-    pub name: String,
-    /// `HogQL` without LIMIT and OFFSET.
-    pub query: String,
-    /// Columns that tell rows apart; at least one.
-    pub primary_key: Vec<String>,
-    /// Column that grows.
-    pub cursor_field: Option<String>,
-}
-
 /// Options of reading by queries.
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
@@ -127,10 +103,7 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path).map_err(|error| {
-            Error::config(format!("cannot read the configuration file `{}`: {error}", path.display()))
-        })?;
-        Self::parse(&text, std::env::var(API_KEY_VARIABLE).ok().as_deref())
+        Self::parse(&form::file(path)?, std::env::var(API_KEY_VARIABLE).ok().as_deref())
     }
 
     /// Reads the JSON text of a configuration; `api_key` stands in for a missing key.
@@ -147,16 +120,13 @@ impl Config {
             Error::config(format!("`api_key` is missing; set it, or the environment variable {API_KEY_VARIABLE}"))
         })?;
         check_key(&api_key)?;
-        let allow_http = raw.allow_http.unwrap_or(false);
-        let base_url = raw.base_url.filter(|url| !url.trim().is_empty());
-        let base_url = base_url::normalise(base_url.as_deref().unwrap_or(base_url::DEFAULT), allow_http)
+        let base_url = base_url::normalise(raw.base_url.as_deref().unwrap_or(base_url::DEFAULT), raw.allow_http)
             .map_err(|problem| Error::config(format!("`base_url` {problem}")))?;
-        let start = raw.start_date.filter(|date| !date.trim().is_empty()).ok_or_else(|| {
+        let start = raw.start_date.ok_or_else(|| {
             Error::config(format!("`start_date` is missing; write it like {}", crate::time::days_ago(30)))
         })?;
         let start = date("start_date", &start)?;
-        let end =
-            raw.end_date.filter(|text| !text.trim().is_empty()).map(|text| date("end_date", &text)).transpose()?;
+        let end = raw.end_date.map(|text| date("end_date", &text)).transpose()?;
         if let Some(end) = end.filter(|end| *end <= start) {
             return Err(Error::config(format!("`end_date` ({end}) must be later than `start_date` ({start})")));
         }
@@ -172,16 +142,6 @@ impl Config {
                 "`{name}` is in both `include_events` and `exclude_events`; remove it from one"
             )));
         }
-        let rate_limit_share = raw.rate_limit_share.unwrap_or(DEFAULT_RATE_LIMIT_SHARE);
-        if !(0.05..=1.0).contains(&rate_limit_share) {
-            return Err(Error::config(format!(
-                "`rate_limit_share` is {rate_limit_share}; it must be between 0.05 and 1"
-            )));
-        }
-        let concurrency = in_range("concurrency", raw.concurrency.unwrap_or(DEFAULT_CONCURRENCY), 1, 32)?;
-        let read_timeout = raw.read_timeout_seconds.unwrap_or(DEFAULT_READ_TIMEOUT_SECONDS);
-        let read_timeout = in_range("read_timeout_seconds", read_timeout, 1, 3_600)?;
-        let attempts = in_range("attempts", raw.attempts.unwrap_or(DEFAULT_ATTEMPTS), 1, 1_000)?;
         Ok(Self {
             api_key,
             base_url,
@@ -190,15 +150,15 @@ impl Config {
             project_ids,
             include_events,
             exclude_events,
-            method: method(raw.method.unwrap_or(RawMethod::Auto(RawAuto::default())))?,
+            method: method(raw.method)?,
             event_property_columns: distinct(names("event_property_columns", raw.event_property_columns)?),
             person_property_columns: distinct(names("person_property_columns", raw.person_property_columns)?),
-            window_days: raw.events_time_step.map(|days| in_range("events_time_step", days, 1, 91)).transpose()?,
+            window_days: raw.events_time_step.map(|days| days.get("events_time_step")).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
-            rate_limit_share,
-            concurrency: concurrency as usize,
-            read_timeout: Duration::from_secs(u64::from(read_timeout)),
-            attempts: attempts as usize,
+            rate_limit_share: raw.rate_limit_share.get("rate_limit_share")?,
+            concurrency: raw.concurrency.get("concurrency")? as usize,
+            read_timeout: raw.read_timeout_seconds.seconds("read_timeout_seconds")?,
+            attempts: raw.attempts.get("attempts")? as usize,
         })
     }
 }
@@ -239,11 +199,11 @@ fn distinct(list: Vec<String>) -> Vec<String> {
     list.into_iter().filter(|name| seen.insert(name.clone())).collect()
 }
 
-fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> {
+fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
     let mut queries: Vec<CustomQuery> = Vec::with_capacity(list.len());
-    for (index, raw) in list.into_iter().enumerate() {
+    for (index, custom) in list.into_iter().enumerate() {
         let field = |name: &str| format!("`custom_queries[{index}].{name}`");
-        let name = raw.name.trim().to_owned();
+        let name = custom.name.trim().to_owned();
         let first = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !first || !name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
             return Err(Error::config(format!(
@@ -254,59 +214,43 @@ fn custom_queries(list: Vec<RawCustomQuery>) -> Result<Vec<CustomQuery>, Error> 
         if queries.iter().any(|query| query.name == name) {
             return Err(Error::config(format!("{} is `{name}`, which is the name of another stream", field("name"))));
         }
-        let query = raw.query.trim().to_owned();
+        let query = custom.query.trim().to_owned();
         query_text::check_text(&query)
             .map_err(|problem| Error::config(format!("the custom query `{name}` ({}) {problem}", field("query"))))?;
-        let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(raw.primary_key))?;
+        let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(custom.primary_key))?;
         if primary_key.is_empty() {
             return Err(Error::config(format!(
                 "{} is empty; name columns that tell all rows apart",
                 field("primary_key")
             )));
         }
-        let cursor_field = raw.cursor_field.filter(|cursor| !cursor.trim().is_empty());
-        queries.push(CustomQuery { name, query, primary_key, cursor_field });
+        queries.push(CustomQuery { name, query, primary_key, cursor_field: custom.cursor_field });
     }
     Ok(queries)
 }
 
 fn method(raw: RawMethod) -> Result<Method, Error> {
-    let options = |lookback: Option<u32>, late_window: Option<u32>| -> Result<QueryOptions, Error> {
-        let lookback = in_range("method.overlap_minutes", lookback.unwrap_or(DEFAULT_OVERLAP_MINUTES), 1, 10_080)?;
-        let late_window =
-            in_range("method.late_window_days", late_window.unwrap_or(DEFAULT_LATE_WINDOW_DAYS), 1, 3_650)?;
-        Ok(QueryOptions {
-            lookback: TimeDelta::minutes(i64::from(lookback)),
-            late_window: days(late_window),
-            page_size: MAX_PAGE_SIZE,
-            person_properties: false,
-        })
+    let (choice, ingestion_delay, query) = match raw {
+        RawMethod::Auto(auto) => {
+            (Choice::Auto, auto.settle_minutes, RawQuery { lookback: auto.lookback, ..RawQuery::default() })
+        }
+        RawMethod::Export(export) => (Choice::Export, export.settle_minutes, RawQuery::default()),
+        RawMethod::Query(query) => (Choice::Query, SettleMinutes::default(), query),
     };
-    let ingestion_delay = |minutes: Option<u32>| -> Result<TimeDelta, Error> {
-        let minutes = in_range("method.settle_minutes", minutes.unwrap_or(DEFAULT_SETTLE_MINUTES), 0, 1_440)?;
-        Ok(TimeDelta::minutes(i64::from(minutes)))
-    };
-    Ok(match raw {
-        RawMethod::Auto(auto) => Method {
-            choice: Choice::Auto,
-            ingestion_delay: ingestion_delay(auto.settle_minutes)?,
-            query: options(auto.overlap_minutes, auto.late_window_days)?,
-        },
-        RawMethod::Export(export) => Method {
-            choice: Choice::Export,
-            ingestion_delay: ingestion_delay(export.settle_minutes)?,
-            query: options(None, None)?,
-        },
-        RawMethod::Query(query) => Method {
-            choice: Choice::Query,
-            ingestion_delay: ingestion_delay(None)?,
-            query: QueryOptions {
-                page_size: in_range("method.page_size", query.page_size.unwrap_or(MAX_PAGE_SIZE), 1, MAX_PAGE_SIZE)?,
-                person_properties: query.person_properties.unwrap_or(false),
-                ..options(query.overlap_minutes, query.late_window_days)?
-            },
+    Ok(Method {
+        choice,
+        ingestion_delay: minutes(ingestion_delay.get("method.settle_minutes")?),
+        query: QueryOptions {
+            lookback: minutes(query.lookback.overlap_minutes.get("method.overlap_minutes")?),
+            late_window: days(query.lookback.late_window_days.get("method.late_window_days")?),
+            page_size: query.page_size.get("method.page_size")?,
+            person_properties: query.person_properties,
         },
     })
+}
+
+fn minutes(count: u32) -> TimeDelta {
+    TimeDelta::minutes(count.into())
 }
 
 #[cfg(test)]
@@ -315,6 +259,14 @@ mod tests {
 
     fn parse(text: &str) -> Result<Config, Error> {
         Config::parse(text.as_bytes(), None)
+    }
+
+    #[test]
+    fn defaults_and_bounds_are_those_of_the_specification() {
+        let base = serde_json::json!({"api_key": "phx_1", "start_date": "2021-01-01T00:00:00Z"});
+        form::tests::assert_kept(&specification(), &base, |text| {
+            Config::parse(text, None).map(|config| format!("{config:?}"))
+        });
     }
 
     #[test]

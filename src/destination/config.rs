@@ -21,15 +21,6 @@ pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
 pub(super) const BEARER_TOKEN_VARIABLE: &str = "PATTERNS_BEARER_TOKEN";
 /// Environment variable that supplies the signing secret when the file has none.
 pub(super) const SIGNING_SECRET_VARIABLE: &str = "PATTERNS_SIGNING_SECRET";
-/// Records per request. Each request may start a run of the nodes behind the webhook, so many small
-/// ones are unkind.
-const DEFAULT_MAX_RECORDS: u32 = 500;
-/// Bytes per request: what `PostHog` used to send to Patterns in one request.
-const DEFAULT_MAX_BYTES: u32 = 900 * 1024;
-const DEFAULT_MAX_AGE_MILLISECONDS: u32 = 1_000;
-const DEFAULT_REQUEST_TIMEOUT_SECONDS: u32 = 30;
-const DEFAULT_MAX_ELAPSED_SECONDS: u32 = 600;
-const DEFAULT_FIRST_WAIT_MILLISECONDS: u32 = 1_000;
 /// Longer last parts of a webhook's address are no words.
 const LONGEST_WORD: usize = 16;
 
@@ -105,10 +96,7 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub(super) fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path).map_err(|error| {
-            Error::config(format!("cannot read the configuration file `{}`: {error}", path.display()))
-        })?;
-        Self::parse(&text, |variable| std::env::var(variable).ok())
+        Self::parse(&form::file(path)?, |variable| std::env::var(variable).ok())
     }
 
     /// Reads the JSON text of a configuration; `environment` supplies the secrets that it lacks, by
@@ -130,50 +118,21 @@ impl Config {
         let signing_secret = secret("signing_secret", raw.signing_secret, SIGNING_SECRET_VARIABLE)?;
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
-        let number = |field: &str, value: Option<u32>, default: u32, least: u32, most: u32| {
-            form::in_range(field, value.unwrap_or(default), least, most)
-        };
-        let milliseconds = |value: u32| Duration::from_millis(u64::from(value));
-        let seconds = |value: u32| Duration::from_secs(u64::from(value));
         Ok(Self {
-            webhook: webhook_url_of(&url, raw.allow_http.unwrap_or(false))?,
-            shape: raw.record_shape.unwrap_or_default(),
+            webhook: webhook_url_of(&url, raw.allow_http)?,
+            shape: raw.record_shape,
             allowed: allowed(raw.allowed_event_types.as_ref())?,
-            max_records: number("batch.max_records", batch.max_records, DEFAULT_MAX_RECORDS, 1, 100_000)? as usize,
-            max_bytes: number("batch.max_bytes", batch.max_bytes, DEFAULT_MAX_BYTES, 1_024, 104_857_600)? as usize,
-            max_age: milliseconds(number(
-                "batch.max_age_ms",
-                batch.max_age_ms,
-                DEFAULT_MAX_AGE_MILLISECONDS,
-                0,
-                600_000,
-            )?),
-            request_timeout: seconds(number(
-                "request_timeout_seconds",
-                raw.request_timeout_seconds,
-                DEFAULT_REQUEST_TIMEOUT_SECONDS,
-                1,
-                3_600,
-            )?),
-            max_elapsed: seconds(number(
-                "retry.max_elapsed_seconds",
-                retry.max_elapsed_seconds,
-                DEFAULT_MAX_ELAPSED_SECONDS,
-                0,
-                86_400,
-            )?),
-            first_wait: milliseconds(number(
-                "retry.first_wait_ms",
-                retry.first_wait_ms,
-                DEFAULT_FIRST_WAIT_MILLISECONDS,
-                1,
-                60_000,
-            )?),
-            concurrency: number("concurrency", raw.concurrency, 1, 1, 32)? as usize,
-            gzip: raw.compression == Some(Compression::Gzip),
+            max_records: batch.max_records.get("batch.max_records")? as usize,
+            max_bytes: batch.max_bytes.get("batch.max_bytes")? as usize,
+            max_age: batch.max_age_ms.milliseconds("batch.max_age_ms")?,
+            request_timeout: raw.request_timeout_seconds.seconds("request_timeout_seconds")?,
+            max_elapsed: retry.max_elapsed_seconds.seconds("retry.max_elapsed_seconds")?,
+            first_wait: retry.first_wait_ms.milliseconds("retry.first_wait_ms")?,
+            concurrency: raw.concurrency.get("concurrency")? as usize,
+            gzip: raw.compression == Compression::Gzip,
             headers: headers(bearer_token.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
             signing_key: signing_secret.as_ref().map(signing_key).transpose()?,
-            dead_letter_file: raw.dead_letter_file.filter(|file| !file.trim().is_empty()).map(PathBuf::from),
+            dead_letter_file: raw.dead_letter_file.map(PathBuf::from),
         })
     }
 }
@@ -269,12 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn defaults_and_secrets() {
+    fn defaults_and_bounds_are_those_of_the_specification() {
+        let base = serde_json::json!({"webhook_url": "https://example.com/x"});
+        form::tests::assert_kept(&crate::destination::specification(), &base, |text| {
+            Config::parse(text, |_| None).map(|config| format!("{config:?}"))
+        });
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
         let config = parse(
             r#"{"webhook_url":"https://api.example.com/hooks/s3cret","bearer_token":"t0ken","signing_secret":"whsec_c2VjcmV0","headers":[{"name":"X-Key","value":"hidden"}]}"#,
         )
         .unwrap();
-        assert_eq!((config.max_records, config.max_bytes, config.concurrency), (500, 921_600, 1));
         let shown = format!("{config:?}");
         for secret in ["s3cret", "t0ken", "hidden", "c2VjcmV0", "115, 101"] {
             assert!(!shown.contains(secret), "{shown}");
