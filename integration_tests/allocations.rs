@@ -106,7 +106,7 @@ fn of_a_file(lines: usize) -> u64 {
 }
 
 #[test]
-fn ten_times_the_records_need_hardly_more_allocations() {
+fn ten_times_as_many_records_need_hardly_more_allocations() {
     let _profiler = dhat::Profiler::builder().testing().build();
     for (name, count) in [("answer", of_an_answer as fn(usize) -> u64), ("file", of_a_file)] {
         let (few, many) = (count(1_000), count(10_000));

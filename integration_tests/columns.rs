@@ -97,7 +97,7 @@ async fn properties_become_typed_columns_by_both_methods() {
 }
 
 #[tokio::test]
-async fn without_the_scope_columns_are_texts_and_the_log_says_so() {
+async fn missing_scope_makes_property_columns_strings_with_a_warning() {
     let posthog = with_properties().await;
     let source = source(&posthog, false).with("api_key", json!("phx_query"));
     let outcome = run(source.command("discover")).await;
@@ -112,7 +112,7 @@ async fn without_the_scope_columns_are_texts_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn events_time_step_is_the_largest_window() {
+async fn events_time_step_limits_the_window() {
     let posthog = sandbox().await;
     posthog.generate(PROJECT, 200, 3, settled());
     let catalog = catalog(&["events"], "full_refresh");

@@ -201,7 +201,7 @@ async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
 }
 
 #[tokio::test]
-async fn by_query() {
+async fn query_syncs_ended_in_every_way_resume_without_loss() {
     let posthog = sandbox().await;
     posthog.generate(PROJECT, 700, 5, settled());
     posthog
@@ -216,7 +216,7 @@ async fn by_query() {
 }
 
 #[tokio::test]
-async fn by_export() {
+async fn export_syncs_ended_in_every_way_resume_without_loss() {
     let exports = Exports { rows_per_file: Some(60), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
     posthog.generate(PROJECT, 700, 5, settled());

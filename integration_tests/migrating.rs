@@ -114,7 +114,7 @@ fn their_catalog() -> Value {
 }
 
 #[test]
-fn names_keys_and_fields_are_a_subset_of_ours() {
+fn streams_of_airbytes_connector_have_the_same_names_keys_and_fields_here() {
     let ours = streams::catalog(&[], |_| streams::PropertyColumns::default()).streams;
     for (name, fields) in STREAMS {
         let stream = ours.iter().find(|stream| stream.name == name).unwrap();
@@ -127,7 +127,7 @@ fn names_keys_and_fields_are_a_subset_of_ours() {
 }
 
 #[tokio::test]
-async fn their_configuration_catalog_and_state_run_unchanged() {
+async fn configuration_catalog_and_state_of_airbytes_connector_run_unchanged() {
     let posthog = sandbox().await;
     posthog.generate_lists(PROJECT, 1);
     posthog.generate(PROJECT, 300, 3, settled());
@@ -162,7 +162,7 @@ async fn their_configuration_catalog_and_state_run_unchanged() {
 }
 
 #[test]
-fn the_guide_names_every_stream() {
+fn migration_guide_names_every_stream() {
     let guide = std::fs::read_to_string(repository_file("docs/migrating.md")).unwrap();
     for (name, _) in STREAMS {
         assert!(guide.contains(&format!("`{name}`")), "{name}");

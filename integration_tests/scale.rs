@@ -58,7 +58,7 @@ fn late(borders: &[i64]) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn time_ranges_by_query() {
+async fn query_syncs_of_adjacent_time_ranges_read_every_event_in_exactly_one() {
     let posthog = sandbox().await;
     posthog.generate(PROJECT, 800, 3, settled());
     let borders = [minutes_ago(12 * MINUTES_OF_A_DAY), minutes_ago(3 * MINUTES_OF_A_DAY)];
@@ -74,7 +74,7 @@ fn ties(border: i64) -> Vec<Event> {
 }
 
 #[tokio::test]
-async fn time_ranges_by_export() {
+async fn export_syncs_of_adjacent_time_ranges_read_every_event_in_exactly_one() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.generate(PROJECT, 800, 3, settled());
     let borders = [minutes_ago(12 * MINUTES_OF_A_DAY), minutes_ago(3 * MINUTES_OF_A_DAY)];
@@ -84,7 +84,7 @@ async fn time_ranges_by_export() {
 }
 
 #[tokio::test]
-async fn event_names() {
+async fn included_and_excluded_event_names_read_every_event_in_exactly_one_sync() {
     for exports in [false, true] {
         let posthog = if exports { sandbox_with_exports(Exports::default()).await } else { sandbox().await };
         posthog.generate(PROJECT, 800, 3, settled());
@@ -102,7 +102,7 @@ async fn event_names() {
 }
 
 #[tokio::test]
-async fn projects() {
+async fn syncs_of_single_projects_read_every_event_in_exactly_one() {
     let posthog = two_projects().await;
     let sources = [1001, 1002].map(|project: u64| Source::new(&posthog.url()).with("project_ids", json!([project])));
     for project in [1001, 1002] {

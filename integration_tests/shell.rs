@@ -13,7 +13,7 @@ use crate::support::program::{Source, catalog, repository_file, run};
 use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
-async fn printed_states_are_a_state_file() {
+async fn printed_states_are_accepted_as_a_state_file() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(300, within_a_day()));
     let source = Source::new(&posthog.url()).with_page_size(100);
@@ -69,7 +69,7 @@ fn delivered(webhook: &Webhook) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_script_for_cron_continues_and_tells_of_failures() {
+async fn cron_script_resumes_and_reports_failures() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(50, within_a_day()));
     let webhook = Webhook::start().await.unwrap();
@@ -94,7 +94,7 @@ async fn the_script_for_cron_continues_and_tells_of_failures() {
 }
 
 #[tokio::test]
-async fn the_script_for_cron_never_runs_twice_at_a_time() {
+async fn cron_script_never_runs_twice_at_a_time() {
     let posthog = sandbox().await;
     let webhook = Webhook::start().await.unwrap();
     let directory = place(&posthog, &webhook);

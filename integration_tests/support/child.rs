@@ -196,7 +196,7 @@ impl AsyncRead for Watched {
 
 /// The programs are started here and nowhere else.
 #[test]
-fn every_program_that_tests_start_is_searched() {
+fn output_of_every_started_program_is_searched() {
     let folder = super::program::repository_file("integration_tests");
     let files = [&folder, &folder.join("support")].map(|folder| std::fs::read_dir(folder).unwrap());
     let mut seen = 0;
@@ -244,6 +244,6 @@ async fn standard_error_of_a_killed_program_is_searched() {
 }
 
 #[tokio::test]
-async fn what_is_no_secret_may_be_printed() {
+async fn output_without_secrets_is_accepted() {
     assert_eq!(tell("printf harmless").await.stdout, b"harmless");
 }
