@@ -101,7 +101,7 @@ async fn repeated_response_fails_the_sync() {
 const HOUR: i64 = 3_600_000_000;
 
 /// So many events, one every so many hours, the last one two weeks ago, and another one of yesterday.
-fn with_a_pause(count: u32, hours: i64) -> Vec<Event> {
+fn events_with_a_gap(count: u32, hours: i64) -> Vec<Event> {
     let last = minutes_ago(14 * 24 * 60);
     let mut events: Vec<Event> =
         (0..count).map(|number| event(number.into(), last - i64::from(count - 1 - number) * hours * HOUR)).collect();
@@ -115,7 +115,7 @@ fn with_a_pause(count: u32, hours: i64) -> Vec<Event> {
 async fn counts_truncated_at_1000_rows_drop_no_events() {
     for (export, hours) in [(false, 24), (true, 1)] {
         let posthog = Sandbox::builder().page_clamp(1_000).exports(Exports::default()).start().await.unwrap();
-        posthog.insert(PROJECT, with_a_pause(1_100, hours));
+        posthog.insert(PROJECT, events_with_a_gap(1_100, hours));
         let start = Timestamp::from_micros(minutes_ago(1_500 * 60 * hours)).to_string();
         let source = Source::new(&posthog.url()).with("start_date", json!(start));
         let source = if export { source.with_exports() } else { source.with_page_size(50_000) };
@@ -155,7 +155,7 @@ async fn faulty_responses_never_drop_events_silently() {
         }) {
             let case = format!("export: {export}, {question}, {action:?}, {times} times");
             let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
-            posthog.insert(PROJECT, with_a_pause(40, 24));
+            posthog.insert(PROJECT, events_with_a_gap(40, 24));
             posthog.set_faults(vec![Fault::query(action).sql(question).times(times)]).unwrap();
             let start = Timestamp::from_micros(minutes_ago(60 * 24 * 60)).to_string();
             let source = Source::new(&posthog.url()).with("attempts", json!(2)).with("start_date", json!(start));
@@ -187,7 +187,7 @@ async fn faulty_responses_never_drop_events_silently() {
 #[tokio::test]
 async fn lines_missing_from_a_file_are_read_by_query() {
     let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
-    posthog.insert(PROJECT, with_a_pause(40, 24));
+    posthog.insert(PROJECT, events_with_a_gap(40, 24));
     posthog.set_faults(vec![Fault::files(Action::DropRows { rows: 3 })]).unwrap();
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;

@@ -303,8 +303,8 @@ async fn parallel_requests_acknowledge_states_only_after_their_records() {
     };
     let input = input(500, 25);
     let (outcomes, ()) = tokio::join!(destination.delivered(&input), open);
-    let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
-    assert_eq!(arrived.len(), 500);
+    let delivered: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+    assert_eq!(delivered.len(), 500);
     assert_eq!(outcomes.cursors(), (1..=20).map(|step| step * 25).collect::<Vec<i64>>());
     assert_eq!(webhook.peak(), 4);
 }
@@ -330,8 +330,8 @@ async fn run_after_a_kill_repeats_only_unacknowledged_records() {
         }
         feed.await.unwrap();
         let kept = destination.state_file()[0]["stream"]["stream_state"]["cursor"].as_u64().unwrap();
-        let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
-        assert!((1..=kept).all(|number| arrived.contains(&number)), "the state ran ahead of what arrived");
+        let delivered: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+        assert!((1..=kept).all(|number| delivered.contains(&number)), "the state ran ahead of what was delivered");
         done = usize::try_from(kept).unwrap();
     }
     assert_eq!(done, 200);

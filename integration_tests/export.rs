@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
     PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, events, key, minutes_ago, person,
-    sandbox_with_exports, settled, two_projects_with,
+    sandbox_with_exports, two_hours_ago, two_projects_with,
 };
 
 const WEEK: i64 = 7 * 86_400_000_000;
@@ -44,7 +44,7 @@ async fn events_and_sessions_are_exported_completely() {
     let exports = Exports { rows_per_file: Some(150), ..Exports::default() };
     let posthog = two_projects_with(Sandbox::builder().exports(exports)).await;
     for project in [1001, 1002] {
-        posthog.generate(project, 1_000, project, settled());
+        posthog.generate(project, 1_000, project, two_hours_ago());
     }
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events", "sessions"], "incremental"), None).await;
@@ -65,7 +65,7 @@ async fn events_and_sessions_are_exported_completely() {
 #[tokio::test]
 async fn persons_are_exported_completely_with_every_distinct_id() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports().with("rate_limit_share", json!(1));
     let messages = source.read_all(&catalog(&["persons"], "incremental"), None).await;
     let mut persons: BTreeMap<(String, String), Value> = BTreeMap::new();
@@ -118,7 +118,7 @@ async fn files_that_appear_one_by_one_are_all_read_by_a_full_refresh() {
 #[tokio::test]
 async fn persons_ingested_late_are_exported_by_the_next_sync() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 50, 3, settled());
+    posthog.generate(PROJECT, 50, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["persons"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -130,7 +130,7 @@ async fn persons_ingested_late_are_exported_by_the_next_sync() {
 #[tokio::test]
 async fn event_names_are_filtered_by_the_server_and_dates_by_the_connector() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let day = |days: i64| Timestamp::from_micros(minutes_ago(days * 1_440));
     let source = Source::new(&posthog.url())
         .with_exports()
@@ -155,7 +155,7 @@ async fn event_names_are_filtered_by_the_server_and_dates_by_the_connector() {
 #[tokio::test]
 async fn second_sync_exports_only_new_events() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -183,7 +183,7 @@ async fn second_sync_exports_only_new_events() {
 async fn export_syncs_resume_from_every_state_with_the_same_runs() {
     let exports = Exports { rows_per_file: Some(60), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     for mode in ["incremental", "full_refresh"] {
         let source = Source::new(&posthog.url()).with_exports();
         let catalog = catalog(&["events"], mode);
@@ -216,7 +216,7 @@ async fn export_syncs_resume_from_every_state_with_the_same_runs() {
 async fn next_run_is_prepared_while_the_current_one_is_read() {
     let exports = Exports { running: Duration::from_millis(300), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     for (concurrency, most) in [(1, 1), (3, 3)] {
         let source = Source::new(&posthog.url()).with_exports().with("concurrency", json!(concurrency));
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
@@ -231,7 +231,7 @@ async fn next_run_is_prepared_while_the_current_one_is_read() {
 #[tokio::test]
 async fn expired_runs_are_started_again_and_logged() {
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(60), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -249,7 +249,7 @@ async fn expired_runs_are_started_again_and_logged() {
 async fn rereading_files_does_not_hide_missing_events() {
     let exports = Exports { rows_per_file: Some(20), lookback_days: Some(4), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -272,8 +272,8 @@ async fn rereading_files_does_not_hide_missing_events() {
 #[tokio::test]
 async fn both_methods_produce_the_same_record_of_an_event() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 700, 3, settled());
-    posthog.load_dataset(PROJECT, settled()).unwrap();
+    posthog.generate(PROJECT, 700, 3, two_hours_ago());
+    posthog.load_dataset(PROJECT, two_hours_ago()).unwrap();
     let catalog = catalog(&["events"], "incremental");
     let exported = Source::new(&posthog.url()).with_exports().read_all(&catalog, None).await;
     let query = json!({"type": "query", "person_properties": true});
@@ -303,7 +303,7 @@ async fn both_methods_produce_the_same_record_of_an_event() {
 #[tokio::test]
 async fn sync_resumes_from_the_state_of_the_other_method() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
     let by_export = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
@@ -333,7 +333,7 @@ async fn sync_resumes_from_the_state_of_the_other_method() {
 #[tokio::test]
 async fn interrupted_backfill_resumes_with_the_other_method() {
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(60), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let by_query = Source::new(&posthog.url()).with_page_size(60);
     let by_export = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
@@ -351,7 +351,7 @@ async fn interrupted_backfill_resumes_with_the_other_method() {
 #[tokio::test]
 async fn events_that_exports_omit_are_detected_and_read_by_query() {
     let posthog = sandbox_with_exports(Exports { lookback_days: Some(4), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -428,7 +428,7 @@ async fn auto_chooses_the_method_by_key_and_logs_the_reason() {
 #[tokio::test]
 async fn earlier_start_date_exports_the_added_dates() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let day = |days: i64| json!(Timestamp::from_micros(minutes_ago(days * 1_440)));
     let late = Source::new(&posthog.url()).with_exports().with("start_date", day(5)).with("end_date", day(2));
     let catalog = catalog(&["events"], "incremental");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_exported_events, assert_no_duplicates, events, minutes_ago, sandbox_with_exports, settled,
+    PROJECT, assert_exported_events, assert_no_duplicates, events, minutes_ago, sandbox_with_exports, two_hours_ago,
 };
 
 fn outcome(status: &str, nth: &[u64]) -> ExportOutcome {
@@ -29,7 +29,7 @@ async fn truncated_file_is_downloaded_again_without_duplicates() {
         headers: Vec::new(),
     };
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(400), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 1_000, 5, settled());
+    posthog.generate(PROJECT, 1_000, 5, two_hours_ago());
     let all = vec![
         Action::Truncate { fraction: 0.6 },
         Action::ResetMidBody { fraction: 0.3 },
@@ -63,7 +63,7 @@ async fn truncated_file_is_downloaded_again_without_duplicates() {
 #[tokio::test]
 async fn records_of_a_corrupted_file_are_replaced_by_correct_ones() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 700, 5, settled());
+    posthog.generate(PROJECT, 700, 5, two_hours_ago());
     posthog.set_faults(vec![Fault::files(Action::CorruptByte).nth(&[1, 3, 5])]).unwrap();
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
@@ -170,7 +170,7 @@ async fn sync_waits_for_slow_runs_and_late_files() {
 #[tokio::test]
 async fn interval_that_is_too_long_for_the_server_is_split() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 200, 5, settled());
+    posthog.generate(PROJECT, 200, 5, two_hours_ago());
     let body =
         r#"{"type":"validation_error","code":"invalid_input","detail":"data interval range too big","attr":null}"#;
     let too_big = Action::Status { code: 400, body: body.to_owned(), headers: Vec::new() };

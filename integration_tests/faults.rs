@@ -149,7 +149,7 @@ async fn sync_waits_for_the_byte_budget() {
 async fn sync_keeps_the_limits_of_posthog_cloud() {
     let posthog = two_projects().await;
     for project in [1001, 1002] {
-        posthog.generate(project, 3_000, project, crate::support::world::settled());
+        posthog.generate(project, 3_000, project, crate::support::world::two_hours_ago());
     }
     posthog.set_limits(Limits { latency: Duration::from_millis(20), ..Limits::posthog() });
     let source = Source::new(&posthog.url()).with_page_size(200);

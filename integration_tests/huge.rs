@@ -132,7 +132,7 @@ async fn standard_output_is_written_in_blocks_of_64_kib() {
     assert!(rests.map(Vec::len).sum::<usize>() < whole.len() / 10);
 }
 
-fn assert_refused(outcome: &Outcome, reason: &str) {
+fn assert_rejected(outcome: &Outcome, reason: &str) {
     assert!(outcome.error().contains(reason), "{}", outcome.error());
     if cfg!(target_os = "linux") {
         // More than nothing: the failed attempts were looked at.
@@ -146,7 +146,7 @@ async fn gzip_bomb_does_not_exhaust_memory() {
     posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
     posthog.set_faults(vec![Fault::files(Action::Bomb { megabytes: 1_024 })]).unwrap();
     let outcome = read(&Source::new(&posthog.url()).with_exports().with("attempts", json!(2))).await;
-    assert_refused(&outcome, "a line is longer than 64 MiB");
+    assert_rejected(&outcome, "a line is longer than 64 MiB");
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn endless_rows_do_not_exhaust_memory() {
         if begin.ends_with('[') {
             assert!(outcome.error().contains("not JSON"), "{}", outcome.error());
         } else {
-            assert_refused(&outcome, "a row, or a value beside the rows, is longer than 64 MiB");
+            assert_rejected(&outcome, "a row, or a value beside the rows, is longer than 64 MiB");
         }
     }
 }

@@ -8,7 +8,7 @@ use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run, state_file};
-use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, settled, two_projects};
+use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, two_hours_ago, two_projects};
 
 const PROJECTS: [u64; 2] = [1001, 1002];
 
@@ -131,7 +131,7 @@ fn custom(url: &str, query: &str, primary_key: &[&str], cursor: Option<&str>) ->
 #[tokio::test]
 async fn custom_query_becomes_a_typed_stream() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let text = "SELECT toDate(timestamp) AS day, event, count() AS total, max(timestamp) AS latest FROM events GROUP BY day, event -- per day";
     let source = custom(&posthog.url(), text, &["day", "event"], None).with_page_size(20);
     let (status, message) = source.check().await;
@@ -314,7 +314,8 @@ async fn full_refresh_does_not_continue_an_incremental_sync() {
         let mut state = source.read_all(&catalog(&[stream], "full_refresh"), None).await.stream_state(stream);
         assert_eq!(state["complete"], true);
         // What an incremental sync that was interrupted in the last part would leave behind.
-        state = json!({"version": 1, "projects": {"1001": {"part": 9, "rows": 100}, "1002": {"part": 9, "done": true}}});
+        state =
+            json!({"version": 1, "projects": {"1001": {"part": 9, "rows": 100}, "1002": {"part": 9, "done": true}}});
         let file = state_file(stream, &state);
         let messages = source.read_all(&catalog(&[stream], "full_refresh"), Some(&file)).await;
         assert_eq!(read(&messages, stream, fields(stream)), stored(&posthog, stream), "{stream}");

@@ -121,7 +121,7 @@ async fn lists_resume_from_every_state() {
 async fn unknown_project_is_named_in_the_error_and_the_others_complete() {
     let posthog = sandbox().await;
     fill(&posthog);
-    posthog.generate(1001, 50, 1, crate::support::world::settled());
+    posthog.generate(1001, 50, 1, crate::support::world::two_hours_ago());
     let source = Source::new(&posthog.url()).with("project_ids", json!([1001, 4711]));
     let outcome = source.read(&catalog(&["annotations", "events", "groups", "projects"], "full_refresh"), None).await;
     assert_eq!(outcome.code, Some(1));

@@ -58,7 +58,7 @@ async fn proxy() -> Proxy {
     Proxy::start("sync", PROXY_PASSWORD).await.unwrap()
 }
 
-fn assert_all_let_in(proxy: &Proxy, method: &str, target: &str) {
+fn assert_all_accepted(proxy: &Proxy, method: &str, target: &str) {
     let seen = proxy.seen();
     assert!(seen.iter().any(|request| request.method == method && request.target == target), "{seen:?}");
     assert!(seen.iter().all(|request| request.let_in), "{seen:?}");
@@ -172,7 +172,7 @@ async fn encrypted_connections_go_through_the_proxy() {
     assert_eq!(source.check().await.0, "SUCCEEDED");
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
     assert_events(&messages, &posthog, &[PROJECT]);
-    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+    assert_all_accepted(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
 
     let front = authority.encrypt(&webhook.url(), HOST).await;
     let destination = Destination::new(&webhook)
@@ -181,7 +181,7 @@ async fn encrypted_connections_go_through_the_proxy() {
         .with_environment("HTTPS_PROXY", &variable);
     destination.delivered(&line()).await;
     assert_eq!(webhook.records().len(), 1);
-    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+    assert_all_accepted(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
 }
 
 #[tokio::test]
@@ -198,8 +198,8 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
             .with_environment("HTTP_PROXY", &variable);
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
         assert_exported_events(&messages, &posthog, &[PROJECT]);
-        assert_all_let_in(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
-        assert_all_let_in(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
+        assert_all_accepted(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
+        assert_all_accepted(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
     }
     let destination = Destination::new(&webhook)
         .with("webhook_url", json!(moved(&webhook.url(), "http", HOST, port(&webhook.url()))))
@@ -207,7 +207,7 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
         .with_environment("HTTP_PROXY", &variable);
     destination.delivered(&line()).await;
     assert_eq!(webhook.records().len(), 1);
-    assert_all_let_in(&proxy, "POST", &format!("{HOST}:{}", port(&webhook.url())));
+    assert_all_accepted(&proxy, "POST", &format!("{HOST}:{}", port(&webhook.url())));
 }
 
 #[tokio::test]

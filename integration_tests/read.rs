@@ -10,15 +10,15 @@ use uuid::Uuid;
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{
-    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, settled, two_projects,
-    within_a_day,
+    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, two_hours_ago,
+    two_projects, within_a_day,
 };
 
 #[tokio::test]
 async fn events_of_real_sdks_are_read_once_with_their_values() {
     let posthog = two_projects().await;
-    let first = posthog.load_dataset(1001, settled()).unwrap();
-    posthog.generate(1002, 1_500, 7, settled());
+    let first = posthog.load_dataset(1001, two_hours_ago()).unwrap();
+    posthog.generate(1002, 1_500, 7, two_hours_ago());
     let messages = Source::new(&posthog.url()).read_all(&catalog(&["events"], "full_refresh"), None).await;
     assert!(first > 3_000, "the data set has {first} events");
     assert_events(&messages, &posthog, &[1001, 1002]);
@@ -257,7 +257,7 @@ async fn persons_with_times_rounded_to_the_hour_are_read() {
 #[tokio::test]
 async fn sessions_are_read_by_query_and_again_while_they_may_grow() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 800, 3, settled());
+    posthog.generate(PROJECT, 800, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_page_size(100);
     let catalog = catalog(&["sessions"], "incremental");
     let first = source.read_all(&catalog, None).await;

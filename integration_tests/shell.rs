@@ -53,7 +53,7 @@ async fn sync(directory: &Path) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-fn place(posthog: &Sandbox, webhook: &Webhook) -> TempDir {
+fn working_directory(posthog: &Sandbox, webhook: &Webhook) -> TempDir {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, content: serde_json::Value| {
         std::fs::write(directory.path().join(name), content.to_string()).unwrap();
@@ -73,7 +73,7 @@ async fn cron_script_resumes_and_reports_failures() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(50, within_a_day()));
     let webhook = Webhook::start().await.unwrap();
-    let directory = place(&posthog, &webhook);
+    let directory = working_directory(&posthog, &webhook);
     let (code, text) = sync(directory.path()).await;
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(delivered(&webhook).len(), 50);
@@ -97,7 +97,7 @@ async fn cron_script_resumes_and_reports_failures() {
 async fn cron_script_never_runs_twice_at_a_time() {
     let posthog = sandbox().await;
     let webhook = Webhook::start().await.unwrap();
-    let directory = place(&posthog, &webhook);
+    let directory = working_directory(&posthog, &webhook);
     let lock = std::fs::File::create(directory.path().join("sync.lock")).unwrap();
     lock.lock().unwrap();
     let (code, text) = sync(directory.path()).await;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, repository_file, run};
-use crate::support::world::{PROJECT, assert_events, event, sandbox, settled};
+use crate::support::world::{PROJECT, assert_events, event, sandbox, two_hours_ago};
 
 /// Microseconds of a time of day in UTC.
 fn at(text: &str) -> i64 {
@@ -40,7 +40,7 @@ fn stream_of(state: &Value) -> &str {
 #[tokio::test]
 async fn shipped_catalog_contains_every_stream_and_can_be_read() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 200, 3, settled());
+    posthog.generate(PROJECT, 200, 3, two_hours_ago());
     posthog.generate_lists(PROJECT, 3);
     let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1));
     let catalog = shipped("configured_catalog.json");
@@ -116,7 +116,7 @@ async fn error_names_the_field_of_the_invalid_configuration() {
 #[tokio::test]
 async fn state_from_the_future_reads_nothing_with_a_warning() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 50, 3, settled());
+    posthog.generate(PROJECT, 50, 3, two_hours_ago());
     posthog.generate_lists(PROJECT, 3);
     let source = Source::new(&posthog.url());
     let state = shipped("abnormal_state.json");

@@ -92,9 +92,9 @@ pub fn string<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, St
 #[inline(always)]
 fn plain_end<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     while let Some(step) = step(bytes, at) {
-        let copy_plain = plain_bytes(simd, step);
-        at += copy_plain;
-        if copy_plain < STEP {
+        let plain = plain_bytes(simd, step);
+        at += plain;
+        if plain < STEP {
             return Ok(at);
         }
     }
@@ -195,14 +195,14 @@ mod tests {
     proptest! {
         #[test]
         fn plain_bytes_end_at_the_first_special_byte(
-            step in any::<[u8; STEP]>(), copy_plain in 0..=STEP, rest in any::<[u8; STEP]>(),
+            step in any::<[u8; STEP]>(), plain in 0..=STEP, rest in any::<[u8; STEP]>(),
         ) {
             let expected = step.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, step)), expected, "{:?}", level);
             }
             let mut mostly_plain = [b'a'; STEP];
-            mostly_plain[copy_plain..].copy_from_slice(&rest[copy_plain..]);
+            mostly_plain[plain..].copy_from_slice(&rest[plain..]);
             let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, mostly_plain)), expected, "{:?}", level);

@@ -101,8 +101,8 @@ impl<'r> Sink<'r> {
 
     /// Writes bytes that are known beforehand.
     #[inline(always)]
-    pub fn put_fixed(&mut self, put_fixed: &Fixed) -> Result<(), Stop> {
-        self.put_short(&put_fixed.bytes, 0, put_fixed.length)
+    pub fn put_fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
+        self.put_short(&fixed.bytes, 0, fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
@@ -124,10 +124,10 @@ impl<'r> Sink<'r> {
     pub fn copy_plain<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(step) = scan::step(bytes, at) {
             *self.spare().ok_or(Stop::BufferFull)? = step;
-            let copy_plain = scan::plain_bytes(simd, step);
-            self.end += copy_plain;
-            at += copy_plain;
-            if copy_plain < scan::STEP {
+            let plain = scan::plain_bytes(simd, step);
+            self.end += plain;
+            at += plain;
+            if plain < scan::STEP {
                 return Ok((at, scan::byte(bytes, at)?));
             }
         }
