@@ -1,8 +1,11 @@
 //! The floors of `src/`: which module may import which, and one name for one public type.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
 use crate::support::modules::Modules;
+
+static MODULES: LazyLock<Modules> = LazyLock::new(Modules::read);
 
 /// The modules of the library's root from the bottom to the top, and at the top what builds the
 /// programs. A module imports only from floors below its own; modules of one floor do not import
@@ -40,7 +43,7 @@ fn place(file: &str) -> (usize, &str) {
 
 #[test]
 fn modules_import_only_from_floors_below() {
-    for (importing, imported) in Modules::read().imports() {
+    for (importing, imported) in MODULES.imports() {
         let ((floor, room), (floor_below, room_below)) = (place(&importing), place(&imported));
         let is_allowed = floor_below < floor || room_below == room || floor == 0 && floor_below == 0;
         assert!(is_allowed, "src/{importing} imports from src/{imported}, which is not on a floor below");
@@ -49,7 +52,7 @@ fn modules_import_only_from_floors_below() {
 
 #[test]
 fn no_files_import_each_other_in_a_circle() {
-    let mut imports = Modules::read().imports();
+    let mut imports = MODULES.imports();
     for &(importing, imported) in KNOWN_CIRCLES {
         let is_known = imports.remove(&(importing.to_owned(), imported.to_owned()));
         assert!(is_known, "src/{importing} does not import from src/{imported}: remove it from KNOWN_CIRCLES");
@@ -99,8 +102,7 @@ fn shortest_path<'f>(imported_by: &BTreeMap<&'f str, Vec<&'f str>>, from: &'f st
 
 #[test]
 fn public_types_have_names_of_their_own() {
-    let modules = Modules::read();
-    let types = modules.public_types();
+    let types = MODULES.public_types();
     let homonyms: Vec<_> = types.iter().filter(|(_, files)| files.len() > 1).collect();
     for (name, files) in &homonyms {
         let is_known = HOMONYMS.iter().any(|(known, _)| known == *name);

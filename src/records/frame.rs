@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fixed::Fixed;
 use super::property_columns::PropertyWriter;
-use super::transcode::Fixed;
 use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;

@@ -3,30 +3,10 @@
 use fearless_simd::Simd;
 
 use super::scan::{self, Stop};
+use crate::records::fixed::{Fixed, PADDING};
 
-/// Bytes that are written again and again, such as a record's key.
-///
-/// They are followed by as many more as are written at a time, so that a short one is one copy of
-/// known size.
-pub struct Fixed {
-    bytes: Vec<u8>,
-    length: usize,
-}
-
-impl Fixed {
-    /// The bytes themselves.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
-
-impl From<Vec<u8>> for Fixed {
-    fn from(mut bytes: Vec<u8>) -> Self {
-        let length = bytes.len();
-        bytes.resize(length + scan::STEP, 0);
-        Self { bytes, length }
-    }
-}
+// So that a padded value is written in one step.
+const _: () = assert!(PADDING >= scan::STEP);
 
 /// Room for records behind those that are complete.
 ///
@@ -101,8 +81,8 @@ impl<'r> Sink<'r> {
 
     /// Writes bytes that are known beforehand.
     #[inline(always)]
-    pub fn put_fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
-        self.put_short(&fixed.bytes, 0, fixed.length)
+    pub(super) fn put_fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
+        self.put_short(&fixed.padded, 0, fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
