@@ -47,7 +47,7 @@ impl RowConsumer for Taker {
     }
 }
 
-fn of_an_answer(rows: usize) -> u64 {
+fn allocations_of_a_response(rows: usize) -> u64 {
     let columns = EVENTS.selected(false);
     let row = |number: usize| -> Vec<Value> {
         let value = |field: &str| match field {
@@ -74,7 +74,7 @@ fn of_an_answer(rows: usize) -> u64 {
     count
 }
 
-fn of_a_file(lines: usize) -> u64 {
+fn allocations_of_a_file(lines: usize) -> u64 {
     let mut file = GzEncoder::new(Vec::new(), Compression::fast());
     for number in 0..lines {
         writeln!(
@@ -106,9 +106,10 @@ fn of_a_file(lines: usize) -> u64 {
 }
 
 #[test]
-fn ten_times_the_records_need_hardly_more_allocations() {
+fn ten_times_as_many_records_need_hardly_more_allocations() {
     let _profiler = dhat::Profiler::builder().testing().build();
-    for (name, count) in [("answer", of_an_answer as fn(usize) -> u64), ("file", of_a_file)] {
+    for (name, count) in [("response", allocations_of_a_response as fn(usize) -> u64), ("file", allocations_of_a_file)]
+    {
         let (few, many) = (count(1_000), count(10_000));
         // Buffers grow to their size a few times; nothing else may.
         assert!(few < 50 && many < few + 20, "{name}: {few} for 1,000 records, {many} for 10,000");

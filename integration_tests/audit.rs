@@ -18,7 +18,7 @@ async fn sandbox_with_events() -> Sandbox {
 /// What airbytehq/airbyte#86492 is about: a cap of 1,000 rows that the server keeps to itself. Every
 /// slice with more events lost the rest, and the sync succeeded.
 #[tokio::test]
-async fn airbyte_86492_a_silent_cap_of_1000_rows_loses_nothing() {
+async fn airbyte_86492_silent_cap_of_1000_rows_drops_no_events() {
     let posthog = Sandbox::builder().page_clamp(1_000).start().await.unwrap();
     posthog.insert(PROJECT, events(4_321, within_a_day()));
     for mode in ["full_refresh", "incremental"] {
@@ -29,7 +29,7 @@ async fn airbyte_86492_a_silent_cap_of_1000_rows_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_disagreement_that_passes_is_mended_by_reading_again() {
+async fn transient_count_mismatch_is_resolved_by_reading_again() {
     for action in [
         Action::DropRows { rows: 1 },
         Action::DropRows { rows: 40 },
@@ -46,7 +46,7 @@ async fn a_disagreement_that_passes_is_mended_by_reading_again() {
 }
 
 #[tokio::test]
-async fn a_wrong_count_that_passes_does_no_harm() {
+async fn transient_wrong_count_does_not_fail_the_sync() {
     for by in [-3, 5] {
         let posthog = sandbox_with_events().await;
         posthog.set_faults(vec![Fault::query(Action::WrongCount { by }).nth(&[1])]).unwrap();
@@ -57,7 +57,7 @@ async fn a_wrong_count_that_passes_does_no_harm() {
 }
 
 #[tokio::test]
-async fn a_disagreement_that_stays_is_an_error_with_window_and_counts() {
+async fn permanent_count_mismatch_fails_with_window_and_counts() {
     let miscounted = Action::Status { code: 200, body: r#"{"results":[[1707]]}"#.into(), headers: Vec::new() };
     for (faults, what) in [
         (vec![Fault::query(Action::DropRows { rows: 2 }).sql("properties")], "rows are dropped"),
@@ -88,7 +88,7 @@ async fn a_disagreement_that_stays_is_an_error_with_window_and_counts() {
 }
 
 #[tokio::test]
-async fn an_answer_that_repeats_itself_is_refused() {
+async fn repeated_response_fails_the_sync() {
     let posthog = sandbox_with_events().await;
     let body = r#"{"results":[["00000000-0000-0000-0000-000000000001","e","{}","2026-01-01T00:00:00Z","2026-01-01T00:00:00Z","d","","00000000-0000-0000-0000-000000000001","","","","","","","","full"]]}"#;
     let same = Action::Status { code: 200, body: body.into(), headers: Vec::new() };
@@ -101,7 +101,7 @@ async fn an_answer_that_repeats_itself_is_refused() {
 const HOUR: i64 = 3_600_000_000;
 
 /// So many events, one every so many hours, the last one two weeks ago, and another one of yesterday.
-fn with_a_pause(count: u32, hours: i64) -> Vec<Event> {
+fn events_with_a_gap(count: u32, hours: i64) -> Vec<Event> {
     let last = minutes_ago(14 * 24 * 60);
     let mut events: Vec<Event> =
         (0..count).map(|number| event(number.into(), last - i64::from(count - 1 - number) * hours * HOUR)).collect();
@@ -112,10 +112,10 @@ fn with_a_pause(count: u32, hours: i64) -> Vec<Event> {
 /// Counts say where there is something to read. A server that keeps to itself that it answers with
 /// 1,000 rows at most leaves out whole days and hours there.
 #[tokio::test]
-async fn counts_that_are_cut_at_1000_rows_hide_nothing() {
+async fn counts_truncated_at_1000_rows_drop_no_events() {
     for (export, hours) in [(false, 24), (true, 1)] {
         let posthog = Sandbox::builder().page_clamp(1_000).exports(Exports::default()).start().await.unwrap();
-        posthog.insert(PROJECT, with_a_pause(1_100, hours));
+        posthog.insert(PROJECT, events_with_a_gap(1_100, hours));
         let start = Timestamp::from_micros(minutes_ago(1_500 * 60 * hours)).to_string();
         let source = Source::new(&posthog.url()).with("start_date", json!(start));
         let source = if export { source.with_exports() } else { source.with_page_size(50_000) };
@@ -128,7 +128,7 @@ async fn counts_that_are_cut_at_1000_rows_hide_nothing() {
 /// Every question that is asked, with every silent fault, once and always: all events come, or the
 /// sync says that they did not, and the next one brings them.
 #[tokio::test]
-async fn whatever_is_wrong_with_an_answer_nothing_is_lost_silently() {
+async fn faulty_responses_never_drop_events_silently() {
     let nothing = || Action::Status { code: 200, body: r#"{"results":[]}"#.into(), headers: Vec::new() };
     let actions = || {
         [
@@ -155,7 +155,7 @@ async fn whatever_is_wrong_with_an_answer_nothing_is_lost_silently() {
         }) {
             let case = format!("export: {export}, {question}, {action:?}, {times} times");
             let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
-            posthog.insert(PROJECT, with_a_pause(40, 24));
+            posthog.insert(PROJECT, events_with_a_gap(40, 24));
             posthog.set_faults(vec![Fault::query(action).sql(question).times(times)]).unwrap();
             let start = Timestamp::from_micros(minutes_ago(60 * 24 * 60)).to_string();
             let source = Source::new(&posthog.url()).with("attempts", json!(2)).with("start_date", json!(start));
@@ -185,9 +185,9 @@ async fn whatever_is_wrong_with_an_answer_nothing_is_lost_silently() {
 
 /// Not far from their arrival, so only the comparison hour by hour finds them.
 #[tokio::test]
-async fn lines_that_are_missing_from_a_file_are_read_by_query() {
+async fn lines_missing_from_a_file_are_read_by_query() {
     let posthog = Sandbox::builder().exports(Exports::default()).start().await.unwrap();
-    posthog.insert(PROJECT, with_a_pause(40, 24));
+    posthog.insert(PROJECT, events_with_a_gap(40, 24));
     posthog.set_faults(vec![Fault::files(Action::DropRows { rows: 3 })]).unwrap();
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;

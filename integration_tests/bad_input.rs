@@ -6,7 +6,7 @@ use crate::support::program::{Source, catalog, run, state_file};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
-async fn unusable_catalogs_are_refused() {
+async fn invalid_catalogs_are_rejected() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(3, minutes_ago(90)));
     let source = Source::new(&posthog.url());
@@ -31,7 +31,7 @@ async fn unusable_catalogs_are_refused() {
 }
 
 #[tokio::test]
-async fn states_of_every_shape_are_read() {
+async fn state_files_of_every_shape_are_accepted() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(30, within_a_day()));
     let source = Source::new(&posthog.url());
@@ -62,7 +62,7 @@ async fn states_of_every_shape_are_read() {
 }
 
 #[tokio::test]
-async fn unusable_states_are_refused() {
+async fn invalid_states_are_rejected() {
     let posthog = sandbox().await;
     let source = Source::new(&posthog.url());
     let catalog = catalog(&["events"], "incremental");

@@ -88,7 +88,7 @@ fn most_within(requests: &[RequestLog], time: Duration) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_hour_of_queries_stays_inside_all_limits() {
+async fn one_hour_of_queries_stays_within_all_limits() {
     let posthog = sandbox_with_many_days(5_400).await;
     posthog.set_limits(Limits { latency: Duration::from_millis(300), ..Limits::posthog() });
     let (messages, took) = read(&posthog, 2, json!({"rate_limit_share": 1})).await;
@@ -104,7 +104,7 @@ async fn an_hour_of_queries_stays_inside_all_limits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_more_than_the_configured_share_is_used() {
+async fn queries_use_at_most_the_configured_share_of_the_limits() {
     let posthog = sandbox_with_many_days(1_400).await;
     posthog.set_limits(Limits { latency: Duration::from_millis(50), ..Limits::posthog() });
     let (messages, took) = read(&posthog, 2, json!({"rate_limit_share": 0.25, "concurrency": 2})).await;
@@ -117,7 +117,7 @@ async fn no_more_than_the_configured_share_is_used() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_refusal_pauses_everybody() {
+async fn one_throttled_request_pauses_all_requests() {
     let posthog = sandbox_with_many_days(600).await;
     posthog.set_limits(Limits { latency: Duration::from_millis(300), ..Limits::default() });
     posthog.set_faults(vec![Fault::query(Action::throttle(100)).nth(&[20, 60])]).unwrap();
@@ -141,7 +141,7 @@ async fn one_refusal_pauses_everybody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_byte_budget_is_never_overdrawn_knowingly() {
+async fn sync_does_not_knowingly_exceed_the_byte_budget() {
     let posthog = sandbox_with_many_days(900).await;
     // A sixth of what the sync reads at the beginning, and a third of it every hour.
     let budget = Budget { bytes_per_hour: 200e3, capacity: 100e3, start: 100e3 };

@@ -44,7 +44,7 @@ async fn assert_completes(source: &Source, catalog: &Value, part: &Messages, pos
 }
 
 #[tokio::test]
-async fn more_events_are_chosen_while_a_scan_is_under_way() {
+async fn event_names_added_during_a_scan_are_read_from_the_start() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, named(8));
     for mode in ["incremental", "full_refresh"] {
@@ -62,7 +62,7 @@ async fn more_events_are_chosen_while_a_scan_is_under_way() {
 }
 
 #[tokio::test]
-async fn a_full_refresh_with_an_earlier_start_date_does_not_go_on_where_the_other_stopped() {
+async fn full_refresh_with_an_earlier_start_date_starts_over() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, named(8));
     let catalog = catalog(&["events"], "full_refresh");
@@ -74,7 +74,7 @@ async fn a_full_refresh_with_an_earlier_start_date_does_not_go_on_where_the_othe
 }
 
 #[tokio::test]
-async fn a_full_refresh_does_not_continue_an_incremental_sync() {
+async fn full_refresh_ignores_the_state_of_an_incremental_sync() {
     for export in [false, true] {
         let posthog = sandbox_with_exports(Exports::default()).await;
         posthog.insert(PROJECT, named(3));
@@ -97,7 +97,7 @@ fn state_with_an_old_check() -> Value {
 }
 
 #[tokio::test]
-async fn a_change_to_exports_looks_for_very_late_events_first() {
+async fn change_to_exports_first_checks_for_very_late_events() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     let late = Event { created_at: minutes_ago(DAY / 2), ..event(1, minutes_ago(90 * DAY)) };
     posthog.insert(PROJECT, vec![late]);
@@ -108,7 +108,7 @@ async fn a_change_to_exports_looks_for_very_late_events_first() {
 }
 
 #[tokio::test]
-async fn a_later_end_date_looks_for_very_late_events_of_the_dates_that_it_adds() {
+async fn later_end_date_checks_the_added_dates_for_very_late_events() {
     let posthog = sandbox().await;
     // Of a time that is asked for only now, and arrived after the watermark, but before the last check.
     let late = Event { created_at: minutes_ago(10 * DAY), ..event(1, minutes_ago(90 * DAY)) };
@@ -124,7 +124,7 @@ async fn a_later_end_date_looks_for_very_late_events_of_the_dates_that_it_adds()
 }
 
 #[tokio::test]
-async fn a_longer_late_window_leaves_nothing_to_a_check_that_does_not_look_there() {
+async fn longer_late_window_reads_the_events_that_no_check_covers() {
     let posthog = sandbox().await;
     // Arrived since the last check, about a time that a late window of one day leaves to the next one.
     let late = Event { created_at: minutes_ago(DAY / 2), ..event(1, minutes_ago(5 * DAY)) };
@@ -152,7 +152,7 @@ fn state_of_exports(compared: i64, from: &Value, to: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_change_to_queries_and_earlier_dates_reads_what_exports_may_have_left_out() {
+async fn change_to_queries_with_earlier_dates_reads_what_exports_may_have_omitted() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, vec![event(1, minutes_ago(5 * 60)), event(2, minutes_ago(20 * DAY))]);
     let state = state_of_exports(10 * 60, &ago(10 * DAY), &json!("2299-01-01T00:00:00.000000Z"));
@@ -162,7 +162,7 @@ async fn a_change_to_queries_and_earlier_dates_reads_what_exports_may_have_left_
 }
 
 #[tokio::test]
-async fn a_later_end_date_exports_what_was_not_compared_again() {
+async fn later_end_date_exports_the_uncompared_dates_again() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.insert(PROJECT, vec![event(1, minutes_ago(8 * DAY)), event(2, minutes_ago(DAY))]);
     let state = state_of_exports(10 * DAY, &json!("2020-01-01T00:00:00.000000Z"), &ago(2 * DAY));
@@ -173,7 +173,7 @@ async fn a_later_end_date_exports_what_was_not_compared_again() {
 
 /// An object that is deleted between two pages moves another one behind the border.
 #[tokio::test]
-async fn a_list_that_becomes_shorter_while_it_is_read_is_read_again() {
+async fn list_that_shrinks_while_it_is_read_is_read_again() {
     let posthog = sandbox().await;
     posthog.generate_lists(PROJECT, 1);
     let source = Source::new(&posthog.url());
@@ -192,7 +192,7 @@ async fn a_list_that_becomes_shorter_while_it_is_read_is_read_again() {
 
 /// A project with visitors: rows become visible between plan, page and count. They are no disagreement.
 #[tokio::test]
-async fn rows_that_appear_while_they_are_read_do_not_fail_a_sync() {
+async fn rows_inserted_during_a_read_do_not_fail_the_sync() {
     for (stream, mode) in [("events", "full_refresh"), ("events", "incremental"), ("sessions", "incremental")] {
         let posthog = sandbox().await;
         let with_session =

@@ -21,7 +21,7 @@ async fn sandbox_with_keys() -> Sandbox {
 }
 
 #[tokio::test]
-async fn a_working_configuration_names_projects_and_methods() {
+async fn successful_check_names_projects_and_methods() {
     let posthog = two_projects().await;
     posthog.insert(1001, events(5, minutes_ago(10)));
     let (status, message) = Source::new(&posthog.url()).check().await;
@@ -32,7 +32,7 @@ async fn a_working_configuration_names_projects_and_methods() {
 }
 
 #[tokio::test]
-async fn keys_and_scopes_are_explained() {
+async fn invalid_keys_and_missing_scopes_are_explained() {
     let posthog = sandbox_with_keys().await;
     for (api_key, ids, status, expected) in [
         ("phx_wrong", None, "FAILED", "`api_key`"),
@@ -61,7 +61,7 @@ async fn keys_and_scopes_are_explained() {
 }
 
 #[tokio::test]
-async fn a_broken_configuration_is_a_failed_check() {
+async fn invalid_configuration_fails_the_check() {
     let posthog = sandbox_with_keys().await;
     let source = Source::new(&posthog.url());
     for (source, expected) in [
@@ -80,7 +80,7 @@ async fn a_broken_configuration_is_a_failed_check() {
 }
 
 #[tokio::test]
-async fn the_key_can_come_from_the_environment() {
+async fn check_accepts_the_api_key_of_the_environment() {
     let posthog = sandbox_with_keys().await;
     let source = Source::new(&posthog.url()).without("api_key").with_environment("POSTHOG_API_KEY", "phx_scoped");
     assert_eq!(source.check().await.0, "SUCCEEDED");
@@ -90,7 +90,7 @@ async fn the_key_can_come_from_the_environment() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_not_posthog_is_noticed() {
+async fn url_that_is_not_posthog_fails_the_check() {
     let posthog = sandbox_with_keys().await;
     posthog
         .set_faults(vec![Fault::new(Action::Status {
@@ -108,7 +108,7 @@ async fn an_address_that_is_not_posthog_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_missing_file_is_named() {
+async fn error_names_the_missing_file() {
     let source = Source::new("http://127.0.0.1:9");
     let mut command = source.bare();
     command.args(["check", "--config", "/nowhere/config.json"]);

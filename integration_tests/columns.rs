@@ -4,7 +4,9 @@ use posthog_sandbox::posthog::{Event, Exports, Sandbox};
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog, run};
-use crate::support::world::{PROJECT, assert_events, event, key, minutes_ago, sandbox, sandbox_with_exports, settled};
+use crate::support::world::{
+    PROJECT, assert_events, event, key, minutes_ago, sandbox, sandbox_with_exports, two_hours_ago,
+};
 
 /// A sandbox with events whose properties are of all kinds, and definitions of some.
 async fn with_properties() -> Sandbox {
@@ -28,13 +30,13 @@ async fn with_properties() -> Sandbox {
             definition("email", json!("String"), "person"),
         ],
     );
-    let texts = [
+    let strings = [
         r#"{"$browser":"Chrome","total":12.50,"paid":true,"due":"2026-01-01T01:00:00+01:00","browser":{"a":1}}"#,
         r#"{"$browser":5,"total":"7","paid":"false","due":null}"#,
         r#"{"total":"many","paid":2,"due":"soon","total":"none"}"#,
         "no json",
     ];
-    let events = texts.iter().zip(1_u128..).map(|(text, number)| Event {
+    let events = strings.iter().zip(1_u128..).map(|(text, number)| Event {
         properties: (*text).to_owned(),
         ..event(number, minutes_ago(100 + i64::try_from(number).unwrap()))
     });
@@ -97,7 +99,7 @@ async fn properties_become_typed_columns_by_both_methods() {
 }
 
 #[tokio::test]
-async fn without_the_scope_columns_are_texts_and_the_log_says_so() {
+async fn missing_scope_makes_property_columns_strings_with_a_warning() {
     let posthog = with_properties().await;
     let source = source(&posthog, false).with("api_key", json!("phx_query"));
     let outcome = run(source.command("discover")).await;
@@ -112,9 +114,9 @@ async fn without_the_scope_columns_are_texts_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn events_time_step_is_the_largest_window() {
+async fn events_time_step_limits_the_window() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 200, 3, settled());
+    posthog.generate(PROJECT, 200, 3, two_hours_ago());
     let catalog = catalog(&["events"], "full_refresh");
     let mut pages = Vec::new();
     for days in [None, Some(3)] {
@@ -129,7 +131,7 @@ async fn events_time_step_is_the_largest_window() {
     }
     assert!(pages[0] < 3 && pages[1] >= 10, "{pages:?}");
     let exporting = sandbox_with_exports(Exports::default()).await;
-    exporting.generate(PROJECT, 200, 3, settled());
+    exporting.generate(PROJECT, 200, 3, two_hours_ago());
     let source = Source::new(&exporting.url()).with_exports().with("events_time_step", json!(2));
     source.read_all(&catalog, None).await;
     let runs = exporting.export_runs();

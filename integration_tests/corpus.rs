@@ -6,7 +6,7 @@ use crate::support::program::repository_file;
 use crate::targets;
 
 #[test]
-fn every_file_of_the_corpus_passes_its_target() {
+fn every_corpus_file_passes_its_fuzz_target() {
     for (name, target) in targets::ALL {
         let folder = repository_file("fuzz/corpus").join(name);
         let files: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

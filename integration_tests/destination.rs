@@ -37,7 +37,7 @@ fn numbers(webhook: &Webhook) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn records_arrive_in_order_and_states_come_back_as_they_were() {
+async fn records_are_delivered_in_order_and_states_are_echoed_verbatim() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
     let outcomes = destination.delivered(&input(1_234, 100)).await;
@@ -59,7 +59,7 @@ async fn records_arrive_in_order_and_states_come_back_as_they_were() {
 }
 
 #[tokio::test]
-async fn values_are_not_touched_and_lines_may_be_long() {
+async fn values_of_long_lines_are_delivered_unchanged() {
     let webhook = Webhook::start().await.unwrap();
     let long = "x\u{2028}".repeat(900_000);
     let datas = [
@@ -79,7 +79,7 @@ async fn values_are_not_touched_and_lines_may_be_long() {
 }
 
 #[tokio::test]
-async fn a_state_waits_for_every_record_before_it() {
+async fn state_is_acknowledged_after_every_record_before_it() {
     let webhook =
         Webhook::start_with(Behaviour { outcomes: vec![(1, Outcome::Gate)], ..Behaviour::default() }).await.unwrap();
     let destination =
@@ -108,7 +108,7 @@ async fn a_state_waits_for_every_record_before_it() {
 }
 
 #[tokio::test]
-async fn what_passes_is_tried_again_with_the_same_key() {
+async fn transient_failures_are_retried_with_the_same_idempotency_key() {
     for outcome in [
         Outcome::status(500),
         Outcome::status(503),
@@ -135,7 +135,7 @@ async fn what_passes_is_tried_again_with_the_same_key() {
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_repeats_at_most_one_batch() {
+async fn lost_response_repeats_at_most_one_batch() {
     for outcome in [Outcome::StoreThenBreak, Outcome::StoreThenStall(Duration::from_secs(30))] {
         let webhook = Webhook::start_with(Behaviour { outcomes: vec![(2, outcome.clone())], ..Behaviour::default() })
             .await
@@ -150,7 +150,7 @@ async fn an_answer_that_never_comes_repeats_at_most_one_batch() {
 }
 
 #[tokio::test]
-async fn what_does_not_pass_ends_the_run_and_acknowledges_nothing_more() {
+async fn permanent_failure_ends_the_run_and_acknowledges_nothing_more() {
     for (outcome, expected) in [
         (Outcome::status(401), "config_error: the webhook does not let us in"),
         (Outcome::status(403), "config_error: the webhook does not let us in"),
@@ -181,7 +181,7 @@ async fn what_does_not_pass_ends_the_run_and_acknowledges_nothing_more() {
 }
 
 #[tokio::test]
-async fn too_large_requests_are_halved_and_stay_small() {
+async fn too_large_requests_are_halved_and_later_ones_stay_small() {
     let webhook = Webhook::start_with(Behaviour { max_records: Some(30), ..Behaviour::default() }).await.unwrap();
     let outcomes =
         Destination::new(&webhook).with("batch", json!({"max_records": 100})).delivered(&input(400, 400)).await;
@@ -192,7 +192,7 @@ async fn too_large_requests_are_halved_and_stay_small() {
 }
 
 #[tokio::test]
-async fn a_refused_record_is_found_and_set_aside() {
+async fn single_rejected_record_is_found_and_dead_lettered() {
     for code in [400, 422] {
         let poison = Some(("\"u-77\"".to_owned(), code));
         let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
@@ -219,7 +219,7 @@ async fn a_refused_record_is_found_and_set_aside() {
 }
 
 #[tokio::test]
-async fn a_batch_that_is_refused_for_another_reason_is_set_aside_whole() {
+async fn batch_rejected_for_another_reason_is_dead_lettered_whole() {
     let always = Some(Outcome::status(405));
     let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
@@ -231,7 +231,7 @@ async fn a_batch_that_is_refused_for_another_reason_is_set_aside_whole() {
 }
 
 #[tokio::test]
-async fn a_slow_webhook_stops_the_reading() {
+async fn slow_webhook_stops_reading_of_standard_input() {
     let webhook = Webhook::start_with(Behaviour { always: Some(Outcome::Gate), ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook).with("request_timeout_seconds", json!(600));
     let mut child = destination.write_command().spawn();
@@ -254,7 +254,7 @@ async fn a_slow_webhook_stops_the_reading() {
 }
 
 #[tokio::test]
-async fn requests_can_be_compressed_signed_and_authorised() {
+async fn requests_are_compressed_signed_and_authorised_as_configured() {
     let webhook = Webhook::start_with(Behaviour { bearer: Some(BEARER.into()), ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook)
         .with("compression", json!("gzip"))
@@ -273,7 +273,7 @@ async fn requests_can_be_compressed_signed_and_authorised() {
 }
 
 #[tokio::test]
-async fn only_allowed_events_are_sent_and_the_rest_counts_as_handled() {
+async fn only_allowed_events_are_sent_and_the_others_are_acknowledged() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook).with("allowed_event_types", json!("e1, E2 ,typo"));
     let outcomes = destination.delivered(&input(9, 3)).await;
@@ -288,7 +288,7 @@ async fn only_allowed_events_are_sent_and_the_rest_counts_as_handled() {
 }
 
 #[tokio::test]
-async fn more_requests_at_a_time_keep_the_rule() {
+async fn parallel_requests_acknowledge_states_only_after_their_records() {
     let mut outcomes: Vec<(u64, Outcome)> = (1..=4).map(|number| (number, Outcome::Gate)).collect();
     outcomes.push((9, Outcome::StoreThenBreak));
     let behaviour = Behaviour { outcomes, ..Behaviour::default() };
@@ -303,14 +303,14 @@ async fn more_requests_at_a_time_keep_the_rule() {
     };
     let input = input(500, 25);
     let (outcomes, ()) = tokio::join!(destination.delivered(&input), open);
-    let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
-    assert_eq!(arrived.len(), 500);
+    let delivered: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+    assert_eq!(delivered.len(), 500);
     assert_eq!(outcomes.cursors(), (1..=20).map(|step| step * 25).collect::<Vec<i64>>());
     assert_eq!(webhook.peak(), 4);
 }
 
 #[tokio::test]
-async fn killed_anywhere_it_repeats_only_what_was_not_acknowledged() {
+async fn run_after_a_kill_repeats_only_unacknowledged_records() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook).with("batch", json!({"max_records": 5}));
     let mut done = 0;
@@ -330,15 +330,15 @@ async fn killed_anywhere_it_repeats_only_what_was_not_acknowledged() {
         }
         feed.await.unwrap();
         let kept = destination.state_file()[0]["stream"]["stream_state"]["cursor"].as_u64().unwrap();
-        let arrived: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
-        assert!((1..=kept).all(|number| arrived.contains(&number)), "the state ran ahead of what arrived");
+        let delivered: std::collections::BTreeSet<u64> = numbers(&webhook).into_iter().collect();
+        assert!((1..=kept).all(|number| delivered.contains(&number)), "the state ran ahead of what was delivered");
         done = usize::try_from(kept).unwrap();
     }
     assert_eq!(done, 200);
 }
 
 #[tokio::test]
-async fn unusable_input_is_refused() {
+async fn invalid_input_is_rejected() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
     for (input, expected) in [
@@ -372,7 +372,7 @@ async fn unusable_input_is_refused() {
 }
 
 #[tokio::test]
-async fn a_source_that_ends_in_the_middle_of_a_stream_has_failed() {
+async fn source_that_ends_within_a_stream_fails_the_run() {
     let webhook = Webhook::start().await.unwrap();
     let status = |status: &str| {
         let descriptor = json!({"name": "events"});
@@ -388,7 +388,7 @@ async fn a_source_that_ends_in_the_middle_of_a_stream_has_failed() {
 }
 
 #[tokio::test]
-async fn what_the_source_says_is_passed_on_and_its_failure_is_ours() {
+async fn log_and_failure_of_the_source_are_passed_on() {
     let webhook = Webhook::start().await.unwrap();
     let said = r#"{"type":"LOG","log":{"level":"WARN","message":"look here"}}
 {"type":"TRACE","trace":{"type":"ERROR","emitted_at":1,"error":{"message":"the key is wrong","failure_type":"config_error"}}}
@@ -405,7 +405,7 @@ async fn what_the_source_says_is_passed_on_and_its_failure_is_ours() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_when_there_is_nothing_to_send() {
+async fn input_without_records_sends_no_request() {
     let webhook = Webhook::start().await.unwrap();
     let outcomes = Destination::new(&webhook).delivered(&state("events", 5)).await;
     assert_eq!(outcomes.cursors(), [5]);
@@ -413,7 +413,7 @@ async fn nothing_is_sent_when_there_is_nothing_to_send() {
 }
 
 #[tokio::test]
-async fn two_runs_do_not_share_a_state_file() {
+async fn second_run_with_the_same_state_file_is_rejected() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
     let mut first = destination.write_command().spawn();
@@ -427,7 +427,7 @@ async fn two_runs_do_not_share_a_state_file() {
 }
 
 #[tokio::test]
-async fn check_asks_without_sending_a_record() {
+async fn check_contacts_the_webhook_without_sending_a_record() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
     let (status, message) = destination.check(&[]).await;
@@ -446,7 +446,7 @@ async fn check_asks_without_sending_a_record() {
 }
 
 #[tokio::test]
-async fn a_closed_stdout_ends_it_without_a_panic() {
+async fn closed_stdout_ends_the_run_without_a_panic() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook).with("batch", json!({"max_records": 1}));
     let mut child = destination.write_command().spawn();

@@ -84,7 +84,7 @@ fn pages() -> BTreeMap<PathBuf, Page> {
 }
 
 #[test]
-fn every_link_leads_somewhere() {
+fn every_link_in_documents_has_a_target() {
     let pages = pages();
     let mut broken = Vec::new();
     for (path, page) in &pages {
@@ -110,7 +110,7 @@ fn documents(text: &str) -> Result<Vec<Value>, serde_json::Error> {
 }
 
 #[test]
-fn every_json_block_is_json() {
+fn every_json_block_in_documents_is_valid_json() {
     let mut count = 0;
     for (path, page) in pages() {
         for (_, text) in page.blocks.iter().filter(|(language, _)| language == "json") {
@@ -144,7 +144,7 @@ fn configurations() -> Vec<(String, Value)> {
 }
 
 #[test]
-fn configurations_in_documents_fit_the_specifications() {
+fn configurations_in_documents_match_the_specifications() {
     let form = |file: &str| -> Value {
         serde_json::from_str(&std::fs::read_to_string(repository_file(file)).unwrap()).unwrap()
     };
@@ -173,7 +173,7 @@ fn configurations_in_documents_fit_the_specifications() {
 }
 
 #[test]
-fn every_command_line_is_understood() {
+fn every_command_line_in_documents_is_accepted() {
     let mut count = 0;
     for (path, page) in pages() {
         for (_, text) in page.blocks.iter().filter(|(language, _)| language != "json" && language != "text") {
@@ -194,7 +194,7 @@ fn quoted_messages() -> BTreeSet<String> {
 }
 
 #[test]
-fn quoted_messages_are_in_the_sources() {
+fn messages_quoted_in_documents_exist_in_the_sources() {
     let literals: BTreeSet<String> = sources::literals().into_iter().map(|literal| literal.text).collect();
     let quoted = quoted_messages();
     assert!(quoted.len() > 50, "only {} messages", quoted.len());
@@ -203,7 +203,7 @@ fn quoted_messages_are_in_the_sources() {
 }
 
 #[test]
-fn messages_in_the_sources_are_explained() {
+fn error_messages_of_the_sources_are_explained_in_documents() {
     let quoted = quoted_messages();
     let unexplained: BTreeSet<String> = sources::literals()
         .into_iter()

@@ -64,7 +64,7 @@ async fn all_secrets_of_the_destination_can_come_from_the_environment() {
 }
 
 #[tokio::test]
-async fn the_configuration_comes_before_the_environment() {
+async fn configuration_file_takes_precedence_over_the_environment() {
     let webhook = webhook_with_token().await;
     let config = json!({"webhook_url": webhook.url(), "bearer_token": BEARER});
     let environment = [("PATTERNS_WEBHOOK_URL", "http://127.0.0.1:9/x"), ("PATTERNS_BEARER_TOKEN", "other")];
@@ -80,7 +80,7 @@ async fn the_configuration_comes_before_the_environment() {
 }
 
 #[tokio::test]
-async fn references_are_not_sent_as_secrets() {
+async fn unresolved_secret_references_are_not_sent_as_secrets() {
     let webhook = webhook_with_token().await;
     let url = webhook.url();
     for (field, variable) in [
@@ -101,7 +101,7 @@ async fn references_are_not_sent_as_secrets() {
 }
 
 #[tokio::test]
-async fn reads_with_the_key_of_the_environment() {
+async fn read_uses_the_api_key_of_the_environment() {
     let posthog = sandbox().await;
     let source = Source::new(&posthog.url())
         .without("api_key")

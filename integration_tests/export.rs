@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
     PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, events, key, minutes_ago, person,
-    sandbox_with_exports, settled, two_projects_with,
+    sandbox_with_exports, two_hours_ago, two_projects_with,
 };
 
 const WEEK: i64 = 7 * 86_400_000_000;
@@ -40,11 +40,11 @@ fn assert_windows(sandbox: &Sandbox, project: u64, model: &str) {
 }
 
 #[tokio::test]
-async fn events_and_sessions_arrive_complete() {
+async fn events_and_sessions_are_exported_completely() {
     let exports = Exports { rows_per_file: Some(150), ..Exports::default() };
     let posthog = two_projects_with(Sandbox::builder().exports(exports)).await;
     for project in [1001, 1002] {
-        posthog.generate(project, 1_000, project, settled());
+        posthog.generate(project, 1_000, project, two_hours_ago());
     }
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events", "sessions"], "incremental"), None).await;
@@ -63,9 +63,9 @@ async fn events_and_sessions_arrive_complete() {
 }
 
 #[tokio::test]
-async fn persons_arrive_complete_with_every_distinct_id() {
+async fn persons_are_exported_completely_with_every_distinct_id() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports().with("rate_limit_share", json!(1));
     let messages = source.read_all(&catalog(&["persons"], "incremental"), None).await;
     let mut persons: BTreeMap<(String, String), Value> = BTreeMap::new();
@@ -94,7 +94,7 @@ async fn sandbox_with_slow_files() -> Sandbox {
 
 /// Nothing counts persons or sessions.
 #[tokio::test]
-async fn files_that_appear_one_by_one_are_all_read() {
+async fn files_that_appear_one_by_one_are_all_read_incrementally() {
     let posthog = sandbox_with_slow_files().await;
     let changed = minutes_ago(60);
     (0..200).for_each(|number| posthog.insert_person(PROJECT, person(number, changed, None)));
@@ -106,7 +106,7 @@ async fn files_that_appear_one_by_one_are_all_read() {
 
 /// The end of a full refresh is not compared either: there is no next sync.
 #[tokio::test]
-async fn files_of_a_full_refresh_that_appear_one_by_one_are_all_read() {
+async fn files_that_appear_one_by_one_are_all_read_by_a_full_refresh() {
     let posthog = sandbox_with_slow_files().await;
     posthog.insert(PROJECT, events(200, minutes_ago(20)));
     let source = Source::new(&posthog.url()).with_exports();
@@ -116,9 +116,9 @@ async fn files_of_a_full_refresh_that_appear_one_by_one_are_all_read() {
 
 /// PostHog's consumers can lag behind: a row is there later than its time of change says.
 #[tokio::test]
-async fn persons_that_are_stored_late_are_exported_by_the_next_sync() {
+async fn persons_ingested_late_are_exported_by_the_next_sync() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 50, 3, settled());
+    posthog.generate(PROJECT, 50, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["persons"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -128,9 +128,9 @@ async fn persons_that_are_stored_late_are_exported_by_the_next_sync() {
 }
 
 #[tokio::test]
-async fn names_are_chosen_by_the_server_and_dates_by_the_connector() {
+async fn event_names_are_filtered_by_the_server_and_dates_by_the_connector() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let day = |days: i64| Timestamp::from_micros(minutes_ago(days * 1_440));
     let source = Source::new(&posthog.url())
         .with_exports()
@@ -153,9 +153,9 @@ async fn names_are_chosen_by_the_server_and_dates_by_the_connector() {
 }
 
 #[tokio::test]
-async fn a_later_sync_exports_only_what_is_new() {
+async fn second_sync_exports_only_new_events() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -180,10 +180,10 @@ async fn a_later_sync_exports_only_what_is_new() {
 }
 
 #[tokio::test]
-async fn every_state_is_a_place_to_continue_from_with_the_same_runs() {
+async fn export_syncs_resume_from_every_state_with_the_same_runs() {
     let exports = Exports { rows_per_file: Some(60), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     for mode in ["incremental", "full_refresh"] {
         let source = Source::new(&posthog.url()).with_exports();
         let catalog = catalog(&["events"], mode);
@@ -213,10 +213,10 @@ async fn every_state_is_a_place_to_continue_from_with_the_same_runs() {
 }
 
 #[tokio::test]
-async fn the_next_run_is_prepared_while_one_is_read() {
+async fn next_run_is_prepared_while_the_current_one_is_read() {
     let exports = Exports { running: Duration::from_millis(300), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     for (concurrency, most) in [(1, 1), (3, 3)] {
         let source = Source::new(&posthog.url()).with_exports().with("concurrency", json!(concurrency));
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
@@ -229,9 +229,9 @@ async fn the_next_run_is_prepared_while_one_is_read() {
 }
 
 #[tokio::test]
-async fn expired_runs_are_started_again_and_the_log_says_so() {
+async fn expired_runs_are_started_again_and_logged() {
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(60), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 500, 3, settled());
+    posthog.generate(PROJECT, 500, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -246,10 +246,10 @@ async fn expired_runs_are_started_again_and_the_log_says_so() {
 }
 
 #[tokio::test]
-async fn files_that_are_read_twice_do_not_hide_what_is_missing() {
+async fn rereading_files_does_not_hide_missing_events() {
     let exports = Exports { rows_per_file: Some(20), lookback_days: Some(4), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -270,10 +270,10 @@ async fn files_that_are_read_twice_do_not_hide_what_is_missing() {
 }
 
 #[tokio::test]
-async fn both_methods_tell_the_same_about_an_event() {
+async fn both_methods_produce_the_same_record_of_an_event() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 700, 3, settled());
-    posthog.load_dataset(PROJECT, settled()).unwrap();
+    posthog.generate(PROJECT, 700, 3, two_hours_ago());
+    posthog.load_dataset(PROJECT, two_hours_ago()).unwrap();
     let catalog = catalog(&["events"], "incremental");
     let exported = Source::new(&posthog.url()).with_exports().read_all(&catalog, None).await;
     let query = json!({"type": "query", "person_properties": true});
@@ -301,9 +301,9 @@ async fn both_methods_tell_the_same_about_an_event() {
 }
 
 #[tokio::test]
-async fn a_state_of_one_method_continues_with_the_other() {
+async fn sync_resumes_from_the_state_of_the_other_method() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
     let by_export = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
@@ -331,9 +331,9 @@ async fn a_state_of_one_method_continues_with_the_other() {
 }
 
 #[tokio::test]
-async fn a_backfill_that_was_interrupted_continues_with_the_other_method() {
+async fn interrupted_backfill_resumes_with_the_other_method() {
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(60), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let by_query = Source::new(&posthog.url()).with_page_size(60);
     let by_export = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
@@ -349,9 +349,9 @@ async fn a_backfill_that_was_interrupted_continues_with_the_other_method() {
 }
 
 #[tokio::test]
-async fn what_exports_leave_out_is_noticed_and_read_by_query() {
+async fn events_that_exports_omit_are_detected_and_read_by_query() {
     let posthog = sandbox_with_exports(Exports { lookback_days: Some(4), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
@@ -369,7 +369,7 @@ async fn what_exports_leave_out_is_noticed_and_read_by_query() {
 }
 
 #[tokio::test]
-async fn a_key_that_may_not_query_exports_and_says_what_is_not_checked() {
+async fn key_without_query_scope_exports_and_logs_the_missing_checks() {
     let posthog = Sandbox::builder()
         .exports(Exports::default())
         .key(key("phx_export", &["batch_export:write", "project:read"], None))
@@ -386,7 +386,7 @@ async fn a_key_that_may_not_query_exports_and_says_what_is_not_checked() {
 }
 
 #[tokio::test]
-async fn auto_decides_for_each_key_and_says_why() {
+async fn auto_chooses_the_method_by_key_and_logs_the_reason() {
     let disabled = |missing_status| Exports { enabled: false, missing_status, ..Exports::default() };
     for (exports, api_key, expected) in [
         (Exports::default(), "phx_full", "file exports (chosen by `auto`; PostHog may bill"),
@@ -426,9 +426,9 @@ async fn auto_decides_for_each_key_and_says_why() {
 }
 
 #[tokio::test]
-async fn earlier_dates_are_exported_later_on() {
+async fn earlier_start_date_exports_the_added_dates() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 400, 3, settled());
+    posthog.generate(PROJECT, 400, 3, two_hours_ago());
     let day = |days: i64| json!(Timestamp::from_micros(minutes_ago(days * 1_440)));
     let late = Source::new(&posthog.url()).with_exports().with("start_date", day(5)).with("end_date", day(2));
     let catalog = catalog(&["events"], "incremental");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_exported_events, assert_no_duplicates, events, minutes_ago, sandbox_with_exports, settled,
+    PROJECT, assert_exported_events, assert_no_duplicates, events, minutes_ago, sandbox_with_exports, two_hours_ago,
 };
 
 fn outcome(status: &str, nth: &[u64]) -> ExportOutcome {
@@ -22,14 +22,14 @@ async fn sandbox_with_events(exports: Exports, count: u32) -> Sandbox {
 }
 
 #[tokio::test]
-async fn broken_files_are_read_again_and_nothing_comes_twice() {
+async fn truncated_file_is_downloaded_again_without_duplicates() {
     let xml = |code: u16| Action::Status {
         code,
         body: "<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code></Error>".to_owned(),
         headers: Vec::new(),
     };
     let posthog = sandbox_with_exports(Exports { rows_per_file: Some(400), ..Exports::default() }).await;
-    posthog.generate(PROJECT, 1_000, 5, settled());
+    posthog.generate(PROJECT, 1_000, 5, two_hours_ago());
     let all = vec![
         Action::Truncate { fraction: 0.6 },
         Action::ResetMidBody { fraction: 0.3 },
@@ -61,9 +61,9 @@ async fn broken_files_are_read_again_and_nothing_comes_twice() {
 }
 
 #[tokio::test]
-async fn a_changed_byte_never_stands_uncorrected() {
+async fn records_of_a_corrupted_file_are_replaced_by_correct_ones() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 700, 5, settled());
+    posthog.generate(PROJECT, 700, 5, two_hours_ago());
     posthog.set_faults(vec![Fault::files(Action::CorruptByte).nth(&[1, 3, 5])]).unwrap();
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
@@ -79,7 +79,7 @@ async fn a_changed_byte_never_stands_uncorrected() {
 }
 
 #[tokio::test]
-async fn a_file_that_stays_broken_ends_the_stream_without_moving_the_state_past_it() {
+async fn permanently_broken_file_fails_the_stream_and_the_state_stays_before_it() {
     let posthog = sandbox_with_events(Exports::default(), 50).await;
     posthog.set_faults(vec![Fault::files(Action::CutGzip)]).unwrap();
     let source = Source::new(&posthog.url()).with_exports().with("attempts", json!(3));
@@ -97,7 +97,7 @@ async fn a_file_that_stays_broken_ends_the_stream_without_moving_the_state_past_
 }
 
 #[tokio::test]
-async fn the_key_never_reaches_the_file_host() {
+async fn api_key_is_never_sent_to_the_file_host() {
     let exports = Exports { redirects: 3, redirect_back: true, ..Exports::default() };
     let posthog = sandbox_with_events(exports, 50).await;
     let messages =
@@ -111,7 +111,7 @@ async fn the_key_never_reaches_the_file_host() {
 }
 
 #[tokio::test]
-async fn runs_that_fail_are_started_again() {
+async fn failed_runs_are_started_again() {
     for status in ["Failed", "FailedRetryable", "Terminated", "TimedOut", "Cancelled"] {
         let exports = Exports { outcomes: vec![outcome(status, &[1, 2])], start_errors: vec![3], ..Exports::default() };
         let posthog = sandbox_with_events(exports, 50).await;
@@ -129,7 +129,7 @@ async fn runs_that_fail_are_started_again() {
 }
 
 #[tokio::test]
-async fn a_run_that_fails_again_and_again_ends_the_stream() {
+async fn repeatedly_failing_run_fails_the_stream() {
     let all: Vec<u64> = (1..50).collect();
     let posthog =
         sandbox_with_events(Exports { outcomes: vec![outcome("Failed", &all)], ..Exports::default() }, 50).await;
@@ -141,7 +141,7 @@ async fn a_run_that_fails_again_and_again_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn billing_is_explained() {
+async fn billing_failure_is_explained_in_the_error() {
     let all: Vec<u64> = (1..50).collect();
     let posthog =
         sandbox_with_events(Exports { outcomes: vec![outcome("FailedBilling", &all)], ..Exports::default() }, 50).await;
@@ -154,7 +154,7 @@ async fn billing_is_explained() {
 }
 
 #[tokio::test]
-async fn slow_runs_and_late_files_are_waited_for() {
+async fn sync_waits_for_slow_runs_and_late_files() {
     let exports = Exports {
         starting: Duration::from_millis(300),
         running: Duration::from_millis(300),
@@ -168,9 +168,9 @@ async fn slow_runs_and_late_files_are_waited_for() {
 }
 
 #[tokio::test]
-async fn an_interval_that_is_too_big_for_the_server_is_cut() {
+async fn interval_that_is_too_long_for_the_server_is_split() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.generate(PROJECT, 200, 5, settled());
+    posthog.generate(PROJECT, 200, 5, two_hours_ago());
     let body =
         r#"{"type":"validation_error","code":"invalid_input","detail":"data interval range too big","attr":null}"#;
     let too_big = Action::Status { code: 400, body: body.to_owned(), headers: Vec::new() };
@@ -185,7 +185,7 @@ async fn an_interval_that_is_too_big_for_the_server_is_cut() {
 }
 
 #[tokio::test]
-async fn a_project_without_events_needs_no_run() {
+async fn project_without_events_starts_no_run() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     let messages =
         Source::new(&posthog.url()).with_exports().read_all(&catalog(&["events"], "incremental"), None).await;

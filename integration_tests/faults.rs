@@ -41,7 +41,7 @@ fn page(action: Action) -> Fault {
 }
 
 #[tokio::test]
-async fn errors_that_pass_are_retried() {
+async fn transient_errors_are_retried() {
     let posthog = sandbox_with_events().await;
     for action in [
         error(500, "error", "ClickHouse error while executing query."),
@@ -64,7 +64,7 @@ async fn errors_that_pass_are_retried() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_continued_after_its_last_row() {
+async fn truncated_body_is_resumed_after_its_last_row() {
     let posthog = sandbox_with_events().await;
     for action in [
         Action::Truncate { fraction: 0.7 },
@@ -80,7 +80,7 @@ async fn a_body_that_breaks_off_is_continued_after_its_last_row() {
 }
 
 #[tokio::test]
-async fn slow_bodies_are_waited_for() {
+async fn sync_waits_for_slow_bodies() {
     let posthog = sandbox_with_events().await;
     let drip = Action::Drip { pieces: 6, over: Duration::from_secs(2) };
     read_through(&posthog, vec![page(drip)]).await;
@@ -88,7 +88,7 @@ async fn slow_bodies_are_waited_for() {
 }
 
 #[tokio::test]
-async fn every_kind_of_too_large_is_answered_by_asking_for_less() {
+async fn every_too_large_error_reduces_the_page_size() {
     for overload in [Overload::Timeout, Overload::TooSlow, Overload::Memory] {
         let posthog = sandbox_with_events().await;
         posthog.set_limits(Limits { rows_returned: Some(300), overload, ..Limits::default() });
@@ -103,7 +103,7 @@ async fn every_kind_of_too_large_is_answered_by_asking_for_less() {
 }
 
 #[tokio::test]
-async fn windows_become_smaller_when_pages_cannot() {
+async fn windows_are_split_when_pages_cannot_shrink() {
     let posthog = sandbox_with_events().await;
     posthog.set_limits(Limits { rows_read: Some(450), ..Limits::default() });
     let source = Source::new(&posthog.url());
@@ -113,7 +113,7 @@ async fn windows_become_smaller_when_pages_cannot() {
 }
 
 #[tokio::test]
-async fn a_gateway_that_gives_up_repeatedly_means_too_large() {
+async fn repeated_gateway_timeouts_reduce_the_page_size() {
     let posthog = sandbox_with_events().await;
     let gives_up = Fault::query(Action::Html { code: 504 }).sql("LIMIT 600$");
     let messages = read_through(&posthog, vec![gives_up]).await;
@@ -121,7 +121,7 @@ async fn a_gateway_that_gives_up_repeatedly_means_too_large() {
 }
 
 #[tokio::test]
-async fn limits_are_waited_for_and_announced() {
+async fn sync_waits_for_rate_limits_and_logs_it() {
     let posthog = sandbox_with_events().await;
     let throttle = vec![Fault::query(Action::throttle(4)).nth(&[3])];
     let messages = read_through(&posthog, throttle).await;
@@ -130,7 +130,7 @@ async fn limits_are_waited_for_and_announced() {
 }
 
 #[tokio::test]
-async fn the_byte_budget_is_waited_for() {
+async fn sync_waits_for_the_byte_budget() {
     let posthog = sandbox_with_events().await;
     let per_second = 1_000_000.0;
     posthog.set_limits(Limits {
@@ -146,10 +146,10 @@ async fn the_byte_budget_is_waited_for() {
 }
 
 #[tokio::test]
-async fn the_limits_of_posthog_cloud_are_kept() {
+async fn sync_keeps_the_limits_of_posthog_cloud() {
     let posthog = two_projects().await;
     for project in [1001, 1002] {
-        posthog.generate(project, 3_000, project, crate::support::world::settled());
+        posthog.generate(project, 3_000, project, crate::support::world::two_hours_ago());
     }
     posthog.set_limits(Limits { latency: Duration::from_millis(20), ..Limits::posthog() });
     let source = Source::new(&posthog.url()).with_page_size(200);
@@ -160,7 +160,7 @@ async fn the_limits_of_posthog_cloud_are_kept() {
 }
 
 #[tokio::test]
-async fn trouble_that_stays_is_an_error_and_keeps_what_was_read() {
+async fn permanent_errors_fail_the_sync_and_keep_what_was_read() {
     let posthog = sandbox_with_events().await;
     posthog.set_faults(vec![Fault::query(Action::Html { code: 500 }).sql("properties").after(2)]).unwrap();
     let source = Source::new(&posthog.url()).with_page_size(600).with("attempts", json!(2));
@@ -181,7 +181,7 @@ async fn trouble_that_stays_is_an_error_and_keeps_what_was_read() {
 }
 
 #[tokio::test]
-async fn a_project_that_fails_does_not_stop_the_others() {
+async fn failing_project_does_not_stop_the_others() {
     let posthog = two_projects().await;
     posthog.insert(1001, events(10, minutes_ago(90)));
     posthog.insert(

@@ -34,7 +34,7 @@ fn section<'a>(text: &'a str, heading: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn every_command_has_examples_variables_and_exit_codes() {
+async fn help_of_every_command_shows_examples_variables_and_exit_codes() {
     for (name, path, commands) in programs() {
         let mut pages = vec![(name.to_owned(), help(path, &["--help"]).await)];
         for command in &commands {
@@ -71,7 +71,7 @@ async fn every_command_has_examples_variables_and_exit_codes() {
 }
 
 #[tokio::test]
-async fn every_option_says_what_it_is_for() {
+async fn every_option_has_a_description() {
     for program in [source::Arguments::command(), destination::Arguments::command()] {
         for command in program.get_subcommands() {
             assert!(command.get_long_about().is_some(), "`{}` has no long description", command.get_name());
@@ -83,7 +83,7 @@ async fn every_option_says_what_it_is_for() {
 }
 
 #[tokio::test]
-async fn exit_codes_are_those_of_the_help() {
+async fn exit_codes_match_the_help() {
     let directory = tempfile::TempDir::new().unwrap();
     for (_, path, _) in programs() {
         let run = |arguments: &'static [&'static str]| {

@@ -118,7 +118,7 @@ async fn huge_and_deep_events_are_read_by_exports() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn standard_output_is_written_64_kib_at_a_time() {
+async fn standard_output_is_written_in_blocks_of_64_kib() {
     const WRITE: usize = 64 * 1024;
     let posthog = sandbox().await;
     posthog.insert(PROJECT, (0..1_000).map(|number| with_properties(number, large(2_000))).collect());
@@ -132,7 +132,7 @@ async fn standard_output_is_written_64_kib_at_a_time() {
     assert!(rests.map(Vec::len).sum::<usize>() < whole.len() / 10);
 }
 
-fn assert_refused(outcome: &Outcome, reason: &str) {
+fn assert_rejected(outcome: &Outcome, reason: &str) {
     assert!(outcome.error().contains(reason), "{}", outcome.error());
     if cfg!(target_os = "linux") {
         // More than nothing: the failed attempts were looked at.
@@ -141,16 +141,16 @@ fn assert_refused(outcome: &Outcome, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_gzip_bomb_does_not_fill_the_memory() {
+async fn gzip_bomb_does_not_exhaust_memory() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
     posthog.set_faults(vec![Fault::files(Action::Bomb { megabytes: 1_024 })]).unwrap();
     let outcome = read(&Source::new(&posthog.url()).with_exports().with("attempts", json!(2))).await;
-    assert_refused(&outcome, "a line is longer than 64 MiB");
+    assert_rejected(&outcome, "a line is longer than 64 MiB");
 }
 
 #[tokio::test]
-async fn rows_without_an_end_do_not_fill_the_memory() {
+async fn endless_rows_do_not_exhaust_memory() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
     for begin in [r#"{"results":[["#, r#"{"results":[[""#, r#"{"columns":""#] {
@@ -160,13 +160,13 @@ async fn rows_without_an_end_do_not_fill_the_memory() {
         if begin.ends_with('[') {
             assert!(outcome.error().contains("not JSON"), "{}", outcome.error());
         } else {
-            assert_refused(&outcome, "a row, or a value beside the rows, is longer than 64 MiB");
+            assert_rejected(&outcome, "a row, or a value beside the rows, is longer than 64 MiB");
         }
     }
 }
 
 #[tokio::test]
-async fn documents_without_an_end_do_not_fill_the_memory() {
+async fn endless_responses_do_not_exhaust_memory() {
     let posthog = sandbox().await;
     let endless = Action::Endless { begin: "{\"name\":\"".to_owned() };
     posthog.set_faults(vec![Fault::new(endless).path("/api/projects")]).unwrap();

@@ -8,7 +8,7 @@ use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run, state_file};
-use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, settled, two_projects};
+use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, two_hours_ago, two_projects};
 
 const PROJECTS: [u64; 2] = [1001, 1002];
 
@@ -51,7 +51,7 @@ fn fields(stream: &str) -> &'static [&'static str] {
 const STREAMS: [&str; 3] = ["groups", "person_distinct_ids", "cohort_people"];
 
 #[tokio::test]
-async fn they_arrive_whole_and_continue_from_every_state() {
+async fn keyset_streams_are_read_completely_and_resume_from_every_state() {
     let posthog = two_projects().await;
     for project in PROJECTS {
         posthog.generate_lists(project, project);
@@ -101,7 +101,7 @@ async fn groups_are_read_incrementally() {
 }
 
 #[tokio::test]
-async fn lost_and_cut_rows_are_noticed() {
+async fn missing_and_truncated_rows_are_detected() {
     let posthog = sandbox().await;
     posthog.generate_lists(PROJECT, 1);
     let count = posthog.persons(PROJECT).iter().map(|person| person.distinct_ids.len()).sum::<usize>();
@@ -129,9 +129,9 @@ fn custom(url: &str, query: &str, primary_key: &[&str], cursor: Option<&str>) ->
 }
 
 #[tokio::test]
-async fn a_query_becomes_a_stream_with_types() {
+async fn custom_query_becomes_a_typed_stream() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 600, 3, settled());
+    posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let text = "SELECT toDate(timestamp) AS day, event, count() AS total, max(timestamp) AS latest FROM events GROUP BY day, event -- per day";
     let source = custom(&posthog.url(), text, &["day", "event"], None).with_page_size(20);
     let (status, message) = source.check().await;
@@ -160,7 +160,7 @@ async fn a_query_becomes_a_stream_with_types() {
 }
 
 #[tokio::test]
-async fn a_query_with_a_cursor_is_read_incrementally() {
+async fn custom_query_with_a_cursor_is_read_incrementally() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(100, minutes_ago(200)));
     let text = "SELECT uuid, timestamp AS at, event FROM events";
@@ -184,7 +184,7 @@ async fn a_query_with_a_cursor_is_read_incrementally() {
 }
 
 #[tokio::test]
-async fn what_comes_in_late_about_the_day_before_is_read() {
+async fn late_row_of_the_previous_day_is_read() {
     let posthog = sandbox().await;
     let midnight = Timestamp::from_day(Timestamp::from_micros(minutes_ago(0)).day()).micros();
     posthog.insert(PROJECT, events(10, midnight + 60_000_000));
@@ -197,7 +197,7 @@ async fn what_comes_in_late_about_the_day_before_is_read() {
 }
 
 #[tokio::test]
-async fn another_query_does_not_go_on_where_the_old_one_stopped() {
+async fn changed_query_ignores_the_saved_cursor() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(40, minutes_ago(5_000)));
     let text = |condition: &str| format!("SELECT uuid, timestamp AS at FROM events WHERE {condition}");
@@ -227,7 +227,7 @@ async fn another_query_does_not_go_on_where_the_old_one_stopped() {
 
 /// One wrong clock must not hide what comes in until then.
 #[tokio::test]
-async fn a_row_that_is_about_the_future_hides_nothing() {
+async fn future_cursor_value_does_not_advance_watermark() {
     const DAY: i64 = 24 * 60;
     let ago = |minutes| Timestamp::from_micros(minutes_ago(minutes)).to_string();
     for cursor in ["timestamp", "toDate(timestamp)", "toStartOfDay(timestamp)"] {
@@ -258,7 +258,7 @@ async fn a_row_that_is_about_the_future_hides_nothing() {
 }
 
 #[tokio::test]
-async fn rows_without_a_cursor_are_mentioned_and_left_to_full_refreshes() {
+async fn rows_without_a_cursor_are_logged_and_read_only_by_full_refreshes() {
     let posthog = sandbox().await;
     let without = |number| Event { properties: "{}".to_owned(), ..event(number, minutes_ago(300)) };
     posthog.insert(PROJECT, (100..110).map(without).chain(events(50, minutes_ago(200))).collect());
@@ -278,7 +278,7 @@ async fn rows_without_a_cursor_are_mentioned_and_left_to_full_refreshes() {
 }
 
 #[tokio::test]
-async fn wrong_queries_are_explained() {
+async fn invalid_custom_queries_are_explained() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(10, minutes_ago(200)));
     for (text, key, cursor, expected) in [

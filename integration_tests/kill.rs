@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::support::child::{Child, Watched};
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, settled};
+use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, two_hours_ago};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -43,7 +43,7 @@ enum When {
 }
 
 impl When {
-    fn has_come(self, line: &str, lines: usize, states: usize) -> bool {
+    fn is_reached(self, line: &str, lines: usize, states: usize) -> bool {
         match self {
             Self::Lines(count) => lines >= count,
             Self::States(count) => states >= count,
@@ -115,7 +115,7 @@ async fn read_and_end(
     while let Some(line) = next_line(&mut stdout).await {
         lines += 1;
         states += usize::from(line.starts_with(r#"{"type":"STATE""#));
-        due = when.has_come(&line, lines, states);
+        due = when.is_reached(&line, lines, states);
         text.push_str(&line);
         if due {
             ends.waiting += usize::from(line.contains(WAITING));
@@ -158,7 +158,14 @@ async fn read_and_end(
 }
 
 /// Ends reads until one completes; the runs together must hold every event.
-async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: &[Way], salt: u64, ends: &mut Ends) {
+async fn read_with_interruptions(
+    posthog: &Sandbox,
+    source: &Source,
+    mode: &str,
+    ways: &[Way],
+    salt: u64,
+    ends: &mut Ends,
+) {
     let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
     let catalog = catalog(&["events"], mode);
     let mut random = Random::new(salt);
@@ -184,13 +191,13 @@ async fn read_in_spite_of(posthog: &Sandbox, source: &Source, mode: &str, ways: 
 }
 
 /// Each way alone and all of them mixed, in both modes.
-async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
+async fn assert_resumes_after_every_interruption(posthog: &Sandbox, source: &Source, first_salt: u64) {
     let mut ends = Ends::default();
     for (salt, mode) in (first_salt..).zip(["incremental", "full_refresh"]) {
         for (more, way) in (10..).zip(WAYS) {
-            read_in_spite_of(posthog, source, mode, &[way], salt + more, &mut ends).await;
+            read_with_interruptions(posthog, source, mode, &[way], salt + more, &mut ends).await;
         }
-        read_in_spite_of(posthog, source, mode, &WAYS, salt, &mut ends).await;
+        read_with_interruptions(posthog, source, mode, &WAYS, salt, &mut ends).await;
     }
     let Ends { noticed, waiting, all } = ends;
     assert!(all > 30 && waiting > 3 && noticed.iter().all(|times| *times > 3), "{all}, {waiting}, {noticed:?}");
@@ -201,9 +208,9 @@ async fn end_in_every_way(posthog: &Sandbox, source: &Source, first_salt: u64) {
 }
 
 #[tokio::test]
-async fn by_query() {
+async fn query_syncs_ended_in_every_way_resume_without_loss() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 700, 5, settled());
+    posthog.generate(PROJECT, 700, 5, two_hours_ago());
     posthog
         .set_faults(vec![
             Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(5),
@@ -212,14 +219,14 @@ async fn by_query() {
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
-    end_in_every_way(&posthog, &source, 0).await;
+    assert_resumes_after_every_interruption(&posthog, &source, 0).await;
 }
 
 #[tokio::test]
-async fn by_export() {
+async fn export_syncs_ended_in_every_way_resume_without_loss() {
     let exports = Exports { rows_per_file: Some(60), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
-    posthog.generate(PROJECT, 700, 5, settled());
+    posthog.generate(PROJECT, 700, 5, two_hours_ago());
     posthog
         .set_faults(vec![
             Fault::files(Action::Truncate { fraction: 0.6 }).every(5),
@@ -228,5 +235,5 @@ async fn by_export() {
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_exports();
-    end_in_every_way(&posthog, &source, 100).await;
+    assert_resumes_after_every_interruption(&posthog, &source, 100).await;
 }

@@ -47,7 +47,7 @@ fn read(messages: &Messages, stream: &str) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn every_list_arrives_whole_and_in_the_shape_of_its_schema() {
+async fn every_list_is_read_completely_and_matches_its_schema() {
     for cap in [None, Some(7)] {
         let builder = cap.map_or_else(Sandbox::builder, |cap| Sandbox::builder().list_page_cap(cap));
         let posthog = two_projects_with(builder).await;
@@ -72,7 +72,7 @@ async fn every_list_arrives_whole_and_in_the_shape_of_its_schema() {
 }
 
 #[tokio::test]
-async fn values_are_those_of_the_server() {
+async fn list_values_equal_those_of_the_server() {
     let posthog = sandbox().await;
     fill(&posthog);
     let source = Source::new(&posthog.url());
@@ -98,7 +98,7 @@ async fn values_are_those_of_the_server() {
 }
 
 #[tokio::test]
-async fn every_state_is_a_place_to_continue_from() {
+async fn lists_resume_from_every_state() {
     let posthog = two_projects_with(Sandbox::builder().list_page_cap(50)).await;
     fill(&posthog);
     let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1)).with("concurrency", json!(8));
@@ -118,10 +118,10 @@ async fn every_state_is_a_place_to_continue_from() {
 }
 
 #[tokio::test]
-async fn a_project_that_is_gone_fails_by_name_and_the_others_finish() {
+async fn unknown_project_is_named_in_the_error_and_the_others_complete() {
     let posthog = sandbox().await;
     fill(&posthog);
-    posthog.generate(1001, 50, 1, crate::support::world::settled());
+    posthog.generate(1001, 50, 1, crate::support::world::two_hours_ago());
     let source = Source::new(&posthog.url()).with("project_ids", json!([1001, 4711]));
     let outcome = source.read(&catalog(&["annotations", "events", "groups", "projects"], "full_refresh"), None).await;
     assert_eq!(outcome.code, Some(1));
@@ -134,7 +134,7 @@ async fn a_project_that_is_gone_fails_by_name_and_the_others_finish() {
 }
 
 #[tokio::test]
-async fn incremental_lists_bring_what_has_changed() {
+async fn incremental_lists_read_only_changed_objects() {
     let posthog = sandbox().await;
     fill(&posthog);
     let source = Source::new(&posthog.url());
@@ -162,7 +162,7 @@ async fn incremental_lists_bring_what_has_changed() {
 }
 
 #[tokio::test]
-async fn links_that_lead_elsewhere_or_in_circles_are_refused() {
+async fn next_links_to_other_hosts_or_in_circles_are_rejected() {
     let posthog = sandbox().await;
     fill(&posthog);
     for (action, expected) in [
@@ -182,7 +182,7 @@ async fn links_that_lead_elsewhere_or_in_circles_are_refused() {
 }
 
 #[tokio::test]
-async fn a_list_that_loses_objects_is_read_again() {
+async fn list_with_missing_objects_is_read_again() {
     let posthog = sandbox().await;
     fill(&posthog);
     let page = posthog.list(1001, "dashboards");
@@ -202,7 +202,7 @@ async fn a_list_that_loses_objects_is_read_again() {
 }
 
 #[tokio::test]
-async fn a_missing_scope_disables_just_its_streams() {
+async fn missing_scope_fails_only_its_own_streams() {
     let posthog = Sandbox::builder()
         .key(key("phx_query", &["query:read", "project:read", "annotation:read"], None))
         .start()

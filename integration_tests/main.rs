@@ -20,6 +20,7 @@ mod help;
 mod huge;
 mod keyset;
 mod kill;
+mod layout;
 mod lists;
 mod migrating;
 mod network;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use source_posthog::streams;
 
 use crate::support::program::{Source, repository_file};
-use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, settled};
+use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, two_hours_ago};
 
 /// The streams of source-posthog 1.1, the fields of their schemas, and their primary keys.
 const STREAMS: [(&str, &[&str]); 7] = [
@@ -94,7 +94,7 @@ const STREAMS: [(&str, &[&str]); 7] = [
 ];
 
 /// A catalog as a connection of source-posthog has it: its own cursor and keys.
-fn their_catalog() -> Value {
+fn airbyte_catalog() -> Value {
     let streams = STREAMS.iter().map(|(name, _)| {
         let incremental = *name == "events";
         json!({
@@ -114,7 +114,7 @@ fn their_catalog() -> Value {
 }
 
 #[test]
-fn names_keys_and_fields_are_a_subset_of_ours() {
+fn streams_of_airbytes_connector_have_the_same_names_keys_and_fields_here() {
     let ours = streams::catalog(&[], |_| streams::PropertyColumns::default()).streams;
     for (name, fields) in STREAMS {
         let stream = ours.iter().find(|stream| stream.name == name).unwrap();
@@ -127,16 +127,16 @@ fn names_keys_and_fields_are_a_subset_of_ours() {
 }
 
 #[tokio::test]
-async fn their_configuration_catalog_and_state_run_unchanged() {
+async fn configuration_catalog_and_state_of_airbytes_connector_run_unchanged() {
     let posthog = sandbox().await;
     posthog.generate_lists(PROJECT, 1);
-    posthog.generate(PROJECT, 300, 3, settled());
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url())
         .with("start_date", json!("2021-01-01T00:00:00Z"))
         .with("events_time_step", json!(30))
         .with("something_else", json!({"unknown": true}));
     assert_eq!(source.check().await.0, "SUCCEEDED");
-    let catalog = their_catalog();
+    let catalog = airbyte_catalog();
     let whole = source.read_all(&catalog, None).await;
     assert_events(&whole, &posthog, &[PROJECT]);
     for (stream, count) in [("cohorts", 25), ("feature_flags", 230), ("annotations", 30), ("insights", 250)] {
@@ -162,7 +162,7 @@ async fn their_configuration_catalog_and_state_run_unchanged() {
 }
 
 #[test]
-fn the_guide_names_every_stream() {
+fn migration_guide_names_every_stream() {
     let guide = std::fs::read_to_string(repository_file("docs/migrating.md")).unwrap();
     for (name, _) in STREAMS {
         assert!(guide.contains(&format!("`{name}`")), "{name}");

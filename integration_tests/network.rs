@@ -58,14 +58,14 @@ async fn proxy() -> Proxy {
     Proxy::start("sync", PROXY_PASSWORD).await.unwrap()
 }
 
-fn assert_all_let_in(proxy: &Proxy, method: &str, target: &str) {
+fn assert_all_accepted(proxy: &Proxy, method: &str, target: &str) {
     let seen = proxy.seen();
     assert!(seen.iter().any(|request| request.method == method && request.target == target), "{seen:?}");
     assert!(seen.iter().all(|request| request.let_in), "{seen:?}");
 }
 
 #[tokio::test]
-async fn an_unusable_certificate_is_explained_at_once() {
+async fn untrusted_certificate_fails_at_once_with_an_explanation() {
     let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
     let (authority, stranger) = (Authority::new(), Authority::new());
     for (case, expected) in [
@@ -104,7 +104,7 @@ async fn an_unusable_certificate_is_explained_at_once() {
 }
 
 #[tokio::test]
-async fn a_private_authority_is_trusted_when_ssl_cert_file_names_it() {
+async fn private_certificate_authority_in_ssl_cert_file_is_trusted() {
     let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
     let authority = Authority::new();
     let front = authority.encrypt(&posthog.url(), "127.0.0.1").await;
@@ -132,7 +132,7 @@ async fn a_private_authority_is_trusted_when_ssl_cert_file_names_it() {
 }
 
 #[tokio::test]
-async fn a_certificate_file_without_certificates_is_named() {
+async fn error_names_the_certificate_file_without_certificates() {
     let webhook = Webhook::start().await.unwrap();
     let source = Source::new("https://127.0.0.1:9");
     let garbage = source.file("garbage.pem", "no certificate");
@@ -148,7 +148,7 @@ async fn a_certificate_file_without_certificates_is_named() {
 }
 
 #[tokio::test]
-async fn a_server_without_tls_is_noticed() {
+async fn error_explains_that_the_server_does_not_use_tls() {
     let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
     let source = Source::new(&moved(&posthog.url(), "https", "127.0.0.1", port(&posthog.url())));
     let (status, message) = source.check().await;
@@ -172,7 +172,7 @@ async fn encrypted_connections_go_through_the_proxy() {
     assert_eq!(source.check().await.0, "SUCCEEDED");
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
     assert_events(&messages, &posthog, &[PROJECT]);
-    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+    assert_all_accepted(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
 
     let front = authority.encrypt(&webhook.url(), HOST).await;
     let destination = Destination::new(&webhook)
@@ -181,7 +181,7 @@ async fn encrypted_connections_go_through_the_proxy() {
         .with_environment("HTTPS_PROXY", &variable);
     destination.delivered(&line()).await;
     assert_eq!(webhook.records().len(), 1);
-    assert_all_let_in(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
+    assert_all_accepted(&proxy, "CONNECT", &format!("{HOST}:{}", front.port()));
 }
 
 #[tokio::test]
@@ -198,8 +198,8 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
             .with_environment("HTTP_PROXY", &variable);
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
         assert_exported_events(&messages, &posthog, &[PROJECT]);
-        assert_all_let_in(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
-        assert_all_let_in(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
+        assert_all_accepted(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
+        assert_all_accepted(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
     }
     let destination = Destination::new(&webhook)
         .with("webhook_url", json!(moved(&webhook.url(), "http", HOST, port(&webhook.url()))))
@@ -207,11 +207,11 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
         .with_environment("HTTP_PROXY", &variable);
     destination.delivered(&line()).await;
     assert_eq!(webhook.records().len(), 1);
-    assert_all_let_in(&proxy, "POST", &format!("{HOST}:{}", port(&webhook.url())));
+    assert_all_accepted(&proxy, "POST", &format!("{HOST}:{}", port(&webhook.url())));
 }
 
 #[tokio::test]
-async fn no_proxy_names_the_hosts_that_are_asked_directly() {
+async fn hosts_in_no_proxy_are_contacted_directly() {
     let (posthog, webhook, proxy) = (sandbox_with_events().await, Webhook::start().await.unwrap(), proxy().await);
     let variable = proxy_variable(&proxy, PROXY_PASSWORD);
     for exempt in ["127.0.0.1", "example.com,127.0.0.0/8", "*"] {
@@ -226,7 +226,7 @@ async fn no_proxy_names_the_hosts_that_are_asked_directly() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_of_the_proxy_is_explained() {
+async fn wrong_proxy_password_is_explained() {
     let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.insert(PROJECT, events(20, minutes_ago(90)));
@@ -262,7 +262,7 @@ async fn a_wrong_password_of_the_proxy_is_explained() {
 }
 
 #[tokio::test]
-async fn unencrypted_addresses_need_a_permission() {
+async fn unencrypted_urls_require_permission() {
     let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
     let variable = proxy_variable(&proxy, PROXY_PASSWORD);
     let posthog = sandbox_with_events().await;
@@ -285,7 +285,7 @@ fn redirect(posthog: &Sandbox, code: u16, location: &str) {
 }
 
 #[tokio::test]
-async fn the_key_does_not_follow_redirects() {
+async fn api_key_is_not_sent_to_redirect_targets() {
     let (posthog, other) = (sandbox_with_events().await, sandbox_with_events().await);
     let location = |root: &str| format!("{root}/api/projects/{PROJECT}/query/?phx_full");
     for code in [301, 302, 303, 307, 308] {
@@ -323,7 +323,7 @@ fn redirect_queries(posthog: &Sandbox, code: u16, location: &str) {
 }
 
 #[tokio::test]
-async fn records_do_not_follow_redirects() {
+async fn records_are_not_sent_to_redirect_targets() {
     let (webhook, other) = (Webhook::start().await.unwrap(), Webhook::start().await.unwrap());
     let origin = other.url().split("/api").next().unwrap().to_owned();
     for code in [301, 302, 303, 307, 308] {

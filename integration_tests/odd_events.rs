@@ -111,21 +111,21 @@ async fn read(exports: bool, mode: &str) {
 }
 
 #[tokio::test]
-async fn by_query_in_full() {
+async fn full_refresh_by_query_reads_every_odd_event_once() {
     read(false, "full_refresh").await;
 }
 
 #[tokio::test]
-async fn by_query_incrementally() {
+async fn incremental_sync_by_query_reads_every_odd_event_once() {
     read(false, "incremental").await;
 }
 
 #[tokio::test]
-async fn by_export_in_full() {
+async fn full_refresh_by_export_reads_every_odd_event_once() {
     read(true, "full_refresh").await;
 }
 
 #[tokio::test]
-async fn by_export_incrementally() {
+async fn incremental_sync_by_export_reads_every_odd_event_once() {
     read(true, "incremental").await;
 }

@@ -1,4 +1,4 @@
-//! Arbitrary configurations, catalogs, states and texts from users, with the same demands as the fuzz
+//! Arbitrary configurations, catalogs, states and strings from users, with the same demands as the fuzz
 //! targets make of arbitrary bytes, but made of the words that matter.
 
 use proptest::prelude::*;
@@ -9,7 +9,7 @@ use source_posthog::config::Config;
 use crate::targets;
 
 /// Any JSON whose objects have some of these keys.
-fn any_json(keys: &'static [&'static str], texts: &'static [&'static str]) -> impl Strategy<Value = Value> {
+fn any_json(keys: &'static [&'static str], strings: &'static [&'static str]) -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -17,7 +17,7 @@ fn any_json(keys: &'static [&'static str], texts: &'static [&'static str]) -> im
         (0_u8..5).prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
         any::<String>().prop_map(Value::from),
-        select(texts).prop_map(Value::from),
+        select(strings).prop_map(Value::from),
     ];
     leaf.prop_recursive(6, 48, 6, move |inner| {
         prop_oneof![
@@ -61,7 +61,7 @@ const CONFIG_KEYS: &[&str] = &[
     "cursor_field",
     "x",
 ];
-const CONFIG_TEXTS: &[&str] = &[
+const CONFIG_STRINGS: &[&str] = &[
     "phx_0123456789",
     "2026-01-01",
     "2026-01-01T00:00:00Z",
@@ -123,7 +123,7 @@ const STATE_KEYS: &[&str] = &[
     "next",
     "timestamp",
 ];
-const STATE_TEXTS: &[&str] = &[
+const STATE_STRINGS: &[&str] = &[
     "STREAM",
     "GLOBAL",
     "STATE",
@@ -158,7 +158,7 @@ const CATALOG_KEYS: &[&str] = &[
     "type",
     "format",
 ];
-const CATALOG_TEXTS: &[&str] =
+const CATALOG_STRINGS: &[&str] =
     &["events", "persons", "full_refresh", "incremental", "append", "number", "boolean", "date-time", "object"];
 
 /// Words that mean something to a parser of queries.
@@ -182,8 +182,8 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_000))]
 
     #[test]
-    fn configurations_are_usable_or_name_a_field(
-        members in prop::collection::vec((select(CONFIG_KEYS), any_json(CONFIG_KEYS, CONFIG_TEXTS)), 0..6),
+    fn any_configuration_is_accepted_or_its_error_names_a_field(
+        members in prop::collection::vec((select(CONFIG_KEYS), any_json(CONFIG_KEYS, CONFIG_STRINGS)), 0..6),
     ) {
         let mut config = json!({"api_key": "phx_0123456789", "start_date": "2026-01-01"});
         for (key, value) in members {
@@ -198,8 +198,8 @@ proptest! {
     }
 
     #[test]
-    fn catalogs_are_usable_or_refused(streams in prop::collection::vec(
-        (any_json(CATALOG_KEYS, CATALOG_TEXTS), prop::collection::vec((select(CATALOG_KEYS), any_json(CATALOG_KEYS, CATALOG_TEXTS)), 0..3)), 0..3,
+    fn any_catalog_is_accepted_or_rejected_with_an_error(streams in prop::collection::vec(
+        (any_json(CATALOG_KEYS, CATALOG_STRINGS), prop::collection::vec((select(CATALOG_KEYS), any_json(CATALOG_KEYS, CATALOG_STRINGS)), 0..3)), 0..3,
     )) {
         let streams: Vec<Value> = streams.into_iter().map(|(schema, members)| {
             let mut stream = json!({"stream": {"name": "events", "json_schema": schema}});
@@ -212,8 +212,8 @@ proptest! {
     }
 
     #[test]
-    fn states_are_usable_or_name_a_field(
-        whole in any_json(STATE_KEYS, STATE_TEXTS), project in any_json(STATE_KEYS, STATE_TEXTS),
+    fn any_state_is_accepted_or_its_error_names_a_field(
+        whole in any_json(STATE_KEYS, STATE_STRINGS), project in any_json(STATE_KEYS, STATE_STRINGS),
         stream in select(vec!["events", "persons", "cohort_people", "feature_flags"]),
     ) {
         targets::state(whole.to_string().as_bytes());
@@ -224,7 +224,7 @@ proptest! {
     }
 
     #[test]
-    fn texts_of_users_never_change_a_query(
+    fn user_input_never_changes_the_structure_of_a_query(
         column in words(), kind in select(vec!["String", "Nullable(Date)", "UInt64"]), value in words(), query in words(),
         begin in prop::bool::weighted(0.8),
     ) {

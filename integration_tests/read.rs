@@ -10,15 +10,15 @@ use uuid::Uuid;
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{
-    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, settled, two_projects,
-    within_a_day,
+    PROJECT, assert_events, assert_no_duplicates, event, events, minutes_ago, person, sandbox, two_hours_ago,
+    two_projects, within_a_day,
 };
 
 #[tokio::test]
-async fn events_of_real_sdks_arrive_once_with_their_values() {
+async fn events_of_real_sdks_are_read_once_with_their_values() {
     let posthog = two_projects().await;
-    let first = posthog.load_dataset(1001, settled()).unwrap();
-    posthog.generate(1002, 1_500, 7, settled());
+    let first = posthog.load_dataset(1001, two_hours_ago()).unwrap();
+    posthog.generate(1002, 1_500, 7, two_hours_ago());
     let messages = Source::new(&posthog.url()).read_all(&catalog(&["events"], "full_refresh"), None).await;
     assert!(first > 3_000, "the data set has {first} events");
     assert_events(&messages, &posthog, &[1001, 1002]);
@@ -35,7 +35,7 @@ async fn events_of_real_sdks_arrive_once_with_their_values() {
 }
 
 #[tokio::test]
-async fn big_numbers_and_key_order_are_not_touched() {
+async fn big_numbers_and_key_order_are_preserved() {
     let posthog = sandbox().await;
     let properties = r#"{"z":123456789012345678901234567890,"a":1.0,"m":1e-7,"a":2,"deep":{"b":-0.0}}"#;
     posthog.insert(PROJECT, vec![Event { properties: properties.to_owned(), ..event(1, minutes_ago(120)) }]);
@@ -44,7 +44,7 @@ async fn big_numbers_and_key_order_are_not_touched() {
 }
 
 #[tokio::test]
-async fn ties_across_pages_are_neither_lost_nor_doubled() {
+async fn events_of_one_microsecond_across_pages_are_read_once() {
     let posthog = sandbox().await;
     let instant = minutes_ago(300);
     posthog.insert(PROJECT, (0..950).map(|number| event(number * 0x1_0000_0000_0001, instant)).collect());
@@ -56,7 +56,7 @@ async fn ties_across_pages_are_neither_lost_nor_doubled() {
 }
 
 #[tokio::test]
-async fn copies_that_are_not_merged_yet_become_one_record_with_the_newest_arrival() {
+async fn unmerged_duplicates_become_one_record_with_the_newest_ingestion_time() {
     let posthog = sandbox().await;
     let mut rows = events(300, minutes_ago(120));
     for number in (0..300).step_by(3) {
@@ -80,7 +80,7 @@ async fn copies_that_are_not_merged_yet_become_one_record_with_the_newest_arriva
 }
 
 #[tokio::test]
-async fn a_second_sync_reads_only_what_is_new() {
+async fn second_sync_reads_only_new_events() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(500, within_a_day()));
     let source = Source::new(&posthog.url());
@@ -99,7 +99,7 @@ async fn a_second_sync_reads_only_what_is_new() {
 }
 
 #[tokio::test]
-async fn late_events_are_found_however_late_they_are() {
+async fn late_events_of_any_age_are_read_by_the_next_sync() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(50, within_a_day()));
     let source = Source::new(&posthog.url());
@@ -125,7 +125,7 @@ async fn late_events_are_found_however_late_they_are() {
 }
 
 #[tokio::test]
-async fn events_that_become_visible_late_are_found_by_the_overlap() {
+async fn lookback_window_finds_events_that_become_visible_late() {
     let posthog = sandbox().await;
     let mut rows = events(100, within_a_day());
     let now = Utc::now().timestamp_micros();
@@ -142,7 +142,7 @@ async fn events_that_become_visible_late_are_found_by_the_overlap() {
 }
 
 #[tokio::test]
-async fn other_dates_are_read_without_reading_everything_again() {
+async fn changed_dates_read_only_the_added_ranges() {
     let posthog = sandbox().await;
     let day = 86_400_000_000;
     let newest = minutes_ago(600);
@@ -163,7 +163,7 @@ async fn other_dates_are_read_without_reading_everything_again() {
 }
 
 #[tokio::test]
-async fn event_names_are_chosen_exactly_and_as_values() {
+async fn event_names_are_matched_exactly_and_passed_as_values() {
     let posthog = sandbox().await;
     let names = ["$pageview", "it's {odd} \\ `name`", "Sign Up", "sign up"];
     let rows = names
@@ -182,7 +182,7 @@ async fn event_names_are_chosen_exactly_and_as_values() {
 }
 
 #[tokio::test]
-async fn a_project_without_events_ends_complete_with_a_state() {
+async fn project_without_events_completes_with_a_state() {
     let posthog = sandbox().await;
     let source = Source::new(&posthog.url());
     for mode in ["full_refresh", "incremental"] {
@@ -193,7 +193,7 @@ async fn a_project_without_events_ends_complete_with_a_state() {
 }
 
 #[tokio::test]
-async fn names_are_copied_from_the_catalog() {
+async fn records_and_states_carry_the_namespace_of_the_catalog() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(3, minutes_ago(90)));
     let source = Source::new(&posthog.url());
@@ -244,7 +244,7 @@ async fn persons_are_read_fully_and_incrementally() {
 
 /// An event of a minute ago moves a person to the hour in which it was: here, fifty minutes back.
 #[tokio::test]
-async fn persons_are_found_although_their_time_is_rounded_to_the_hour() {
+async fn persons_with_times_rounded_to_the_hour_are_read() {
     let posthog = sandbox_with_persons(50).await;
     let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "overlap_minutes": 1}));
     let catalog = catalog(&["persons"], "incremental");
@@ -255,9 +255,9 @@ async fn persons_are_found_although_their_time_is_rounded_to_the_hour() {
 }
 
 #[tokio::test]
-async fn sessions_are_read_by_query_and_read_again_while_they_may_grow() {
+async fn sessions_are_read_by_query_and_again_while_they_may_grow() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 800, 3, settled());
+    posthog.generate(PROJECT, 800, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_page_size(100);
     let catalog = catalog(&["sessions"], "incremental");
     let first = source.read_all(&catalog, None).await;
@@ -330,7 +330,7 @@ async fn only_the_listed_projects_are_read() {
 }
 
 #[tokio::test]
-async fn a_project_that_is_not_listed_any_more_is_named() {
+async fn log_names_a_project_that_is_no_longer_listed() {
     let posthog = two_projects().await;
     let catalog = catalog(&["events", "cohorts", "person_distinct_ids"], "incremental");
     let first = Source::new(&posthog.url()).read_all(&catalog, None).await;
@@ -352,7 +352,7 @@ async fn a_project_that_is_not_listed_any_more_is_named() {
 }
 
 #[tokio::test]
-async fn a_state_of_airbytes_own_connector_is_continued() {
+async fn sync_resumes_from_a_state_of_airbytes_own_connector() {
     let posthog = two_projects().await;
     let day = 86_400_000_000;
     for project in [1001, 1002] {

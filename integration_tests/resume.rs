@@ -7,13 +7,13 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, settled, two_projects};
+use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, two_hours_ago, two_projects};
 
 #[tokio::test]
-async fn every_state_is_a_place_to_continue_from() {
+async fn event_syncs_resume_from_every_state() {
     let posthog = two_projects().await;
     for project in [1001, 1002] {
-        posthog.generate(project, 400, project, settled());
+        posthog.generate(project, 400, project, two_hours_ago());
     }
     for mode in ["incremental", "full_refresh"] {
         let source = Source::new(&posthog.url()).with_page_size(60);
@@ -34,10 +34,10 @@ async fn every_state_is_a_place_to_continue_from() {
 }
 
 #[tokio::test]
-async fn every_state_of_sessions_is_a_place_to_continue_from() {
+async fn session_syncs_resume_from_every_state() {
     let posthog = two_projects().await;
     for project in [1001, 1002] {
-        posthog.generate(project, 100, project, settled());
+        posthog.generate(project, 100, project, two_hours_ago());
     }
     for mode in ["incremental", "full_refresh"] {
         let source = Source::new(&posthog.url()).with_page_size(20);
@@ -53,7 +53,7 @@ async fn every_state_of_sessions_is_a_place_to_continue_from() {
 }
 
 #[tokio::test]
-async fn a_finished_full_refresh_starts_over() {
+async fn finished_full_refresh_starts_over() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(20, minutes_ago(90)));
     let source = Source::new(&posthog.url());
@@ -65,9 +65,9 @@ async fn a_finished_full_refresh_starts_over() {
 }
 
 #[tokio::test]
-async fn a_closed_pipe_ends_it_with_a_plain_message() {
+async fn closed_pipe_ends_the_sync_with_a_message() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 5_000, 5, settled());
+    posthog.generate(PROJECT, 5_000, 5, two_hours_ago());
     let source = Source::new(&posthog.url());
     let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
@@ -81,11 +81,11 @@ async fn a_closed_pipe_ends_it_with_a_plain_message() {
 }
 
 #[tokio::test]
-async fn sigterm_ends_it_by_the_signal_after_whole_lines() {
+async fn sigterm_ends_the_sync_by_the_signal_after_complete_lines() {
     use std::os::unix::process::ExitStatusExt;
 
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 300, 5, settled());
+    posthog.generate(PROJECT, 300, 5, two_hours_ago());
     posthog.set_faults(vec![Fault::query(Action::throttle(600)).sql("properties").after(2)]).unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
     let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn();

@@ -37,7 +37,7 @@ fn quoting(code: u16, quote: &str, is_json: bool) -> Action {
 }
 
 #[tokio::test]
-async fn the_source_keeps_them_at_every_level() {
+async fn source_prints_no_secret_at_any_log_level() {
     let posthog = posthog().await;
     let (authority, proxy) = (Authority::new(), Proxy::start("sync", PROXY_PASSWORD).await.unwrap());
     let front = authority.encrypt(&posthog.url(), "posthog.test").await;
@@ -83,7 +83,7 @@ async fn the_source_keeps_them_at_every_level() {
 }
 
 #[tokio::test]
-async fn broken_downloads_do_not_tell_signed_addresses() {
+async fn errors_of_broken_downloads_contain_no_signed_urls() {
     let posthog = posthog().await;
     for (level, value) in LEVELS {
         for action in [Action::status(403), Action::status(500), Action::Reset, Action::CutGzip] {
@@ -101,7 +101,7 @@ async fn broken_downloads_do_not_tell_signed_addresses() {
 }
 
 #[tokio::test]
-async fn an_unusable_configuration_is_not_quoted() {
+async fn error_does_not_quote_an_invalid_configuration() {
     let source = || Source::new("http://127.0.0.1:9").with("api_key", json!(AWKWARD_KEY));
     for source in [
         source().with("api_key", json!(format!("{AWKWARD_KEY} x"))),
@@ -138,7 +138,7 @@ fn with_all_secrets(destination: Destination) -> Destination {
 }
 
 #[tokio::test]
-async fn the_destination_keeps_them_at_every_level() {
+async fn destination_prints_no_secret_at_any_log_level() {
     let (webhook, authority) = (Webhook::start().await.unwrap(), Authority::new());
     let front = authority.encrypt(&webhook.url(), "127.0.0.1").await;
     let url = format!("https://127.0.0.1:{}{}", front.port(), Url::parse(&webhook.url()).unwrap().path());
@@ -159,7 +159,7 @@ async fn the_destination_keeps_them_at_every_level() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_quotes_the_request_does_not_tell_them() {
+async fn secrets_quoted_in_webhook_responses_are_redacted() {
     // It answers anything with a fault, so it can stand in for a talkative webhook.
     let (server, webhook) = (Sandbox::builder().start().await.unwrap(), Webhook::start().await.unwrap());
     for quote in

@@ -13,7 +13,7 @@ use crate::support::program::{Source, catalog, repository_file, run};
 use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox, within_a_day};
 
 #[tokio::test]
-async fn printed_states_are_a_state_file() {
+async fn printed_states_are_accepted_as_a_state_file() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(300, within_a_day()));
     let source = Source::new(&posthog.url()).with_page_size(100);
@@ -53,7 +53,7 @@ async fn sync(directory: &Path) -> (Option<i32>, String) {
     (output.status.code(), text)
 }
 
-fn place(posthog: &Sandbox, webhook: &Webhook) -> TempDir {
+fn working_directory(posthog: &Sandbox, webhook: &Webhook) -> TempDir {
     let directory = TempDir::new().unwrap();
     let write = |name: &str, content: serde_json::Value| {
         std::fs::write(directory.path().join(name), content.to_string()).unwrap();
@@ -69,11 +69,11 @@ fn delivered(webhook: &Webhook) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_script_for_cron_continues_and_tells_of_failures() {
+async fn cron_script_resumes_and_reports_failures() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(50, within_a_day()));
     let webhook = Webhook::start().await.unwrap();
-    let directory = place(&posthog, &webhook);
+    let directory = working_directory(&posthog, &webhook);
     let (code, text) = sync(directory.path()).await;
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(delivered(&webhook).len(), 50);
@@ -94,10 +94,10 @@ async fn the_script_for_cron_continues_and_tells_of_failures() {
 }
 
 #[tokio::test]
-async fn the_script_for_cron_never_runs_twice_at_a_time() {
+async fn cron_script_never_runs_twice_at_a_time() {
     let posthog = sandbox().await;
     let webhook = Webhook::start().await.unwrap();
-    let directory = place(&posthog, &webhook);
+    let directory = working_directory(&posthog, &webhook);
     let lock = std::fs::File::create(directory.path().join("sync.lock")).unwrap();
     lock.lock().unwrap();
     let (code, text) = sync(directory.path()).await;

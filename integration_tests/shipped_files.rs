@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, repository_file, run};
-use crate::support::world::{PROJECT, assert_events, event, sandbox, settled};
+use crate::support::world::{PROJECT, assert_events, event, sandbox, two_hours_ago};
 
 /// Microseconds of a time of day in UTC.
 fn at(text: &str) -> i64 {
@@ -38,9 +38,9 @@ fn stream_of(state: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn the_catalog_names_every_stream_and_can_be_read() {
+async fn shipped_catalog_contains_every_stream_and_can_be_read() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 200, 3, settled());
+    posthog.generate(PROJECT, 200, 3, two_hours_ago());
     posthog.generate_lists(PROJECT, 3);
     let source = Source::new(&posthog.url()).with("rate_limit_share", json!(1));
     let catalog = shipped("configured_catalog.json");
@@ -63,7 +63,7 @@ async fn the_catalog_names_every_stream_and_can_be_read() {
 }
 
 #[tokio::test]
-async fn the_sample_state_is_continued_from() {
+async fn sync_resumes_from_the_sample_state() {
     let posthog = sandbox().await;
     // In the sample, everything that arrived before February has been read.
     let received = |number, time| event(number, at(time));
@@ -95,7 +95,7 @@ async fn the_sample_state_is_continued_from() {
 }
 
 #[tokio::test]
-async fn the_invalid_configuration_is_refused_by_the_name_of_its_field() {
+async fn error_names_the_field_of_the_invalid_configuration() {
     let source = Source::new("http://127.0.0.1:9");
     let config = source.file("invalid_config.json", &shipped("invalid_config.json").to_string());
     let mut check = source.bare();
@@ -114,9 +114,9 @@ async fn the_invalid_configuration_is_refused_by_the_name_of_its_field() {
 /// Airbyte's tests want no records after a state from the far future. Whoever really has such a state
 /// would lose what came in before, so it has to be said.
 #[tokio::test]
-async fn a_state_from_the_future_reads_nothing_and_says_so() {
+async fn state_from_the_future_reads_nothing_with_a_warning() {
     let posthog = sandbox().await;
-    posthog.generate(PROJECT, 50, 3, settled());
+    posthog.generate(PROJECT, 50, 3, two_hours_ago());
     posthog.generate_lists(PROJECT, 3);
     let source = Source::new(&posthog.url());
     let state = shipped("abnormal_state.json");

@@ -19,7 +19,7 @@ async fn printed() -> Value {
 }
 
 #[tokio::test]
-async fn specifications_are_the_committed_ones() {
+async fn printed_specifications_equal_the_committed_ones() {
     for (program, file) in [
         (env!("CARGO_BIN_EXE_source-posthog"), "spec.json"),
         (env!("CARGO_BIN_EXE_destination-patterns"), "destination-patterns-spec.json"),
@@ -55,7 +55,7 @@ fn for_each_property(form: &Value, check: &mut dyn FnMut(&str, &Value)) {
 }
 
 #[tokio::test]
-async fn the_destinations_specification_fits_the_form_builder() {
+async fn destination_specification_fits_the_form_builder() {
     let printed = printed_by(env!("CARGO_BIN_EXE_destination-patterns")).await;
     assert_eq!(printed["supported_destination_sync_modes"], json!(["append"]));
     let form = &printed["connectionSpecification"];
@@ -159,7 +159,7 @@ async fn streams_have_usable_schemas() {
 }
 
 #[tokio::test]
-async fn a_configured_catalog_is_printed() {
+async fn catalog_command_prints_a_configured_catalog() {
     let source = Source::new("http://127.0.0.1:1");
     let mut command = source.command("catalog");
     command.args(["--streams", "events,projects"]);

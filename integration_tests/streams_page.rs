@@ -78,7 +78,7 @@ fn section(stream: &Stream) -> String {
 }
 
 #[test]
-fn the_page_of_streams_is_current() {
+fn streams_page_matches_the_catalog() {
     let catalog = streams::catalog(&[], |_| streams::PropertyColumns::default());
     let mut page = HEAD.to_owned();
     page.push_str("| stream | primary key | sync modes |\n|---|---|---|\n");

@@ -101,7 +101,7 @@ mod tests {
     use crate::secret::Secret;
 
     #[test]
-    fn the_report_of_a_panic_has_no_secret() {
+    fn panic_report_redacts_secrets() {
         let secret = Secret::new("phx_inside_a_panic");
         let panic = format!("panicked at src/x.rs:1:2:\ncalled `unwrap` on \"Bearer {}\"", secret.expose());
         let message = serde_json::to_string(&panic_message(&panic)).unwrap();

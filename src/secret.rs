@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_taken_out_in_every_notation() {
+    fn secrets_are_redacted_in_every_notation() {
         let secret = Secret::new(r#" redact/"me"+now "#);
         let text = format!("{} {:?} redact%2F%22me%22%2Bnow {secret:?}", secret.expose(), secret.expose());
         assert_eq!(redact(&text), r#"[secret] "[secret]" [secret] [secret]"#);

@@ -205,7 +205,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_fast_way_agrees_with_the_general_one(
+        fn fast_parser_agrees_with_chrono(
             text in "[0-2][0-9]{3}-[01][0-9]-[0-3][0-9][T ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\\.[0-9]{0,7})?(Z|[+]00:00|[+]02:00|z|)",
         ) {
             let general = DateTime::parse_from_rfc3339(&text).ok().map(|instant| instant.timestamp_micros());
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn the_usual_spellings_are_read_the_fast_way() {
+    fn usual_notations_take_the_fast_path() {
         for text in ["2026-02-28T12:00:00Z", "2024-02-29T23:59:59.5Z", "2026-01-01T12:00:00.000001+00:00"] {
             assert_eq!(Timestamp::parse_utc(text.as_bytes()), Timestamp::parse(text), "{text}");
             assert!(Timestamp::parse_utc(text.as_bytes()).is_some(), "{text}");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_microseconds_and_applies_offsets() {
+    fn parsing_keeps_microseconds_and_applies_offsets() {
         for (text, expected) in [
             ("2026-01-01T12:00:00Z", "2026-01-01T12:00:00.000000Z"),
             ("2026-07-01T12:00:00.123456+02:00", "2026-07-01T10:00:00.123456Z"),
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn literals_name_their_time_zone() {
+    fn sql_literals_name_their_time_zone() {
         let instant = Timestamp::parse("2026-03-29T01:30:00.5Z").unwrap();
         assert_eq!(instant.literal(), "toDateTime64('2026-03-29 01:30:00.500000', 6, 'UTC')");
         assert_eq!(Timestamp::MAX.to_string(), "2299-01-01T00:00:00.000000Z");

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn medians_lie_in_the_middle() {
+    fn median_is_the_middle_value() {
         assert_eq!(Spread::of([3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
         assert!((Spread::of([4.0, 1.0]).median - 2.5).abs() < 1e-9);
         assert_eq!(Spread::of([]).median.to_bits(), 0);

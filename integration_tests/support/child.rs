@@ -196,7 +196,7 @@ impl AsyncRead for Watched {
 
 /// The programs are started here and nowhere else.
 #[test]
-fn every_program_that_tests_start_is_searched() {
+fn output_of_every_started_program_is_searched() {
     let folder = super::program::repository_file("integration_tests");
     let files = [&folder, &folder.join("support")].map(|folder| std::fs::read_dir(folder).unwrap());
     let mut seen = 0;
@@ -218,20 +218,20 @@ fn every_program_that_tests_start_is_searched() {
 }
 
 /// Prints a planted secret in a way of its own.
-async fn tell(script: &str) -> Output {
+async fn run_script(script: &str) -> Output {
     Command::new("sh").args(["-c", script]).output().await
 }
 
 #[tokio::test]
 #[should_panic(expected = "a secret was printed")]
 async fn standard_output_is_searched() {
-    tell("printf 'key: ph'; sleep 0; printf 'x_full'").await;
+    run_script("printf 'key: ph'; sleep 0; printf 'x_full'").await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "a secret was printed")]
 async fn standard_error_is_searched() {
-    tell("printf 'key: phx_full' >&2").await;
+    run_script("printf 'key: phx_full' >&2").await;
 }
 
 #[tokio::test]
@@ -244,6 +244,6 @@ async fn standard_error_of_a_killed_program_is_searched() {
 }
 
 #[tokio::test]
-async fn what_is_no_secret_may_be_printed() {
-    assert_eq!(tell("printf harmless").await.stdout, b"harmless");
+async fn output_without_secrets_is_accepted() {
+    assert_eq!(run_script("printf harmless").await.stdout, b"harmless");
 }

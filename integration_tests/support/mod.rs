@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod child;
 pub(crate) mod destination;
 pub(crate) mod messages;
+pub(crate) mod modules;
 pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod shell;

@@ -63,8 +63,8 @@ pub(crate) fn within_a_day() -> i64 {
     (if crosses { ago - over - Duration::seconds(1) } else { ago }).timestamp_micros()
 }
 
-/// An hour ago: everything in a test's past has settled by then.
-pub(crate) fn settled() -> DateTime<Utc> {
+/// Everything until then is older than the ingestion delay.
+pub(crate) fn two_hours_ago() -> DateTime<Utc> {
     Utc::now() - Duration::hours(2)
 }
 

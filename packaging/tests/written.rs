@@ -46,7 +46,7 @@ fn every_shell_completes_every_command_and_option() {
 }
 
 #[test]
-fn every_command_has_a_page_with_its_options() {
+fn every_command_has_a_man_page_with_its_options() {
     let directory = write();
     let mut expected = Vec::new();
     for program in [source::Arguments::command(), destination::Arguments::command()] {
@@ -75,7 +75,7 @@ fn every_command_has_a_page_with_its_options() {
 }
 
 #[test]
-fn a_directory_that_cannot_be_made_is_named() {
+fn error_names_the_directory_that_cannot_be_created() {
     let directory = TempDir::new().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn retry_after_is_seconds_or_a_date() {
+    fn retry_after_accepts_seconds_and_dates() {
         let now = DateTime::parse_from_rfc2822("Mon, 23 Nov 2026 14:00:00 GMT").unwrap().to_utc();
         for (text, expected) in [
             ("7", Some(7)),

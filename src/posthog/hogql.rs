@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn users_words_are_values_and_times_have_zones() {
+    fn user_input_is_passed_as_values_and_times_have_zones() {
         let mut predicate = Predicate::default();
         let from = Timestamp::parse("2026-01-01").unwrap();
         predicate.range("timestamp", from, Timestamp::MAX);

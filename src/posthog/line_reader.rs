@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_and_every_changed_byte_is_noticed() {
+    fn truncation_and_every_changed_byte_are_detected() {
         let text = (0..200).fold(String::new(), |text, number| format!("{text}{{\"number\":{number}}}\n"));
         let file = packed(&text);
         for end in 0..file.len() {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn files_may_have_several_members_and_no_last_line_feed() {
+    fn files_with_several_gzip_members_and_no_final_line_feed_are_read() {
         let file = [packed("a\nb"), packed("c\n\nd")].concat();
         for size in 1..file.len() {
             assert_eq!(read(&file, size).unwrap(), ["a", "bc", "d"], "by {size}");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn only_lines_that_differ_are_new_again() {
+    fn rereading_a_file_emits_only_changed_lines() {
         let mut emitted = Emitted::default();
         assert!(["a", "b", "c"].iter().all(|line| emitted.is_new(line.as_bytes())));
         emitted.restart();
@@ -198,7 +198,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cutting_gives_the_same_lines(lines in prop::collection::vec("[^\n\r]{1,40}", 0..30), size in 1usize..50) {
+        fn lines_do_not_depend_on_chunk_borders(lines in prop::collection::vec("[^\n\r]{1,40}", 0..30), size in 1usize..50) {
             let text = lines.iter().fold(String::new(), |text, line| text + line + "\n");
             prop_assert_eq!(read(&packed(&text), size).unwrap(), lines);
         }

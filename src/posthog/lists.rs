@@ -127,14 +127,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn offsets_move_on_by_what_came() {
+    fn offset_advances_by_the_objects_received() {
         assert_eq!(advance("limit=100&offset=0&a=b", 50).as_deref(), Some("limit=100&a=b&offset=50"));
         assert_eq!(advance("limit=100", 50).as_deref(), Some("limit=100&offset=50"));
         assert_eq!(advance("offset=50", 0), None);
     }
 
     #[test]
-    fn only_the_instance_itself_is_followed() {
+    fn next_links_to_other_hosts_are_rejected() {
         let base = Url::parse("https://us.posthog.com/").unwrap();
         for (link, same) in [
             ("https://us.posthog.com/api/x?offset=1", true),

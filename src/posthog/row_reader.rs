@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_results_wherever_they_stand() {
+    fn results_are_found_anywhere_in_the_response() {
         let expected = vec![vec!["1".to_owned(), "\"a\"".to_owned()], vec!["null".to_owned(), "[2]".to_owned()]];
         for json in [
             r#"{"results":[[1,"a"],[null,[2]]]}"#,
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_is_noticed() {
+    fn truncated_responses_are_detected_at_every_length() {
         let json = br#"{"columns":["a"],"results":[["x{}]"],["y"],["z"]],"limit":100}"#;
         for end in 0..json.len() {
             assert!(read(&json[..end], 7).is_err(), "cut at {end}");
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_answer() {
+    fn bodies_that_are_no_query_response_are_rejected() {
         for json in [
             "<html></html>",
             "[]",
@@ -388,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cutting_gives_the_same_rows(
+        fn rows_do_not_depend_on_chunk_borders(
             rows in prop::collection::vec(prop::collection::vec(json(), 0..4), 0..8),
             before in json(), size in 1usize..30,
         ) {

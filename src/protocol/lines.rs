@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_not_a_part_of_the_lines() {
+    fn spare_capacity_is_not_part_of_the_lines() {
         let mut lines = Lines::from(b"a\n".to_vec());
         lines.spare(10)[..3].copy_from_slice(b"b\nx");
         lines.written(2);

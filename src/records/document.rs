@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn valid_documents_stay_as_they_are() {
+    fn valid_json_is_written_unchanged() {
         for text in [
             "{}",
             r#"{"b":1,"a":9007199254740993,"d":123456789012345678901234567890,"e":1.0,"k":1,"k":2}"#,
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn what_json_lacks_becomes_null() {
+    fn values_that_json_lacks_become_null() {
         assert_eq!(
             embedded(r#"{"a":NaN,"b":[Infinity,-Infinity],"NaN":"\"NaN","é\\":"Infinity"}"#).unwrap(),
             r#"{"a":null,"b":[null,null],"NaN":"\"NaN","é\\":"Infinity"}"#
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_json_is_rejected() {
         for text in ["", "{", "{'a':1}", "{}{}", "undefined", "{\"a\":\"\n\"}", "NaNa", "\\"] {
             assert_eq!(embedded(text), None, "{text}");
         }

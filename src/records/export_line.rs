@@ -191,7 +191,7 @@ mod tests {
     const LINE: &str = r#"{"uuid":"u-1","event":"e","distinct_id":"d","person_id":"p","properties":{"$session_id":"s","$group_0":5,"x":[{"$window_id":"no"}],"\u0024window_id":"w","big":123456789012345678901234567890},"person_properties":{"a":1},"elements_chain":"","timestamp":"2026-01-01T00:00:00.5+00:00","created_at":"2026-01-01T00:00:01+00:00","_inserted_at":"2026-01-01T00:00:02+00:00","something_new":{"a":[1]}}"#;
 
     #[test]
-    fn a_line_becomes_a_record_of_the_same_shape_as_a_row() {
+    fn export_line_becomes_the_same_record_as_a_query_row() {
         let message = write(&EVENTS, LINE).unwrap();
         let data = message["record"]["data"].as_object().unwrap();
         let fields = EVENTS.schema()["properties"].as_object().unwrap().clone();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn persons_have_other_names_in_files() {
+    fn person_fields_are_renamed_from_their_export_names() {
         let line = r#"{"team_id":7,"distinct_id":"d","person_id":"p","properties":{"a":null},"person_distinct_id_version":0,"person_version":3,"created_at":"2026-01-01T00:00:00+00:00","_inserted_at":"2026-01-02T00:00:00+00:00","is_deleted":false}"#;
         let message = write(&PERSONS, line).unwrap();
         let data = &message["record"]["data"];
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_of_a_line_is_refused() {
+    fn truncated_lines_are_rejected_at_every_length() {
         for part in (0..LINE.len()).filter_map(|end| LINE.get(..end)) {
             assert!(write(&EVENTS, part).is_err(), "cut at {}", part.len());
         }
@@ -285,7 +285,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn both_ways_find_the_same(
+        fn fast_path_finds_the_same_members_as_serde(
             members in prop::collection::vec(member(), 0..6), inner in prop::collection::vec(member(), 0..5),
             rest in "[ }\n]{0,1}",
         ) {
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn usual_lines_are_read_the_fast_way() {
+    fn usual_lines_take_the_fast_path() {
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
         let writer = ExportWriter::new(&EVENTS, &stream, 7);
         let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::fixed::Fixed;
 use super::nulled::NulledValues;
 use super::property_columns::PropertyWriter;
-use super::transcode::Fixed;
 use super::value;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};

@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_behind_by_position_and_then_by_id() {
+    fn rows_are_ordered_by_sort_key_and_then_by_id() {
         let mut last = LastRow::default();
         assert!(!last.is_behind("\"2026-01-01T00:00:00Z\"", "\"a\""), "there is no last row");
         last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"");

@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_have_the_schemas_fields_and_no_decrypted_payloads() {
+    fn records_have_the_schema_fields_without_decrypted_payloads() {
         let list = List::find("feature_flags").unwrap();
         let stream = StreamDescriptor { name: "feature_flags".into(), namespace: None };
         let mut writer = ObjectWriter::new(list, &stream, 7);

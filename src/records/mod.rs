@@ -2,6 +2,7 @@
 
 mod document;
 mod export_line;
+mod fixed;
 mod frame;
 mod json_fields;
 mod keyset_row;

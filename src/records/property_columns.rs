@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_are_of_their_kind_or_null() {
+    fn property_values_of_another_type_become_null() {
         for (kind, property, expected) in [
             (PropertyType::String, r#""a\n""#, Some(r#""a\n""#)),
             (PropertyType::String, r#"{"a":[1]}"#, Some(r#""{\"a\":[1]}""#)),

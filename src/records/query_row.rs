@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_becomes_a_record() {
+    fn query_row_becomes_a_record() {
         let mut writer = writer();
         let (written, line) = write(
             &mut writer,
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn copies_of_a_row_are_left_out() {
+    fn duplicate_rows_are_skipped() {
         let mut writer = writer();
         let first = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
         assert_eq!(write(&mut writer, &first).0, Ok(Written::Record));
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_arrived_recently_are_counted_once_and_only_without_older_copies() {
+    fn recently_ingested_rows_are_counted_once_unless_an_older_duplicate_exists() {
         let arrived = |uuid: &str, second: u32| {
             let mut row = row("\"{}\"", uuid, "\"2026-01-01T00:00:00Z\"");
             row[4] = RawValue::from_string(format!("\"2026-01-01T00:00:{second:02}.5Z\"")).unwrap();
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_null_and_listed() {
+    fn undecodable_values_become_null_and_are_recorded_in_changes() {
         let (written, line) = write(&mut writer(), &row("\"{broken\"", "\"u\"", "\"2026-01-01T02:00:00+02:00\""));
         assert_eq!(written, Ok(Written::Record));
         let record: Value = serde_json::from_str(&line).unwrap();
@@ -395,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_another_shape_are_refused() {
+    fn rows_of_another_shape_are_rejected() {
         let mut writer = writer();
         let mut incomplete = row("\"{}\"", "\"u\"", "\"2026-01-01T00:00:00Z\"");
         incomplete.pop();

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn instants_have_one_spelling() {
+    fn timestamps_are_written_in_utc_with_microseconds() {
         for text in [
             "\"2026-01-01T02:00:00Z\"",
             "\"2026-01-01T02:00:00+00:00\"",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_texts_and_numbers_for_truth_are_mended() {
+    fn empty_optional_strings_become_null_and_numeric_booleans_become_booleans() {
         assert_eq!(appended(Kind::OptionalString, "\"\""), "null");
         assert_eq!(appended(Kind::String, "\"\""), "\"\"");
         assert_eq!(appended(Kind::Boolean, "1"), "true");

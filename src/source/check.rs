@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::projects::project_ids;
-use super::{custom_queries, method};
+use super::{configuration, custom_queries, method};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
@@ -38,7 +38,7 @@ pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
 }
 
 async fn examine(config: &Path) -> Result<String, Error> {
-    let config = super::configuration(config)?;
+    let config = configuration::from_file(config)?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
     let key = ApiKey::fetch(&client, retry(), &Silent).await?;

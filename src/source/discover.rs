@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::projects::project_ids;
 use super::property_types::Types;
-use super::{custom_queries, property_types};
+use super::{configuration, custom_queries, property_types};
 use crate::config::{Config, specification};
 use crate::error::Error;
 use crate::posthog::account::ApiKey;
@@ -19,7 +19,7 @@ pub(super) async fn spec(output: &Output) -> Result<(), Error> {
 
 /// Prints the streams. Only what the user has added needs requests.
 pub(super) async fn discover(config: &Path, output: &Output) -> Result<(), Error> {
-    let catalog = known_streams(&super::configuration(config)?).await?;
+    let catalog = known_streams(&configuration::from_file(config)?).await?;
     output.message(&Message::Catalog { catalog }).await
 }
 

@@ -5,6 +5,7 @@
 mod catalog;
 mod check;
 mod cli;
+mod configuration;
 mod custom_queries;
 mod discover;
 mod method;
@@ -14,9 +15,6 @@ mod read;
 
 pub use cli::{Arguments, Command};
 
-use std::path::Path;
-
-use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::Output;
 
@@ -33,11 +31,4 @@ pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
         Command::Catalog(arguments) => catalog::catalog(arguments, output).await,
     }?;
     Ok(true)
-}
-
-/// Reads the configuration file of a command.
-fn configuration(path: &Path) -> Result<Config, Error> {
-    let config = Config::from_file(path)?;
-    custom_queries::check_names(&config)?;
-    Ok(config)
 }

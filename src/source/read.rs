@@ -11,6 +11,7 @@ use tokio::sync::OnceCell;
 use tracing::Instrument;
 
 use super::cli::ReadArguments;
+use super::configuration;
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
@@ -80,7 +81,7 @@ impl JobKind {
 
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
-    let config = super::configuration(&arguments.config)?;
+    let config = configuration::from_file(&arguments.config)?;
     let catalog =
         ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();

@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn types_become_schemas() {
+    fn clickhouse_types_become_json_schema_types() {
         for (kind, expected) in [
             ("Nullable(String)", Kind::String),
             ("LowCardinality(Nullable(String))", Kind::String),

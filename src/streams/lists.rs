@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_schema_has_its_keys_and_its_cursor() {
+    fn every_list_schema_contains_its_primary_key_and_cursor() {
         for list in LISTS {
             let fields = list.fields();
             assert!(fields.len() > 7, "{} could not be read", list.stream);

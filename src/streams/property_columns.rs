@@ -132,7 +132,7 @@ mod tests {
     use crate::streams::EVENTS;
 
     #[test]
-    fn names_are_simple_and_never_taken_twice() {
+    fn column_names_are_plain_and_unique() {
         let properties: Vec<String> =
             ["$browser", "browser", "Order Total (€)", "$$$", "été", "ÿ"].iter().map(ToString::to_string).collect();
         let property_columns = PropertyColumns::new(&EVENTS, &properties, |_, _| PropertyType::String);

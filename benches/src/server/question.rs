@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn queries_are_told_apart() {
+    fn queries_are_classified_by_their_sql() {
         let at = |day: u32| format!("toDateTime64('2026-01-{day:02} 00:00:00.000000', 6, 'UTC')");
         let [first, second, third] = [at(1), at(2), at(3)];
         let range = format!("timestamp >= {first} AND timestamp < {second} AND created_at < {third}");

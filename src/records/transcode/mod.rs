@@ -42,5 +42,4 @@ mod tests;
 pub(super) use object::{Inner, find};
 pub(super) use row::{Scratch, row_begin, write_row};
 pub use scan::Stop;
-pub(super) use sink::Fixed;
 pub use sink::Sink;

@@ -92,9 +92,9 @@ pub fn string<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, St
 #[inline(always)]
 fn plain_end<S: Simd>(simd: S, bytes: &[u8], mut at: usize) -> Result<usize, Stop> {
     while let Some(step) = step(bytes, at) {
-        let copy_plain = plain_bytes(simd, step);
-        at += copy_plain;
-        if copy_plain < STEP {
+        let plain = plain_bytes(simd, step);
+        at += plain;
+        if plain < STEP {
             return Ok(at);
         }
     }
@@ -194,15 +194,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn steps_are_cut_at_the_first_special_byte(
-            step in any::<[u8; STEP]>(), copy_plain in 0..=STEP, rest in any::<[u8; STEP]>(),
+        fn plain_bytes_end_at_the_first_special_byte(
+            step in any::<[u8; STEP]>(), plain in 0..=STEP, rest in any::<[u8; STEP]>(),
         ) {
             let expected = step.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, step)), expected, "{:?}", level);
             }
             let mut mostly_plain = [b'a'; STEP];
-            mostly_plain[copy_plain..].copy_from_slice(&rest[copy_plain..]);
+            mostly_plain[plain..].copy_from_slice(&rest[plain..]);
             let expected = mostly_plain.iter().position(|byte| !is_plain(*byte)).unwrap_or(STEP);
             for level in levels() {
                 prop_assert_eq!(dispatch!(level, simd => plain_bytes(simd, mostly_plain)), expected, "{:?}", level);
@@ -210,7 +210,7 @@ mod tests {
         }
 
         #[test]
-        fn ends_are_quotes_and_backslashes(
+        fn ends_finds_quotes_and_backslashes(
             window in prop::collection::vec(prop_oneof![Just(b'"'), Just(b'\\'), any::<u8>()], WINDOW),
         ) {
             let window: [u8; WINDOW] = window.try_into().unwrap();
@@ -223,7 +223,7 @@ mod tests {
         }
 
         #[test]
-        fn text_is_utf_8_without_control_characters(
+        fn is_text_accepts_only_utf_8_without_control_characters(
             text in "[ -~]{0,80}", place in any::<prop::sample::Index>(), odd in any::<Option<u8>>(),
             letter in prop_oneof![Just("é"), Just("🦔"), Just(""), Just("\u{7f}")],
         ) {
@@ -248,7 +248,7 @@ mod tests {
         }
 
         #[test]
-        fn scalars_are_those_of_json(text in r"-?[0-9]{0,3}(\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?|nul+|true|fals[ex]") {
+        fn scalar_accepts_exactly_the_scalars_of_json(text in r"-?[0-9]{0,3}(\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?|nul+|true|fals[ex]") {
             let expected = serde_json::from_str::<&RawValue>(&text).is_ok();
             let bytes = format!("{text},");
             let end = scalar(bytes.as_bytes(), 0);
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_go_on_is_short() {
+    fn unfinished_scalars_and_strings_are_incomplete() {
         for text in ["", "12", "-", "1.", "1e", "1e+", "nul", "t"] {
             assert_eq!(scalar(text.as_bytes(), 0), Err(Stop::Incomplete), "{text}");
         }

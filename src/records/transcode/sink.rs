@@ -3,30 +3,10 @@
 use fearless_simd::Simd;
 
 use super::scan::{self, Stop};
+use crate::records::fixed::{Fixed, PADDING};
 
-/// Bytes that are written again and again, such as a record's key.
-///
-/// They are followed by as many more as are written at a time, so that a short one is one copy of
-/// known size.
-pub struct Fixed {
-    bytes: Vec<u8>,
-    length: usize,
-}
-
-impl Fixed {
-    /// The bytes themselves.
-    pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
-
-impl From<Vec<u8>> for Fixed {
-    fn from(mut bytes: Vec<u8>) -> Self {
-        let length = bytes.len();
-        bytes.resize(length + scan::STEP, 0);
-        Self { bytes, length }
-    }
-}
+// So that a padded value is written in one step.
+const _: () = assert!(PADDING >= scan::STEP);
 
 /// Room for records behind those that are complete.
 ///
@@ -101,8 +81,8 @@ impl<'r> Sink<'r> {
 
     /// Writes bytes that are known beforehand.
     #[inline(always)]
-    pub fn put_fixed(&mut self, put_fixed: &Fixed) -> Result<(), Stop> {
-        self.put_short(&put_fixed.bytes, 0, put_fixed.length)
+    pub(super) fn put_fixed(&mut self, fixed: &Fixed) -> Result<(), Stop> {
+        self.put_short(&fixed.padded, 0, fixed.length)
     }
 
     /// Writes the bytes from `at` to `end`, few of them.
@@ -124,10 +104,10 @@ impl<'r> Sink<'r> {
     pub fn copy_plain<S: Simd>(&mut self, simd: S, bytes: &[u8], mut at: usize) -> Result<(usize, u8), Stop> {
         while let Some(step) = scan::step(bytes, at) {
             *self.spare().ok_or(Stop::BufferFull)? = step;
-            let copy_plain = scan::plain_bytes(simd, step);
-            self.end += copy_plain;
-            at += copy_plain;
-            if copy_plain < scan::STEP {
+            let plain = scan::plain_bytes(simd, step);
+            self.end += plain;
+            at += plain;
+            if plain < scan::STEP {
                 return Ok((at, scan::byte(bytes, at)?));
             }
         }

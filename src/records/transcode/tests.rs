@@ -282,7 +282,7 @@ fn random_rows() -> impl Strategy<Value = Vec<RandomRow>> {
 
 proptest! {
     #[test]
-    fn both_paths_write_the_same(
+    fn both_paths_write_the_same_records(
         rows in random_rows(), spelling in spelling(), size in 1usize..=30,
     ) {
         let response = response(&rows, spelling);
@@ -295,7 +295,7 @@ proptest! {
     }
 
     #[test]
-    fn both_paths_refuse_the_same(
+    fn both_paths_reject_the_same_input(
         rows in prop::collection::vec(random_row(), 1..3), spelling in spelling(),
         place in any::<prop::sample::Index>(), byte in any::<u8>(),
     ) {
@@ -323,7 +323,7 @@ fn usual(properties: &str, id: u8) -> RandomRow {
 }
 
 #[test]
-fn usual_rows_take_the_hot_path() {
+fn usual_rows_take_the_fast_path() {
     let documents = [
         r#"{"$os":"Mac OS X","$lib_version":"1.2.3","$screen_width":1512,"$geoip_latitude":-1.5e-7,"$is":true,"no":null}"#,
         r#"{"nested":{"a":[1,{"b":[]},{}],"c":"\"quoted\" \\ \/ \b\f\n\r\t \u00e9 🦔"},"url":"https://a/?b=\u0026"}"#,
@@ -347,7 +347,7 @@ fn usual_rows_take_the_hot_path() {
 }
 
 #[test]
-fn unusual_rows_do_not_hold_up_their_neighbours() {
+fn rows_beside_unusual_ones_take_the_fast_path() {
     let rows = [usual("{}", 1), usual("{broken", 2), usual("{\n}", 3), usual("{}", 4)];
     let response = response(&rows, Spelling::Compact);
     let (outcome, hot) = hot(response.as_bytes(), response.len());
@@ -361,7 +361,7 @@ fn members(member: &str) -> String {
 }
 
 #[test]
-fn members_of_all_lengths_take_the_hot_path() {
+fn members_of_all_lengths_take_the_fast_path() {
     let scalars = ["null", "true", "false", "0", "-0", "7", "1512", "1790000000000", "-1.25e+10", "0.000001"];
     let mut documents = Vec::new();
     for key in (0..70).map(|length| "k".repeat(length)) {
@@ -389,7 +389,7 @@ fn members_of_all_lengths_take_the_hot_path() {
 }
 
 #[test]
-fn no_byte_of_a_member_is_taken_for_granted() {
+fn every_changed_byte_of_a_member_is_handled_as_on_the_slow_path() {
     let members =
         ["null", "true", "false", "15", "-1.5", r#""text""#].map(|value| members(&format!(r#""key":{value}"#)));
     for document in members {
