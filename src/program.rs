@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
@@ -9,6 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::error::Error;
 use crate::net::remember_proxy_passwords;
 use crate::protocol::{Message, Output, Writer, logging, output};
+
+/// What has to be done after a signal may take so long.
+const CLEANUP: Duration = Duration::from_secs(5);
 
 /// How a command has ended.
 enum End {
@@ -48,6 +52,14 @@ where
             result = command(output.clone()) => End::Command(result),
             signal = termination() => End::Signal(signal),
         };
+        if let End::Signal(_) = end {
+            // A second signal, or a server that does not answer, ends the wait.
+            tokio::select! {
+                () = output.interrupted() => {}
+                () = tokio::time::sleep(CLEANUP) => {}
+                _ = termination() => {}
+            }
+        }
         if let End::Command(Err(error)) = &end {
             // When stdout is closed, closing the writer says so.
             drop(output.message(&Message::error(error, None)).await);

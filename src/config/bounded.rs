@@ -34,6 +34,14 @@ impl<const LEAST: u32, const MOST: u32, const DEFAULT: u32> Bounded<LEAST, MOST,
         Ok(Duration::from_secs(self.get(field)?.into()))
     }
 
+    /// The number as that many minutes.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn minutes(self, field: &str) -> Result<Duration, Error> {
+        Ok(Duration::from_mins(self.get(field)?.into()))
+    }
+
     /// The number as that many milliseconds.
     ///
     /// # Errors

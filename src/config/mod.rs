@@ -60,6 +60,8 @@ pub struct Config {
     pub read_timeout: Duration,
     /// Attempts in a row without progress before giving up, at least 1.
     pub attempts: usize,
+    /// The longest time that one export run may take.
+    pub export_deadline: Duration,
 }
 
 /// How events, persons and sessions are read.
@@ -159,21 +161,36 @@ impl Config {
             concurrency: raw.concurrency.get("concurrency")? as usize,
             read_timeout: raw.read_timeout_seconds.seconds("read_timeout_seconds")?,
             attempts: raw.attempts.get("attempts")? as usize,
+            export_deadline: raw.export_deadline_minutes.minutes("export_deadline_minutes")?,
         })
     }
 }
 
+/// Recognises what is pasted instead of a key, before a request is sent with it.
 fn check_key(key: &Secret) -> Result<(), Error> {
+    const MAKE_ONE: &str = "create a personal API key (`phx_…`) in PostHog under Settings > Personal API keys";
     let text = key.expose();
-    if text.starts_with("phc_") {
-        return Err(Error::config(
-            "`api_key` is a project token (`phc_…`), which can only send events; make a personal API key (`phx_…`) in PostHog under Settings > Personal API keys",
-        ));
-    }
-    if text.chars().any(|character| !character.is_ascii_graphic()) {
-        return Err(Error::config("`api_key` contains white space or other characters that no key has; copy it again"));
-    }
-    Ok(())
+    let lower = text.to_ascii_lowercase();
+    let problem = if text.starts_with("phc_") {
+        format!("is a project token (`phc_…`), which can only send events; {MAKE_ONE}")
+    } else if text.starts_with("phs_") {
+        format!("is a project secret key (`phs_…`), which can neither query nor export; {MAKE_ONE}")
+    } else if lower.starts_with("bearer") || lower.starts_with("authorization") {
+        "begins with `Bearer`, which is added by itself; write the key alone".to_owned()
+    } else if text.starts_with(['"', '\'', '`', '“', '‘', '<'])
+        || text.ends_with(['"', '\'', '`', '”', '’', '>', ',', ';'])
+    {
+        "has quotation marks or other punctuation around it; write the key alone".to_owned()
+    } else if text.contains('=') || lower.starts_with("http") {
+        "is an assignment or a URL, not a key; write the key alone, which begins with `phx_`".to_owned()
+    } else if text.ends_with("...") || text.ends_with('…') || text.contains("***") {
+        "is shortened or masked, as PostHog shows old keys; a key can only be copied when it is created".to_owned()
+    } else if text.chars().any(|character| !character.is_ascii_graphic()) {
+        "contains white space or other characters that no key has; copy it again".to_owned()
+    } else {
+        return Ok(());
+    };
+    Err(Error::config(format!("`api_key` {problem}")))
 }
 
 fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
@@ -297,6 +314,17 @@ mod tests {
                 r#"{"api_key":"${POSTHOG_API_KEY}","start_date":"2021-01-01T00:00:00Z"}"#,
                 "environment variable POSTHOG_API_KEY",
             ),
+            (r#"{"api_key":"phs_x","start_date":"2021-01-01T00:00:00Z"}"#, "project secret key"),
+            (r#"{"api_key":"Bearer phx_1","start_date":"2021-01-01T00:00:00Z"}"#, "begins with `Bearer`"),
+            (
+                r#"{"api_key":"Authorization: Bearer phx_1","start_date":"2021-01-01T00:00:00Z"}"#,
+                "begins with `Bearer`",
+            ),
+            (r#"{"api_key":"'phx_1'","start_date":"2021-01-01T00:00:00Z"}"#, "quotation marks"),
+            (r#"{"api_key":"“phx_1”","start_date":"2021-01-01T00:00:00Z"}"#, "quotation marks"),
+            (r#"{"api_key":"<phx_1>","start_date":"2021-01-01T00:00:00Z"}"#, "quotation marks"),
+            (r#"{"api_key":"POSTHOG_API_KEY=phx_1","start_date":"2021-01-01T00:00:00Z"}"#, "an assignment"),
+            (r#"{"api_key":"phx_abc...","start_date":"2021-01-01T00:00:00Z"}"#, "shortened"),
             (r#"{"api_key":"phc_x","start_date":"2021-01-01T00:00:00Z"}"#, "project token"),
             (r#"{"api_key":5555555,"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` in the configuration"),
             (r#"{"api_key":"phx_1"}"#, "`start_date` is missing"),

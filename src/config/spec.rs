@@ -117,6 +117,11 @@ pub(super) struct RawConfig {
     /// How often in a row, without any progress, something is tried before the sync fails.
     #[schemars(extend("order" = 12, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) attempts: Bounded<1, 1_000, 10>,
+    /// # Deadline of an export run (minutes)
+    /// The longest time that one file export may take. A run that takes longer is cancelled and started
+    /// again in two parts.
+    #[schemars(extend("order" = 22, "group" = "limits", "airbyte_hidden" = true))]
+    pub(super) export_deadline_minutes: Bounded<1, 1_440, 30>,
 }
 
 /// A part of the request limits, as the user wrote it.

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -49,7 +50,10 @@ pub struct Output {
     shared: Arc<Shared>,
 }
 
+type Cleanup = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 struct Shared {
+    cleanup: Mutex<Option<Cleanup>>,
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Lines>>,
     progress: Mutex<Progress>,
@@ -119,6 +123,19 @@ impl Output {
         drop(self.queue.try_send(Item::Line(to_line(message))));
     }
 
+    /// What is to be done when a signal ends the program.
+    pub fn at_interruption(&self, cleanup: impl Future<Output = ()> + Send + 'static) {
+        *lock(&self.shared.cleanup) = Some(Box::pin(cleanup));
+    }
+
+    /// Does what is to be done when a signal ends the program.
+    pub async fn interrupted(&self) {
+        let cleanup = lock(&self.shared.cleanup).take();
+        if let Some(cleanup) = cleanup {
+            cleanup.await;
+        }
+    }
+
     /// Shows the records that are written from now on.
     pub fn show(&self, progress: Progress) {
         *lock(&self.shared.progress) = progress;
@@ -168,7 +185,7 @@ impl Writer {
     pub fn start(sink: impl Write + Send + 'static) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
-        let shared = Arc::new(Shared { logs, spare, progress });
+        let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress });
         let ledger = Ledger { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);

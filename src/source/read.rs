@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use chrono::TimeDelta;
 use futures_util::{StreamExt, stream};
@@ -19,6 +19,7 @@ use super::property_types;
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::account::{self, ApiKey};
+use crate::posthog::exports::Exports;
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
@@ -104,10 +105,11 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
-        let supervision = Arc::new(Supervision::new(Duration::from_mins(30), is_posthog_cloud(client.base())));
+        let supervision = Arc::new(Supervision::new(config.export_deadline, is_posthog_cloud(client.base())));
         projects.push(ProjectPlan { id, method, supervision });
     }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
+    output.at_interruption(sync.cancel_unread_runs());
     let mut all_complete = true;
     for job in jobs {
         all_complete &= sync.run(job).await?;
@@ -223,6 +225,20 @@ impl Sync {
         );
         self.output.message(&Message::status(descriptor, status)).await?;
         Ok(complete)
+    }
+
+    /// Cancels the export runs that nobody will read when the process is ended now.
+    fn cancel_unread_runs(&self) -> impl Future<Output = ()> + Send + 'static {
+        let client = self.client.clone();
+        let projects: Vec<_> = self.projects.iter().map(|plan| (plan.id, Arc::clone(&plan.supervision))).collect();
+        async move {
+            for (project, supervision) in projects {
+                for run in supervision.unread() {
+                    // The process is about to end: one attempt, whatever comes of it.
+                    drop(Exports::new(&client, project, &Silent).cancel(&run).await);
+                }
+            }
+        }
     }
 
     /// Whether the key has a scope, as far as is known.
