@@ -12,11 +12,23 @@ pub(crate) struct ApiError {
     /// The parameter that is wrong.
     pub(crate) attribute: Option<&'static str>,
     pub(crate) headers: Vec<(&'static str, String)>,
+    /// Set if HogQL refused the query itself: the names that it suggests instead.
+    pub(crate) refused: Option<Vec<String>>,
+    pub(crate) extra: Option<Value>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: u16, kind: &'static str, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, kind, code: code.to_owned(), detail: detail.into(), attribute: None, headers: Vec::new() }
+        Self {
+            status,
+            kind,
+            code: code.to_owned(),
+            detail: detail.into(),
+            attribute: None,
+            headers: Vec::new(),
+            refused: None,
+            extra: None,
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -37,6 +49,16 @@ impl ApiError {
         Self::new(400, "validation_error", code, detail)
     }
 
+    /// An answer of a handler that doesn't raise: `{"detail"}`, and nothing else.
+    pub(crate) fn bare(status: u16, detail: impl Into<String>) -> Self {
+        Self::new(status, "", "", detail)
+    }
+
+    /// A query that HogQL can't resolve, and the names that are similar to what it can't.
+    pub(crate) fn refused(detail: impl Into<String>, suggestions: Vec<String>) -> Self {
+        Self { refused: Some(suggestions), ..Self::invalid(detail) }
+    }
+
     /// SQL that PostHog may well understand, but this stand-in doesn't: it never guesses.
     pub(crate) fn unsupported(what: impl std::fmt::Display) -> Self {
         Self::invalid(format!("The sandbox does not support {what}"))
@@ -55,6 +77,13 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> Value {
-        json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute})
+        if self.kind.is_empty() {
+            return json!({"detail": self.detail});
+        }
+        let mut body = json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute});
+        if let (Some(extra), Some(body)) = (&self.extra, body.as_object_mut()) {
+            body.insert("extra".to_owned(), extra.clone());
+        }
+        body
     }
 }

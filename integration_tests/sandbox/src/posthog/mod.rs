@@ -31,6 +31,7 @@ pub mod exports;
 pub mod faults;
 mod generate;
 mod hogql;
+mod instance;
 pub mod limits;
 mod lists;
 pub mod log;
@@ -53,8 +54,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use exports::{ExportOutcome, ExportRun, Exports, FileRequest};
+pub use exports::{
+    ExportOutcome, ExportRun, ExportServer, Exports, FileRequest, HangingRuns, InstantFormat, Offset, RecordsCompleted,
+    SessionFields,
+};
 pub use faults::{Action, Fault};
+pub use hogql::{PersonsOnEvents, Refusals, Schema, SessionsVersion};
+pub use instance::{ListServer, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
 pub use store::{Event, Group, Person};
@@ -112,6 +118,7 @@ pub(crate) struct Shared {
     list_page_cap: Option<usize>,
     uncapped_events: bool,
     tables: RwLock<HashMap<u64, Tables>>,
+    server: Mutex<Arc<Server>>,
     limits: Mutex<Limits>,
     meter: Mutex<Meter>,
     faults: Mutex<Faults>,
@@ -132,6 +139,10 @@ impl Shared {
 
     fn write_tables(&self) -> RwLockWriteGuard<'_, HashMap<u64, Tables>> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn server(&self) -> Arc<Server> {
+        Arc::clone(&lock(&self.server))
     }
 
     fn project(&self, id: u64) -> Option<&(Project, Tz)> {
@@ -165,6 +176,8 @@ pub struct Builder {
     list_page_cap: Option<usize>,
     uncapped_events: bool,
     exports: Option<Exports>,
+    server: Server,
+    retention: Retention,
     port: u16,
 }
 
@@ -233,6 +246,21 @@ impl Builder {
         self
     }
 
+    /// Stands for this instance of PostHog instead of [`Server::default`]. Whether it offers exports is up
+    /// to [`Builder::exports`].
+    #[must_use]
+    pub fn server(mut self, server: Server) -> Self {
+        self.server = server;
+        self
+    }
+
+    /// Hides old events of all projects, or tells that it will.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
     /// Listens on this port instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -252,7 +280,10 @@ impl Builder {
         let mut tables = HashMap::new();
         for project in self.projects {
             let zone = project.timezone.parse().with_context(|| format!("time zone of project {}", project.id))?;
-            if tables.insert(project.id, Tables::default()).is_some() {
+            let rewrites = self.server.merges_rewrite_events;
+            let mut empty = Tables::default();
+            (empty.retention, empty.merges_rewrite_events) = (self.retention, rewrites);
+            if tables.insert(project.id, empty).is_some() {
                 bail!("two projects have the id {}", project.id);
             }
             projects.push((project, zone));
@@ -268,6 +299,7 @@ impl Builder {
             list_page_cap: self.list_page_cap,
             uncapped_events: self.uncapped_events,
             tables: RwLock::new(tables),
+            server: Mutex::new(Arc::new(self.server)),
             limits: Mutex::new(self.limits),
             meter: Mutex::default(),
             faults: Mutex::new(Faults::new(self.faults)?),
@@ -312,6 +344,27 @@ impl Sandbox {
     /// Adds or replaces a row of the groups table.
     pub fn insert_group(&self, project: u64, group: Group) {
         self.shared.write_tables().entry(project).or_default().put_group(group);
+    }
+
+    /// Merges the person of one distinct id into that of another, as `$identify` does. If the instance
+    /// doesn't rewrite events, only queries know of it, as far as their `personsOnEventsMode` goes; exports
+    /// have the persons at ingestion, and no line of a person that has become part of another.
+    pub fn merge(&self, project: u64, into: &str, from: &str) {
+        let now = Utc::now().timestamp_millis() * 1000;
+        self.shared.write_tables().entry(project).or_default().identify(project, into, from, now);
+    }
+
+    /// Hides old events of a project from now on, or tells that it will.
+    pub fn set_retention(&self, project: u64, retention: Retention) {
+        self.shared.write_tables().entry(project).or_default().retention = retention;
+    }
+
+    /// Stands for another instance of PostHog from now on, as after an upgrade.
+    pub fn set_server(&self, server: Server) {
+        for tables in self.shared.write_tables().values_mut() {
+            tables.merges_rewrite_events = server.merges_rewrite_events;
+        }
+        *lock(&self.shared.server) = Arc::new(server);
     }
 
     /// All groups, by their types and keys.

@@ -10,8 +10,11 @@ use sqlparser::ast::{
 };
 use uuid::Uuid;
 
+use super::column::Column;
 use super::expression::{Arithmetic, Comparison, Expression, Function, Node, Scope};
 use super::operate::{arithmetic, folded, instant_of_day, interval, interval_function};
+use super::refusal::similar;
+use super::schema::Schema;
 use super::table::Source;
 use super::value::{Kind, Value, day_of, parse_time};
 use crate::posthog::error::ApiError;
@@ -47,6 +50,7 @@ pub(crate) struct Lowering<'s> {
     /// Zone in which literals without a zone are read.
     pub(crate) literals: Tz,
     pub(crate) now: i64,
+    pub(crate) schema: Schema,
     pub(crate) aliases: HashMap<String, Expression>,
     pub(crate) aggregates: Vec<Aggregate>,
 }
@@ -88,34 +92,40 @@ impl Lowering<'_> {
     }
 
     /// A column of the source, whatever has its name as an alias.
-    fn stored(&self, name: &str) -> Lowered {
-        let (column, kind, nullable) = self
-            .source
-            .find(name, self.shown)
-            .ok_or_else(|| ApiError::invalid(format!("Unable to resolve field: {name}")))?;
+    pub(super) fn stored(&self, name: &str) -> Lowered {
+        let (column, kind, nullable) =
+            self.source.find(name, self.shown, self.schema).ok_or_else(|| self.unresolved(name))?;
         Ok(Expression { node: Node::Column(column), kind, nullable })
     }
 
     /// A column, or a property of the object whose JSON text a column holds.
     fn path(&self, parts: &[&str]) -> Lowered {
         let whole = parts.join(".");
-        if parts.len() < 2 || self.source.find(&whole, self.shown).is_some() {
+        if parts.len() < 2 || self.source.find(&whole, self.shown, self.schema).is_some() {
             return self.stored(&whole);
         }
         for length in (1..parts.len()).rev() {
             let (head, keys) = parts.split_at(length);
-            let Some((column, kind, _)) = self.source.find(&head.join("."), self.shown) else { continue };
+            let Some((column, kind, _)) = self.source.find(&head.join("."), self.shown, self.schema) else { continue };
             if !self.source.is_object(column) {
                 let (key, head) = (keys.join("."), head.join("."));
                 let detail = format!("Can not access property \"{key}\" on field \"{head}\".");
-                return Err(ApiError::invalid(detail));
+                return Err(ApiError::refused(detail, Vec::new()));
             }
             let keys = keys.iter().map(|key| (*key).to_owned()).collect();
             let column = Expression { node: Node::Column(column), kind, nullable: false };
             let node = Node::Call(Function::Property(keys), vec![column]);
             return Ok(Expression { node, kind: Kind::Text, nullable: true });
         }
-        Err(ApiError::invalid(format!("Unable to resolve field: {}", parts.first().copied().unwrap_or_default())))
+        Err(self.unresolved(parts.first().copied().unwrap_or_default()))
+    }
+
+    fn unresolved(&self, name: &str) -> ApiError {
+        let known = match self.source {
+            Source::Table(table) => Column::known(*table, self.schema),
+            Source::Query(_) => self.source.asterisk(self.schema),
+        };
+        ApiError::refused(format!("Unable to resolve field: {name}"), similar(name, &known))
     }
 
     fn tuple(&mut self, items: &[Expr]) -> Lowered {
