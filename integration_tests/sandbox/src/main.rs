@@ -38,8 +38,8 @@ struct Arguments {
     #[arg(long)]
     exports: bool,
     /// The instance of PostHog to stand for.
-    #[arg(long, default_value = "forgiving", value_parser = Server::NAMES)]
-    server: String,
+    #[arg(long, value_parser = Server::NAMES)]
+    server: Option<String>,
     /// Changes one thing about the instance, as in `sessions=v3` or `records_completed=missing`.
     #[arg(long = "set", value_name = "SWITCH=VALUE")]
     switches: Vec<String>,
@@ -53,7 +53,7 @@ struct Arguments {
 
 impl Arguments {
     fn instance(&self) -> anyhow::Result<Server> {
-        let mut server = Server::named(&self.server).unwrap_or_default();
+        let mut server = self.server.as_deref().and_then(Server::named).unwrap_or_default();
         for switch in &self.switches {
             server.set(switch)?;
         }

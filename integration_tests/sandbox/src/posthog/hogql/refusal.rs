@@ -144,8 +144,8 @@ mod tests {
 
     #[test]
     fn suggestions_are_those_of_difflib() {
-        // difflib.SequenceMatcher(None, "session_id", "person_id").ratio()
-        assert!((ratio("session_id", "person_id") - 0.7368).abs() < 0.0001);
+        // difflib.SequenceMatcher(None, "person_id", "session_id").ratio()
+        assert!((ratio("person_id", "session_id") - 0.7368).abs() < 0.0001);
         let known = ["session_id", "distinct_id", "$urls", "id", "$is_bounce"];
         assert_eq!(similar("person_id", &known), ["session_id"]);
         assert_eq!(similar("nothing_like_it", &known), Vec::<String>::new());
