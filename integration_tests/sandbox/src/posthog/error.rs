@@ -12,8 +12,16 @@ pub(crate) struct ApiError {
     /// The parameter that is wrong.
     pub(crate) attribute: Option<&'static str>,
     pub(crate) headers: Vec<(&'static str, String)>,
-    /// Set if HogQL refused the query itself: the names that it suggests instead.
-    pub(crate) refused: Option<Vec<String>>,
+    /// Set if HogQL refused the query itself. In a box, since most errors have nothing of it.
+    pub(crate) refused: Option<Box<Refused>>,
+}
+
+/// What HogQL knows about a query that it refused.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// Names that are similar to the one that it doesn't know.
+    pub(crate) suggestions: Vec<String>,
+    /// `extra` of the body.
     pub(crate) extra: Option<Value>,
 }
 
@@ -27,7 +35,6 @@ impl ApiError {
             attribute: None,
             headers: Vec::new(),
             refused: None,
-            extra: None,
         }
     }
 
@@ -56,7 +63,7 @@ impl ApiError {
 
     /// A query that HogQL can't resolve, and the names that are similar to what it can't.
     pub(crate) fn refused(detail: impl Into<String>, suggestions: Vec<String>) -> Self {
-        Self { refused: Some(suggestions), ..Self::invalid(detail) }
+        Self { refused: Some(Box::new(Refused { suggestions, extra: None })), ..Self::invalid(detail) }
     }
 
     /// SQL that PostHog may well understand, but this stand-in doesn't: it never guesses.
@@ -81,7 +88,8 @@ impl ApiError {
             return json!({"detail": self.detail});
         }
         let mut body = json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute});
-        if let (Some(extra), Some(body)) = (&self.extra, body.as_object_mut()) {
+        let extra = self.refused.as_ref().and_then(|refused| refused.extra.as_ref());
+        if let (Some(extra), Some(body)) = (extra, body.as_object_mut()) {
             body.insert("extra".to_owned(), extra.clone());
         }
         body

@@ -118,7 +118,9 @@ impl Run {
 
     pub(super) fn expire_files(&mut self) {
         if let Some(End::Completed { files, .. }) = &mut self.end {
-            files.iter_mut().for_each(|file| file.expired = true);
+            for file in files {
+                file.expired = true;
+            }
         }
     }
 

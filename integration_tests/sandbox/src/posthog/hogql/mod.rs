@@ -4,6 +4,7 @@
 //! Everything else is refused with a 400 that names it, so that a query the stand-in would get
 //! wrong never looks as if it worked.
 
+mod call;
 mod column;
 mod evaluate;
 mod expression;

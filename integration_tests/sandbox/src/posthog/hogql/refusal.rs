@@ -5,7 +5,7 @@ use sqlparser::ast::{Query, SetExpr, TableFactor};
 
 use super::placeholder;
 use super::select::parse;
-use crate::posthog::error::ApiError;
+use crate::posthog::error::{ApiError, Refused};
 
 /// How a refused query is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,14 +38,15 @@ impl Refusals {
     pub(crate) fn word(self, mut error: ApiError, sql: &str) -> ApiError {
         let Self::Explained { hint } = self else { return error };
         let syntax = error.code == "syntax_error";
-        let Some(refused) = error.refused.take().or_else(|| syntax.then(Vec::new)) else { return error };
-        error.code = if syntax { "hogql_syntax_error" } else { "hogql_query_error" }.to_owned();
-        if !refused.is_empty() {
+        let suggestions = error.refused.take().map(|refused| refused.suggestions);
+        let Some(suggestions) = suggestions.or_else(|| syntax.then(Vec::new)) else { return error };
+        error.code = String::from(if syntax { "hogql_syntax_error" } else { "hogql_query_error" });
+        if !suggestions.is_empty() {
             let stop = if error.detail.ends_with('.') { "" } else { "." };
-            error.detail = format!("{}{stop} Did you mean: {}?", error.detail, refused.join(", "));
+            error.detail = format!("{}{stop} Did you mean: {}?", error.detail, suggestions.join(", "));
         }
         let message = error.detail.clone();
-        let fix = refused.first().filter(|_| hint);
+        let fix = suggestions.first().cloned().filter(|_| hint);
         let second = placeholder::fill(sql, &Map::new()).map(|sql| parse(&sql).map(|query| tables(&query)));
         let (tables, notice) = match second {
             // The second look can't know what the placeholders stand for.
@@ -53,7 +54,7 @@ impl Refusals {
             Ok(Err(_)) => (Vec::new(), json!({"message": message, "start": 0, "end": sql.len()})),
             Ok(Ok(tables)) => {
                 let mut notice = json!({"message": message, "start": 0, "end": sql.len()});
-                if let (Some(fix), Some(notice)) = (fix, notice.as_object_mut()) {
+                if let (Some(fix), Some(notice)) = (&fix, notice.as_object_mut()) {
                     notice.insert("fix".to_owned(), Json::from(fix.as_str()));
                 }
                 (tables, notice)
@@ -65,9 +66,10 @@ impl Refusals {
                 error.detail = format!("{}\nHint: {fix}", error.detail);
             }
         }
-        error.extra = Some(json!({"hogql_metadata": {
+        let extra = json!({"hogql_metadata": {
             "query": sql, "isValid": false, "errors": [notice], "warnings": [], "notices": [], "table_names": tables,
-        }}));
+        }});
+        error.refused = Some(Box::new(Refused { suggestions, extra: Some(extra) }));
         error
     }
 }
