@@ -99,12 +99,12 @@ impl Server {
         Self { exports: ExportServer { temporal: false, ..cloud.exports }, ..cloud }
     }
 
-    /// No PostHog that exists: session columns of all versions, short refusals, times as text everywhere,
-    /// and no rule that a client could break. Good for tests of something else.
+    /// No PostHog that exists: few columns of sessions, short refusals, times as text everywhere, and no rule
+    /// that a client could break. Good for tests of something else.
     pub fn forgiving() -> Self {
         Self {
             schema: Schema {
-                sessions: SessionsVersion::V3,
+                sessions: SessionsVersion::Minimal,
                 person_last_seen_at: true,
                 event_person_mode: true,
                 persons_on_events: PersonsOnEvents::OverriddenIdOwnProperties,

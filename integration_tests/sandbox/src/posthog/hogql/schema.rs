@@ -22,6 +22,9 @@ pub struct Schema {
 /// Version of the table `sessions`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionsVersion {
+    /// No version that exists: `person_id`, but neither hosts nor ids of advertisements, so that a client
+    /// has something to do without.
+    Minimal,
     /// The first one, without hosts and `$screen_count`.
     V1,
     /// The usual one: `max_inserted_at`, but no `person_id`.
@@ -34,6 +37,7 @@ impl SessionsVersion {
     /// The version that a modifier or the command line asks for.
     pub fn named(name: &str) -> Option<Self> {
         Some(match name {
+            "minimal" => Self::Minimal,
             "v1" => Self::V1,
             "v2" | "auto" => Self::V2,
             "v3" => Self::V3,

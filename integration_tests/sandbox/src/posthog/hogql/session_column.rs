@@ -72,7 +72,8 @@ impl SessionColumn {
         let mut names = ALWAYS.to_vec();
         names.extend(ATTRIBUTION.iter().map(|(column, _)| *column));
         names.extend(match version {
-            SessionsVersion::V1 => ["id", "$exit_current_url", "$exit_pathname", "$exit_hostname"].as_slice(),
+            SessionsVersion::Minimal => ["person_id", "$end_current_url", "$end_pathname", "$screen_count"].as_slice(),
+            SessionsVersion::V1 => &["id", "$exit_current_url", "$exit_pathname", "$exit_hostname"],
             SessionsVersion::V2 => &[
                 "max_inserted_at",
                 "$end_current_url",
@@ -96,14 +97,22 @@ impl SessionColumn {
                 "$entry_has_fbclid",
             ],
         });
-        // Two click ids of the first version are missing in the second.
-        names.retain(|name| version != SessionsVersion::V1 || !matches!(*name, "$entry__kx" | "$entry_irclid"));
+        // The first version lacks two ids of advertisements that came later.
+        names.retain(|name| match version {
+            SessionsVersion::Minimal => {
+                let campaign = name.starts_with("$entry_utm") || *name == "$entry_referring_domain";
+                *name != "$entry_hostname" && (campaign || attribution(name).is_none())
+            }
+            SessionsVersion::V1 => !matches!(*name, "$entry__kx" | "$entry_irclid"),
+            SessionsVersion::V2 | SessionsVersion::V3 => true,
+        });
         names
     }
 
     pub(super) fn find(name: &str, zone: Tz, version: SessionsVersion) -> Option<(Column, Kind, bool)> {
         // Not shown by `*`, and there all the same.
         let hidden: &[&str] = match version {
+            SessionsVersion::Minimal => &["id"],
             SessionsVersion::V1 => &["duration", "$end_current_url", "$end_pathname"],
             SessionsVersion::V2 => &["id", "duration", "$exit_current_url", "$exit_pathname"],
             SessionsVersion::V3 => {
@@ -113,7 +122,10 @@ impl SessionColumn {
         if !hidden.contains(&name) && !Self::asterisk(version).contains(&name) {
             return None;
         }
-        let empty = if version == SessionsVersion::V3 { Empty::Kept } else { Empty::Null };
+        let empty = match version {
+            SessionsVersion::Minimal | SessionsVersion::V3 => Empty::Kept,
+            SessionsVersion::V1 | SessionsVersion::V2 => Empty::Null,
+        };
         let text = |text| (Self::Text(text, empty), Kind::Text);
         let (column, kind) = match name {
             "session_id" | "id" => return Some((Column::SessionId, Kind::Text, false)),
