@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use chrono::Utc;
 use clap::Parser;
-use posthog_sandbox::posthog::{Exports, Key, Limits, Project, Sandbox};
+use posthog_sandbox::posthog::{Exports, HangingRuns, Key, Limits, Project, Retention, Sandbox, Server};
 
 /// A stand-in for PostHog on 127.0.0.1; prints one line of JSON when it is ready.
 #[derive(Debug, Parser)]
@@ -37,16 +37,44 @@ struct Arguments {
     /// Offers file download exports.
     #[arg(long)]
     exports: bool,
+    /// The instance of PostHog to stand for.
+    #[arg(long, value_parser = Server::NAMES)]
+    server: Option<String>,
+    /// Changes one thing about the instance, as in `sessions=v3` or `records_completed=missing`.
+    #[arg(long = "set", value_name = "SWITCH=VALUE")]
+    switches: Vec<String>,
+    /// Hides events that are older than so many months.
+    #[arg(long)]
+    retention_months: Option<u32>,
+    /// Export runs over more hours than that stay `Running` until they are cancelled.
+    #[arg(long)]
+    hanging_over_hours: Option<u32>,
+}
+
+impl Arguments {
+    fn instance(&self) -> anyhow::Result<Server> {
+        let mut server = self.server.as_deref().and_then(Server::named).unwrap_or_default();
+        for switch in &self.switches {
+            server.set(switch)?;
+        }
+        Ok(server)
+    }
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    let server = arguments.instance()?;
     let project = Project { id: arguments.project, timezone: arguments.timezone, ..Project::default() };
     let token = project.token.clone();
     let builder = Sandbox::builder().project(project).key(Key::default()).port(arguments.port);
     let builder = if arguments.limits { builder.limits(Limits::posthog()) } else { builder };
-    let builder = if arguments.exports { builder.exports(Exports::default()) } else { builder };
+    let hangs = |hours| HangingRuns { over_hours: Some(hours), ..HangingRuns::default() };
+    let hanging = arguments.hanging_over_hours.map(hangs).into_iter().collect();
+    let exports = Exports { hanging, ..Exports::default() };
+    let builder = if arguments.exports { builder.exports(exports) } else { builder };
+    let retention = arguments.retention_months.map(|months| Retention { months, enforced: true });
+    let builder = builder.server(server).retention(retention.unwrap_or_default());
     let posthog = builder.start().await?;
     let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
     if arguments.lists {

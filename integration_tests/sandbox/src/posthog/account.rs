@@ -6,22 +6,32 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::error::ApiError;
+use super::instance::Retention;
 use super::paging::page;
 use super::server::{Answer, Call};
 use super::{Key, Project, Shared};
 
+/// Project secret keys begin like this. PostHog lets them use flags and experiments, as far as their scopes
+/// go, and nothing that a connector reads besides.
+const PROJECT_SECRET: &str = "phs_";
 const ORGANIZATION: &str = "019a0000-0000-7000-8000-00000000c0de";
 const CREATED: &str = "2025-01-15T09:30:00.123456Z";
 
 /// The key of the request.
-pub(crate) fn authenticate<'a>(shared: &'a Arc<Shared>, call: &Call) -> Result<&'a Key, ApiError> {
+///
+/// A project secret key (`phs_`) is only one where PostHog knows of such keys, and no key at all elsewhere.
+pub(crate) fn authenticate<'a>(shared: &'a Arc<Shared>, call: &Call, segments: &[&str]) -> Result<&'a Key, ApiError> {
     let refuse = |code: &str, detail: &str| {
         let challenge =
             format!("Bearer resource_metadata=\"http://{}/.well-known/oauth-protected-resource\"", call.header("host"));
         ApiError::new(401, "authentication_error", code, detail).header("www-authenticate", challenge)
     };
     let (scheme, value) = call.header("authorization").split_once(' ').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") || value.trim().is_empty() {
+    let known = match segments {
+        ["api", "projects" | "environments", _, "experiments" | "feature_flags", ..] => true,
+        _ => !value.trim().starts_with(PROJECT_SECRET),
+    };
+    if !scheme.eq_ignore_ascii_case("bearer") || value.trim().is_empty() || !known {
         return Err(refuse("not_authenticated", "Authentication credentials were not provided."));
     }
     shared.keys.iter().find(|key| key.value == value.trim()).ok_or_else(|| {
@@ -98,7 +108,8 @@ pub(crate) fn answer(shared: &Shared, key: &Key, call: &Call, segments: &[&str])
         ["api", "projects" | "environments", id] => {
             let id = project(shared, key, id, "project:read")?;
             let (project, _) = shared.project(id).ok_or_else(ApiError::not_found)?;
-            Ok(Answer::json(&full(project)))
+            let retention = shared.read_tables().get(&id).map(|tables| tables.retention).unwrap_or_default();
+            Ok(Answer::json(&full(project, retention)))
         }
         _ => Err(ApiError::not_found()),
     }
@@ -114,13 +125,13 @@ fn basic(project: &Project) -> Value {
     })
 }
 
-fn full(project: &Project) -> Value {
+fn full(project: &Project, retention: Retention) -> Value {
     let mut object = basic(project);
     let more = json!({
         "product_description": null, "created_at": CREATED, "updated_at": CREATED, "effective_membership_level": 15,
         "has_group_types": false, "group_types": [], "app_urls": ["https://shop.example.com"], "anonymize_ips": false,
-        "test_account_filters": [], "week_start_day": null, "primary_dashboard": null, "event_retention_months": 84,
-        "events_retention_enforced": false,
+        "test_account_filters": [], "week_start_day": null, "primary_dashboard": null, "event_retention_months": retention.months,
+        "events_retention_enforced": retention.enforced,
     });
     if let (Some(object), Value::Object(more)) = (object.as_object_mut(), more) {
         object.extend(more);

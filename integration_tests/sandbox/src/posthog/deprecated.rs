@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::error::ApiError;
-use super::hogql::{self, Value as Cell, Zones, iso, parse_time};
+use super::hogql::{self, Schema, Setting, Value as Cell, iso, parse_time};
 use super::paging::{link, mislead};
 use super::server::{Answer, Call};
 use super::store::{DAY, Event, Tables};
@@ -31,9 +31,10 @@ struct Asked {
     condition: String,
     values: Map<String, Value>,
     zone: Tz,
+    schema: Schema,
 }
 
-fn asked(call: &Call, zone: Tz, uncapped: bool) -> Result<Asked, ApiError> {
+fn asked(call: &Call, zone: Tz, schema: Schema, uncapped: bool) -> Result<Asked, ApiError> {
     let number = |name: &str, default: usize| match call.parameter(name).filter(|text| !text.is_empty()) {
         None => Ok(default),
         Some(text) => text.parse().map_err(|_| ApiError::invalid("Invalid limit or offset")),
@@ -71,6 +72,7 @@ fn asked(call: &Call, zone: Tz, uncapped: bool) -> Result<Asked, ApiError> {
         condition,
         values,
         zone,
+        schema,
     })
 }
 
@@ -118,7 +120,7 @@ fn conditions(call: &Call) -> Result<(String, Map<String, Value>), ApiError> {
 /// One page of events.
 pub(crate) fn answer(shared: &Shared, call: &Call, project: u64) -> Result<Answer, ApiError> {
     let zone = shared.project(project).map_or(Tz::UTC, |(_, zone)| *zone);
-    let asked = asked(call, zone, shared.uncapped_events)?;
+    let asked = asked(call, zone, shared.server().schema, shared.uncapped_events)?;
     let tables = shared.read_tables();
     let empty = Tables::default();
     let tables = tables.get(&project).unwrap_or(&empty);
@@ -175,7 +177,8 @@ fn fetch(tables: &Tables, asked: &Asked, after: i64) -> Result<Vec<Event>, ApiEr
         if asked.newest_first { "DESC" } else { "ASC" },
     );
     let now = Utc::now().timestamp_micros();
-    let select = hogql::compile(&sql, &asked.values, Zones { shown: Tz::UTC, literals: asked.zone }, now)?;
+    let setting = Setting { shown: Tz::UTC, literals: asked.zone, schema: asked.schema, now };
+    let select = hogql::compile(&sql, &asked.values, setting)?;
     let rows = hogql::run(&select, tables, now, asked.offset.saturating_add(asked.limit).saturating_add(1)).rows;
     Ok(rows.into_iter().skip(asked.offset).filter_map(event).collect())
 }

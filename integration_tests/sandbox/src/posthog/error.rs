@@ -12,11 +12,30 @@ pub(crate) struct ApiError {
     /// The parameter that is wrong.
     pub(crate) attribute: Option<&'static str>,
     pub(crate) headers: Vec<(&'static str, String)>,
+    /// Set if HogQL refused the query itself. In a box, since most errors have nothing of it.
+    pub(crate) refused: Option<Box<Refused>>,
+}
+
+/// What HogQL knows about a query that it refused.
+#[derive(Debug, Clone)]
+pub(crate) struct Refused {
+    /// Names that are similar to the one that it doesn't know.
+    pub(crate) suggestions: Vec<String>,
+    /// `extra` of the body.
+    pub(crate) extra: Option<Value>,
 }
 
 impl ApiError {
     pub(crate) fn new(status: u16, kind: &'static str, code: &str, detail: impl Into<String>) -> Self {
-        Self { status, kind, code: code.to_owned(), detail: detail.into(), attribute: None, headers: Vec::new() }
+        Self {
+            status,
+            kind,
+            code: code.to_owned(),
+            detail: detail.into(),
+            attribute: None,
+            headers: Vec::new(),
+            refused: None,
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -37,6 +56,16 @@ impl ApiError {
         Self::new(400, "validation_error", code, detail)
     }
 
+    /// An answer of a handler that doesn't raise: `{"detail"}`, and nothing else.
+    pub(crate) fn bare(status: u16, detail: impl Into<String>) -> Self {
+        Self::new(status, "", "", detail)
+    }
+
+    /// A query that HogQL can't resolve, and the names that are similar to what it can't.
+    pub(crate) fn refused(detail: impl Into<String>, suggestions: Vec<String>) -> Self {
+        Self { refused: Some(Box::new(Refused { suggestions, extra: None })), ..Self::invalid(detail) }
+    }
+
     /// SQL that PostHog may well understand, but this stand-in doesn't: it never guesses.
     pub(crate) fn unsupported(what: impl std::fmt::Display) -> Self {
         Self::invalid(format!("The sandbox does not support {what}"))
@@ -55,6 +84,14 @@ impl ApiError {
     }
 
     pub(crate) fn body(&self) -> Value {
-        json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute})
+        if self.kind.is_empty() {
+            return json!({"detail": self.detail});
+        }
+        let mut body = json!({"type": self.kind, "code": self.code, "detail": self.detail, "attr": self.attribute});
+        let extra = self.refused.as_ref().and_then(|refused| refused.extra.as_ref());
+        if let (Some(extra), Some(body)) = (extra, body.as_object_mut()) {
+            body.insert("extra".to_owned(), extra.clone());
+        }
+        body
     }
 }

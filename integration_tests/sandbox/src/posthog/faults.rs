@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use regex::Regex;
+use serde_json::{Value, json};
 
 /// One rule. Each rule counts the requests it matches; the first rule that is due wins.
 #[derive(Debug, Clone)]
@@ -119,6 +120,22 @@ impl Action {
     pub fn status(code: u16) -> Self {
         let body = r#"{"type":"server_error","code":"error","detail":"A server error occurred.","attr":null}"#;
         Self::Status { code, body: body.to_owned(), headers: Vec::new() }
+    }
+
+    /// An error whose `detail` and `code` may be anything, such as null or a list.
+    pub fn error(status: u16, detail: &Value, code: &Value) -> Self {
+        let body = json!({"type": "validation_error", "code": code, "detail": detail, "attr": null}).to_string();
+        Self::Status { code: status, body, headers: Vec::new() }
+    }
+
+    /// The 503 of `event_definitions` and `property_definitions` in huge projects, which PostHog sends
+    /// after 25 seconds.
+    pub fn definitions_timed_out() -> Self {
+        let body = json!({
+            "type": "server_error", "code": "definition_list_timed_out",
+            "detail": "Listing definitions took too long. Try again, or narrow the search.", "attr": null,
+        });
+        Self::Status { code: 503, body: body.to_string(), headers: Vec::new() }
     }
 
     /// A 429 that asks to come back after some seconds.

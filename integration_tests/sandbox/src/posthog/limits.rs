@@ -16,6 +16,9 @@ pub struct Limits {
     pub query: Vec<(usize, Duration)>,
     /// All other requests per key.
     pub other: Vec<(usize, Duration)>,
+    /// Requests to the list of `session_recordings` per key, which don't count among the others. Without
+    /// any they do.
+    pub recordings: Vec<(usize, Duration)>,
     /// Queries running at once per project.
     pub concurrency: Option<usize>,
     /// How long a query waits for its turn before it is refused.
@@ -39,6 +42,7 @@ impl Limits {
         Self {
             query: vec![(240, minute), (2400, hour)],
             other: vec![(480, minute), (4800, hour)],
+            recordings: vec![(60, minute), (300, hour)],
             concurrency: Some(3),
             concurrency_wait: Duration::from_secs(2),
             budget: Some(Budget::default()),
@@ -105,20 +109,32 @@ impl Overload {
     }
 }
 
+/// What a request counts as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    Query,
+    Other,
+    Recordings,
+}
+
 /// The counters behind [`Limits`].
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
-    requests: HashMap<(String, bool), VecDeque<Instant>>,
+    requests: HashMap<(String, Class), VecDeque<Instant>>,
     budgets: HashMap<u64, (f64, Instant)>,
     turns: HashMap<u64, Arc<Semaphore>>,
 }
 
 impl Meter {
     /// Counts a request of a key, or says how long the key has to wait. A refused one doesn't count.
-    pub(crate) fn admit(&mut self, limits: &Limits, key: &str, is_query: bool, now: Instant) -> Result<(), ApiError> {
-        let windows = if is_query { &limits.query } else { &limits.other };
+    pub(crate) fn admit(&mut self, limits: &Limits, key: &str, class: Class, now: Instant) -> Result<(), ApiError> {
+        let (class, windows) = match class {
+            Class::Query => (class, &limits.query),
+            Class::Recordings if !limits.recordings.is_empty() => (class, &limits.recordings),
+            Class::Other | Class::Recordings => (Class::Other, &limits.other),
+        };
         let Some(longest) = windows.iter().map(|(_, window)| *window).max() else { return Ok(()) };
-        let past = self.requests.entry((key.to_owned(), is_query)).or_default();
+        let past = self.requests.entry((key.to_owned(), class)).or_default();
         while past.front().is_some_and(|at| now.duration_since(*at) >= longest) {
             past.pop_front();
         }
@@ -204,14 +220,14 @@ mod tests {
         let limits = Limits { query: vec![(2, Duration::from_secs(10))], ..Limits::default() };
         let (mut meter, start) = (Meter::default(), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert!(meter.admit(&limits, "a", true, at(0)).is_ok());
-        assert!(meter.admit(&limits, "a", true, at(4)).is_ok());
-        let refused = meter.admit(&limits, "a", true, at(5)).unwrap_err();
+        assert!(meter.admit(&limits, "a", Class::Query, at(0)).is_ok());
+        assert!(meter.admit(&limits, "a", Class::Query, at(4)).is_ok());
+        let refused = meter.admit(&limits, "a", Class::Query, at(5)).unwrap_err();
         assert_eq!((refused.status, refused.headers), (429, vec![("retry-after", "5".to_owned())]));
-        assert!(meter.admit(&limits, "b", true, at(5)).is_ok(), "another key has its own window");
-        assert!(meter.admit(&limits, "a", false, at(5)).is_ok(), "other requests aren't limited here");
-        assert!(meter.admit(&limits, "a", true, at(10)).is_ok());
-        assert_eq!(meter.admit(&limits, "a", true, at(11)).unwrap_err().headers[0].1, "3");
+        assert!(meter.admit(&limits, "b", Class::Query, at(5)).is_ok(), "another key has its own window");
+        assert!(meter.admit(&limits, "a", Class::Other, at(5)).is_ok(), "other requests aren't limited here");
+        assert!(meter.admit(&limits, "a", Class::Query, at(10)).is_ok());
+        assert_eq!(meter.admit(&limits, "a", Class::Query, at(11)).unwrap_err().headers[0].1, "3");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::error::ApiError;
 use super::hogql::{iso, parse_time};
+use super::instance::ListServer;
 use super::paging::{Window, link, mislead, page};
 use super::server::{Answer, Call};
 use super::store::{Group, Person, Tables};
@@ -97,13 +98,19 @@ fn stored(shared: &Shared, project: u64, name: &str) -> Vec<Value> {
 /// One page of a list.
 pub(crate) fn answer(shared: &Shared, call: &Call, project: u64, name: &str) -> Result<Answer, ApiError> {
     let (objects, cap) = (stored(shared, project, name), shared.list_page_cap);
+    let rules = shared.server().lists;
     let mut answer = match name {
         "groups_types" => Value::Array(objects),
         "persons" => persons(call, objects, cap),
         "groups" => groups(call, objects, cap)?,
         "session_recordings" => recordings(call, objects, cap)?,
         "property_definitions" => page(call, searched(call, definitions(call, objects)?), cap),
-        "feature_flags" => page(call, searched(call, ordered(call, objects)), cap),
+        "feature_flags" => page(call, searched(call, ordered(call, unarchived(call, objects, rules))), cap),
+        "experiments" => {
+            let objects = unarchived(call, objects, rules);
+            let objects = if rules.experiment_orders_checked { experiments(call, objects)? } else { objects };
+            page(call, searched(call, objects), cap)
+        }
         _ => page(call, searched(call, objects), cap),
     };
     mislead(call, &mut answer);
@@ -148,6 +155,35 @@ fn ordered(call: &Call, mut objects: Vec<Value>) -> Vec<Value> {
         objects.sort_by_cached_key(|object| std::cmp::Reverse(updated(object)));
     }
     objects
+}
+
+/// Either what is archived or what isn't.
+fn unarchived(call: &Call, mut objects: Vec<Value>, rules: ListServer) -> Vec<Value> {
+    if rules.archived_hidden {
+        let wanted = call.parameter("archived").as_deref() == Some("true");
+        objects.retain(|object| (object.get("archived") == Some(&Value::Bool(true))) == wanted);
+    }
+    objects
+}
+
+/// What experiments can be sorted by, in either direction.
+const EXPERIMENT_ORDERS: [&str; 8] =
+    ["created_at", "created_by", "updated_at", "name", "start_date", "end_date", "duration", "status"];
+
+fn experiments(call: &Call, mut objects: Vec<Value>) -> Result<Vec<Value>, ApiError> {
+    let Some(order) = call.parameter("order").filter(|order| !order.is_empty()) else { return Ok(objects) };
+    let field = order.strip_prefix('-').unwrap_or(&order);
+    if !EXPERIMENT_ORDERS.contains(&field) {
+        return Err(ApiError::invalid(format!("Invalid order field: '{order}'")));
+    }
+    objects.sort_by_cached_key(|object| match object.get(field) {
+        Some(Value::String(text)) => text.clone(),
+        _ => String::new(),
+    });
+    if order.starts_with('-') {
+        objects.reverse();
+    }
+    Ok(objects)
 }
 
 fn definitions(call: &Call, objects: Vec<Value>) -> Result<Vec<Value>, ApiError> {

@@ -23,6 +23,7 @@
 //! ```
 
 mod account;
+mod builder;
 mod capture;
 mod dataset;
 mod deprecated;
@@ -31,6 +32,7 @@ pub mod exports;
 pub mod faults;
 mod generate;
 mod hogql;
+mod instance;
 pub mod limits;
 mod lists;
 pub mod log;
@@ -46,15 +48,19 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use anyhow::{Context, bail};
 use chrono::{DateTime, Utc};
 use chrono_tz::Tz;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-pub use exports::{ExportOutcome, ExportRun, Exports, FileRequest};
+pub use builder::Builder;
+pub use exports::{
+    ExportOutcome, ExportRun, ExportServer, Exports, FileRequest, HangingRuns, InstantFormat, Offset, RecordsCompleted,
+    SessionFields,
+};
 pub use faults::{Action, Fault};
+pub use hogql::{PersonsOnEvents, Refusals, Schema, SessionsVersion};
+pub use instance::{ListServer, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
 pub use store::{Event, Group, Person};
@@ -112,6 +118,7 @@ pub(crate) struct Shared {
     list_page_cap: Option<usize>,
     uncapped_events: bool,
     tables: RwLock<HashMap<u64, Tables>>,
+    server: Mutex<Arc<Server>>,
     limits: Mutex<Limits>,
     meter: Mutex<Meter>,
     faults: Mutex<Faults>,
@@ -134,6 +141,10 @@ impl Shared {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn server(&self) -> Arc<Server> {
+        Arc::clone(&lock(&self.server))
+    }
+
     fn project(&self, id: u64) -> Option<&(Project, Tz)> {
         self.projects.iter().find(|(project, _)| project.id == id)
     }
@@ -151,135 +162,6 @@ pub struct Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         self.servers.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// How a [`Sandbox`] starts.
-#[derive(Debug, Default)]
-pub struct Builder {
-    projects: Vec<Project>,
-    keys: Vec<Key>,
-    limits: Limits,
-    faults: Vec<Fault>,
-    page_clamp: Option<usize>,
-    list_page_cap: Option<usize>,
-    uncapped_events: bool,
-    exports: Option<Exports>,
-    port: u16,
-}
-
-impl Builder {
-    /// Adds a project. Without any, there is [`Project::default`].
-    #[must_use]
-    pub fn project(mut self, project: Project) -> Self {
-        self.projects.push(project);
-        self
-    }
-
-    /// Adds a personal API key. Without any, there is [`Key::default`].
-    #[must_use]
-    pub fn key(mut self, key: Key) -> Self {
-        self.keys.push(key);
-        self
-    }
-
-    /// Limits what PostHog limits. By default nothing is limited.
-    #[must_use]
-    pub fn limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// Limits the bytes that the queries of each project may read.
-    #[must_use]
-    pub fn budget(mut self, budget: Budget) -> Self {
-        self.limits.budget = Some(budget);
-        self
-    }
-
-    /// Lets answers go wrong.
-    #[must_use]
-    pub fn faults(mut self, faults: Vec<Fault>) -> Self {
-        self.faults = faults;
-        self
-    }
-
-    /// Returns at most so many rows per query, silently, instead of [`PAGE_CLAMP`].
-    #[must_use]
-    pub fn page_clamp(mut self, rows: usize) -> Self {
-        self.page_clamp = Some(rows);
-        self
-    }
-
-    /// Returns at most so many objects per page of a list, silently; the link to the next page goes on
-    /// after what was returned.
-    #[must_use]
-    pub fn list_page_cap(mut self, objects: usize) -> Self {
-        self.list_page_cap = Some(objects);
-        self
-    }
-
-    /// Lets the deprecated list of events return as many as are asked for, with links that lose nothing.
-    #[must_use]
-    pub fn uncapped_events(mut self, uncapped: bool) -> Self {
-        self.uncapped_events = uncapped;
-        self
-    }
-
-    /// Offers file download exports. By default they are missing, with 404.
-    #[must_use]
-    pub fn exports(mut self, exports: Exports) -> Self {
-        self.exports = Some(exports);
-        self
-    }
-
-    /// Listens on this port instead of a free one.
-    #[must_use]
-    pub fn port(mut self, port: u16) -> Self {
-        self.port = port;
-        self
-    }
-
-    /// Starts to listen.
-    pub async fn start(mut self) -> anyhow::Result<Sandbox> {
-        if self.projects.is_empty() {
-            self.projects.push(Project::default());
-        }
-        if self.keys.is_empty() {
-            self.keys.push(Key::default());
-        }
-        let mut projects = Vec::new();
-        let mut tables = HashMap::new();
-        for project in self.projects {
-            let zone = project.timezone.parse().with_context(|| format!("time zone of project {}", project.id))?;
-            if tables.insert(project.id, Tables::default()).is_some() {
-                bail!("two projects have the id {}", project.id);
-            }
-            projects.push((project, zone));
-        }
-        let listener = TcpListener::bind(("127.0.0.1", self.port)).await.context("bind a port of 127.0.0.1")?;
-        let address = listener.local_addr()?;
-        let files_listener = TcpListener::bind(("127.0.0.1", 0)).await.context("bind a port for files")?;
-        let files_address = files_listener.local_addr()?;
-        let shared = Arc::new(Shared {
-            projects,
-            keys: self.keys,
-            page_clamp: self.page_clamp.unwrap_or(PAGE_CLAMP),
-            list_page_cap: self.list_page_cap,
-            uncapped_events: self.uncapped_events,
-            tables: RwLock::new(tables),
-            limits: Mutex::new(self.limits),
-            meter: Mutex::default(),
-            faults: Mutex::new(Faults::new(self.faults)?),
-            log: Mutex::default(),
-            cache: Mutex::default(),
-            exports: Mutex::new(exports::State::new(self.exports, address, files_address)),
-        });
-        let servers = [
-            tokio::spawn(server::serve(listener, Arc::clone(&shared))),
-            tokio::spawn(exports::serve(files_listener, Arc::clone(&shared))),
-        ];
-        Ok(Sandbox { shared, address, files_address, servers })
     }
 }
 
@@ -312,6 +194,27 @@ impl Sandbox {
     /// Adds or replaces a row of the groups table.
     pub fn insert_group(&self, project: u64, group: Group) {
         self.shared.write_tables().entry(project).or_default().put_group(group);
+    }
+
+    /// Merges the person of one distinct id into that of another, as `$identify` does. If the instance
+    /// doesn't rewrite events, only queries know of it, as far as their `personsOnEventsMode` goes; exports
+    /// have the persons at ingestion, and no line of a person that has become part of another.
+    pub fn merge(&self, project: u64, into: &str, from: &str) {
+        let now = Utc::now().timestamp_millis() * 1000;
+        self.shared.write_tables().entry(project).or_default().identify(project, into, from, now);
+    }
+
+    /// Hides old events of a project from now on, or tells that it will.
+    pub fn set_retention(&self, project: u64, retention: Retention) {
+        self.shared.write_tables().entry(project).or_default().retention = retention;
+    }
+
+    /// Stands for another instance of PostHog from now on, as after an upgrade.
+    pub fn set_server(&self, server: Server) {
+        for tables in self.shared.write_tables().values_mut() {
+            tables.merges_rewrite_events = server.merges_rewrite_events;
+        }
+        *lock(&self.shared.server) = Arc::new(server);
     }
 
     /// All groups, by their types and keys.

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use chrono::Utc;
 use chrono_tz::Tz;
 use serde_json::{Map, Value as Json, json};
 use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::faults::Action;
-use super::hogql::{self, Column, Select, Source, Table, Value, Zones, iso};
+use super::hogql::{self, Column, Select, Setting, Source, Table, Value, iso};
 use super::server::{Answer, Call};
 use super::store::{DAY, Tables};
 use super::{Shared, limits, lock};
@@ -27,7 +26,7 @@ const REQUEST_KEYS: [&str; 7] =
     ["query", "client_query_id", "refresh", "name", "async", "filters_override", "variables_override"];
 const QUERY_KEYS: [&str; 11] =
     ["kind", "query", "values", "variables", "filters", "modifiers", "explain", "name", "tags", "version", "response"];
-/// What PostHog knows; only the time zone makes a difference here.
+/// What PostHog knows; the time zone, persons and sessions make a difference here.
 const MODIFIERS: [&str; 12] = [
     "convertToProjectTimezone",
     "personsOnEventsMode",
@@ -165,9 +164,12 @@ pub(crate) async fn answer(
     }
     let zone = shared.project(project).map_or(Tz::UTC, |(_, zone)| *zone);
     let convert = asked.modifiers.get("convertToProjectTimezone") != Some(&Json::Bool(false));
-    let zones = Zones { shown: if convert { zone } else { Tz::UTC }, literals: zone };
-    let now = Utc::now().timestamp_micros();
-    let select = hogql::compile(&asked.sql, &asked.values, zones, now)?;
+    let server = shared.server();
+    let now = server.now().timestamp_micros();
+    let schema = server.schema.modified(&asked.modifiers)?;
+    let setting = Setting { shown: if convert { zone } else { Tz::UTC }, literals: zone, schema, now };
+    let compiled = hogql::compile(&asked.sql, &asked.values, setting);
+    let select = compiled.map_err(|error| server.refusals.word(error, &asked.sql))?;
 
     let limits = lock(&shared.limits).clone();
     if let Some(budget) = limits.budget {

@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 use super::error::ApiError;
 use super::faults::Action;
+use super::instance::Server;
+use super::limits::Class;
 use super::wire::{Cut, Listener, drip, endless, partial};
 use super::{Shared, account, capture, deprecated, exports, lists, lock, query};
 
@@ -140,11 +142,20 @@ async fn handle(
         (None, Err(error)) => error.into(),
     };
     let answer = if compress { gzip(answer).await } else { answer };
+    let answer = dated(answer, &shared.server());
     lock(&shared.log).note(id, |entry| {
         entry.status = Some(answer.status);
         entry.bytes_sent = answer.body.len();
     });
     deliver(answer, fault.as_ref(), cut)
+}
+
+/// The answer with the time by the server's clock, if that is wrong.
+fn dated(answer: Answer, server: &Server) -> Answer {
+    if server.clock_ahead == 0 {
+        return answer;
+    }
+    answer.header("date", &server.now().format("%a, %d %b %Y %H:%M:%S GMT").to_string())
 }
 
 fn too_large() -> ApiError {
@@ -186,12 +197,16 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
     if segments.first() != Some(&"api") {
         return Ok(capture::answer(shared, &call, &segments));
     }
-    let key = account::authenticate(shared, &call)?;
+    let key = account::authenticate(shared, &call, &segments)?;
     let method = &call.parts.method;
-    let is_query = matches!(segments.as_slice(), ["api", "projects" | "environments", _, "query", ..]);
+    let class = match segments.as_slice() {
+        ["api", "projects" | "environments", _, "query", ..] if *method == Method::POST => Class::Query,
+        ["api", "projects" | "environments", _, "session_recordings"] => Class::Recordings,
+        _ => Class::Other,
+    };
     let admit = || {
         let limits = lock(&shared.limits).clone();
-        lock(&shared.meter).admit(&limits, &key.value, is_query && *method == Method::POST, Instant::now())
+        lock(&shared.meter).admit(&limits, &key.value, class, Instant::now())
     };
     match segments.as_slice() {
         ["api", "projects" | "environments", project, "query", kind @ ..] if kind.len() <= 1 => {

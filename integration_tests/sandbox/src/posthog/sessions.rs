@@ -8,12 +8,34 @@ use uuid::Uuid;
 
 use super::store::Event;
 
-/// What PostHog keeps about where a session came from: the property of its first event.
-const CAMPAIGN: [&str; 6] =
-    ["$referring_domain", "utm_source", "utm_campaign", "utm_medium", "utm_term", "utm_content"];
+/// What PostHog keeps about where a session came from: columns, and the property of its first event that
+/// each holds.
+pub(crate) const ATTRIBUTION: [(&str, &str); 21] = [
+    ("$entry_referring_domain", "$referring_domain"),
+    ("$entry_utm_source", "utm_source"),
+    ("$entry_utm_campaign", "utm_campaign"),
+    ("$entry_utm_medium", "utm_medium"),
+    ("$entry_utm_term", "utm_term"),
+    ("$entry_utm_content", "utm_content"),
+    ("$entry_gclid", "gclid"),
+    ("$entry_gad_source", "gad_source"),
+    ("$entry_gclsrc", "gclsrc"),
+    ("$entry_dclid", "dclid"),
+    ("$entry_gbraid", "gbraid"),
+    ("$entry_wbraid", "wbraid"),
+    ("$entry_fbclid", "fbclid"),
+    ("$entry_msclkid", "msclkid"),
+    ("$entry_twclid", "twclid"),
+    ("$entry_li_fat_id", "li_fat_id"),
+    ("$entry_mc_cid", "mc_cid"),
+    ("$entry_igshid", "igshid"),
+    ("$entry_ttclid", "ttclid"),
+    ("$entry__kx", "_kx"),
+    ("$entry_irclid", "irclid"),
+];
 
 /// One row of the sessions table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Session {
     pub(crate) id: String,
     pub(crate) distinct_id: String,
@@ -32,8 +54,14 @@ pub(crate) struct Session {
     pub(crate) screens: i64,
     /// Different events of any name.
     pub(crate) events: i64,
-    /// By the order of [`CAMPAIGN`].
-    pub(crate) campaign: [Option<String>; 6],
+    /// When the last of its events came in, in microseconds since 1970.
+    pub(crate) max_inserted_at: i64,
+    /// The address of the last link to another site.
+    pub(crate) last_external_click: String,
+    /// Milliseconds until the largest element of the first page was shown.
+    pub(crate) largest_paint: Option<f64>,
+    /// By the order of [`ATTRIBUTION`].
+    pub(crate) attribution: [Option<String>; ATTRIBUTION.len()],
 }
 
 fn text(properties: &Map<String, Value>, key: &str) -> Option<String> {
@@ -77,6 +105,9 @@ fn session(id: &str, events: &[&Event]) -> Option<Session> {
         autocaptures: distinct(Some("$autocapture")),
         screens: distinct(Some("$screen")),
         events: distinct(None),
-        campaign: CAMPAIGN.map(|key| text(&entry, key)),
+        max_inserted_at: events.iter().map(|event| event.inserted_at()).max().unwrap_or_default(),
+        last_external_click: text(&end, "$external_click_url").unwrap_or_default(),
+        largest_paint: entry.get("$web_vitals_LCP_value").and_then(Value::as_f64),
+        attribution: ATTRIBUTION.map(|(_, property)| text(&entry, property)),
     })
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
+use chrono::{DateTime, Months};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::instance::Retention;
 use super::lock;
 use super::sessions::{self, Session};
 
@@ -64,6 +66,13 @@ impl Default for Event {
     }
 }
 
+impl Event {
+    /// When the row came into the table.
+    pub(crate) fn inserted_at(&self) -> i64 {
+        self.visible_at.unwrap_or(self.created_at)
+    }
+}
+
 /// One row of the persons table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Person {
@@ -119,6 +128,14 @@ pub(crate) struct Tables {
     days: BTreeMap<i64, DaySize>,
     persons: HashMap<Uuid, Arc<Person>>,
     distinct_ids: HashMap<String, Uuid>,
+    /// Persons of distinct ids that a merge has moved, and that events don't know of.
+    overrides: HashMap<String, Uuid>,
+    /// Persons that have become part of others.
+    merged: HashMap<Uuid, Arc<Person>>,
+    /// Whether a merge changes the events so far; otherwise only queries know of it.
+    pub(crate) merges_rewrite_events: bool,
+    /// For how long events can be seen.
+    pub(crate) retention: Retention,
     /// Group types in the order they were first seen; PostHog numbers five of them.
     group_types: Vec<String>,
     groups: BTreeMap<(u8, String), Group>,
@@ -222,6 +239,30 @@ impl Tables {
         self.persons.get(&id)
     }
 
+    /// The person as it was when an event came in, merged into another since or not.
+    pub(crate) fn person_at_ingestion(&self, id: Uuid) -> Option<&Arc<Person>> {
+        self.persons.get(&id).or_else(|| self.merged.get(&id))
+    }
+
+    /// The person a distinct id leads to, if it is known.
+    pub(crate) fn owner(&self, distinct_id: &str) -> Option<Uuid> {
+        self.distinct_ids.get(distinct_id).copied()
+    }
+
+    /// The person that events of a distinct id belong to, if that isn't the one they were stored with.
+    pub(crate) fn person_override(&self, distinct_id: &str) -> Option<Uuid> {
+        self.overrides.get(distinct_id).copied()
+    }
+
+    /// Queries don't see events before this instant.
+    pub(crate) fn hidden_before(&self, now: i64) -> i64 {
+        let oldest = || {
+            let now = DateTime::from_timestamp_micros(now)?;
+            Some(now.checked_sub_months(Months::new(self.retention.months))?.timestamp_micros())
+        };
+        if self.retention.enforced { oldest().unwrap_or(i64::MIN) } else { i64::MIN }
+    }
+
     pub(crate) fn put_person(&mut self, person: Person) {
         for distinct_id in &person.distinct_ids {
             self.distinct_ids.insert(distinct_id.clone(), person.id);
@@ -297,13 +338,19 @@ impl Tables {
                 person.properties = Value::Object(properties).to_string();
                 person.created_at = person.created_at.min(merged.created_at);
                 ids.extend(merged.distinct_ids.iter().cloned());
+                self.merged.insert(anonymous_id, merged);
             }
-            for event in &mut self.events {
-                if event.person_id == anonymous_id {
+            if self.merges_rewrite_events {
+                for event in self.events.iter_mut().filter(|event| event.person_id == anonymous_id) {
                     Arc::make_mut(event).person_id = id;
                 }
+                *lock(&self.sessions) = None;
+            } else {
+                let moved = ids.iter().filter(|each| each.as_str() != distinct_id);
+                self.overrides.extend(moved.map(|each| (each.clone(), id)));
+                // Those that an earlier merge has moved to the one that is gone.
+                self.overrides.values_mut().filter(|owner| **owner == anonymous_id).for_each(|owner| *owner = id);
             }
-            *lock(&self.sessions) = None;
         }
         for each in ids {
             if !person.distinct_ids.contains(&each) {

@@ -6,8 +6,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::behaviour::RecordsCompleted;
 use super::files::File;
-use super::{End, Exports, Run, request, start};
+use super::run::{End, Run, start};
+use super::{Exports, request};
 use crate::posthog::error::ApiError;
 use crate::posthog::paging::page;
 use crate::posthog::server::{Answer, Call};
@@ -36,11 +38,9 @@ pub(crate) async fn answer(
     admit()?;
     match (method, rest) {
         ("POST", []) => {
-            let asked = request::validate(&call.body)?;
-            let Some(id) = start(shared, project, asked).await else {
-                let detail = "The batch export failed to start. Please try again later.";
-                return Ok(Answer { status: 500, ..Answer::json(&json!({"detail": detail})) });
-            };
+            let server = shared.server();
+            let asked = request::validate(&call.body, server.exports, server.now().timestamp_micros())?;
+            let id = start(shared, project, asked).await?;
             Ok(Answer { status: 202, ..Answer::json(&json!({"id": id.to_string()})) })
         }
         (_, []) => {
@@ -81,7 +81,13 @@ fn view(run: &Run) -> Value {
     match (run.status(), &run.end) {
         (status @ "Completed", _) => {
             let files: Vec<String> = run.shown_files().iter().map(|file| file.id.to_string()).collect();
-            json!({"status": status, "files": files})
+            match run.server.records_completed {
+                RecordsCompleted::Missing => json!({"status": status, "files": files}),
+                RecordsCompleted::Null => json!({"status": status, "files": files, "records_completed": null}),
+                RecordsCompleted::Reported => {
+                    json!({"status": status, "files": files, "records_completed": run.rows()})
+                }
+            }
         }
         (status @ ("Starting" | "Running" | "Cancelled"), _) => json!({"status": status}),
         (status, Some(End::Other { error, .. })) => json!({"status": status, "error": error}),
@@ -91,6 +97,9 @@ fn view(run: &Run) -> Value {
 
 /// An element of the list of runs.
 fn row(run: &Run) -> Value {
+    if run.server.current_answers {
+        return json!({"id": run.id.to_string(), "status": run.stored_status()});
+    }
     let time = |instant: DateTime<Utc>| instant.to_rfc3339_opts(SecondsFormat::AutoSi, true);
     let bound = |micros| DateTime::from_timestamp_micros(micros).map(time);
     let error = if let Some(End::Other { error, .. }) = &run.end { Some(error) } else { None };
@@ -102,26 +111,28 @@ fn row(run: &Run) -> Value {
 }
 
 fn cancel(run: &mut Run) -> Result<Answer, ApiError> {
-    match &run.end {
-        None | Some(End::Cancelled) => {}
-        Some(End::Other { status, .. }) if status == "Running" => {}
-        Some(end) => {
-            let status = if let End::Other { status, .. } = end { status } else { "Completed" };
-            return Err(ApiError::invalid(format!("Cannot cancel a run that is in '{status}' status")));
-        }
+    let again = !run.server.current_answers && matches!(run.end, Some(End::Cancelled));
+    if !run.is_active() && !again {
+        let status = run.stored_status();
+        return Err(ApiError::invalid(format!("Cannot cancel a run that is in '{status}' status")));
     }
     run.end = Some(End::Cancelled);
-    Ok(Answer::json(&json!({"cancelled": true})))
+    let answer = if run.server.current_answers { json!({"status": "Cancelled"}) } else { json!({"cancelled": true}) };
+    Ok(Answer::json(&answer))
 }
 
 /// Sends the client to the file host.
 fn download(shared: &Shared, project: u64, run: &str, part: Option<&str>) -> Result<Answer, ApiError> {
     let file = with_run(shared, project, run, |run| {
-        if run.status() != "Completed" {
+        let file = if run.server.current_answers {
+            refuse_unless_completed(run.stored_status())?;
+            choose_or_first(run.shown_files(), part)?
+        } else if run.status() == "Completed" {
+            choose(run.shown_files(), part)?
+        } else {
             let detail = format!("The export is not completed. Current status: {}", run.status());
             return Err(ApiError::invalid(detail));
-        }
-        let file = choose(run.shown_files(), part)?;
+        };
         if file.is_expired() {
             return Err(ApiError::invalid("This file download has expired"));
         }
@@ -130,6 +141,29 @@ fn download(shared: &Shared, project: u64, run: &str, part: Option<&str>) -> Res
     let location = lock(&shared.exports).sign(&file);
     let empty = Answer { status: 302, ..Answer::raw("text/html; charset=utf-8", "") };
     Ok(empty.header("location", &location).header("cache-control", "no-store"))
+}
+
+/// A run that is done, but whose files aren't noted yet, passes.
+fn refuse_unless_completed(status: &str) -> Result<(), ApiError> {
+    Err(ApiError::invalid(match status {
+        "Completed" => return Ok(()),
+        "Starting" | "Running" => "Batch export run is still in progress",
+        "Cancelled" => "Batch export run was cancelled",
+        _ => "Batch export run has failed",
+    }))
+}
+
+/// A file by its id or its number; the first one if neither is given.
+fn choose_or_first<'a>(files: &'a [File], part: Option<&str>) -> Result<&'a File, ApiError> {
+    if let Some(id) = part.and_then(|part| part.parse::<Uuid>().ok()) {
+        return files.iter().find(|file| file.id == id).ok_or_else(ApiError::not_found);
+    }
+    let index: usize = match part {
+        None => 0,
+        Some(part) => part.parse().map_err(|_| ApiError::invalid(format!("Invalid file id or index: '{part}'")))?,
+    };
+    let missing = || ApiError { detail: format!("No files with index {index}"), ..ApiError::not_found() };
+    files.get(index).ok_or_else(missing)
 }
 
 /// A file by its id or its number; there is no need to name the only one.

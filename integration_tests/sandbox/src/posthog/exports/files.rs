@@ -3,9 +3,9 @@
 use std::io::{Read as _, Write as _};
 
 use axum::body::Bytes;
-use flate2::Compression;
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
+use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -42,6 +42,7 @@ pub(super) fn pack(
     run: Uuid,
     asked: &Asked,
     config: &Exports,
+    member_per_line: bool,
 ) -> std::io::Result<Vec<File>> {
     let most_rows = config.rows_per_file.unwrap_or(usize::MAX).max(1);
     let most_bytes = asked.max_bytes.unwrap_or(usize::MAX);
@@ -58,7 +59,11 @@ pub(super) fn pack(
     }
     let suffix = if asked.gzip { ".gz" } else { "" };
     let file = |(index, (_, text)): (usize, (usize, Vec<u8>))| {
-        let body = if asked.gzip { compress(&text)? } else { text };
+        let body = match (asked.gzip, member_per_line) {
+            (false, _) => text,
+            (true, false) => compress(&text)?,
+            (true, true) => compress_lines(&text)?,
+        };
         Ok(File {
             id: Uuid::now_v7(),
             path: format!("{FOLDER}/{project}/{run}/{}-{index:05}.jsonl{suffix}", asked.model.name()),
@@ -78,13 +83,52 @@ fn compress(text: &[u8]) -> std::io::Result<Vec<u8>> {
     encoder.finish()
 }
 
+/// Every line as a gzip member of its own, which is how PostHog writes them.
+fn compress_lines(text: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len() / 2);
+    // Making a new encoder takes far longer than a line.
+    let mut deflate = Compress::new(Compression::fast(), false);
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        out.extend_from_slice(&HEADER);
+        deflate.reset();
+        out.reserve(line.len() + 64);
+        let (mut rest, mut done) = (line, Status::Ok);
+        while done != Status::StreamEnd {
+            let before = deflate.total_in();
+            out.reserve(64);
+            done = deflate.compress_vec(rest, &mut out, FlushCompress::Finish).map_err(std::io::Error::other)?;
+            let read = usize::try_from(deflate.total_in() - before).unwrap_or(usize::MAX);
+            rest = rest.get(read..).unwrap_or_default();
+        }
+        let mut sum = Crc::new();
+        sum.update(line);
+        out.extend_from_slice(&sum.sum().to_le_bytes());
+        out.extend_from_slice(&sum.amount().to_le_bytes());
+    }
+    Ok(out)
+}
+
+/// What a gzip member begins with: the format, no name, no time, an unknown system.
+const HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// The position in the middle, or a little later where a reader would notice another byte.
+fn middle(body: &[u8]) -> usize {
+    let middle = body.len() / 2;
+    let in_header = (4..HEADER.len()).find(|offset| {
+        let start = middle.checked_sub(*offset);
+        start.and_then(|start| body.get(start..)).is_some_and(|rest| rest.starts_with(&HEADER))
+    });
+    in_header.map_or(middle, |offset| middle + HEADER.len() - offset)
+}
+
 /// The file as a fault leaves it.
 pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Bytes> {
     let middle = body.len() / 2;
     Ok(match fault {
         Some(Action::CorruptByte) => {
             let mut bytes = body.to_vec();
-            if let Some(byte) = bytes.get_mut(middle) {
+            let at = self::middle(&bytes);
+            if let Some(byte) = bytes.get_mut(at) {
                 *byte ^= 0x55;
             }
             bytes.into()
@@ -102,7 +146,7 @@ pub(super) fn spoil(body: Bytes, fault: Option<&Action>) -> std::io::Result<Byte
             let mut text = Vec::new();
             let compressed = body.starts_with(&[0x1f, 0x8b]);
             if compressed {
-                GzDecoder::new(&*body).read_to_end(&mut text)?;
+                MultiGzDecoder::new(&*body).read_to_end(&mut text)?;
             } else {
                 text.extend_from_slice(&body);
             }
@@ -150,7 +194,7 @@ mod tests {
         let body = Bytes::from(compress(text).unwrap());
         let read = |body: &Bytes| {
             let mut text = Vec::new();
-            GzDecoder::new(&**body).read_to_end(&mut text).map(|_| text)
+            MultiGzDecoder::new(&**body).read_to_end(&mut text).map(|_| text)
         };
         let corrupt = spoil(body.clone(), Some(&Action::CorruptByte)).unwrap();
         assert!(corrupt.len() == body.len() && read(&corrupt).is_err());
@@ -165,5 +209,22 @@ mod tests {
         let doubled = spoil(body.clone(), Some(&Action::DuplicateRows { rows: 1 })).unwrap();
         assert_eq!(read(&doubled).unwrap(), b"{\"a\":1}\n{\"bb\":22}\n{\"c\":3}\n{\"a\":1}\n");
         assert_eq!(spoil(body.clone(), None).unwrap(), body);
+    }
+
+    #[test]
+    fn each_line_is_a_gzip_member() {
+        let long = "x".repeat(300_000);
+        let text = format!("{{\"a\":1}}\n{{\"long\":\"{long}\"}}\n{{\"c\":3}}\n");
+        let packed = compress_lines(text.as_bytes()).unwrap();
+        let members = packed.windows(HEADER.len()).filter(|window| **window == HEADER).count();
+        let mut unpacked = String::new();
+        MultiGzDecoder::new(packed.as_slice()).read_to_string(&mut unpacked).unwrap();
+        assert_eq!((members, unpacked == text), (3, true));
+        let mut first = String::new();
+        flate2::read::GzDecoder::new(packed.as_slice()).read_to_string(&mut first).unwrap();
+        assert_eq!(first, "{\"a\":1}\n");
+        let at = middle(&[&[0; 6][..], &HEADER].concat());
+        assert_eq!(at, 8, "the method of compression can't change unnoticed");
+        assert_eq!(middle(&[&[0; 4][..], &HEADER, &[7; 4]].concat()), 14, "the time can");
     }
 }

@@ -3,6 +3,7 @@
 use chrono_tz::Tz;
 use serde_json::{Map, Value};
 
+use super::behaviour::{ExportServer, Offset};
 use crate::posthog::error::ApiError;
 use crate::posthog::hogql::parse_time;
 use crate::posthog::store::DAY;
@@ -54,7 +55,8 @@ fn no_choice(value: &Value, attr: &'static str) -> ApiError {
     ApiError::code("invalid_choice", format!("\"{text}\" is not a valid choice.")).attribute(attr)
 }
 
-pub(super) fn validate(body: &[u8]) -> Result<Asked, ApiError> {
+/// `now` is the server's time in microseconds since 1970.
+pub(super) fn validate(body: &[u8], server: ExportServer, now: i64) -> Result<Asked, ApiError> {
     let body: Value = serde_json::from_slice(body)
         .map_err(|error| ApiError::code("parse_error", format!("JSON parse error - {error}")))?;
     let body = body.as_object().ok_or_else(|| ApiError::code("invalid", "Invalid data. Expected a dictionary."))?;
@@ -67,17 +69,37 @@ pub(super) fn validate(body: &[u8]) -> Result<Asked, ApiError> {
     };
     let file = body.get("file").and_then(Value::as_object).ok_or_else(|| required("file"))?;
     let gzip = compression(file)?;
-    let max_bytes = max_bytes(file)?;
+    let max_bytes = max_bytes(file, server)?;
     let [include, exclude] = ["include", "exclude"].map(|name| names(body, name, model));
     let start = moment(body, "data_interval_start")?;
     let end = moment(body, "data_interval_end")?;
-    if start >= end {
-        return Err(ApiError::invalid("data interval start must be before data interval end"));
+    interval(start, end, server, now)?;
+    Ok(Asked { model, gzip, max_bytes, include: include?, exclude: exclude?, start, end })
+}
+
+fn interval(start: i64, end: i64, server: ExportServer, now: i64) -> Result<(), ApiError> {
+    let (backwards, too_long) = if server.current_answers {
+        (
+            "'data_interval_end' must occur after 'data_interval_start'",
+            "data interval range too big. Choose an interval of at most seven days.",
+        )
+    } else {
+        ("data interval start must be before data interval end", "data interval range too big")
+    };
+    // An interval of no length is accepted today.
+    if start > end || (start == end && !server.current_answers) {
+        return Err(ApiError::invalid(backwards));
     }
     if end - start > LONGEST {
-        return Err(ApiError::invalid("data interval range too big"));
+        return Err(ApiError::invalid(too_long));
     }
-    Ok(Asked { model, gzip, max_bytes, include: include?, exclude: exclude?, start, end })
+    for (name, bound) in [("data_interval_start", start), ("data_interval_end", end)] {
+        if server.future_refused && bound > now {
+            let bound = Offset::Zero.write(bound);
+            return Err(ApiError::invalid(format!("The provided '{name}' ({bound}) is in the future")));
+        }
+    }
+    Ok(())
 }
 
 /// Whether files are compressed, if they are in a form that the stand-in can write.
@@ -108,8 +130,11 @@ fn compression(file: &Map<String, Value>) -> Result<bool, ApiError> {
     }
 }
 
-fn max_bytes(file: &Map<String, Value>) -> Result<Option<usize>, ApiError> {
+fn max_bytes(file: &Map<String, Value>, server: ExportServer) -> Result<Option<usize>, ApiError> {
     let Some(size) = file.get("max_size_mb").filter(|size| !size.is_null()) else { return Ok(None) };
+    if server.current_answers && *size == 0 {
+        return Ok(None);
+    }
     let number = size.as_u64().filter(|number| *number > 0).and_then(|number| usize::try_from(number).ok());
     let number = number.ok_or_else(|| {
         ApiError::code("min_value", "Ensure this value is greater than or equal to 1.").attribute("file__max_size_mb")

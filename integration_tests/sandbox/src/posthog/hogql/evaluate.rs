@@ -3,13 +3,18 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::column::Column;
 use super::expression::{Arithmetic, Expression, Scope};
 use super::function;
 use super::lower::{Aggregate, AggregateFunction};
+use super::row::{EventRow, Row};
+use super::schema::PersonsOnEvents;
 use super::select::{Select, is_timestamp};
-use super::table::{Row, Source, Table};
+use super::table::{Source, Table};
 use super::value::Value;
-use crate::posthog::store::Tables;
+use uuid::Uuid;
+
+use crate::posthog::store::{Event, Tables};
 
 /// The rows of an answer and what it took to find them.
 #[derive(Debug)]
@@ -84,8 +89,8 @@ fn matches(select: &Select, row: Row<'_>) -> bool {
 /// once there are enough of them.
 fn events<'a>(select: &Select, tables: &'a Tables, now: i64, limit: usize) -> (Vec<Row<'a>>, usize) {
     let (from, to) = select.range();
-    let range = tables.between(from, to);
-    let with_person = select.reads(super::Column::PersonProperties);
+    let range = tables.between(from.max(tables.hidden_before(now)), to);
+    let with_person = select.reads(Column::PersonProperties);
     let first = select.order.first().filter(|(by, _)| is_timestamp(by));
     let stops = select.groups.is_none() && (select.order.is_empty() || first.is_some());
     let descending = first.is_some_and(|(_, descending)| *descending);
@@ -99,14 +104,32 @@ fn events<'a>(select: &Select, tables: &'a Tables, now: i64, limit: usize) -> (V
         if event.visible_at.is_some_and(|at| at > now) {
             continue;
         }
-        let person = if with_person { tables.person(event.person_id).map(AsRef::as_ref) } else { None };
-        let row = Row::Event(event, person);
+        let mode = select.schema.persons_on_events;
+        let person_id = person_of(event, tables, mode);
+        let person = match mode {
+            _ if !with_person => None,
+            PersonsOnEvents::Joined | PersonsOnEvents::OverriddenIdJoinedProperties => tables.person(person_id),
+            PersonsOnEvents::AsIngested | PersonsOnEvents::OverriddenIdOwnProperties => {
+                tables.person_at_ingestion(event.person_id)
+            }
+        };
+        let row = Row::Event(EventRow { event, person_id, person: person.map(AsRef::as_ref) });
         if matches(select, row) {
             last = Some(event.timestamp);
             found.push(row);
         }
     }
     (found, range.len())
+}
+
+/// The person that an event belongs to.
+fn person_of(event: &Event, tables: &Tables, mode: PersonsOnEvents) -> Uuid {
+    match mode {
+        PersonsOnEvents::AsIngested => None,
+        PersonsOnEvents::Joined => tables.owner(&event.distinct_id),
+        _ => tables.person_override(&event.distinct_id),
+    }
+    .unwrap_or(event.person_id)
 }
 
 fn sorted<'a>(select: &'a Select, mut rows: Vec<Row<'a>>, limit: usize) -> Vec<Vec<Value<'a>>> {

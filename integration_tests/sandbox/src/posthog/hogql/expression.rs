@@ -4,8 +4,9 @@ use std::cmp::Ordering;
 
 use chrono_tz::Tz;
 
+use super::column::Column;
 use super::function::call;
-use super::table::{Column, Row};
+use super::row::Row;
 use super::value::{Kind, Unit, Value};
 
 /// An expression with its type.

@@ -10,8 +10,11 @@ use sqlparser::ast::{
 };
 use uuid::Uuid;
 
+use super::column::Column;
 use super::expression::{Arithmetic, Comparison, Expression, Function, Node, Scope};
-use super::operate::{arithmetic, folded, instant_of_day, interval, interval_function};
+use super::operate::{arithmetic, folded, instant_of_day, interval};
+use super::refusal::similar;
+use super::schema::Schema;
 use super::table::Source;
 use super::value::{Kind, Value, day_of, parse_time};
 use crate::posthog::error::ApiError;
@@ -47,6 +50,7 @@ pub(crate) struct Lowering<'s> {
     /// Zone in which literals without a zone are read.
     pub(crate) literals: Tz,
     pub(crate) now: i64,
+    pub(crate) schema: Schema,
     pub(crate) aliases: HashMap<String, Expression>,
     pub(crate) aggregates: Vec<Aggregate>,
 }
@@ -88,34 +92,40 @@ impl Lowering<'_> {
     }
 
     /// A column of the source, whatever has its name as an alias.
-    fn stored(&self, name: &str) -> Lowered {
-        let (column, kind, nullable) = self
-            .source
-            .find(name, self.shown)
-            .ok_or_else(|| ApiError::invalid(format!("Unable to resolve field: {name}")))?;
+    pub(super) fn stored(&self, name: &str) -> Lowered {
+        let (column, kind, nullable) =
+            self.source.find(name, self.shown, self.schema).ok_or_else(|| self.unresolved(name))?;
         Ok(Expression { node: Node::Column(column), kind, nullable })
     }
 
     /// A column, or a property of the object whose JSON text a column holds.
     fn path(&self, parts: &[&str]) -> Lowered {
         let whole = parts.join(".");
-        if parts.len() < 2 || self.source.find(&whole, self.shown).is_some() {
+        if parts.len() < 2 || self.source.find(&whole, self.shown, self.schema).is_some() {
             return self.stored(&whole);
         }
         for length in (1..parts.len()).rev() {
             let (head, keys) = parts.split_at(length);
-            let Some((column, kind, _)) = self.source.find(&head.join("."), self.shown) else { continue };
+            let Some((column, kind, _)) = self.source.find(&head.join("."), self.shown, self.schema) else { continue };
             if !self.source.is_object(column) {
                 let (key, head) = (keys.join("."), head.join("."));
                 let detail = format!("Can not access property \"{key}\" on field \"{head}\".");
-                return Err(ApiError::invalid(detail));
+                return Err(ApiError::refused(detail, Vec::new()));
             }
             let keys = keys.iter().map(|key| (*key).to_owned()).collect();
             let column = Expression { node: Node::Column(column), kind, nullable: false };
             let node = Node::Call(Function::Property(keys), vec![column]);
             return Ok(Expression { node, kind: Kind::Text, nullable: true });
         }
-        Err(ApiError::invalid(format!("Unable to resolve field: {}", parts.first().copied().unwrap_or_default())))
+        Err(self.unresolved(parts.first().copied().unwrap_or_default()))
+    }
+
+    fn unresolved(&self, name: &str) -> ApiError {
+        let known = match self.source {
+            Source::Table(table) => Column::known(*table, self.schema),
+            Source::Query(_) => self.source.asterisk(self.schema),
+        };
+        ApiError::refused(format!("Unable to resolve field: {name}"), similar(name, &known))
     }
 
     fn tuple(&mut self, items: &[Expr]) -> Lowered {
@@ -189,7 +199,7 @@ impl Lowering<'_> {
         Err(ApiError::code("illegal_type_of_argument", detail))
     }
 
-    fn adapted(&self, literal: Expression, wanted: &Kind) -> Lowered {
+    pub(super) fn adapted(&self, literal: Expression, wanted: &Kind) -> Lowered {
         match (&literal.node, wanted) {
             (Node::Literal(Value::Text(text)), Kind::Time(..)) => {
                 let micros = time(text, self.literals)?;
@@ -269,128 +279,7 @@ impl Lowering<'_> {
         });
         Ok(Expression { node: Node::Aggregate(index), kind, nullable })
     }
-
-    fn call(&self, name: &str, mut arguments: Vec<Expression>) -> Lowered {
-        let first = arguments.first().map(|argument| argument.kind.clone());
-        let nullable = arguments.iter().any(|argument| argument.nullable);
-        let (function, kind) = match (name, first, arguments.len()) {
-            ("tuple", _, 1..) => return Ok(tuple(arguments)),
-            ("now", _, 0) => return Ok(instant(self.now.div_euclid(1_000_000) * 1_000_000, 0, self.shown)),
-            ("toDateTime64", Some(Kind::Text), 2 | 3) => return self.date_time(name, &arguments, arguments.get(1)),
-            ("toDateTime", Some(Kind::Text), 1 | 2) => return self.date_time(name, &arguments, None),
-            (
-                "toString",
-                Some(Kind::Integer(_) | Kind::Float | Kind::Text | Kind::Uuid | Kind::Time(..) | Kind::Date),
-                1,
-            ) => (Function::ToString, Kind::Text),
-            ("concat", Some(Kind::Text), 2..) if arguments.iter().all(|argument| argument.kind == Kind::Text) => {
-                (Function::Concat, Kind::Text)
-            }
-            ("toDate", Some(Kind::Text), 1) => {
-                let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) else {
-                    return Err(ApiError::unsupported("`toDate` of a text that is no literal"));
-                };
-                return Ok(Expression::literal(day(text)?, Kind::Date));
-            }
-            ("toDate", Some(Kind::Time(..) | Kind::Date), 1) => (Function::ToDate, Kind::Date),
-            ("toFloat", Some(Kind::Integer(_) | Kind::Float | Kind::Text), 1) => {
-                return Ok(Expression {
-                    node: Node::Call(Function::ToFloat, arguments),
-                    kind: Kind::Float,
-                    nullable: true,
-                });
-            }
-            ("toInt", Some(Kind::Integer(_) | Kind::Float | Kind::Text), 1) => {
-                return Ok(Expression {
-                    node: Node::Call(Function::ToInteger, arguments),
-                    kind: Kind::Integer("Int64"),
-                    nullable: true,
-                });
-            }
-            (name, Some(Kind::Integer(_)), 1) if interval_function(name).is_some() => {
-                let unit = interval_function(name).ok_or_else(|| wrong_number(name))?;
-                let [count] = <[Expression; 1]>::try_from(arguments).map_err(|_| wrong_number(name))?;
-                return Ok(Expression { kind: Kind::Interval(unit), ..count });
-            }
-            ("toDateTime", Some(Kind::Time(_, zone)), 1) => (Function::ToSeconds, Kind::Time(0, zone)),
-            ("toUUID", Some(Kind::Text), 1) => {
-                if let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) {
-                    return Ok(Expression::literal(Value::Uuid(uuid(text)?), Kind::Uuid));
-                }
-                (Function::ToUuid, Kind::Uuid)
-            }
-            ("toUUID", Some(Kind::Uuid), 1) => (Function::ToUuid, Kind::Uuid),
-            ("intDiv", Some(Kind::Integer(_)), 2) if is_divisor(arguments.get(1)) => {
-                (Function::IntDiv, Kind::Integer("Int64"))
-            }
-            ("toUnixTimestamp", Some(Kind::Time(..)), 1) => (Function::UnixSeconds, Kind::Integer("UInt32")),
-            ("toUnixTimestamp64Milli", Some(Kind::Time(..)), 1) => (Function::UnixMillis, Kind::Integer("Int64")),
-            ("toStartOfDay", Some(Kind::Time(_, zone)), 1) => (Function::StartOfDay, Kind::Time(0, zone)),
-            ("toStartOfHour", Some(Kind::Time(_, zone)), 1) => (Function::StartOfHour, Kind::Time(0, zone)),
-            (coalesce, Some(kind), 1..) if coalesce.eq_ignore_ascii_case("coalesce") => {
-                for argument in arguments.iter_mut().skip(1) {
-                    *argument = self.adapted(argument.clone(), &kind)?;
-                    if !kind.comparable(&argument.kind) {
-                        let detail =
-                            format!("There is no supertype for types {}, {}", kind.name(), argument.kind.name());
-                        return Err(ApiError::code("no_common_type", detail));
-                    }
-                }
-                let nullable = arguments.iter().all(|argument| argument.nullable);
-                return Ok(Expression { node: Node::Call(Function::Coalesce, arguments), kind, nullable });
-            }
-            (known, _, _) if KNOWN.contains(&known) => {
-                let kinds = arguments.iter().map(|argument| argument.kind.name()).collect::<Vec<_>>().join(", ");
-                return Err(ApiError::code(
-                    "illegal_type_of_argument",
-                    format!("Illegal number or types of arguments of function {known}: ({kinds})"),
-                ));
-            }
-            (unknown, _, _) => return Err(ApiError::unsupported(format_args!("the function `{unknown}`"))),
-        };
-        Ok(Expression { node: Node::Call(function, arguments), kind, nullable })
-    }
-
-    /// `toDateTime64(text, digits[, zone])` and `toDateTime(text[, zone])`.
-    fn date_time(&self, name: &str, arguments: &[Expression], digits: Option<&Expression>) -> Lowered {
-        let Some(Node::Literal(Value::Text(text))) = arguments.first().map(|argument| &argument.node) else {
-            return Err(ApiError::unsupported(format_args!("`{name}` of anything but a literal")));
-        };
-        let digits = match digits.map(|digits| &digits.node) {
-            None => 0,
-            Some(Node::Literal(Value::Integer(digits @ 0..=6))) => u8::try_from(*digits).unwrap_or(6),
-            Some(_) => return Err(ApiError::unsupported("a precision of toDateTime64 other than 0 to 6")),
-        };
-        let zone = arguments.get(if name == "toDateTime64" { 2 } else { 1 });
-        let zone = match zone.map(|zone| &zone.node) {
-            None => self.literals,
-            Some(Node::Literal(Value::Text(zone))) => {
-                zone.parse().map_err(|_| ApiError::code("bad_arguments", format!("Unknown time zone {zone:?}")))?
-            }
-            Some(_) => return Err(ApiError::unsupported("a time zone that is no literal")),
-        };
-        let unit = 10_i64.pow(6 - u32::from(digits));
-        Ok(instant(time(text, zone)?.div_euclid(unit) * unit, digits, zone))
-    }
 }
-
-const KNOWN: [&str; 15] = [
-    "concat",
-    "toString",
-    "toDateTime64",
-    "toDateTime",
-    "toUUID",
-    "intDiv",
-    "toUnixTimestamp",
-    "toUnixTimestamp64Milli",
-    "tuple",
-    "toStartOfDay",
-    "toStartOfHour",
-    "toDate",
-    "toFloat",
-    "toInt",
-    "now",
-];
 
 fn aggregate(name: &str, distinct: bool) -> Option<AggregateFunction> {
     match name.to_ascii_lowercase().as_str() {
@@ -451,7 +340,7 @@ fn constant(expression: &Expression) -> Option<Value<'static>> {
     expression.is_constant().then(|| expression.evaluate(Scope { row: None, aggregates: &[] }).into_owned())
 }
 
-fn tuple(items: Vec<Expression>) -> Expression {
+pub(super) fn tuple(items: Vec<Expression>) -> Expression {
     let kind = Kind::Tuple(items.iter().map(|item| item.kind.clone()).collect());
     Expression { node: Node::Tuple(items), kind, nullable: false }
 }
@@ -460,28 +349,20 @@ fn condition(node: Node) -> Expression {
     Expression { node, kind: Kind::Integer("UInt8"), nullable: false }
 }
 
-fn time(text: &str, zone: Tz) -> Result<i64, ApiError> {
+pub(super) fn time(text: &str, zone: Tz) -> Result<i64, ApiError> {
     parse_time(text, zone)
         .ok_or_else(|| ApiError::code("cannot_parse_datetime", format!("Cannot parse datetime: {text:?}")))
 }
 
-fn day(text: &str) -> Result<Value<'static>, ApiError> {
+pub(super) fn day(text: &str) -> Result<Value<'static>, ApiError> {
     let day = parse_time(text, Tz::UTC).and_then(|micros| day_of(micros, Tz::UTC));
     day.map(Value::Date).ok_or_else(|| ApiError::code("cannot_parse_date", format!("Cannot parse date: {text:?}")))
 }
 
-fn instant(micros: i64, digits: u8, zone: Tz) -> Expression {
-    Expression::literal(Value::Time(micros), Kind::Time(digits, zone))
-}
-
-fn is_divisor(argument: Option<&Expression>) -> bool {
-    matches!(argument.map(|argument| &argument.node), Some(Node::Literal(Value::Integer(number))) if *number != 0)
-}
-
-fn uuid(text: &str) -> Result<Uuid, ApiError> {
+pub(super) fn uuid(text: &str) -> Result<Uuid, ApiError> {
     Uuid::try_parse(text).map_err(|_| ApiError::code("cannot_parse_uuid", format!("Cannot parse uuid {text}")))
 }
 
-fn wrong_number(name: &str) -> ApiError {
+pub(super) fn wrong_number(name: &str) -> ApiError {
     ApiError::code("number_of_arguments_doesnt_match", format!("Number of arguments for function {name} doesn't match"))
 }

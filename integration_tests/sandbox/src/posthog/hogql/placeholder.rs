@@ -23,7 +23,8 @@ pub(crate) fn fill(text: &str, values: &Map<String, Json>) -> Result<String, Api
                 let name: String = letters.by_ref().take_while(|letter| *letter != '}').collect();
                 let name = name.trim();
                 let value = values.get(name).ok_or_else(|| {
-                    ApiError::invalid(format!("Placeholders, such as {{{name}}}, are not supported in this context"))
+                    let detail = format!("Placeholders, such as {{{name}}}, are not supported in this context");
+                    ApiError::refused(detail, Vec::new())
                 })?;
                 out.push_str(&literal(name, value)?);
                 continue;

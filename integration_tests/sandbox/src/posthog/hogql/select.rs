@@ -7,14 +7,17 @@ use chrono_tz::Tz;
 use serde_json::{Map, Value as Json};
 use sqlparser::ast::{
     Expr, GroupByExpr, LimitClause, OrderByKind, Query, Select as SqlSelect, SelectItem, SetExpr, Statement,
-    TableFactor,
+    TableFactor, WildcardAdditionalOptions,
 };
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::parser::Parser;
 
+use super::column::Column;
 use super::expression::{Expression, Node};
 use super::lower::{Aggregate, AggregateFunction, Lowering};
-use super::table::{Column, Source, Table};
+use super::refusal::similar;
+use super::schema::Schema;
+use super::table::{Source, Table};
 use super::value::{Kind, Value};
 use crate::posthog::error::ApiError;
 
@@ -41,24 +44,30 @@ pub(crate) struct Select {
     /// Expressions, and whether they descend.
     pub(crate) order: Vec<(Expression, bool)>,
     pub(crate) limit: Option<usize>,
+    pub(crate) schema: Schema,
 }
 
-/// How a query's times are read and shown.
+/// What a query means depends on it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Zones {
+pub(crate) struct Setting {
+    /// Zone in which times are shown.
     pub(crate) shown: Tz,
+    /// Zone in which literals without a zone are read.
     pub(crate) literals: Tz,
+    pub(crate) schema: Schema,
+    /// The server's time in microseconds since 1970.
+    pub(crate) now: i64,
 }
 
 /// Parses and checks HogQL; `{name}` stands for one of `values`.
-pub(crate) fn compile(text: &str, values: &Map<String, Json>, zones: Zones, now: i64) -> Result<Select, ApiError> {
+pub(crate) fn compile(text: &str, values: &Map<String, Json>, setting: Setting) -> Result<Select, ApiError> {
     let sql = super::placeholder::fill(text, values)?;
     let query = parse(&sql).map_err(|error| ApiError::code("syntax_error", error))?;
-    check(&query, zones, now)
+    check(&query, setting)
 }
 
 /// A query or one that stands in place of a table.
-fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
+fn check(query: &Query, setting: Setting) -> Result<Select, ApiError> {
     let (limit, offset) = limit(query)?;
     if offset {
         return Err(ApiError::invalid(OFFSET));
@@ -67,13 +76,14 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
         return Err(ApiError::unsupported(format_args!("`{}`", query.body)));
     };
     refuse_the_rest(query, select)?;
-    let (source, name_of_source) = source(select, zones, now)?;
+    let (source, name_of_source) = source(select, setting)?;
     let mut lowering = Lowering {
         source: &source,
         name: name_of_source,
-        shown: zones.shown,
-        literals: zones.literals,
-        now,
+        shown: setting.shown,
+        literals: setting.literals,
+        now: setting.now,
+        schema: setting.schema,
         aliases: HashMap::new(),
         aggregates: Vec::new(),
     };
@@ -81,6 +91,12 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
     let mut outputs = Vec::new();
     for item in &select.projection {
         let output = match item {
+            SelectItem::Wildcard(options) if *options == WildcardAdditionalOptions::default() => {
+                for name in lowering.source.asterisk(setting.schema) {
+                    outputs.push(Output { name: name.to_owned(), expression: lowering.stored(name)? });
+                }
+                continue;
+            }
             SelectItem::UnnamedExpr(expr) => Output { name: name(expr), expression: lowering.expression(expr)? },
             SelectItem::ExprWithAlias { expr, alias } => {
                 let expression = lowering.expression(expr)?;
@@ -126,7 +142,7 @@ fn check(query: &Query, zones: Zones, now: i64) -> Result<Select, ApiError> {
     }
     let groups = grouped.then_some(groups);
     let aggregates = lowering.aggregates;
-    Ok(Select { source, outputs, filter, groups, aggregates, order, limit })
+    Ok(Select { source, outputs, filter, groups, aggregates, order, limit, schema: setting.schema })
 }
 
 /// The output that a bare number in GROUP BY or ORDER BY stands for.
@@ -137,7 +153,7 @@ fn position(expr: &Expr, outputs: &[Output]) -> Result<Option<Expression>, ApiEr
     Ok(Some(found.expression.clone()))
 }
 
-fn parse(sql: &str) -> Result<Box<Query>, String> {
+pub(super) fn parse(sql: &str) -> Result<Box<Query>, String> {
     let mut statements = Parser::parse_sql(&ClickHouseDialect {}, sql).map_err(|error| error.to_string())?;
     match (statements.pop(), statements.is_empty()) {
         (Some(Statement::Query(query)), true) => Ok(query),
@@ -190,7 +206,7 @@ fn refuse_the_rest(query: &Query, select: &SqlSelect) -> Result<(), ApiError> {
 }
 
 /// What the query reads, and what it calls it.
-fn source(select: &SqlSelect, zones: Zones, now: i64) -> Result<(Source, Option<String>), ApiError> {
+fn source(select: &SqlSelect, setting: Setting) -> Result<(Source, Option<String>), ApiError> {
     let [from] = select.from.as_slice() else { return Err(ApiError::unsupported("a query of no or several tables")) };
     let refused = || ApiError::unsupported(format_args!("FROM `{from}`"));
     if !from.joins.is_empty() {
@@ -209,14 +225,17 @@ fn source(select: &SqlSelect, zones: Zones, now: i64) -> Result<(Source, Option<
             match Table::find(&bare) {
                 Some(table) => Ok((Source::Table(table), Some(own))),
                 None if Table::is_absent(&bare) => Err(ApiError::unsupported(format_args!("the table `{bare}`"))),
-                None => Err(ApiError::invalid(format!("Unknown table `{bare}`."))),
+                None => {
+                    let suggestions = similar(&bare, &Table::names());
+                    Err(ApiError::refused(format!("Unknown table `{bare}`."), suggestions))
+                }
             }
         }
         TableFactor::Derived { lateral: false, subquery, alias, sample: None } => {
             if alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
                 return Err(refused());
             }
-            let select = check(subquery, zones, now)?;
+            let select = check(subquery, setting)?;
             Ok((Source::Query(Box::new(select)), alias.as_ref().map(|alias| alias.name.value.clone())))
         }
         _ => Err(refused()),

@@ -2,21 +2,21 @@ use chrono_tz::Tz;
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
 
-use super::{Answer, Zones, compile, run};
+use super::{Answer, Setting, compile, run};
+use crate::posthog::Server;
 use crate::posthog::store::{DAY, Event, Person, Tables};
 
 /// 2026-01-05T00:00:00Z.
 const MONDAY: i64 = 1_767_571_200_000_000;
 
-fn zones(shown: Tz, literals: Tz) -> Zones {
-    Zones { shown, literals }
+fn zones(shown: Tz, literals: Tz) -> Setting {
+    Setting { shown, literals, schema: Server::forgiving().schema, now: MONDAY + 10 * DAY }
 }
 
-fn ask_in(tables: &Tables, sql: &str, values: &Json, zones: Zones) -> Result<Vec<Json>, String> {
+fn ask_in(tables: &Tables, sql: &str, values: &Json, setting: Setting) -> Result<Vec<Json>, String> {
     let values: Map<String, Json> = values.as_object().cloned().unwrap_or_default();
-    let now = MONDAY + 10 * DAY;
-    let select = compile(sql, &values, zones, now).map_err(|error| format!("{} {}", error.code, error.detail))?;
-    let Answer { rows, .. } = run(&select, tables, now, select.limit.unwrap_or(100));
+    let select = compile(sql, &values, setting).map_err(|error| format!("{} {}", error.code, error.detail))?;
+    let Answer { rows, .. } = run(&select, tables, setting.now, select.limit.unwrap_or(100));
     let mut shown = Vec::new();
     for row in rows {
         let mut items = Vec::new();
@@ -241,7 +241,7 @@ fn an_alias_hides_the_column() {
 #[test]
 fn whatever_is_not_understood_is_refused_by_name() {
     for (sql, wanted) in [
-        ("SELECT * FROM events", "`*`"),
+        ("SELECT * EXCEPT (uuid) FROM events", "in a SELECT list"),
         ("SELECT uuid FROM heatmaps", "table `heatmaps`"),
         ("SELECT uuid FROM nothing", "Unknown table `nothing`."),
         ("SELECT e.nope FROM events e", "Unable to resolve field: nope"),
