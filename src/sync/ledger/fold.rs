@@ -1,0 +1,146 @@
+//! Keeps the ledger small: slices merge, and days fold into months. All of it is addition.
+
+use std::collections::BTreeMap;
+
+use super::cell::Cell;
+use super::period::{Days, Period};
+use super::plan::{FullObservation, SETTLED};
+use super::rules::{Rule, holds};
+use super::slice::Slice;
+use super::state::Ledger;
+use crate::time::Timestamp;
+
+/// Young slices that are kept apart.
+const MOST_SLICES: usize = 10;
+/// Slices after syncs that did not end complete, until the next one does.
+const MOST_INCOMPLETE: usize = 24;
+/// Days before today that are not folded.
+const UNFOLDED_DAYS: i64 = 60;
+
+/// What a sync has observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Scope {
+    /// Days that were observed.
+    pub days: Days,
+    /// Whether these are all that were asked for.
+    pub is_full: bool,
+    /// Whether nothing differs in them.
+    pub is_complete: bool,
+    /// Bytes that the server read for the observation, if it said so.
+    pub bytes: Option<u64>,
+}
+
+/// Merges slices and folds days at the end of a sync; `clock` is the server's time of its last
+/// observation.
+///
+/// Slices in which not all days have been observed merge only with each other: a late event of a day
+/// that was not observed would otherwise make a cell of the past differ and come again with all of it.
+pub fn tidy(ledger: &mut Ledger, scope: Scope, clock: Timestamp) {
+    let Some(until) = ledger.until() else { return };
+    if !scope.is_complete {
+        merge_young(ledger, scope, clock, MOST_INCOMPLETE);
+        return;
+    }
+    if scope.is_full {
+        ledger.full = Some(FullObservation { until, days: scope.days, bytes: scope.bytes });
+        ledger.open.clear();
+        if ledger.assumed.is_some_and(|assumed| scope.days.contains_all(assumed.days)) {
+            ledger.assumed = None;
+        }
+        while ledger.slices.len() > 1 && ledger.slices[1].until.plus_micros(SETTLED) < clock && may_merge(ledger, 0) {
+            merge(ledger, 0, scope, clock);
+        }
+    }
+    merge_young(ledger, scope, clock, MOST_SLICES);
+    if scope.is_full {
+        fold(ledger, scope.days, clock);
+    }
+}
+
+/// Whether a slice may merge with the next one.
+fn may_merge(ledger: &Ledger, index: usize) -> bool {
+    let until = ledger.slices[index].until;
+    let assumed = ledger.assumed.is_some_and(|assumed| assumed.ingested_before == until);
+    let observed = ledger.full.is_some_and(|full| full.until == until);
+    !(assumed && holds(Rule::KeepAssumptionApart)) && !(observed && holds(Rule::MergeWithinObservation))
+}
+
+/// Merges young slices pairwise, like the digits of a counter: the pair that is shortest for its age.
+fn merge_young(ledger: &mut Ledger, scope: Scope, clock: Timestamp, most: usize) {
+    while ledger.slices.len() > most {
+        let slices = &ledger.slices;
+        let span = |index: usize| i128::from(slices[index + 1].until.micros() - slices[index - 1].until.micros());
+        let age = |index: usize| i128::from((clock.micros() - slices[index].until.micros()).max(1));
+        let pairs = (1..slices.len() - 1).filter(|&index| may_merge(ledger, index));
+        // span / age, without division.
+        let best = pairs.min_by(|&a, &b| (span(a) * age(b)).cmp(&(span(b) * age(a))));
+        let Some(index) = best else { return };
+        merge(ledger, index, scope, clock);
+    }
+}
+
+/// Merges a slice with the next one.
+fn merge(ledger: &mut Ledger, index: usize, scope: Scope, clock: Timestamp) {
+    let observed = ledger.months.whole_periods(scope.days);
+    let older = ledger.slices.remove(index);
+    let Some(newer) = ledger.slices.get_mut(index) else { return };
+    let is_settled = scope.is_complete && clock >= newer.until.plus_micros(SETTLED);
+    let is_proven = |period: Period| is_settled && observed.contains_all(period.days());
+    *newer = Slice {
+        until: newer.until,
+        cells: combine(older.cells, std::mem::take(&mut newer.cells), is_proven),
+        added: combine(older.added, std::mem::take(&mut newer.added), is_proven),
+    };
+}
+
+/// Adds cells to others. A cell without a counterpart stays settled only where the absence of rows has
+/// been proven since these arrivals were settled.
+pub(super) fn combine(
+    older: BTreeMap<Period, Cell>,
+    mut newer: BTreeMap<Period, Cell>,
+    is_proven: impl Fn(Period) -> bool,
+) -> BTreeMap<Period, Cell> {
+    let stays = |period: Period| is_proven(period) || !holds(Rule::UnsettleUnproven);
+    for (period, cell) in &mut newer {
+        cell.settled &= older.contains_key(period) || stays(*period);
+    }
+    for (period, cell) in older {
+        let sum = match newer.get(&period) {
+            Some(&other) if holds(Rule::MergeAdds) => cell.plus(other),
+            Some(_) => cell,
+            None => Cell { settled: cell.settled && stays(period), ..cell },
+        };
+        newer.insert(period, sum);
+    }
+    newer
+}
+
+/// Folds days that are long past into months, where all days of a month were observed: a month that is
+/// asked for in part would have rows that are not to be read.
+fn fold(ledger: &mut Ledger, observed: Days, clock: Timestamp) {
+    let old = Days { from: Days::ALL.from, to: Period::month_of(clock.day() - UNFOLDED_DAYS).first() };
+    let days = observed.intersection(old);
+    let months = if holds(Rule::FoldWholeMonths) {
+        days.whole_months()
+    } else {
+        Days { from: Period::month_of(days.from).first(), ..days }
+    };
+    if months.is_empty() || ledger.months.ranges().iter().any(|range| range.contains_all(months)) {
+        return;
+    }
+    ledger.months.add(months);
+    for slice in &mut ledger.slices {
+        for cells in [&mut slice.cells, &mut slice.added] {
+            let mut folded: BTreeMap<Period, Cell> = BTreeMap::new();
+            for (period, cell) in std::mem::take(cells) {
+                let period = ledger.months.period_of(period.first());
+                let sum = match folded.get(&period) {
+                    Some(&other) if holds(Rule::FoldAdds) => cell.plus(other),
+                    _ => cell,
+                };
+                folded.insert(period, sum);
+            }
+            *cells = folded;
+        }
+    }
+}
