@@ -9,7 +9,7 @@ use super::fingerprint::Fingerprint;
 
 /// What has been emitted of a cell.
 ///
-/// Written as `1200 9f3c`, followed by what is unusual: `1200 9f3c, raw 1203 a011, unsettled, assumed`.
+/// Written as `1200 9f3c`, followed by what is unusual: `1200 9f3c, duplicates 3 f5, unsettled, assumed`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
     /// Rows that have been emitted, each counted once.
@@ -58,7 +58,7 @@ impl fmt::Display for Cell {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{}", self.emitted)?;
         if self.raw != self.emitted {
-            write!(formatter, ", raw {}", self.raw)?;
+            write!(formatter, ", duplicates {}", self.raw.minus(self.emitted))?;
         }
         if !self.settled {
             formatter.write_str(", unsettled")?;
@@ -75,14 +75,14 @@ impl FromStr for Cell {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut parts = text.split(", ");
-        let emitted = parts.next().unwrap_or_default().parse()?;
+        let emitted: Fingerprint = parts.next().unwrap_or_default().parse()?;
         let mut cell = Self { settled: true, ..Self::emitted(emitted) };
         for part in parts {
             match part {
                 "unsettled" => cell.settled = false,
                 "assumed" => cell.assumed = true,
-                _ => match part.strip_prefix("raw ") {
-                    Some(raw) => cell.raw = raw.parse()?,
+                _ => match part.strip_prefix("duplicates ") {
+                    Some(duplicates) => cell.raw = emitted.plus(duplicates.parse()?),
                     None => return Err(format!("`{part}` in `{text}` is not known")),
                 },
             }
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn only_what_is_unusual_is_written() {
         let plain = Cell { settled: true, ..Cell::emitted(Fingerprint::new(1200, 0x9f3c)) };
-        let unusual = Cell { raw: Fingerprint::new(1203, 0xa011), settled: false, assumed: true, ..plain };
-        for (cell, text) in [(plain, "1200 9f3c"), (unusual, "1200 9f3c, raw 1203 a011, unsettled, assumed")] {
+        let unusual = Cell { raw: Fingerprint::new(1203, 0xa031), settled: false, assumed: true, ..plain };
+        for (cell, text) in [(plain, "1200 9f3c"), (unusual, "1200 9f3c, duplicates 3 f5, unsettled, assumed")] {
             assert_eq!((cell.to_string().as_str(), text.parse()), (text, Ok(cell)));
         }
-        for text in ["", "1200", "1 1, late", "1 1,unsettled", "1 1, raw", "1 1, raw 2"] {
+        for text in ["", "1200", "1 1, late", "1 1,unsettled", "1 1, duplicates", "1 1, duplicates 2"] {
             assert!(text.parse::<Cell>().is_err(), "{text}");
         }
     }

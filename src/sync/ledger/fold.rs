@@ -11,7 +11,7 @@ use super::state::Ledger;
 use crate::time::Timestamp;
 
 /// Young slices that are kept apart.
-const MOST_SLICES: usize = 10;
+const MOST_SLICES: usize = 8;
 /// Slices after syncs that did not end complete, until the next one does.
 const MOST_INCOMPLETE: usize = 24;
 /// Days before today that are not folded.
@@ -47,8 +47,13 @@ pub fn tidy(ledger: &mut Ledger, scope: Scope, clock: Timestamp) {
         if ledger.assumed.is_some_and(|assumed| scope.days.contains_all(assumed.days)) {
             ledger.assumed = None;
         }
-        while ledger.slices.len() > 1 && ledger.slices[1].until.plus_micros(SETTLED) < clock && may_merge(ledger, 0) {
-            merge(ledger, 0, scope, clock);
+        let mut base = 0;
+        while ledger.slices.get(base + 1).is_some_and(|next| next.until.plus_micros(SETTLED) < clock) {
+            if may_merge(ledger, base) {
+                merge(ledger, base, scope, clock);
+            } else {
+                base += 1;
+            }
         }
     }
     merge_young(ledger, scope, clock, MOST_SLICES);

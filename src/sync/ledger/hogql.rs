@@ -128,3 +128,45 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
         IDENTITY.join(", ")
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::choice::Choice;
+    use super::*;
+
+    fn ledger() -> Ledger {
+        let mut ledger = Ledger::new(Choice::all(), None);
+        ledger.open_slices(Timestamp::from_day(20_000));
+        ledger.slices.drain(1..3);
+        ledger
+    }
+
+    #[test]
+    fn an_observation_groups_by_period_and_slice() {
+        assert_eq!(
+            observation(&ledger(), Days::ALL, None),
+            "SELECT intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525 AS period, \
+             multiIf(created_at < toDateTime64('2024-10-03 00:00:00.000000', 6, 'UTC'), 0, 1) AS slice, count() AS row_count, \
+             sum(reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))) AS row_checksum FROM events \
+             WHERE created_at < toDateTime64('2024-10-04 00:00:00.000000', 6, 'UTC') AND 1 = 1 GROUP BY period, slice"
+        );
+    }
+
+    #[test]
+    fn folded_months_are_numbered_by_their_first_day_and_asked_for_as_a_whole() {
+        let mut ledger = ledger();
+        ledger.months.add(Days { from: 19_723, to: 19_723 + 31 });
+        let text = observation(&ledger, Days { from: 19_730, to: Days::ALL.to }, Some("event IN ({include_0})"));
+        assert!(text.contains("- if((timestamp >= toDateTime64('2024-01-01"), "{text}");
+        assert!(text.contains("AND (timestamp >= toDateTime64('2024-01-01"), "{text}");
+        assert!(text.contains("AND event IN ({include_0}) GROUP BY"), "{text}");
+    }
+
+    #[test]
+    fn figures_without_duplicates_group_by_the_identity_of_a_row() {
+        let text = distinct(&ledger(), 1, &[Period::day(-3)], None);
+        assert!(text.contains("GROUP BY period, digits, timestamp, uuid, event, distinct_id)"), "{text}");
+        assert!(text.contains("created_at >= toDateTime64('2024-10-03"), "{text}");
+        assert!(text.contains("- 36525 >= -3 AND intDiv("), "{text}");
+    }
+}

@@ -49,8 +49,8 @@ pub fn observation(ledger: &Ledger, asked: Days, bound: Timestamp) -> Days {
     let Some(full) = ledger.full else { return asked };
     let due = bound >= full.until.plus_micros(FULL_EVERY);
     let cheap = full.bytes.is_none_or(|bytes| bytes < CHEAP_BYTES);
-    let settling = ledger.assumed.is_some() || ledger.added.is_some();
-    if due || cheap || settling || !full.days.contains_all(asked) {
+    let adding = ledger.added.is_some();
+    if due || cheap || adding || !full.days.contains_all(asked) {
         return asked;
     }
     asked.intersection(Days { from: full.until.day() - RECENT_DAYS, ..Days::ALL })

@@ -329,3 +329,126 @@ impl Ledger {
         forgotten
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::{Scope, tidy};
+    use super::super::period::Days;
+    use super::*;
+
+    const HOUR: i64 = 3_600_000_000;
+
+    fn full(bytes: u64) -> Scope {
+        Scope { days: Days::ALL, is_full: true, is_complete: true, bytes: Some(bytes) }
+    }
+
+    /// A ledger after ten years of syncs every five minutes (the last ten days; once a day before), with a
+    /// hundred thousand events a day, late ones of eight earlier days, and duplicates here and there.
+    fn after_ten_years() -> Ledger {
+        let mut ledger = Ledger::new(Choice::all(), None);
+        let mut seed = 1_u64;
+        let mut clock = Timestamp::from_day(17_000);
+        let end = Timestamp::from_day(17_000 + 3653);
+        while clock < end {
+            let step = if clock < end.plus_micros(-240 * HOUR) { 24 * HOUR } else { HOUR / 12 };
+            clock = clock.plus_micros(step);
+            ledger.open_slices(clock);
+            let slice = ledger.slices.len() - 1;
+            for back in [0, 1, 2, 3, 8, 20, 45, 90, 400] {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                let chance = if back == 0 { 1 } else { step / HOUR + 1 };
+                if back > 3 && i64::try_from(seed >> 40).unwrap() % 24 >= chance {
+                    continue;
+                }
+                let period = ledger.months.period_of(clock.day() - back);
+                let key = CellKey { slice, period };
+                let count = if back == 0 { 100_000 * step / (24 * HOUR) } else { 37 };
+                let count = u64::try_from(count).unwrap();
+                let figure = Fingerprint::new(count, count * 0x8000_1234 + seed % 0x10_0000);
+                ledger.enter(Part::Main, key, figure);
+                // Older duplicates have long been merged.
+                if seed.is_multiple_of(40) && step < HOUR {
+                    let raw = figure.plus(Fingerprint::new(1, seed >> 32));
+                    ledger.note(Part::Main, key, Figures { raw, distinct: figure }, clock);
+                }
+            }
+            let shown: BTreeMap<CellKey, Fingerprint> = ledger
+                .slices
+                .iter()
+                .enumerate()
+                .flat_map(|(slice, held)| {
+                    held.cells.iter().map(move |(&period, cell)| (CellKey { slice, period }, cell.raw))
+                })
+                .collect();
+            super::super::compare::prove(&mut ledger, Part::Main, &shown, clock);
+            tidy(&mut ledger, full(0), clock);
+        }
+        ledger
+    }
+
+    #[test]
+    fn ten_years_of_daily_events_fit_into_10_kilobytes() {
+        let ledger = after_ten_years();
+        let text = ledger.to_value().to_string();
+        let cells: usize = ledger.slices.iter().map(|slice| slice.cells.len()).sum();
+        eprintln!("{} bytes, {cells} cells in {} slices", text.len(), ledger.slices.len());
+        assert!(text.len() <= 10_000, "{} bytes: {text}", text.len());
+        assert_eq!(Ledger::parse(&ledger.to_value()).unwrap(), ledger);
+    }
+
+    #[test]
+    fn a_ledger_with_everything_survives_being_written_and_read() {
+        let mut ledger = Ledger::new(
+            Choice { filter: Some("properties.a = 1".into()), ..Choice::all() },
+            Some(Assumption { days: Days { from: 3, to: 5 }, ingested_before: Timestamp::from_day(4) }),
+        );
+        ledger.begin_added(Names::Only(["x".to_owned()].into()));
+        ledger.open_slices(Timestamp::from_day(20_000));
+        let key = ledger.key(19_999, 1).unwrap();
+        ledger.enter(Part::Added, key, Fingerprint::new(1, u64::MAX));
+        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "0190".into() };
+        ledger.set_open(Part::Main, key, after, Fingerprint::new(5, 6));
+        assert_eq!(Ledger::parse(&ledger.to_value()).unwrap(), ledger);
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_state_is_named() {
+        let good = json!({"version": 2, "choice": {"names": {"all_but": []}}});
+        assert!(Ledger::parse(&good).is_ok());
+        let slice = |until: &str, period: &str, cell: &str| json!({"until": until, "cells": {period: cell}});
+        for (field, value, expected) in [
+            ("version", json!(3), "newer version"),
+            ("version", json!("2"), "`version`"),
+            ("choice", json!({"names": 5}), "`choice.names"),
+            ("months", json!([["2026-01-02", "2026-03-01"]]), "`months`"),
+            ("slices", json!([slice("2026-01-01", "2026-01", "1 1")]), "`slices[0].cells.2026-01`"),
+            ("slices", json!([slice("2026-01-01", "2026-01-01", "1")]), "`slices[0].cells.2026-01-01`"),
+            ("slices", json!([slice("2026-01-01", "someday", "1 1")]), "someday"),
+            (
+                "slices",
+                json!([slice("2026-01-02", "2026-01-01", "1 1"), slice("2026-01-02", "2026-01-01", "1 1")]),
+                "`slices[1].until`",
+            ),
+            ("slices", json!([{"until": "2026-01-01", "added": {"2026-01-01": "1 1"}}]), "`slices[0].added`"),
+            ("open", json!([{}]), "`open[0]`"),
+            ("watermark", json!(1), "watermark"),
+        ] {
+            let mut state = good.clone();
+            state[field] = value;
+            let error = Ledger::parse(&state).unwrap_err();
+            assert!(error.message().contains(expected), "{state}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_position_in_a_cell_with_other_bounds_is_not_used() {
+        let mut ledger = Ledger::new(Choice::all(), None);
+        ledger.open_slices(Timestamp::from_day(20_000));
+        let key = ledger.key(19_999, 2).unwrap();
+        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "u".into() };
+        ledger.set_open(Part::Main, key, after, Fingerprint::new(1, 1));
+        assert!(ledger.open(Part::Main, key).is_some());
+        ledger.slices.remove(1);
+        assert!(ledger.open(Part::Main, CellKey { slice: 1, ..key }).is_none());
+    }
+}
