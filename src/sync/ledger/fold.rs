@@ -149,3 +149,80 @@ fn fold(ledger: &mut Ledger, observed: Days, clock: Timestamp) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::assumption::Assumption;
+    use super::super::choice::Choice;
+    use super::super::fingerprint::Fingerprint;
+    use super::super::rules::BROKEN;
+    use super::*;
+
+    /// A ledger with one slice a day that ends at each of these days, and a cell in each.
+    fn ledger(ends: impl Iterator<Item = i64>) -> Ledger {
+        let mut ledger = Ledger::new(Choice::all(), None);
+        for end in ends {
+            let mut slice = Slice::new(Timestamp::from_day(end));
+            let cell = Cell { settled: true, ..Cell::emitted(Fingerprint::new(1, 1)) };
+            slice.cells.insert(Period::day(end - 1), cell);
+            ledger.slices.push(slice);
+        }
+        ledger
+    }
+
+    fn scope(from: i64, is_full: bool) -> Scope {
+        Scope { days: Days { from, to: Days::ALL.to }, is_full, is_complete: true, bytes: None }
+    }
+
+    fn has_bound(ledger: &Ledger, day: i64) -> bool {
+        ledger.slices.iter().any(|slice| slice.until == Timestamp::from_day(day))
+    }
+
+    #[test]
+    fn a_cell_of_a_day_that_is_not_asked_for_does_not_stay_settled_in_a_merge() {
+        for (rule, settled) in [(None, false), (Some(Rule::UnsettleUnproven), true)] {
+            BROKEN.set(rule);
+            let mut ledger = ledger(101..=102);
+            tidy(&mut ledger, scope(101, true), Timestamp::from_day(110));
+            BROKEN.set(None);
+            assert_eq!(ledger.slices.len(), 1);
+            assert_eq!(ledger.slices[0].cells[&Period::day(100)].settled, settled);
+            assert!(ledger.slices[0].cells[&Period::day(101)].settled);
+        }
+    }
+
+    #[test]
+    fn slices_from_before_and_after_a_full_observation_do_not_merge_without_another_one() {
+        for (rule, kept) in [(None, true), (Some(Rule::MergeWithinObservation), false)] {
+            BROKEN.set(rule);
+            let mut ledger = ledger(101..=130);
+            let until = Timestamp::from_day(104);
+            ledger.full = Some(FullObservation { until, days: Days::ALL, bytes: None });
+            tidy(&mut ledger, scope(101, false), Timestamp::from_day(130));
+            BROKEN.set(None);
+            assert_eq!((has_bound(&ledger, 104), ledger.slices.len()), (kept, MOST_SLICES));
+        }
+    }
+
+    #[test]
+    fn slices_from_before_and_after_an_assumption_do_not_merge() {
+        for (rule, kept) in [(None, true), (Some(Rule::KeepAssumptionApart), false)] {
+            BROKEN.set(rule);
+            let mut ledger = ledger(101..=110);
+            ledger.assumed = Some(Assumption { days: Days::ALL, ingested_before: Timestamp::from_day(104) });
+            tidy(&mut ledger, scope(101, true), Timestamp::from_day(120));
+            BROKEN.set(None);
+            assert_eq!(has_bound(&ledger, 104), kept);
+        }
+    }
+
+    #[test]
+    fn merging_and_folding_keep_the_sum() {
+        let mut ledger = ledger(101..=200);
+        tidy(&mut ledger, scope(Days::ALL.from, true), Timestamp::from_day(200));
+        let cells = || ledger.slices.iter().flat_map(|slice| slice.cells.values());
+        let sum = cells().fold(Fingerprint::EMPTY, |sum, cell| sum.plus(cell.emitted));
+        assert_eq!(sum, Fingerprint::new(100, 100));
+        assert!(ledger.slices[0].cells.keys().any(|period| period.is_month()));
+    }
+}

@@ -36,13 +36,11 @@ pub(super) enum Rule {
     NarrowOnlyProven,
     /// A cell that is not covered by what was observed stays as it is.
     UnobservedStays,
-    /// Added names are kept apart until they are complete.
-    AddedApart,
 }
 
 #[cfg(test)]
 impl Rule {
-    pub(super) const ALL: [Self; 17] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::DeletionsOnlyWhenSettled,
         Self::KeepRawFigure,
         Self::RawFromOneResponse,
@@ -59,7 +57,6 @@ impl Rule {
         Self::PositionHasBounds,
         Self::NarrowOnlyProven,
         Self::UnobservedStays,
-        Self::AddedApart,
     ];
 }
 

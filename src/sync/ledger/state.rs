@@ -449,6 +449,11 @@ mod tests {
         ledger.set_open(Part::Main, key, after, Fingerprint::new(1, 1));
         assert!(ledger.open(Part::Main, key).is_some());
         ledger.slices.remove(1);
-        assert!(ledger.open(Part::Main, CellKey { slice: 1, ..key }).is_none());
+        let other = CellKey { slice: 1, ..key };
+        ledger.slices[1].until = Timestamp::from_day(20_001);
+        assert!(ledger.open(Part::Main, other).is_none());
+        super::super::rules::BROKEN.set(Some(Rule::PositionHasBounds));
+        assert!(ledger.open(Part::Main, other).is_some());
+        super::super::rules::BROKEN.set(None);
     }
 }
