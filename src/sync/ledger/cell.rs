@@ -9,7 +9,8 @@ use super::fingerprint::Fingerprint;
 
 /// What has been emitted of a cell.
 ///
-/// Written as `1200 9f3c`, followed by what is unusual: `1200 9f3c, duplicates 3 f5, unsettled, assumed`.
+/// Written as `1200 9f3c`, followed by what is unusual: `1200 9f3c, duplicates 3 f5, assumed`. Whether it is
+/// settled is said by its place in the state: see [`Slice`](super::Slice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Cell {
     /// Rows that have been emitted, each counted once.
@@ -60,9 +61,6 @@ impl fmt::Display for Cell {
         if self.raw != self.emitted {
             write!(formatter, ", duplicates {}", self.raw.minus(self.emitted))?;
         }
-        if !self.settled {
-            formatter.write_str(", unsettled")?;
-        }
         if self.assumed {
             formatter.write_str(", assumed")?;
         }
@@ -79,7 +77,6 @@ impl FromStr for Cell {
         let mut cell = Self { settled: true, ..Self::emitted(emitted) };
         for part in parts {
             match part {
-                "unsettled" => cell.settled = false,
                 "assumed" => cell.assumed = true,
                 _ => match part.strip_prefix("duplicates ") {
                     Some(duplicates) => cell.raw = emitted.plus(duplicates.parse()?),
@@ -110,11 +107,11 @@ mod tests {
     #[test]
     fn only_what_is_unusual_is_written() {
         let plain = Cell { settled: true, ..Cell::emitted(Fingerprint::new(1200, 0x9f3c)) };
-        let unusual = Cell { raw: Fingerprint::new(1203, 0xa031), settled: false, assumed: true, ..plain };
-        for (cell, text) in [(plain, "1200 9f3c"), (unusual, "1200 9f3c, duplicates 3 f5, unsettled, assumed")] {
+        let unusual = Cell { raw: Fingerprint::new(1203, 0xa031), assumed: true, ..plain };
+        for (cell, text) in [(plain, "1200 9f3c"), (unusual, "1200 9f3c, duplicates 3 f5, assumed")] {
             assert_eq!((cell.to_string().as_str(), text.parse()), (text, Ok(cell)));
         }
-        for text in ["", "1200", "1 1, late", "1 1,unsettled", "1 1, duplicates", "1 1, duplicates 2"] {
+        for text in ["", "1200", "1 1, late", "1 1,assumed", "1 1, duplicates", "1 1, duplicates 2"] {
             assert!(text.parse::<Cell>().is_err(), "{text}");
         }
     }

@@ -11,7 +11,7 @@ use super::state::Ledger;
 use crate::time::Timestamp;
 
 /// Young slices that are kept apart.
-const MOST_SLICES: usize = 8;
+const MOST_SLICES: usize = 7;
 /// Slices after syncs that did not end complete, until the next one does.
 const MOST_INCOMPLETE: usize = 24;
 /// Days before today that are not folded.

@@ -31,15 +31,13 @@ pub struct CellKey {
 /// A half-open interval of ingestion time: from the end of the slice before (or from the beginning of
 /// time) to `until`. Its bounds are the bounds of earlier syncs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "SavedSlice", into = "SavedSlice")]
 pub struct Slice {
     /// First ingestion time after it.
     pub until: Timestamp,
     /// What has been emitted, by period. A period without a cell is one without rows.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub cells: BTreeMap<Period, Cell>,
     /// What has been emitted of added names.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub added: BTreeMap<Period, Cell>,
 }
 
@@ -68,5 +66,46 @@ impl Slice {
     /// Returns true if nothing has been emitted of it.
     pub fn is_empty(&self) -> bool {
         self.cells.is_empty() && self.added.is_empty()
+    }
+}
+
+/// A slice as the state keeps it. Cells that are not settled are kept apart and not marked one by one: that
+/// is shorter, for all cells of a young slice are unsettled, and nearly none of an old one.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SavedSlice {
+    until: Timestamp,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    cells: BTreeMap<Period, Cell>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    unsettled: BTreeMap<Period, Cell>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    added: BTreeMap<Period, Cell>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    added_unsettled: BTreeMap<Period, Cell>,
+}
+
+impl From<Slice> for SavedSlice {
+    fn from(slice: Slice) -> Self {
+        let (cells, unsettled) = slice.cells.into_iter().partition(|(_, cell)| cell.settled);
+        let (added, added_unsettled) = slice.added.into_iter().partition(|(_, cell)| cell.settled);
+        Self { until: slice.until, cells, unsettled, added, added_unsettled }
+    }
+}
+
+impl TryFrom<SavedSlice> for Slice {
+    type Error = String;
+
+    fn try_from(saved: SavedSlice) -> Result<Self, String> {
+        let both = |mut cells: BTreeMap<Period, Cell>, unsettled: BTreeMap<Period, Cell>| {
+            for (period, cell) in unsettled {
+                if cells.insert(period, Cell { settled: false, ..cell }).is_some() {
+                    return Err(format!("{period} is both settled and unsettled"));
+                }
+            }
+            Ok(cells)
+        };
+        let (cells, added) = (both(saved.cells, saved.unsettled)?, both(saved.added, saved.added_unsettled)?);
+        Ok(Self { until: saved.until, cells, added })
     }
 }

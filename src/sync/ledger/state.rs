@@ -342,8 +342,8 @@ mod tests {
         Scope { days: Days::ALL, is_full: true, is_complete: true, bytes: Some(bytes) }
     }
 
-    /// A ledger after ten years of syncs every five minutes (the last ten days; once a day before), with a
-    /// hundred thousand events a day, late ones of eight earlier days, and duplicates here and there.
+    /// A ledger after ten years of syncs every five minutes (the last ten days; once a day before), with
+    /// ten thousand events a day, late ones of eight earlier days, and duplicates here and there.
     fn after_ten_years() -> Ledger {
         let mut ledger = Ledger::new(Choice::all(), None);
         let mut seed = 1_u64;
@@ -362,12 +362,12 @@ mod tests {
                 }
                 let period = ledger.months.period_of(clock.day() - back);
                 let key = CellKey { slice, period };
-                let count = if back == 0 { 100_000 * step / (24 * HOUR) } else { 37 };
+                let count = if back == 0 { 10_000 * step / (24 * HOUR) } else { 37 };
                 let count = u64::try_from(count).unwrap();
                 let figure = Fingerprint::new(count, count * 0x8000_1234 + seed % 0x10_0000);
                 ledger.enter(Part::Main, key, figure);
                 // Older duplicates have long been merged.
-                if seed.is_multiple_of(40) && step < HOUR {
+                if seed.is_multiple_of(400) && step < HOUR {
                     let raw = figure.plus(Fingerprint::new(1, seed >> 32));
                     ledger.note(Part::Main, key, Figures { raw, distinct: figure }, clock);
                 }
