@@ -67,7 +67,8 @@ fn may_merge(ledger: &Ledger, index: usize) -> bool {
     let until = ledger.slices[index].until;
     let assumed = ledger.assumed.is_some_and(|assumed| assumed.ingested_before == until);
     let observed = ledger.full.is_some_and(|full| full.until == until);
-    !(assumed && holds(Rule::KeepAssumptionApart)) && !(observed && holds(Rule::MergeWithinObservation))
+    let is_border = (assumed && holds(Rule::KeepAssumptionApart)) || (observed && holds(Rule::MergeWithinObservation));
+    !is_border
 }
 
 /// Merges young slices pairwise, like the digits of a counter: the pair that is shortest for its age.
