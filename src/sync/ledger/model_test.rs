@@ -127,7 +127,7 @@ impl Life {
             wanted,
             bytes: random.pick(&[0, u64::MAX]),
             assumed,
-            check_state: seed.is_multiple_of(8),
+            check_state: seed.is_multiple_of(40),
             hazards,
             random,
             repeats: 0,
@@ -194,14 +194,15 @@ impl Life {
     /// The rows of one cell that a server shows, in the order of pages.
     fn rows_of(&mut self, names: &Names, key: CellKey) -> Vec<usize> {
         let seen = self.clock - self.random.below(self.hazards.behind + 1);
-        let mask = mask(names);
+        let (mask, days) = (mask(names), key.period.days());
+        let (from, to) = (Timestamp::from_day(days.from).micros(), Timestamp::from_day(days.to).micros());
+        let ingested_from = self.ledger.ingested_from(key.slice).map_or(i64::MIN, Timestamp::micros);
+        let until = self.ledger.slices[key.slice].until.micros();
         let mut found: Vec<usize> = Vec::new();
         for (index, row) in self.rows.iter().enumerate() {
-            if row.visible > seen || row.deleted <= seen || !mask[row.name] {
-                continue;
-            }
-            let (event_time, created) = (Timestamp::from_micros(row.event_time), Timestamp::from_micros(row.created));
-            if self.ledger.key_of(event_time, created) == Some(key) {
+            let in_slice = ingested_from <= row.created && row.created < until;
+            let in_cell = in_slice && from <= row.event_time && row.event_time < to;
+            if in_cell && row.visible <= seen && row.deleted > seen && mask[row.name] {
                 found.push(index);
             }
         }
@@ -226,7 +227,9 @@ impl Life {
                 return Err(End::Broken("the state is not the ledger".to_owned()));
             }
         }
-        self.saved = self.ledger.clone();
+        if self.hazards.kills > 0 {
+            self.saved = self.ledger.clone();
+        }
         self.pass()
     }
 
@@ -334,7 +337,6 @@ impl Life {
 
     /// One sync; the days that it has proven, if it ends complete.
     fn sync(&mut self) -> Result<Option<Days>, End> {
-        self.ledger = self.saved.clone();
         self.fresh.clear();
         let skew = match self.random.below(20) {
             0 => -6 * HOUR,
@@ -441,7 +443,8 @@ impl Life {
                 Ok(None) if self.is_quiet() && self.hazards.behind == 0 => {
                     return Err("incomplete without a reason".to_owned());
                 }
-                Ok(None) | Err(End::Killed) => {}
+                Ok(None) => {}
+                Err(End::Killed) => self.ledger = self.saved.clone(),
                 Err(End::Broken(problem)) => return Err(problem),
             }
             let gap = self.random.pick(&[5 * MINUTE, 5 * MINUTE, HOUR, 6 * HOUR, DAY, 9 * DAY, 70 * DAY]);
@@ -474,7 +477,7 @@ fn late_life(seed: u64) -> Result<(), String> {
     let mut life = Life::new(seed);
     life.hazards = Hazards::default();
     (life.rows, life.assumed, life.bytes) = (Vec::new(), None, 0);
-    life.saved = Ledger::new(life.wanted.clone(), None);
+    life.ledger = Ledger::new(life.wanted.clone(), None);
     life.asked = Days::ALL;
     life.arrive(20, life.clock - 5 * HOUR, 5 * HOUR);
     for row in &mut life.rows {
