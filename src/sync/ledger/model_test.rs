@@ -1,6 +1,8 @@
 //! Random lives of the pure rules: a `PostHog` that is a list of rows, and syncs with everything that goes
 //! wrong. A failing life names its seed: `LEDGER_SEED=7 cargo test --lib one_life`.
 
+#![expect(clippy::print_stderr, reason = "figures for whoever runs the lives")]
+
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
@@ -53,6 +55,7 @@ struct Row {
 
 /// What may happen in a life.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each may happen with any other")]
 struct Hazards {
     kills: i64,
     late: bool,
