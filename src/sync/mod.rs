@@ -12,6 +12,8 @@ mod context;
 mod explain;
 mod export;
 mod keyset;
+#[allow(dead_code, reason = "wired to the readers in a later step")]
+pub mod ledger;
 mod list;
 mod observer;
 mod page_size;

@@ -1,0 +1,42 @@
+//! What has been emitted of a project's events, in figures that `PostHog` can be asked for.
+//!
+//! A watermark can only be believed; a figure can be compared. The ledger keeps, for each cell (a
+//! [`Period`] of event time × a [`Slice`] of ingestion time), a [`Fingerprint`] of the rows that have been
+//! emitted. A sync asks `PostHog` for the same figures, reads the cells that differ, and is complete when
+//! none does:
+//!
+//! ```text
+//! plan ─► hogql::observation ─► compare ─► (hogql::distinct) ─► decide ─► read ─► Ledger::enter
+//!   ▲                                                                                  │
+//!   └──────────────── nothing differs: tidy, done; after three rounds: INCOMPLETE ◄────┘
+//! ```
+//!
+//! Values and decisions only: no input or output, no clock. Times are arguments.
+
+mod assumption;
+mod cell;
+mod choice;
+mod compare;
+mod decide;
+mod fingerprint;
+mod fold;
+pub mod hogql;
+#[cfg(test)]
+mod model_test;
+mod period;
+mod plan;
+mod rules;
+mod slice;
+mod state;
+
+pub use assumption::{Assumption, FutureState};
+pub use cell::{Cell, Figures};
+pub use choice::{Change, Choice, Names};
+pub use compare::{Difference, DifferenceKind, differences, prove};
+pub use decide::{Decision, ROUNDS, Read, decide, reads};
+pub use fingerprint::{Fingerprint, checksum_of};
+pub use fold::{Scope, tidy};
+pub use period::{Days, FoldedMonths, Period};
+pub use plan::{FullObservation, bound, observation};
+pub use slice::{CellKey, Part, Slice};
+pub use state::{Ledger, NarrowedFigures, OpenCell, SortKey};

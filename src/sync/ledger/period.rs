@@ -1,0 +1,271 @@
+//! Days and months of event time.
+//!
+//! A period is a UTC day or a calendar month. Months are calendar months and not blocks of thirty days,
+//! because a person reads the state, and because retention at `PostHog` and questions of users go by
+//! them. The server needs no calendar of ours for it: a period is numbered by its first day, which
+//! is the day of a row or that day less its day of month ([`hogql::period`](super::hogql::period)).
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::time::Timestamp;
+
+/// A half-open range of UTC days, numbered since the epoch; negative before 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Days {
+    /// First day inside.
+    pub from: i64,
+    /// First day after it.
+    pub to: i64,
+}
+
+impl Days {
+    /// All days that `DateTime64` can hold, and more: 1 March 0 to about the year 10,000.
+    pub const ALL: Self = Self { from: -719_468, to: 2_932_896 };
+
+    /// Returns true if no day is inside.
+    pub fn is_empty(self) -> bool {
+        self.from >= self.to
+    }
+
+    /// Returns true if the day is inside.
+    pub fn contains(self, day: i64) -> bool {
+        self.from <= day && day < self.to
+    }
+
+    /// Returns true if every day of `other` is inside.
+    pub fn contains_all(self, other: Self) -> bool {
+        other.is_empty() || (self.from <= other.from && other.to <= self.to)
+    }
+
+    /// Returns true if some day is in both.
+    pub fn touches(self, other: Self) -> bool {
+        self.from.max(other.from) < self.to.min(other.to)
+    }
+
+    /// The days in both; may be empty.
+    #[must_use]
+    pub fn intersection(self, other: Self) -> Self {
+        Self { from: self.from.max(other.from), to: self.to.min(other.to) }
+    }
+
+    /// The whole calendar months inside; may be empty.
+    #[must_use]
+    pub fn whole_months(self) -> Self {
+        let month = Period::month_of(self.from);
+        let from = if month.first() == self.from { self.from } else { month.days().to };
+        Self { from, to: Period::month_of(self.to).first() }
+    }
+}
+
+/// A UTC day or a calendar month of event time. Ordered by first day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Period {
+    first: i64,
+    month: bool,
+}
+
+impl Period {
+    /// The day with this number since the epoch.
+    pub fn day(day: i64) -> Self {
+        Self { first: day, month: false }
+    }
+
+    /// The calendar month that this day is in.
+    pub fn month_of(day: i64) -> Self {
+        Self { first: day - i64::from(civil(day).2) + 1, month: true }
+    }
+
+    /// The number of its first day since the epoch, by which the server names it.
+    pub fn first(self) -> i64 {
+        self.first
+    }
+
+    /// Its days.
+    pub fn days(self) -> Days {
+        // The 32nd day after the first of a month is always in the next month.
+        let to = if self.month { Self::month_of(self.first + 31).first } else { self.first + 1 };
+        Days { from: self.first, to }
+    }
+
+    /// Returns true if it is a month.
+    pub fn is_month(self) -> bool {
+        self.month
+    }
+}
+
+/// Year, month and day of month (both from 1) of a day since the epoch, in the Gregorian calendar.
+///
+/// Howard Hinnant's `civil_from_days`: the year begins in March here, so that leap days come last.
+fn civil(day: i64) -> (i64, u8, u8) {
+    let shifted = day + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let calendar_month = if month < 10 { month + 3 } else { month - 9 };
+    let year = year + era * 400 + i64::from(calendar_month <= 2);
+    let small = |number: i64| u8::try_from(number).unwrap_or_default();
+    (year, small(calendar_month), small(of_month))
+}
+
+impl fmt::Display for Period {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = civil(self.first);
+        write!(formatter, "{year:04}-{month:02}")?;
+        if self.month { Ok(()) } else { write!(formatter, "-{day:02}") }
+    }
+}
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let period = match text.len() {
+            7 => Timestamp::parse(&format!("{text}-01")).map(|first| Self::month_of(first.day())),
+            _ => Timestamp::parse(text).map(|first| Self::day(first.day())),
+        };
+        // Only the spelling that is written: another one would make two keys of one period.
+        period
+            .filter(|period| period.to_string() == text)
+            .ok_or_else(|| format!("`{text}` is not a day such as 2026-11-24 or a month such as 2026-11"))
+    }
+}
+
+impl Serialize for Period {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Period {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Written as `["2026-11-01","2026-12-01"]`; `null` for a side without an end.
+impl Serialize for Days {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let side = |day: i64, open: i64| (day != open).then(|| Period::day(day));
+        (side(self.from, Self::ALL.from), side(self.to, Self::ALL.to)).serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Days {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let (from, to) = <(Option<Period>, Option<Period>)>::deserialize(deserializer)?;
+        let side = |period: Option<Period>, open| period.map_or(open, Period::first);
+        Ok(Self { from: side(from, Self::ALL.from), to: side(to, Self::ALL.to) })
+    }
+}
+
+/// Which days have been folded into months: disjoint ranges of whole months, ascending.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct FoldedMonths(Vec<Days>);
+
+impl FoldedMonths {
+    /// The period that a day belongs to.
+    pub fn period_of(&self, day: i64) -> Period {
+        if self.0.iter().any(|range| range.contains(day)) { Period::month_of(day) } else { Period::day(day) }
+    }
+
+    /// The period that begins on this day; its number as the server gives it.
+    pub fn period_from(&self, first: i64) -> Period {
+        self.period_of(first)
+    }
+
+    /// Widens days so that months that are touched are covered as a whole.
+    #[must_use]
+    pub fn whole_periods(&self, days: Days) -> Days {
+        if days.is_empty() {
+            return days;
+        }
+        Days { from: self.period_of(days.from).first(), to: self.period_of(days.to - 1).days().to }
+    }
+
+    /// Adds whole months.
+    pub fn add(&mut self, months: Days) {
+        if months.is_empty() {
+            return;
+        }
+        self.0.push(months);
+        self.0.sort_unstable_by_key(|range| range.from);
+        let mut merged: Vec<Days> = Vec::with_capacity(self.0.len());
+        for range in self.0.drain(..) {
+            match merged.last_mut() {
+                Some(last) if range.from <= last.to => last.to = last.to.max(range.to),
+                _ => merged.push(range),
+            }
+        }
+        self.0 = merged;
+    }
+
+    /// The ranges, ascending.
+    pub fn ranges(&self) -> &[Days] {
+        &self.0
+    }
+
+    /// Returns true if the ranges are whole months, disjoint and ascending.
+    pub(super) fn is_valid(&self) -> bool {
+        let whole = |day: i64| Period::month_of(day).first() == day;
+        self.0.iter().all(|range| !range.is_empty() && whole(range.from) && whole(range.to))
+            && self.0.windows(2).all(|pair| pair[0].to < pair[1].from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Datelike;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_calendar_is_the_one_of_chrono(day in -200_000_i64..400_000) {
+            let date = Timestamp::from_day(day).datetime().date_naive();
+            prop_assert_eq!(civil(day), (i64::from(date.year()), u8::try_from(date.month()).unwrap(), u8::try_from(date.day()).unwrap()));
+        }
+
+        #[test]
+        fn every_period_is_read_as_it_is_written(day in -25_567_i64..130_000) {
+            for period in [Period::day(day), Period::month_of(day)] {
+                prop_assert_eq!(period.to_string().parse(), Ok(period));
+                prop_assert!(period.days().contains(day));
+            }
+        }
+    }
+
+    #[test]
+    fn days_before_1970_and_up_to_2299_have_a_period() {
+        assert_eq!(Period::day(-1).to_string(), "1969-12-31");
+        assert_eq!(Period::month_of(-1).to_string(), "1969-12");
+        assert_eq!(Period::day(Timestamp::MAX.day()).to_string(), "2299-01-01");
+        assert_eq!("1900-01-01".parse::<Period>().unwrap().first(), -25_567);
+    }
+
+    #[test]
+    fn only_one_spelling_of_a_period_is_accepted() {
+        for text in ["2026-1-01", "2026-11-24T00:00:00Z", "2026-13", "2026", "", "2026-02-30", "26-11-24"] {
+            assert!(text.parse::<Period>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn folded_ranges_merge_and_widen_to_whole_months() {
+        let day = |text: &str| text.parse::<Period>().unwrap().first();
+        let mut folded = FoldedMonths::default();
+        folded.add(Days { from: day("2026-03-01"), to: day("2026-04-01") });
+        folded.add(Days { from: day("2025-12-15"), to: day("2026-03-10") }.whole_months());
+        assert_eq!(folded.ranges(), [Days { from: day("2026-01-01"), to: day("2026-04-01") }]);
+        assert!(folded.is_valid());
+        let asked = Days { from: day("2026-02-10"), to: day("2026-05-05") };
+        assert_eq!(folded.whole_periods(asked), Days { from: day("2026-02-01"), to: day("2026-05-05") });
+    }
+}
