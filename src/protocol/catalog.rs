@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+
+use crate::error::Error;
 
 /// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,13 +101,14 @@ impl ConfiguredCatalog {
     /// # Errors
     /// When the file cannot be read or is not a configured catalog; the message names the file and
     /// the offending key.
-    pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).with_context(|| format!("cannot read the catalog file `{}`", path.display()))?;
-        Self::parse(&text).with_context(|| {
-            format!(
-                "`{}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`",
-                path.display()
-            )
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let shown = path.display();
+        let text = std::fs::read(path)
+            .map_err(|error| Error::config(format!("cannot read the catalog file `{shown}`: {error}")))?;
+        Self::parse(&text).map_err(|error| {
+            Error::config(format!(
+                "`{shown}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`: {error}"
+            ))
         })
     }
 
