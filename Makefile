@@ -15,8 +15,8 @@ build:
 
 ## make quickstart  the main job against a sandbox: PostHog to Patterns, twice
 quickstart:
-	cargo build --locked --bins
-	cargo run --locked --example quickstart
+	cargo build --locked --package source-posthog --package quickstart --bins
+	$${CARGO_TARGET_DIR:-target}/debug/quickstart
 
 ## make test        everything that must pass
 test: lint unit doc live bench-quick deny image-test fuzz
