@@ -28,7 +28,6 @@ pub(super) struct RecordFrame {
     pub(super) absent: Vec<u8>,
     pub(super) suffix: Fixed,
     pub(super) has_id_alias: bool,
-    /// Properties that are fields of their own.
     property_columns: Option<PropertyWriter>,
 }
 
@@ -85,12 +84,10 @@ impl RecordFrame {
         self.absent.extend_from_slice(format!(",\"{field}\":{value}").as_bytes());
     }
 
-    /// Adds properties as fields of their own.
     pub(super) fn set_property_columns(&mut self, property_columns: &Arc<PropertyColumns>) {
         self.property_columns = PropertyWriter::new(property_columns);
     }
 
-    /// Whether properties are fields of their own.
     pub(super) fn has_property_columns(&self) -> bool {
         self.property_columns.is_some()
     }

@@ -10,7 +10,6 @@ use super::json_fields::{FieldNames, read_object};
 use crate::streams::{PropertyColumns, PropertyType};
 use crate::time::Timestamp;
 
-/// Writes the property columns of one stream.
 pub(super) struct PropertyWriter {
     columns: Arc<PropertyColumns>,
     names: FieldNames,

@@ -13,7 +13,6 @@ use super::table::Table;
 
 const UPDATED_AT: &str = "coalesce(last_seen_at, created_at)";
 
-/// The stream.
 pub static PERSONS: Table = Table {
     stream: "persons",
     from: "persons",

@@ -14,7 +14,6 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// The bytes themselves.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }
@@ -38,17 +37,14 @@ pub struct Sink<'r> {
 }
 
 impl<'r> Sink<'r> {
-    /// A sink that writes to `spare`.
     pub fn new(spare: &'r mut [u8]) -> Self {
         Self { spare, end: 0 }
     }
 
-    /// Number of bytes that have been written.
     pub fn len(&self) -> usize {
         self.end
     }
 
-    /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.end == 0
     }
@@ -82,7 +78,6 @@ impl<'r> Sink<'r> {
         self.end += length;
     }
 
-    /// Writes bytes.
     #[inline(always)]
     pub fn put(&mut self, bytes: &[u8]) -> Result<(), Stop> {
         let end = self.end + bytes.len();
@@ -91,7 +86,6 @@ impl<'r> Sink<'r> {
         Ok(())
     }
 
-    /// Writes one byte.
     #[inline(always)]
     pub fn push(&mut self, byte: u8) -> Result<(), Stop> {
         *self.spare.get_mut(self.end).ok_or(Stop::BufferFull)? = byte;
