@@ -15,13 +15,14 @@ ARG PROFILE=release
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
 COPY integration_tests/sandbox/Cargo.toml integration_tests/sandbox/
+COPY quickstart/Cargo.toml quickstart/
 COPY benches/Cargo.toml benches/
 COPY packaging/Cargo.toml packaging/
-RUN mkdir -p src/bin benches/src integration_tests/sandbox/src packaging/src \
+RUN mkdir -p src/bin benches/src integration_tests/sandbox/src packaging/src quickstart/src \
  && touch src/lib.rs benches/hot_path.rs benches/src/lib.rs integration_tests/main.rs integration_tests/allocations.rs \
       integration_tests/sandbox/src/lib.rs \
  && echo 'fn main() {}' | tee src/main.rs src/bin/destination-patterns.rs benches/src/main.rs packaging/src/main.rs \
-      > integration_tests/sandbox/src/main.rs \
+      quickstart/src/main.rs > integration_tests/sandbox/src/main.rs \
  && cargo build --profile "${PROFILE}" --locked --bins
 
 # The copies keep their old times of change; without `touch`, cargo would take the empty programs for newer.

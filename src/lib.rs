@@ -11,18 +11,32 @@
 //!
 //! A module imports only what stands to the right of it.
 
-pub mod config;
+// Here and not for the workspace: only this crate has an interface that others build on.
+#![warn(missing_docs)]
+
 pub mod destination;
 pub mod error;
+pub mod program;
+pub mod source;
+
+// The inside, which tests, benchmarks and fuzz targets reach, too: no part of the public interface.
+#[doc(hidden)]
+pub mod config;
 mod help;
 mod net;
+#[doc(hidden)]
 pub mod posthog;
-pub mod program;
+#[doc(hidden)]
 pub mod progress;
+#[doc(hidden)]
 pub mod protocol;
+#[doc(hidden)]
 pub mod records;
+#[doc(hidden)]
 pub mod secret;
-pub mod source;
+#[doc(hidden)]
 pub mod streams;
+#[doc(hidden)]
 pub mod sync;
+#[doc(hidden)]
 pub mod time;

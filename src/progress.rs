@@ -21,7 +21,6 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Shows nothing.
     pub fn hidden() -> Self {
         Self { bar: ProgressBar::hidden(), bytes: 0 }
     }

@@ -2,7 +2,7 @@
 //!
 //! [`Secret`] keeps our own code from printing one. Others print them, too: a server that quotes the
 //! request in its error page, or a library's trace. So every secret is remembered when it is made,
-//! and [`redact`] takes it out of whatever this process says.
+//! and `redact` takes it out of whatever this process says.
 
 use std::borrow::Cow;
 use std::fmt;

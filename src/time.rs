@@ -27,7 +27,6 @@ impl Timestamp {
         Self(Utc::now().timestamp_micros())
     }
 
-    /// From microseconds since the epoch.
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
@@ -144,7 +143,6 @@ impl Timestamp {
         format!("toDateTime64('{}', 6, 'UTC')", self.datetime().format("%Y-%m-%d %H:%M:%S%.6f"))
     }
 
-    /// As chrono's type.
     pub fn datetime(self) -> DateTime<Utc> {
         DateTime::from_timestamp_micros(self.0).unwrap_or_default()
     }
@@ -186,7 +184,6 @@ fn digits(text: &[u8]) -> Option<u32> {
     text.iter().try_fold(0, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
 }
 
-/// A number of whole days as a duration.
 pub fn days(count: u32) -> TimeDelta {
     TimeDelta::days(i64::from(count))
 }

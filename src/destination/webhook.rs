@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use sha2::{Digest, Sha256};

@@ -139,7 +139,7 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
 
 /// The streams of the catalog. A webhook can only append.
 fn streams(path: &std::path::Path) -> Result<Vec<StreamDescriptor>, Error> {
-    let catalog = ConfiguredCatalog::from_file(path).map_err(|error| Error::config(format!("{error:#}")))?;
+    let catalog = ConfiguredCatalog::from_file(path)?;
     let mut streams = Vec::new();
     for configured in catalog.streams {
         let stream = configured.descriptor();

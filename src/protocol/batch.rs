@@ -16,12 +16,10 @@ pub struct Batch<'o> {
     stream: &'o Arc<StreamDescriptor>,
     /// Complete RECORD lines.
     pub lines: Lines,
-    /// How many there are.
     pub records: u64,
 }
 
 impl<'o> Batch<'o> {
-    /// An empty batch for `stream`.
     pub fn new(output: &'o Output, stream: &'o Arc<StreamDescriptor>) -> Self {
         Self { output, stream, lines: output.buffer(), records: 0 }
     }

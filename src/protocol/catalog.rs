@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+
+use crate::error::Error;
 
 /// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct StreamDescriptor {
-    /// Stream name.
     pub name: String,
     /// Namespace, copied from the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -19,19 +19,16 @@ pub struct StreamDescriptor {
 /// Response of `discover`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Catalog {
-    /// All streams.
     pub streams: Vec<Stream>,
 }
 
 /// A stream that a source offers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Stream {
-    /// Stream name.
     pub name: String,
     /// JSON schema (draft 7) of the record data.
     #[serde(default)]
     pub json_schema: Value,
-    /// Ways to read it.
     #[serde(default)]
     pub supported_sync_modes: Vec<SyncMode>,
     /// Whether the source alone decides on the cursor.
@@ -51,7 +48,6 @@ pub struct Stream {
     pub is_resumable: Option<bool>,
 }
 
-/// How a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SyncMode {
@@ -61,19 +57,15 @@ pub enum SyncMode {
     Incremental,
 }
 
-/// What shall be read.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConfiguredCatalog {
-    /// The chosen streams.
     pub streams: Vec<ConfiguredStream>,
 }
 
-/// One chosen stream.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ConfiguredStream {
     /// The stream as it was discovered.
     pub stream: Stream,
-    /// How the source reads it.
     #[serde(default = "full_refresh")]
     pub sync_mode: SyncMode,
     /// How the destination writes it; a plain word, because platforms add to the list.
@@ -100,13 +92,14 @@ impl ConfiguredCatalog {
     /// # Errors
     /// When the file cannot be read or is not a configured catalog; the message names the file and
     /// the offending key.
-    pub fn from_file(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).with_context(|| format!("cannot read the catalog file `{}`", path.display()))?;
-        Self::parse(&text).with_context(|| {
-            format!(
-                "`{}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`",
-                path.display()
-            )
+    pub fn from_file(path: &Path) -> Result<Self, Error> {
+        let shown = path.display();
+        let text = std::fs::read(path)
+            .map_err(|error| Error::config(format!("cannot read the catalog file `{shown}`: {error}")))?;
+        Self::parse(&text).map_err(|error| {
+            Error::config(format!(
+                "`{shown}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`: {error}"
+            ))
         })
     }
 

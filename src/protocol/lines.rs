@@ -12,7 +12,6 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// The lines.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len()).unwrap_or_default()
     }
@@ -22,12 +21,10 @@ impl Lines {
         self.bytes.len() - self.spare
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Forgets the lines.
     pub fn clear(&mut self) {
         self.spare = self.bytes.len();
     }

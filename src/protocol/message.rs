@@ -18,7 +18,6 @@ use crate::secret::redact;
 pub enum Message {
     /// Response of `spec`.
     Spec {
-        /// The connector specification.
         spec: Value,
     },
     /// Response of `check`.
@@ -29,17 +28,13 @@ pub enum Message {
     },
     /// Response of `discover`.
     Catalog {
-        /// All streams.
         catalog: Catalog,
     },
-    /// A log line.
     Log {
-        /// Level and text.
         log: Log,
     },
     /// An error, a stream status or an estimate.
     Trace {
-        /// The details.
         trace: Trace,
     },
 }
@@ -67,7 +62,6 @@ impl Message {
         }
     }
 
-    /// A change of a stream's status.
     pub fn status(stream: StreamDescriptor, status: StreamStatus) -> Self {
         Self::stream_status(stream, status, None)
     }
@@ -117,7 +111,6 @@ pub fn now_milliseconds() -> i64 {
 /// Response of `check`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConnectionStatus {
-    /// Whether the configuration works.
     pub status: CheckStatus,
     /// What was found, or what is wrong and how to mend it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -135,29 +128,21 @@ impl ConnectionStatus {
     }
 }
 
-/// Verdict of `check`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CheckStatus {
-    /// The configuration works.
     Succeeded,
-    /// The configuration does not work.
     Failed,
 }
 
-/// Level and text of a log line.
 #[derive(Debug, Clone, Serialize)]
 pub struct Log {
-    /// Severity.
     pub level: LogLevel,
-    /// Text for people.
     pub message: String,
 }
 
-/// Severity of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs, reason = "the names say it")]
 pub enum LogLevel {
     Fatal,
     Error,
@@ -167,12 +152,10 @@ pub enum LogLevel {
     Trace,
 }
 
-/// A TRACE message.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trace {
     /// Milliseconds since the epoch.
     pub emitted_at: i64,
-    /// What is traced.
     #[serde(flatten)]
     pub body: TraceBody,
 }
@@ -180,14 +163,12 @@ pub struct Trace {
 /// What a TRACE message is about.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "type", rename_all = "SCREAMING_SNAKE_CASE")]
-#[allow(missing_docs, reason = "variants wrap one documented struct each")]
 pub enum TraceBody {
     Error { error: TraceError },
     Estimate { estimate: Estimate },
     StreamStatus { stream_status: TraceStatus },
 }
 
-/// A failure.
 #[derive(Debug, Clone, Serialize)]
 pub struct TraceError {
     /// The sentence for the user.
@@ -195,7 +176,6 @@ pub struct TraceError {
     /// Technical details.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internal_message: Option<String>,
-    /// Who has to act.
     pub failure_type: FailureType,
     /// The stream that failed, if one did.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,7 +200,6 @@ enum EstimateKind {
     Stream,
 }
 
-/// Status of a stream.
 #[derive(Debug, Clone, Serialize)]
 pub struct TraceStatus {
     stream_descriptor: StreamDescriptor,
@@ -229,7 +208,6 @@ pub struct TraceStatus {
     reasons: Option<Vec<StatusReason>>,
 }
 
-/// Where a stream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum StreamStatus {

@@ -141,7 +141,6 @@ impl Output {
         *lock(&self.shared.progress) = progress;
     }
 
-    /// The live line.
     pub fn progress(&self) -> impl std::ops::DerefMut<Target = Progress> {
         lock(&self.shared.progress)
     }

@@ -13,13 +13,11 @@ pub(super) struct FieldNames {
 }
 
 impl FieldNames {
-    /// Looks for `key`, too.
     pub(super) fn add(&mut self, key: &str, place: usize) {
         self.names.push((key.to_owned(), place));
         self.lengths |= length_bit(key.len());
     }
 
-    /// Whether nothing is looked for.
     pub(super) fn is_empty(&self) -> bool {
         self.names.is_empty()
     }

@@ -11,7 +11,6 @@ use super::value::is_number;
 use crate::streams::{PropertyColumns, PropertyType};
 use crate::time::Timestamp;
 
-/// Writes the property columns of one stream.
 pub(super) struct PropertyWriter {
     columns: Arc<PropertyColumns>,
     names: FieldNames,

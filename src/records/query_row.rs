@@ -48,7 +48,6 @@ struct Settling {
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
-    /// It is a record now.
     Record,
     /// It is another copy of the row before and was left out.
     Copy,

@@ -123,7 +123,6 @@ pub enum Command {
     Catalog(CatalogArguments),
 }
 
-/// Arguments of `read`.
 #[derive(Debug, Args)]
 pub struct ReadArguments {
     /// Configuration file (JSON)
@@ -141,7 +140,6 @@ pub struct ReadArguments {
     pub quiet: bool,
 }
 
-/// Arguments of `catalog`.
 #[derive(Debug, Args)]
 pub struct CatalogArguments {
     /// Configuration file (JSON)

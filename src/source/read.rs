@@ -83,8 +83,7 @@ impl JobKind {
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
     let config = configuration::from_file(&arguments.config)?;
-    let catalog =
-        ConfiguredCatalog::from_file(&arguments.catalog).map_err(|error| Error::config(format!("{error:#}")))?;
+    let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
     let client = Client::new(&config)?;

@@ -5,13 +5,10 @@ use serde_json::{Value, json};
 /// One field of a record.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
-    /// Field of the record.
     pub field: &'static str,
     /// `HogQL` expression; none when queries cannot tell the value.
     pub expression: Option<&'static str>,
-    /// Where exported files have the value.
     pub exported: ExportedAs,
-    /// How the value is treated.
     pub kind: Kind,
     /// One sentence for the schema.
     pub description: &'static str,
@@ -41,15 +38,12 @@ pub enum Kind {
     Json,
     /// A truth value, which some versions send as 0 or 1.
     Boolean,
-    /// A whole number.
     Integer,
-    /// A number.
     Number,
     /// A day without a time.
     Date,
     /// A list of texts.
     Strings,
-    /// A list of anything.
     List,
     /// Anything, passed on as it is.
     Any,

@@ -13,7 +13,6 @@ const fn from_property(field: &'static str, name: &'static str, column: &'static
     Column::new(field, Kind::OptionalString, about).selected_as(column).exported_as(ExportedAs::Property(name))
 }
 
-/// The stream.
 pub static EVENTS: Table = Table {
     stream: "events",
     from: "events",

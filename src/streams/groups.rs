@@ -7,7 +7,6 @@ use chrono::TimeDelta;
 use super::column::{Column, Kind};
 use super::table::Table;
 
-/// The stream.
 pub static GROUPS: Table = Table {
     stream: "groups",
     from: "groups",

@@ -8,11 +8,9 @@ use super::table::{PROJECT_FIELD, object_schema};
 /// A stream that is read page by page in the order of its key.
 #[derive(Debug)]
 pub struct KeysetStream {
-    /// Stream name.
     pub stream: &'static str,
     /// What it is read from, one after the other.
     pub parts: &'static [KeysetTable],
-    /// Selected columns.
     pub columns: &'static [Column],
     /// Fields that, with the project, identify a row; they become the primary key.
     pub key: &'static [&'static str],
@@ -66,12 +64,10 @@ pub static COHORT_PEOPLE: KeysetStream = KeysetStream {
 pub static KEYSET_STREAMS: &[&KeysetStream] = &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE];
 
 impl KeysetStream {
-    /// Primary key of the records.
     pub fn primary_key(&self) -> Vec<&'static str> {
         [PROJECT_FIELD].into_iter().chain(self.key.iter().copied()).collect()
     }
 
-    /// The expression of a field.
     pub fn expression(&self, field: &str) -> &'static str {
         self.columns
             .iter()
@@ -80,7 +76,6 @@ impl KeysetStream {
             .unwrap_or_default()
     }
 
-    /// JSON schema (draft 7) of the records.
     pub fn schema(&self) -> Value {
         let mut fields = Map::new();
         fields.insert(

@@ -14,13 +14,11 @@ pub(crate) const TYPE_FIELD: &str = "type";
 /// A stream that is read from one list endpoint.
 #[derive(Debug)]
 pub struct List {
-    /// Stream name.
     pub stream: &'static str,
     /// Path below `api/projects/:id/`.
     pub path: &'static str,
     /// Scope that the key needs.
     pub scope: &'static str,
-    /// Primary key of the records.
     pub primary_key: &'static [&'static str],
     /// Query string of every request, besides `limit` and `offset`: an order that does not change
     /// while pages are read.
@@ -134,7 +132,6 @@ pub static LISTS: &[List] = &[
 ];
 
 impl List {
-    /// The stream with this name.
     pub fn find(name: &str) -> Option<&'static Self> {
         LISTS.iter().find(|list| list.stream == name)
     }
@@ -162,7 +159,6 @@ impl List {
         fields
     }
 
-    /// JSON schema (draft 7) of the records.
     pub fn schema(&self) -> Value {
         super::table::object_schema(self.fields())
     }

@@ -33,13 +33,10 @@ pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];
 /// Where a stream comes from.
 #[derive(Debug, Clone, Copy)]
 pub enum Source {
-    /// A `HogQL` table.
     Table(&'static Table),
     /// A table without a time, or a query of the user's.
     KeysetStream(&'static KeysetStream),
-    /// A list endpoint.
     List(&'static List),
-    /// The projects themselves.
     Projects,
 }
 
@@ -60,7 +57,6 @@ impl Source {
         table.or_else(keyset).or_else(|| List::find(name).map(Self::List))
     }
 
-    /// Whether it can be read incrementally.
     pub fn is_incremental(self) -> bool {
         match self {
             Self::Table(_) => true,

@@ -2,9 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-/// Stream name.
 pub const NAME: &str = "projects";
-/// Primary key.
 pub const PRIMARY_KEY: &str = "id";
 
 /// Field, JSON schema type, description. From `GET /api/projects/:id/`; keys that can send data or
@@ -39,7 +37,6 @@ pub(crate) const FIELDS: &[(&str, &str, &str)] = &[
     ("access_control", "boolean", "Whether access is restricted."),
 ];
 
-/// JSON schema (draft 7) of the records.
 pub fn schema() -> Value {
     let mut properties = Map::new();
     for (field, kind, description) in FIELDS {

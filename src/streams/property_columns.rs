@@ -15,11 +15,8 @@ pub struct PropertyColumns {
 /// A property and the field that it becomes.
 #[derive(Debug)]
 pub struct PropertyColumn {
-    /// Name of the property.
     pub property: String,
-    /// Name of the field.
     pub field: String,
-    /// Type of both.
     pub kind: PropertyType,
 }
 
@@ -96,7 +93,6 @@ impl PropertyColumns {
         property_columns
     }
 
-    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.columns.is_empty()
     }

@@ -22,7 +22,6 @@ const fn number(field: &'static str, expression: &'static str, description: &'st
     Column::new(field, Kind::Integer, description).selected_as(expression)
 }
 
-/// The stream.
 pub static SESSIONS: Table = Table {
     stream: "sessions",
     from: "sessions",

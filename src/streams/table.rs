@@ -8,9 +8,7 @@ use super::column::{Column, ExportedAs};
 /// Everything that distinguishes one table stream from another. A new one is a new constant.
 #[derive(Debug)]
 pub struct Table {
-    /// Stream name.
     pub stream: &'static str,
-    /// `HogQL` table.
     pub from: &'static str,
     /// Fields in the order of the records.
     pub columns: &'static [Column],
@@ -28,7 +26,6 @@ pub struct Table {
     pub id_field: &'static str,
     /// Field for a second copy of the id, for compatibility.
     pub id_alias: Option<&'static str>,
-    /// Primary key of the records.
     pub primary_key: &'static [&'static str],
     /// When the server received a row, if that is another instant than the position.
     ///
@@ -38,7 +35,6 @@ pub struct Table {
     pub far: Option<&'static str>,
     /// Order of un-merged copies of one row: the one to keep comes first.
     pub duplicates: Option<&'static str>,
-    /// Cursor field in the catalog.
     pub cursor_field: &'static str,
     /// Column that `include_events` and `exclude_events` apply to.
     pub event_name_column: Option<&'static str>,
@@ -74,12 +70,10 @@ impl Table {
         self.all_columns().filter(|column| column.exported != ExportedAs::Nowhere).collect()
     }
 
-    /// All columns.
     pub(crate) fn all_columns(&self) -> impl Iterator<Item = Column> + '_ {
         self.columns.iter().chain(self.optional_columns).copied()
     }
 
-    /// JSON schema (draft 7) of the records.
     pub fn schema(&self) -> Value {
         let mut properties = Map::new();
         if let Some(copy) = self.id_alias {

@@ -62,7 +62,6 @@ pub fn step(bytes: &[u8], at: usize) -> Option<[u8; STEP]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 
-/// The byte at `at`.
 pub fn byte(bytes: &[u8], at: usize) -> Result<u8, Stop> {
     bytes.get(at).copied().ok_or(Stop::Incomplete)
 }

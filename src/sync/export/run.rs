@@ -124,8 +124,9 @@ impl ExportReader {
                         // Whether all files are listed shows when they have been read.
                         Some(_) if !files.is_empty() => Duration::ZERO,
                         Some(_) => NOTED_AFTER,
-                        None if files.is_empty() => SURELY_EMPTY_AFTER,
+                        // The comparison with PostHog's count finds what is missing.
                         None if is_compared => Duration::ZERO,
+                        None if files.is_empty() => SURELY_EMPTY_AFTER,
                         None => SURELY_ALL_AFTER,
                     };
                     if since.elapsed() >= patience {

@@ -169,10 +169,10 @@ impl Workplace {
     }
 }
 
-/// The directory of the built programs, which is above the one of this example.
+/// The directory of the built programs, which `make quickstart` builds beside this one.
 fn programs() -> Result<PathBuf> {
-    let example = std::env::current_exe()?;
-    let directory = example.ancestors().nth(2).context("the target directory")?.to_owned();
+    let quickstart = std::env::current_exe()?;
+    let directory = quickstart.parent().context("the target directory")?.to_owned();
     for name in ["source-posthog", "destination-patterns"] {
         ensure!(directory.join(name).exists(), "{name} is not built; run `make quickstart`");
     }
