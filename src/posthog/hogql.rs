@@ -11,13 +11,20 @@ use serde_json::{Map, Value, json};
 
 use crate::time::Timestamp;
 
+/// Makes `person_id` of events the person at ingestion, as exports have it; in any other mode it is
+/// today's person, or not decided by the query (`Database._build_from_sources` in
+/// `hogql/database/database.py`).
+const PERSONS_AT_INGESTION: &str = "person_id_no_override_properties_on_events";
+
 /// A query with the values of its placeholders.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Query {
     /// `HogQL` text.
     pub text: String,
     /// Values of `{name}` placeholders in the text.
     pub values: Map<String, Value>,
+    /// Whether persons of events are those at ingestion.
+    pub persons_at_ingestion: bool,
 }
 
 impl Query {
@@ -31,6 +38,9 @@ impl Query {
             "query": self.text,
             "modifiers": {"convertToProjectTimezone": false},
         });
+        if self.persons_at_ingestion {
+            query["modifiers"]["personsOnEventsMode"] = Value::from(PERSONS_AT_INGESTION);
+        }
         if !self.values.is_empty() {
             query["values"] = Value::Object(self.values.clone());
         }
@@ -123,7 +133,7 @@ impl Predicate {
         }
         text.push(' ');
         text.push_str(tail);
-        Query { text: text.trim_end().to_owned(), values: self.values.clone() }
+        Query { text: text.trim_end().to_owned(), values: self.values.clone(), persons_at_ingestion: false }
     }
 }
 

@@ -237,7 +237,10 @@ mod tests {
             assert!(write(&EVENTS, line).is_err(), "{line:.40}");
         }
         let deep = LINE.replace("\"w\"", &format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)));
-        assert!(write(&EVENTS, &deep).is_ok());
+        let stream = StreamDescriptor { name: "events".into(), namespace: None };
+        let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+        writer.parse(deep.as_bytes()).unwrap();
+        writer.write(deep.as_bytes(), &mut Vec::new()).unwrap();
     }
 
     /// A member's key as it is, or with its first character as an escape.

@@ -37,7 +37,7 @@ pub(super) async fn describe_all(
     for query in &config.custom_queries {
         // A line feed ends a comment that the query may end with.
         let text = format!("{}\nLIMIT 1", query.query);
-        let question = Query { text, values: serde_json::Map::new() };
+        let question = Query { text, ..Query::default() };
         let described = match describe(client, project, &question, observer, retry()).await {
             Ok(described) => described,
             Err(GiveUp::Refused(Refusal { status: 400, detail, .. })) => {

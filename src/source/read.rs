@@ -25,7 +25,7 @@ use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
 use crate::records::{NulledValues, ProjectWriter};
-use crate::streams::{self, KeysetStream, List, PropertyColumns, Source, Table};
+use crate::streams::{self, EVENTS, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
     Checkpoint, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, OnEstimate,
     PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
@@ -299,6 +299,7 @@ impl Sync {
                 columns: table.selected(self.config.method.query.person_properties),
                 property_columns: Arc::clone(property_columns),
                 page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
+                persons_at_ingestion: table.stream == EVENTS.stream,
                 checkpoint,
             };
             self.read_project(reader, &on_estimate)

@@ -52,6 +52,7 @@ fn refused(refusal: &Refusal) -> Error {
             refusal.detail
         )),
         Reason::UnknownTable(_)
+        | Reason::UnknownModifier
         | Reason::InvalidQuery
         | Reason::IntervalTooLong
         | Reason::IntervalInFuture

@@ -51,6 +51,8 @@ pub enum Reason {
     UnknownColumn(String),
     /// There is no table of this name.
     UnknownTable(String),
+    /// The server does not know the mode of persons that was asked for.
+    UnknownModifier,
     /// Another error in a query's text.
     InvalidQuery,
     /// The interval of an export is too long.
@@ -183,6 +185,9 @@ impl Reason {
         }
         if let Some(name) = name_after(first, "Unknown table ") {
             return Self::UnknownTable(name);
+        }
+        if report.detail.contains("personsOnEventsMode") || report.detail.contains("persons_on_events") {
+            return Self::UnknownModifier;
         }
         if first.contains("range too big") {
             return Self::IntervalTooLong;

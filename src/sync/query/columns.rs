@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::reader::ProjectReader;
 use crate::error::Error;
@@ -36,6 +36,13 @@ impl ProjectReader {
                 return Ok(());
             }
             let Some(refusal) = self.refusal_of(&unlisted).await? else { return Ok(()) };
+            if self.persons_at_ingestion && refusal.reason == Reason::UnknownModifier {
+                tracing::warn!(
+                    "this PostHog does not know the modifier `personsOnEventsMode`, so `person_id` of events may be today's person instead of the one at ingestion"
+                );
+                self.persons_at_ingestion = false;
+                continue;
+            }
             let Reason::UnknownColumn(unknown) = &refusal.reason else { return Err(GiveUp::Refused(refusal).into()) };
             let unknown = unquoted(unknown).to_owned();
             if let Some((column, other)) = self.table.without
@@ -62,7 +69,7 @@ impl ProjectReader {
     /// The columns that the instance names itself; none when it does not.
     async fn listed_columns(&self) -> Result<BTreeSet<String>, Error> {
         let context = &self.context;
-        let query = Query { text: format!("SELECT * FROM {} LIMIT 0", self.table.from), values: Map::new() };
+        let query = Query { text: format!("SELECT * FROM {} LIMIT 0", self.table.from), ..Query::default() };
         let retry = context.client.retry();
         match describe(&context.client, context.project, &query, &context.observer, retry).await {
             Ok(columns) => Ok(columns.into_iter().map(|(name, _)| name).collect()),
@@ -78,6 +85,7 @@ impl ProjectReader {
         nothing.range(self.table.sort_key, now, now);
         let list: Vec<&str> = columns.iter().filter_map(|column| column.expression).collect();
         let query = nothing.select(&list.join(", "), self.table.from, "LIMIT 1");
+        let query = Query { persons_at_ingestion: self.persons_at_ingestion, ..query };
         match self.context.ask::<Vec<Value>>(&query).await {
             Ok(_) | Err(GiveUp::TooLarge { .. }) => Ok(None),
             Err(GiveUp::Refused(refusal)) if refusal.status == 400 => Ok(Some(refusal)),

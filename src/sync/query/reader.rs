@@ -30,6 +30,8 @@ pub struct ProjectReader {
     pub property_columns: Arc<PropertyColumns>,
     /// Rows to ask for.
     pub page_size: Arc<PageSize>,
+    /// Whether persons of events are those at ingestion, as exports have them.
+    pub persons_at_ingestion: bool,
     /// Where progress is kept.
     pub checkpoint: Arc<Checkpoint<ProjectState>>,
 }
@@ -77,7 +79,8 @@ impl ProjectReader {
         let list: Vec<&str> = self.columns.iter().filter_map(|column| column.expression).collect();
         let duplicates = self.table.duplicates.map(|order| format!(", {order}")).unwrap_or_default();
         let tail = format!("ORDER BY {sort_key} ASC, toString({id}) ASC{duplicates} LIMIT {limit}");
-        predicate.select(&list.join(", "), self.table.from, &tail)
+        let query = predicate.select(&list.join(", "), self.table.from, &tail);
+        Query { persons_at_ingestion: self.persons_at_ingestion, ..query }
     }
 
     /// Counts the different rows of an interval.

@@ -52,7 +52,7 @@ pub struct ListServer {
 impl Default for Server {
     /// What tests get that ask for nothing else.
     fn default() -> Self {
-        Self::forgiving()
+        Self::cloud_2026()
     }
 }
 
