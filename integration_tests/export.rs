@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use posthog_sandbox::posthog::{Event, ExportRun, Exports, Sandbox};
+use posthog_sandbox::posthog::{Event, ExportRun, ExportServer, Exports, Sandbox, Server};
 use serde_json::{Value, json};
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
@@ -42,7 +42,12 @@ fn assert_windows(sandbox: &Sandbox, project: u64, model: &str) {
 #[tokio::test]
 async fn events_and_sessions_are_exported_completely() {
     let exports = Exports { rows_per_file: Some(150), ..Exports::default() };
-    let posthog = two_projects_with(Sandbox::builder().exports(exports)).await;
+    // Sessions whose events come in late are left out otherwise.
+    let server = Server {
+        exports: ExportServer { sessions_lookback_days: None, ..Server::cloud_2026().exports },
+        ..Server::cloud_2026()
+    };
+    let posthog = two_projects_with(Sandbox::builder().exports(exports).server(server)).await;
     for project in [1001, 1002] {
         posthog.generate(project, 1_000, project, two_hours_ago());
     }
@@ -351,6 +356,10 @@ async fn interrupted_backfill_resumes_with_the_other_method() {
 #[tokio::test]
 async fn events_that_exports_omit_are_detected_and_read_by_query() {
     let posthog = sandbox_with_exports(Exports { lookback_days: Some(4), ..Exports::default() }).await;
+    posthog.set_server(Server {
+        exports: ExportServer { unbounded_days: None, ..Server::cloud_2026().exports },
+        ..Server::cloud_2026()
+    });
     posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");

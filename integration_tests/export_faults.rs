@@ -129,14 +129,31 @@ async fn failed_runs_are_started_again() {
 }
 
 #[tokio::test]
-async fn repeatedly_failing_run_fails_the_stream() {
+async fn window_that_cannot_be_exported_is_read_by_query() {
     let all: Vec<u64> = (1..50).collect();
     let posthog =
         sandbox_with_events(Exports { outcomes: vec![outcome("Failed", &all)], ..Exports::default() }, 50).await;
-    let outcome = Source::new(&posthog.url()).with_exports().read(&catalog(&["events"], "incremental"), None).await;
+    let source = Source::new(&posthog.url()).with_exports();
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(messages.id_set("events").len(), 50);
+    let warnings = messages.logs("WARN").join("\n");
+    assert!(warnings.contains("it was Failed") || warnings.contains("Failed"), "{warnings}");
+    assert!(warnings.contains("is read by query"), "{warnings}");
+    assert!(posthog.export_runs().len() < 12, "{} runs", posthog.export_runs().len());
+}
+
+#[tokio::test]
+async fn repeatedly_failing_run_fails_the_stream_of_a_key_that_may_not_query() {
+    let all: Vec<u64> = (1..50).collect();
+    let exports = Exports { outcomes: vec![outcome("Failed", &all)], ..Exports::default() };
+    let key = key("phx_export", &["batch_export:write", "project:read"], None);
+    let posthog = Sandbox::builder().exports(exports).key(key).start().await.unwrap();
+    posthog.insert(PROJECT, events(50, minutes_ago(300)));
+    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!("phx_export"));
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let errors = outcome.messages.errors().join("\n");
-    assert!(errors.contains("transient_error") && errors.contains("it was Failed"), "{errors}");
+    assert!(errors.contains("transient_error") && errors.contains("Failed"), "{errors}");
     assert!(posthog.export_runs().len() < 12, "{} runs", posthog.export_runs().len());
 }
 

@@ -12,7 +12,7 @@ use crate::net::remember_proxy_passwords;
 use crate::protocol::{Message, Output, Writer, logging, output};
 
 /// What has to be done after a signal may take so long.
-const CLEANUP: Duration = Duration::from_secs(5);
+const CLEANUP: Duration = Duration::from_secs(3);
 
 /// How a command has ended.
 enum End {

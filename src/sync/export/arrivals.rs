@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 
-use super::ExportReader;
+use super::reader::ExportReader;
 use crate::error::Error;
 use crate::posthog::Predicate;
 use crate::posthog::query::{MOST_ROWS, Small};

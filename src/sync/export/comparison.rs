@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 
-use super::ExportReader;
+use super::reader::{ExportReader, begins};
 use crate::error::{Error, FailureType};
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::scans::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL};
@@ -82,7 +82,7 @@ impl ExportReader {
         }
         let state = reader.checkpoint.project(project).await;
         // What was imported may be older than its project.
-        let earliest = if super::begins(&state) { pass.from.min(self.earliest()) } else { pass.from };
+        let earliest = if begins(&state) { pass.from.min(self.earliest()) } else { pass.from };
         let state = state.export;
         let recently = state.compared_at.is_some_and(|at| at > reader.context.client.now().minus(DEAR_CHECK_INTERVAL));
         if recently && state.bytes.is_some_and(|bytes| bytes > CHEAP_CHECK_BYTES) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::HeaderValue;
 use tokio::time::Instant;
 
-use super::ExportReader;
+use super::reader::ExportReader;
 use super::run::Running;
 use crate::error::Error;
 use crate::posthog::Malformed;
@@ -18,8 +18,8 @@ use crate::records::ExportWriter;
 use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
 
-/// Files that have not been noted so long after a run's end will not be.
-const LISTED_AFTER: Duration = Duration::from_mins(1);
+/// When no more files have been noted for so long, no more will be.
+const LISTED_AFTER: Duration = Duration::from_secs(15);
 /// Pause before files are listed again.
 const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 
@@ -89,7 +89,7 @@ impl ExportReader {
         let (mut read, mut total) = (0, window.rows);
         let mut done: Vec<String> = window.files.clone();
         let mut files = files.to_vec();
-        let begin = Instant::now();
+        let mut last_new = Instant::now();
         loop {
             for file in files.iter().filter(|file| !window.files.contains(file)) {
                 if done.contains(file) {
@@ -99,6 +99,7 @@ impl ExportReader {
                 read += progress.rows;
                 total += progress.lines_read;
                 done.push(file.clone());
+                last_new = Instant::now();
                 self.reader
                     .checkpoint
                     .update(self.reader.context.project, |state| {
@@ -116,7 +117,7 @@ impl ExportReader {
                 Some(completed) if completed == total => return Ok(FilesRead::Complete(read)),
                 Some(completed) => completed,
             };
-            if total > completed || begin.elapsed() > LISTED_AFTER {
+            if total > completed || last_new.elapsed() > LISTED_AFTER {
                 return Ok(FilesRead::RowsDiffer { read: total, completed });
             }
             tokio::time::sleep(LIST_AGAIN_AFTER).await;

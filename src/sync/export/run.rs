@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::ExportReader;
+use super::reader::ExportReader;
 use crate::error::Error;
-use crate::posthog::exports::{ExportRequest, RunStatus};
+use crate::posthog::exports::RunStatus;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::state::export::ExportWindow;
-use crate::sync::state::interval::Interval;
 
 /// Pauses between two looks at a run grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -69,6 +68,8 @@ pub(super) enum Prepared {
         /// Whether a shorter interval has better chances.
         too_long: bool,
     },
+    /// It was cancelled when the sync that had started it was interrupted.
+    Cancelled,
     /// It has not ended in this time.
     Late(Duration),
 }
@@ -81,19 +82,6 @@ impl Prepared {
 }
 
 impl ExportReader {
-    /// What the run of a window has to contain.
-    pub(crate) fn request(&self, interval: Interval) -> ExportRequest<'_> {
-        let names = self.reader.table.event_name_column.is_some();
-        let config = &self.reader.context.config;
-        ExportRequest {
-            model: self.model,
-            from: interval.from,
-            to: interval.to,
-            include: if names { &config.include_events } else { &[] },
-            exclude: if names { &config.exclude_events } else { &[] },
-        }
-    }
-
     /// Waits until the run of a window has ended, at most until its deadline.
     ///
     /// # Errors
@@ -141,8 +129,10 @@ impl ExportReader {
                         too_long: false,
                     });
                 }
+                // The sync that started it was ended by a signal and has cancelled it.
+                RunStatus::Cancelled if !running.is_ours => return Ok(Prepared::Cancelled),
                 RunStatus::Cancelled => {
-                    return Ok(Prepared::Failed { reason: "it has been cancelled".into(), too_long: false });
+                    return Ok(Prepared::Failed { reason: "Cancelled".into(), too_long: false });
                 }
                 RunStatus::Failed { status, reason } => return failed(&status, &reason),
                 RunStatus::Preparing(word) => word,

@@ -89,7 +89,7 @@ impl Choice {
 
 /// What has to be done before a ledger can be about other events.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ChoiceChange {
     /// It is about these events.
     None,
     /// Some of its names are no longer wanted: finish what differs, then take over the figures of these
@@ -102,7 +102,7 @@ pub enum Change {
     Restart,
 }
 
-impl Change {
+impl ChoiceChange {
     /// What leads from one choice to the other. A choice that has both more and fewer names is narrowed
     /// first; afterwards this function says what to add.
     pub fn between(held: &Choice, wanted: &Choice) -> Self {
@@ -142,11 +142,11 @@ mod tests {
             let mut held = Choice { names: a, filter: None };
             let wanted = Choice { names: b, filter: None };
             for _ in 0..3 {
-                match Change::between(&held, &wanted) {
-                    Change::None => break,
-                    Change::Narrow(names) => held.names = names,
-                    Change::Add(names) => held.names = held.names.plus(&names),
-                    Change::Restart => held = wanted.clone(),
+                match ChoiceChange::between(&held, &wanted) {
+                    ChoiceChange::None => break,
+                    ChoiceChange::Narrow(names) => held.names = names,
+                    ChoiceChange::Add(names) => held.names = held.names.plus(&names),
+                    ChoiceChange::Restart => held = wanted.clone(),
                 }
             }
             prop_assert_eq!(held, wanted);
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn another_filter_begins_from_scratch() {
         let filtered = Choice { filter: Some("properties.x = 1".into()), ..Choice::all() };
-        assert_eq!(Change::between(&Choice::all(), &filtered), Change::Restart);
-        assert_eq!(Change::between(&filtered, &filtered), Change::None);
+        assert_eq!(ChoiceChange::between(&Choice::all(), &filtered), ChoiceChange::Restart);
+        assert_eq!(ChoiceChange::between(&filtered, &filtered), ChoiceChange::None);
     }
 }

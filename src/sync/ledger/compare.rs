@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::fingerprint::Fingerprint;
+use super::full_observation::SETTLED;
 use super::period::Days;
-use super::plan::SETTLED;
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part};
 use super::state::Ledger;

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::cell::Cell;
+use super::combine::combine;
+use super::full_observation::{FullObservation, SETTLED};
 use super::period::{Days, Period};
-use super::plan::{FullObservation, SETTLED};
 use super::rules::{Rule, holds};
 use super::slice::Slice;
 use super::state::Ledger;
@@ -97,28 +98,6 @@ fn merge(ledger: &mut Ledger, index: usize, scope: Scope, clock: Timestamp) {
         cells: combine(older.cells, std::mem::take(&mut newer.cells), is_proven),
         added: combine(older.added, std::mem::take(&mut newer.added), is_proven),
     };
-}
-
-/// Adds cells to others. A cell without a counterpart stays settled only where the absence of rows has
-/// been proven since these arrivals were settled.
-pub(super) fn combine(
-    older: BTreeMap<Period, Cell>,
-    mut newer: BTreeMap<Period, Cell>,
-    is_proven: impl Fn(Period) -> bool,
-) -> BTreeMap<Period, Cell> {
-    let stays = |period: Period| is_proven(period) || !holds(Rule::UnsettleUnproven);
-    for (period, cell) in &mut newer {
-        cell.settled &= older.contains_key(period) || stays(*period);
-    }
-    for (period, cell) in older {
-        let sum = match newer.get(&period) {
-            Some(&other) if holds(Rule::MergeAdds) => cell.plus(other),
-            Some(_) => cell,
-            None => Cell { settled: cell.settled && stays(period), ..cell },
-        };
-        newer.insert(period, sum);
-    }
-    newer
 }
 
 /// Folds days that are long past into months, where all days of a month were observed: a month that is

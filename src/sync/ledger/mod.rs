@@ -16,10 +16,12 @@
 mod assumption;
 mod cell;
 mod choice;
+mod combine;
 mod compare;
 mod decide;
 mod fingerprint;
 mod fold;
+mod full_observation;
 pub mod hogql;
 #[cfg(test)]
 mod model_test;
@@ -31,12 +33,13 @@ mod state;
 
 pub use assumption::{Assumption, FutureState};
 pub use cell::{Cell, Figures};
-pub use choice::{Change, Choice, Names};
+pub use choice::{Choice, ChoiceChange, Names};
 pub use compare::{Difference, DifferenceKind, differences, prove};
 pub use decide::{Decision, ROUNDS, Read, decide, reads};
 pub use fingerprint::{Fingerprint, checksum_of};
 pub use fold::{Scope, tidy};
+pub use full_observation::FullObservation;
 pub use period::{Days, FoldedMonths, Period};
-pub use plan::{FullObservation, bound, observation};
+pub use plan::{bound, observation};
 pub use slice::{CellKey, Part, Slice};
 pub use state::{Ledger, NarrowedFigures, OpenCell, SortKey};

@@ -348,14 +348,14 @@ impl Life {
         };
         let bound = bound(Timestamp::from_micros(self.clock + skew), DELAY, &self.ledger);
         let mut narrow = None;
-        match Change::between(&self.ledger.choice, &self.wanted) {
-            Change::None => self.ledger.forget_added(),
-            Change::Restart => self.ledger = Ledger::new(self.wanted.clone(), None),
-            Change::Narrow(names) => {
+        match ChoiceChange::between(&self.ledger.choice, &self.wanted) {
+            ChoiceChange::None => self.ledger.forget_added(),
+            ChoiceChange::Restart => self.ledger = Ledger::new(self.wanted.clone(), None),
+            ChoiceChange::Narrow(names) => {
                 self.ledger.forget_added();
                 narrow = Some(names);
             }
-            Change::Add(names) => self.ledger.begin_added(names),
+            ChoiceChange::Add(names) => self.ledger.begin_added(names),
         }
         self.ledger.open_slices(bound);
         let mut days = observation(&self.ledger, self.asked, bound);
@@ -375,7 +375,7 @@ impl Life {
                 })
                 .collect();
             self.ledger.narrow(names, &figures);
-            if let Change::Add(names) = Change::between(&self.ledger.choice, &self.wanted) {
+            if let ChoiceChange::Add(names) = ChoiceChange::between(&self.ledger.choice, &self.wanted) {
                 self.ledger.begin_added(names);
             }
             days = observation(&self.ledger, self.asked, bound);

@@ -1,7 +1,6 @@
 //! The plan of a sync: up to when, in which new slices, and which days are observed.
 
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
 
 use super::period::Days;
 use super::rules::{Rule, holds};
@@ -9,8 +8,6 @@ use super::slice::Slice;
 use super::state::Ledger;
 use crate::time::Timestamp;
 
-/// After so many microseconds arrivals are taken for visible.
-pub(super) const SETTLED: i64 = 3 * 24 * 3_600_000_000;
 /// The end of a sync is kept in slices that are this long and up to its bound, because rows that become
 /// visible late mostly do so soon: what has to be read again is then small.
 const TAIL: [TimeDelta; 3] = [TimeDelta::hours(24), TimeDelta::hours(1), TimeDelta::minutes(10)];
@@ -20,19 +17,6 @@ const FULL_EVERY: i64 = 24 * 3_600_000_000;
 const CHEAP_BYTES: u64 = 200_000_000;
 /// Days before the last full observation that are observed by every sync.
 const RECENT_DAYS: i64 = 3;
-
-/// The last sync that observed all days that were asked for and ended complete.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FullObservation {
-    /// Its bound.
-    pub until: Timestamp,
-    /// The days.
-    pub days: Days,
-    /// Bytes that the server read for the observation, if it said so.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-}
 
 /// The bound on ingestion time of a sync: the server's clock less the ingestion delay, and never before
 /// the last bound, so that a clock that goes back opens nothing.

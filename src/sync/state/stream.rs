@@ -169,7 +169,10 @@ impl<T: ProjectEntry> StreamState<T> {
     pub fn to_value(&self) -> Value {
         let entry = |(id, entry): (&u64, &T)| (id.to_string(), entry.to_value(self.cursor_field));
         let projects: Map<String, Value> = self.projects.iter().map(entry).collect();
-        let mut state = json!({"version": VERSION, "projects": projects});
+        let mut state = json!({"version": VERSION});
+        if !projects.is_empty() || !self.complete {
+            state["projects"] = Value::Object(projects);
+        }
         for (name, set) in [("complete", self.complete), ("refresh", self.refresh)] {
             if set {
                 state[name] = Value::Bool(true);

@@ -1,0 +1,533 @@
+//! One pass over times of ingestion: windows, their runs, and what becomes of each.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+
+use super::comparison::StoredByHour;
+use super::file::FilesRead;
+use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
+use super::run::{Prepared, Running};
+use super::windows::Windows;
+use crate::error::Error;
+use crate::posthog::account;
+use crate::posthog::exports::LONGEST_INTERVAL;
+use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
+use crate::sync::observer::OnEstimate;
+use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
+use crate::sync::state::interval::Interval;
+use crate::sync::state::scan::ScanKind;
+use crate::sync::state::table::{LastMethod, LateCheck, ProjectState};
+use crate::time::{Timestamp, days};
+
+/// Runs of a window that may fail in a row.
+const MOST_RUNS: usize = 6;
+/// So often may the files of a window differ from what PostHog says that it has exported.
+const MOST_DIFFERING: u32 = 2;
+/// Where exports have not been proven to work, the first run has a window of a day at most.
+const PROOF_WINDOW: i64 = 24 * HOUR;
+/// Attempts at a request that is not worth the configured patience.
+const FIRST_ATTEMPTS: usize = 3;
+/// Pause before a run is started again when others use up what the project may run.
+const ROOM_PAUSE: Duration = Duration::from_secs(10);
+/// How much earlier an interval ends that PostHog's clock has not reached.
+const CLOCK_STEP: TimeDelta = TimeDelta::seconds(30);
+
+/// How reading by exports has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportOutcome {
+    /// Everything has been read.
+    Complete,
+    /// Exports do not work here; queries have to read what is missing.
+    Impossible,
+}
+
+/// How exporting the windows of a pass has ended.
+enum ExportEnd {
+    Complete(ExportTotals),
+    Impossible,
+}
+
+/// What has become of a run that was to be started.
+enum Start {
+    /// It runs, with this id.
+    Started(String),
+    /// As many run as the project may have.
+    NoRoom,
+    /// The window is too long for this server.
+    TooLong,
+    /// PostHog's clock has not reached the end of the window.
+    InFuture,
+    /// Exports do not work here.
+    Impossible(String),
+}
+
+/// What a pass has exported, for the user.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct ExportTotals {
+    runs: u64,
+    rows: u64,
+}
+
+impl ExportReader {
+    /// Reads what has been stored since the state, or everything.
+    ///
+    /// # Errors
+    /// When a run cannot be finished or what it has exported cannot be completed; windows that have
+    /// been closed stay closed.
+    pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
+        let (reader, project) = (&self.reader, self.reader.context.project);
+        self.settle_open_scan(on_estimate).await?;
+        let Some(mut pass) = self.pass().await? else { return Ok(ExportOutcome::Complete) };
+        let before = reader.checkpoint.project(project).await;
+        reader
+            .checkpoint
+            .update(project, |state| {
+                state.export.until = Some(pass.to);
+                state.covered = Some(self.covered(state));
+                state.names = Some(reader.names());
+            })
+            .await?;
+        let stored = self.stored(pass).await?;
+        if let Some(stored) = &stored {
+            if begins(&before) {
+                pass.from = pass.from.min(stored.first());
+            }
+            on_estimate(stored.rows_since(pass.from));
+        }
+        tracing::info!("{} by file exports, stored in PostHog {pass}", reader.table.stream);
+        if reader.table.fed_by.is_some() {
+            tracing::info!(
+                "PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
+                reader.table.stream
+            );
+        }
+        let ExportEnd::Complete(exported) = self.windows(pass, stored.as_ref(), on_estimate).await? else {
+            return Ok(ExportOutcome::Impossible);
+        };
+        if exported.runs > 0 {
+            tracing::info!(
+                "{} rows of {} exported in {} runs; PostHog may bill exported rows",
+                exported.rows,
+                reader.table.stream,
+                exported.runs
+            );
+        }
+        reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await?;
+        Ok(ExportOutcome::Complete)
+    }
+
+    /// A repair that was interrupted is finished; a scan of the query method is given up, which
+    /// loses nothing, because the watermark has not moved yet.
+    async fn settle_open_scan(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
+        let (reader, project) = (&self.reader, self.reader.context.project);
+        let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
+        if scan.kind == ScanKind::Repair {
+            if self.may_query {
+                return self.repair(scan, on_estimate).await;
+            }
+            return Err(Error::config(format!(
+                "exports have left out {}, which only a query can read; add the scope `query:read` to the API key",
+                reader.table.stream
+            )));
+        }
+        tracing::info!("a scan by query is under way; it is replaced by file exports");
+        reader.checkpoint.update(project, |state| state.scan = None).await
+    }
+
+    /// The times of ingestion that this sync reads; none when there is nothing to read.
+    async fn pass(&self) -> Result<Option<Interval>, Error> {
+        let (reader, project) = (&self.reader, self.reader.context.project);
+        let mut state = reader.checkpoint.project(project).await;
+        let known = state.export.windows.clone();
+        if self.must_start_again(&mut state) {
+            let changed = state.clone();
+            reader.checkpoint.update(project, |state| *state = changed).await?;
+            for window in known.iter().filter(|window| !state.export.windows.contains(window)) {
+                self.cancel(&window.run).await;
+            }
+        }
+        let lookback = reader.context.config.method.query.lookback;
+        // A pass whose end has been reached is over, even if the sync ended before it could say so.
+        let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
+        let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
+        let from = match (state.export.windows.first(), state.watermark) {
+            (Some(window), _) => window.interval.from,
+            (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
+                // Very late rows have been looked for until then only.
+                state.late_check.map_or(watermark, |check| check.until.min(watermark)).minus(lookback)
+            }
+            // What the server has stored late is found by comparing, or else by looking back.
+            (None, Some(watermark)) if reader.table.ingestion_time.is_none() && watermark < until => {
+                watermark.minus(lookback)
+            }
+            (None, Some(watermark)) => watermark,
+            (None, None) => match state.resume_from {
+                Some(from) => from.minus(days(CLOCKS_AHEAD)),
+                None => self.beginning().await?,
+            },
+        };
+        if open.is_none() && state.watermark.is_some() && !reader.context.incremental {
+            return Ok(None);
+        }
+        if reader.end().micros() < from.minus(reader.context.config.method.query.late_window).micros() {
+            tracing::info!(
+                "nothing is exported, because `end_date` lies {} days before what was stored since",
+                reader.context.config.method.query.late_window.num_days()
+            );
+            return Ok(None);
+        }
+        Ok((from < until).then_some(Interval { from, to: until }))
+    }
+
+    /// When the configuration asks for more than runs and watermark are about, they are of no use.
+    /// Returns whether `state` has changed.
+    fn must_start_again(&self, state: &mut ProjectState) -> bool {
+        let reader = &self.reader;
+        let mut changed = false;
+        let names = reader.names();
+        if state.names.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
+            tracing::info!("other events are chosen now, so runs under way are started again");
+            state.export.windows.clear();
+            changed = true;
+        }
+        if !reader.context.incremental && reader.wants_more_events(state) {
+            *state = ProjectState::default();
+            return true;
+        }
+        reader.warn_about_state(state);
+        let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
+        // What has come in before a date can only be about that date if a clock was ahead.
+        let restart = if wanted.from < covered.from {
+            Some(None)
+        } else if wanted.to > covered.to {
+            // What has not been compared yet may have been left out.
+            let from = covered.to.minus(days(CLOCKS_AHEAD)).min(state.export.compared_until.unwrap_or(Timestamp::MAX));
+            Some(state.watermark.map(|watermark| watermark.min(from)))
+        } else {
+            None
+        };
+        let Some(watermark) = restart else { return changed };
+        tracing::info!("the dates ask for more than before, so it is exported again");
+        state.watermark = watermark;
+        state.covered = None;
+        state.export = ExportState::default();
+        true
+    }
+
+    /// The first time of ingestion that can matter, by the project's age.
+    async fn beginning(&self) -> Result<Timestamp, Error> {
+        let reader = &self.reader;
+        let project = account::project(
+            &reader.context.client,
+            reader.context.project,
+            reader.context.client.retry(),
+            &reader.context.observer,
+        )
+        .await;
+        let start = self.earliest();
+        let created = match project {
+            Ok(project) => project.created_at,
+            Err(error) => {
+                tracing::debug!("{error}");
+                None
+            }
+        };
+        let created = created.map(|created| created.minus(days(1)));
+        let beginning = match (reader.table.bounded_by_dates, created) {
+            (true, created) => created.map_or(start, |created| created.max(start)),
+            (false, Some(created)) => created,
+            (false, None) => {
+                tracing::warn!(
+                    "{} from before {start} are not exported, because the key lacks the scope `project:read` and so the project's age is unknown",
+                    reader.table.stream
+                );
+                start
+            }
+        };
+        Ok(Timestamp::from_day(beginning.day()))
+    }
+
+    /// Reads window after window, while the next runs are being prepared.
+    async fn windows(
+        &self,
+        pass: Interval,
+        stored: Option<&StoredByHour>,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<ExportEnd, Error> {
+        let (reader, project) = (&self.reader, self.reader.context.project);
+        let known = reader.checkpoint.project(project).await.export.windows;
+        known.iter().for_each(|window| self.supervision.started(&window.run));
+        let mut running: VecDeque<Running> = known.into_iter().map(Running::resumed).collect();
+        let next = running.back().map_or(pass.from, |running| running.window.interval.to);
+        let step = reader.context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * HOUR);
+        let longest = LONGEST_INTERVAL.min(step);
+        let mut windows = Windows::new(next, pass.to, longest);
+        let mut exported = ExportTotals::default();
+        let mut failures = Retry::with_attempts(MOST_RUNS);
+        let mut differing = 0;
+        let mut probing = !self.supervision.is_proven();
+        if probing {
+            windows.shorten(PROOF_WINDOW);
+        }
+        loop {
+            if probing && self.supervision.is_proven() {
+                probing = false;
+                windows.lengthen(longest);
+            }
+            let most = if probing { 1 } else { reader.context.config.concurrency };
+            while running.len() < most {
+                let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(pass.to).max(from));
+                let Some(interval) = windows.take(first_after) else { break };
+                match self.start(interval, running.is_empty()).await? {
+                    Start::Started(run) => {
+                        exported.runs += 1;
+                        self.supervision.started(&run);
+                        running.push_back(Running::new(ExportWindow::new(interval, run)));
+                        self.note(&running).await?;
+                    }
+                    Start::NoRoom => {
+                        windows.put_back([interval].into_iter());
+                        break;
+                    }
+                    Start::TooLong if windows.halve(interval) => windows.put_back([interval].into_iter()),
+                    Start::TooLong => {
+                        return Err(Error::transient(format!(
+                            "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
+                        )));
+                    }
+                    Start::InFuture => {
+                        let to = interval.to.minus(CLOCK_STEP);
+                        tracing::info!("PostHog's clock is behind {}; the export ends at {to}", interval.to);
+                        windows.end_at(to);
+                        windows.put_back([Interval { to, ..interval }].into_iter().filter(|cut| !cut.is_empty()));
+                    }
+                    Start::Impossible(reason) => return self.give_up_exports(&mut running, &reason).await,
+                }
+            }
+            let Some(first) = running.front().cloned() else { break };
+            let window = &first.window;
+            let prepared = if window.done { Prepared::read() } else { self.prepared(&first).await? };
+            let (reason, too_long) = match prepared {
+                Prepared::Files { files, rows } => match self.read_files(&first, &files, rows).await? {
+                    FilesRead::Complete(read) => {
+                        exported.rows += read;
+                        failures.progress();
+                        differing = 0;
+                        if !window.done {
+                            reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
+                        }
+                        self.supervision.ended(&window.run);
+                        self.compare(window.interval, stored, on_estimate).await?;
+                        running.pop_front();
+                        self.close(window.interval.to, &running).await?;
+                        continue;
+                    }
+                    FilesRead::Expired => ("its files have expired".to_owned(), false),
+                    FilesRead::RowsDiffer { read, completed } => {
+                        differing += 1;
+                        let reason = format!("its files have {read} rows, but PostHog has exported {completed}");
+                        if differing < MOST_DIFFERING {
+                            (reason, false)
+                        } else {
+                            self.read_by_query(&mut running, &reason, on_estimate).await?;
+                            differing = 0;
+                            continue;
+                        }
+                    }
+                },
+                Prepared::Failed { reason, too_long } => (reason, too_long),
+                Prepared::Cancelled => {
+                    tracing::info!("export run {} was cancelled with its sync; it is started again", window.run);
+                    self.supervision.ended(&window.run);
+                    self.start_again(&mut running, &mut windows).await?;
+                    continue;
+                }
+                Prepared::Late(deadline) => {
+                    self.cancel(&window.run).await;
+                    if !self.supervision.is_proven() {
+                        let reason = format!("the first export has not ended in {} s", deadline.as_secs());
+                        return self.give_up_exports(&mut running, &reason).await;
+                    }
+                    (format!("it has not ended in {} s", deadline.as_secs()), true)
+                }
+            };
+            let (interval, run) = (window.interval, window.run.clone());
+            self.supervision.ended(&run);
+            if too_long && windows.halve(interval) {
+                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
+                self.put_all_back(&mut running, &mut windows).await?;
+                continue;
+            }
+            tracing::warn!("export run {run} of {interval}: {reason}; it is started again");
+            let failure = Failure::transient(format!("export run of {interval}: {reason}"));
+            match failures.after(failure, reader.context.client.limiter()).await {
+                Ok(NextAttempt::Same | NextAttempt::Smaller) => {
+                    exported.runs += 1;
+                    self.start_again(&mut running, &mut windows).await?;
+                }
+                Err(give_up) if !self.may_query => return Err(give_up.into()),
+                Err(_) if reader.table.ingestion_time.is_none() => {
+                    return self.give_up_exports(&mut running, &reason).await;
+                }
+                Err(_) => {
+                    self.read_by_query(&mut running, &reason, on_estimate).await?;
+                    failures.progress();
+                }
+            }
+        }
+        self.close(windows.to(), &running).await?;
+        Ok(ExportEnd::Complete(exported))
+    }
+
+    /// The first window cannot be exported: what was ingested in it is read by query, if that is possible.
+    async fn read_by_query(
+        &self,
+        running: &mut VecDeque<Running>,
+        reason: &str,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<(), Error> {
+        let Some(Running { window, .. }) = running.pop_front() else { return Ok(()) };
+        let interval = window.interval;
+        self.supervision.ended(&window.run);
+        if !self.may_query || self.reader.table.ingestion_time.is_none() {
+            return Err(Error::transient(format!(
+                "{} of {interval} cannot be exported ({reason}); try again later, or set `method` to `query`",
+                self.reader.table.stream
+            )));
+        }
+        tracing::warn!("{interval} cannot be exported ({reason}), so it is read by query");
+        self.repair(self.ingested(interval), on_estimate).await?;
+        self.close(interval.to, running).await
+    }
+
+    /// Starts the run of a window; `wait` for room when as many run as PostHog allows.
+    async fn start(&self, interval: Interval, wait: bool) -> Result<Start, Error> {
+        let client = &self.reader.context.client;
+        let (exports, request) = (self.exports(), self.request(interval));
+        loop {
+            let retry =
+                if self.supervision.is_proven() { client.retry() } else { Retry::with_attempts(FIRST_ATTEMPTS) };
+            return Ok(match retry.run(client.limiter(), || exports.start(&request)).await {
+                Ok(run) => {
+                    tracing::debug!("export run {run} of {interval} started");
+                    Start::Started(run)
+                }
+                Err(GiveUp::TooLarge { .. }) => Start::TooLong,
+                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) if wait => {
+                    // Nothing of ours runs, so others use the project's share: only starting waits.
+                    let until = chrono::Utc::now() + ROOM_PAUSE;
+                    self.reader.context.observer.waiting(&summary, until);
+                    tokio::time::sleep(ROOM_PAUSE).await;
+                    continue;
+                }
+                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, .. })) => Start::NoRoom,
+                Err(GiveUp::Refused(Refusal { reason: Reason::IntervalInFuture, .. })) => Start::InFuture,
+                Err(GiveUp::Refused(Refusal { reason: Reason::NotFound | Reason::NotPostHog, .. })) => {
+                    Start::Impossible("this PostHog has no file download exports".to_owned())
+                }
+                Err(GiveUp::Attempts { last, .. }) if !self.supervision.is_proven() => Start::Impossible(last),
+                Err(give_up) => return Err(give_up.into()),
+            });
+        }
+    }
+
+    /// Exports do not work here: everything is read by query instead, if that is allowed.
+    async fn give_up_exports(&self, running: &mut VecDeque<Running>, reason: &str) -> Result<ExportEnd, Error> {
+        for Running { window, .. } in running.drain(..) {
+            self.cancel(&window.run).await;
+        }
+        self.supervision.fail(reason);
+        if !self.may_query {
+            return Err(Error::config(format!(
+                "file exports do not work on this PostHog ({reason}), and the API key lacks the scope `query:read`; add the scope, or make exports work"
+            )));
+        }
+        let now = self.reader.context.client.now();
+        let change = |state: &mut ProjectState| {
+            state.export = ExportState::default();
+            state.exports_failed_at = Some(now);
+        };
+        self.reader.checkpoint.update(self.reader.context.project, change).await?;
+        tracing::warn!(
+            "file exports do not work on this PostHog ({reason}), so {} are read by query",
+            self.reader.table.stream
+        );
+        Ok(ExportEnd::Impossible)
+    }
+
+    /// Cancels a run that nobody will read. What cannot be cancelled is left alone.
+    async fn cancel(&self, run: &str) {
+        let client = &self.reader.context.client;
+        let exports = self.exports();
+        match Retry::with_attempts(FIRST_ATTEMPTS).run(client.limiter(), || exports.cancel(run)).await {
+            Ok(()) => tracing::info!("export run {run} cancelled"),
+            Err(give_up) => tracing::warn!("export run {run} could not be cancelled: {}", Error::from(give_up)),
+        }
+        self.supervision.ended(run);
+    }
+
+    /// The first window has to be exported again, in parts. Windows are read in order, so those behind it
+    /// come again, too.
+    async fn put_all_back(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
+        let mut again = Vec::with_capacity(running.len());
+        for (place, Running { window, .. }) in running.drain(..).enumerate() {
+            if place > 0 {
+                self.cancel(&window.run).await;
+            }
+            again.push(window.interval);
+        }
+        windows.put_back(again.into_iter());
+        self.note(running).await
+    }
+
+    /// Starts the run of the first window again; the others keep theirs.
+    async fn start_again(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
+        let Some(interval) = running.front().map(|running| running.window.interval) else { return Ok(()) };
+        let Start::Started(run) = self.start(interval, true).await? else {
+            return self.put_all_back(running, windows).await;
+        };
+        self.supervision.started(&run);
+        if let Some(first) = running.front_mut() {
+            *first = Running::new(ExportWindow::new(interval, run));
+        }
+        self.note(running).await
+    }
+
+    /// Notes which runs are under way.
+    async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
+        self.reader.checkpoint.update(self.reader.context.project, |state| state.export.windows = windows).await
+    }
+
+    /// Notes that everything stored before `watermark` has been read.
+    async fn close(&self, watermark: Timestamp, running: &VecDeque<Running>) -> Result<(), Error> {
+        let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
+        let change = |state: &mut ProjectState| {
+            state.watermark = Some(watermark);
+            state.method = Some(LastMethod::Export);
+            state.exports_failed_at = None;
+            state.resume_from = None;
+            // Exports have late rows as well, however old they are.
+            state.late_check = Some(LateCheck::of(watermark));
+            state.export.windows = windows;
+        };
+        self.reader.checkpoint.update(self.reader.context.project, change).await
+    }
+
+    /// The positions that everything up to the watermark has been read for.
+    fn covered(&self, state: &ProjectState) -> Interval {
+        let wanted = self.reader.wanted();
+        state.covered.map_or(wanted, |covered| covered.intersection(wanted))
+    }
+
+    /// Ends a pass in the state.
+    fn finish(&self, state: &mut ProjectState, stored: Option<&StoredByHour>) {
+        state.export.until = None;
+        if let Some(stored) = stored {
+            state.export.compared_at = Some(self.reader.context.client.now());
+            state.export.bytes = stored.bytes.or(state.export.bytes);
+        }
+    }
+}
