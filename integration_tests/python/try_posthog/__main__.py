@@ -14,6 +14,7 @@ import datetime
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def verdict(ours: Fact, theirs: Fact) -> tuple[str, str, str]:
             return ", ".join(ours) or "none", "the same", "agrees"
         lacks = [item for item in ours if item not in theirs]
         adds = [item for item in theirs if item not in ours]
+        if not lacks and not adds:
+            return ", ".join(ours), ", ".join(theirs), "differs"
         return "has besides: " + (", ".join(lacks) or "nothing"), "has besides: " + (", ".join(adds) or "nothing"), "differs"
     return str(ours), str(theirs), "agrees" if ours == theirs else "differs"
 
@@ -202,13 +205,15 @@ def main() -> int:
     try:
         if not key or not project.isdigit():
             raise CannotRun("Set POSTHOG_API_KEY and PROJECT_ID (the number under Settings > Project).")
+        if not re.fullmatch(r"[!-~]+", key):
+            raise CannotRun("POSTHOG_API_KEY has characters that no API key has.")
         if not base_url.startswith("https://") and not base_url.startswith(("http://127.0.0.1", "http://localhost")):
             raise CannotRun("BASE_URL has to begin with https://, or the key would be sent in the clear.")
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, interrupt)
         return compare(key, project, base_url, stop)
     except (CannotRun, Unanswered) as sentence:
-        print(f"{sentence}".replace(key or "\0", "<API key>"), file=sys.stderr)
+        print(str(sentence).replace(key or "\0", "<API key>"), file=sys.stderr)
         return 2
     except (Interrupted, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)

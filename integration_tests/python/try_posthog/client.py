@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import threading
 import time
@@ -99,12 +100,13 @@ class Client:
                 raise Interrupted
             try:
                 reply = self._send(method, self.base_url + path, body, True)
-            except (OSError, urllib.error.URLError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 reason = getattr(error, "reason", error)
                 if repeatable and attempt < 3:
                     self.wait(2 * attempt)
                     continue
-                raise CannotRun(f"No response from {self.base_url}: {reason}.") from None
+                started = "" if repeatable else " If an export run was started, PostHog has it under data pipelines."
+                raise CannotRun(f"No response from {self.base_url}: {reason}.{started}") from None
             self.recorder.add(method, path, body, reply)
             if reply.status == 401:
                 raise CannotRun("PostHog does not know the API key (401). Is it a personal API key (phx_…) of this region?")
@@ -140,7 +142,7 @@ class Client:
             try:
                 got = self._send("GET", location, None, False)
                 break
-            except (OSError, urllib.error.URLError) as error:
+            except (OSError, http.client.HTTPException) as error:
                 if attempt == 3:
                     raise Unanswered(f"the host of the files does not respond ({type(error).__name__})") from None
                 self.wait(attempt)

@@ -113,7 +113,10 @@ class Exports:
         for run in self.open.values():
             try:
                 if not run.ended and not self.poll(run).ended:
-                    if self.cancel(run).status >= 400 and not self.poll(run).ended:
+                    reply = self.cancel(run)
+                    # PostHog may know that a run is done before it shows it.
+                    done = str(reply.get("detail")).startswith("Cannot cancel a run")
+                    if reply.status >= 400 and not done and not self.poll(run).ended:
                         left.append(run.id)
             except (CannotRun, Unanswered):
                 left.append(run.id)

@@ -9,15 +9,17 @@ from __future__ import annotations
 import datetime
 import functools
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 from client import Client, Reply, Unanswered
 from exports import Content, Exports, Run
 
 Fact = Union[str, list[str], Unanswered]
 Facts = dict[str, Fact]
+Answer = TypeVar("Answer")
 MODELS = ("events", "persons", "sessions")
 AS_INGESTED = "person_id_no_override_properties_on_events"
 OVERRIDDEN = "person_id_override_properties_on_events"
@@ -54,10 +56,10 @@ class Asker:
     def choose_interval(self, wanted: datetime.datetime | None = None) -> None:
         """Takes the hour that begins at `wanted`, or one of the last day with few events, but some: one query."""
         length = datetime.timedelta(hours=1)
-        if wanted:
-            since, until = (f"toDateTime('{at:%Y-%m-%d %H:%M:%S}', 'UTC')" for at in (wanted, wanted + length))
-        else:
-            since, until = "now() - INTERVAL 26 HOUR", "now() - INTERVAL 1 HOUR"
+        whole = datetime.datetime.now(datetime.timezone.utc).replace(minute=0, second=0, microsecond=0)
+        # The newest hour is left out: PostHog may still be storing its events.
+        first, last = (wanted, wanted + length) if wanted else (whole - 25 * length, whole - length)
+        since, until = (f"toDateTime('{at:%Y-%m-%d %H:%M:%S}', 'UTC')" for at in (first, last))
         sql = (
             f"SELECT toStartOfHour(created_at) AS hour, count() AS row_count FROM events WHERE created_at >= {since} AND "
             f"created_at < {until} AND timestamp >= {since} - INTERVAL 2 DAY GROUP BY hour ORDER BY hour LIMIT 100"
@@ -69,11 +71,9 @@ class Asker:
         if wanted:
             self.rows, begin = sum(int(count) for _, count in rows), wanted
         else:
-            # The first and the last hour are not whole.
-            hours = [(int(count), parse(hour)) for hour, count in rows[1:-1]]
-            whole = datetime.datetime.now(datetime.timezone.utc).replace(minute=0, second=0, microsecond=0)
+            hours = [(int(count), parse(hour)) for hour, count in rows]
             many = [hour for hour in hours if hour[0] >= ENOUGH_ROWS]
-            self.rows, begin = min(many) if many else max(hours, default=(0, whole - 3 * length))
+            self.rows, begin = min(many) if many else max(hours, default=(0, last - length))
         if self.rows > MOST_ROWS:
             self.rows, length = self.rows // 60, datetime.timedelta(minutes=1)
         self.begin, self.end = (f"{at:%Y-%m-%dT%H:%M:%SZ}" for at in (begin, begin + length))
@@ -132,12 +132,18 @@ def parse(text: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "T")).astimezone(datetime.timezone.utc)
 
 
-def attempt(fact: Callable[[], Fact]) -> Fact:
+# What reading a response of another shape than expected raises.
+ODD = (TypeError, KeyError, IndexError, ValueError, AttributeError, zlib.error)
+
+
+def attempt(fact: Callable[[], Answer]) -> Answer | Unanswered:
     """A fact, or why there is none."""
     try:
         return fact()
     except Unanswered as reason:
         return reason
+    except ODD as error:
+        return Unanswered(f"a response has a shape that this program does not know ({type(error).__name__})")
 
 
 def refusals(asker: Asker) -> Facts:
@@ -198,7 +204,7 @@ def files(asker: Asker) -> Facts:
 
 def said(reply: Reply) -> str:
     """A short response in words, without ids."""
-    fields = [f"{name}={value}" for name, value in reply.body.items()] if isinstance(reply.body, dict) else []
+    fields = [f"{name}={value}" for name, value in sorted(reply.body.items())] if isinstance(reply.body, dict) else []
     return " ".join([str(reply.status), *fields])
 
 
@@ -375,7 +381,7 @@ def fingerprint(asker: Asker) -> Facts:
     wanted = sum(int(uuid[-8:], 16) for uuid in uuids)
     scrub.checksums[wanted] = sum(int(scrub.uuid(uuid)[-8:], 16) for uuid in uuids)
     reply = asker.client.query(f"SELECT count() AS row_count, sum({CHECKSUM}) AS row_checksum FROM events WHERE {asker.between}")
-    if "stand-in" in str(reply.get("detail")):
+    if str(reply.get("detail")).startswith("The sandbox does not support"):
         raise Unanswered("it lacks the functions")
     if reply.status != 200:
         return {"status": f"{reply.status} {reply.get('code')}"}
@@ -458,8 +464,6 @@ def ask_all(asker: Asker, progress: Callable[[str], None]) -> dict[str, Facts]:
     answers: dict[str, Facts] = {}
     for number, title, question in QUESTIONS:
         progress(f"{number}: {title}")
-        try:
-            answers[number] = question(asker)
-        except Unanswered as reason:
-            answers[number] = {"": reason}
+        facts = attempt(lambda question=question: question(asker))
+        answers[number] = {"": facts} if isinstance(facts, Unanswered) else facts
     return answers

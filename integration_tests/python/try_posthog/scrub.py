@@ -50,11 +50,12 @@ class Scrubber:
 
     def __init__(self, key: str, project: str, host: str) -> None:
         self.key, self.project, self.host = key, project, host
-        self.given: dict[tuple[str, Any], Any] = {}
+        self.given: dict[str, dict[Any, int]] = {}
         self.checksums: dict[int, int] = {}
 
     def _next(self, kind: str, value: Any) -> int:
-        return self.given.setdefault((kind, value), 1 + sum(1 for known, _ in self.given if known == kind))
+        known = self.given.setdefault(kind, {})
+        return known.setdefault(value, len(known) + 1)
 
     def uuid(self, value: str) -> str:
         """A uuid in place of another."""
@@ -125,7 +126,7 @@ class Scrubber:
             return self.sentence(value)
         if key in SENTENCES:
             return self.sentence(value)
-        if key in WORDS and re.fullmatch(r"[A-Za-z_$][\w$ .:/(),'-]{0,80}", value) and not TOKEN.search(value):
+        if key in WORDS and re.fullmatch(r"\*|[A-Za-z_$][\w$ .:/(),'-]{0,80}", value) and not TOKEN.search(value):
             return value
         if key in COUNTS and INSTANT.fullmatch(value):
             return value
@@ -145,8 +146,10 @@ class Scrubber:
             rows = [dict(enumerate(row)) for row in value["results"]]
             columns = value["columns"]
             cells = [[self.value(row[i], columns[i], columns[i] in PROPERTIES, 1) for i in row] for row in rows]
-            rest = {name: item for name, item in value.items() if name not in ("results", "hogql", "clickhouse", "query")}
-            return {**self.value(rest, "rest"), "results": cells}
+            # SQL as PostHog understood it names projects and whatever a team calls its own.
+            sql = {name: self.text(str(item)) for name in ("hogql", "clickhouse", "query") if (item := value.get(name))}
+            rest = {name: item for name, item in value.items() if name not in ("results", *sql)}
+            return {**self.value(rest, "rest"), **sql, "results": cells}
         out = {}
         for name, item in value.items():
             hidden = private or name in PROPERTIES or depth >= 3
