@@ -58,9 +58,8 @@ def environment(posthog, **other):
 
 def ask(posthog, out, **other):
     """Runs the program; returns exit code, everything it printed, and the rows of its table."""
-    done = subprocess.run(
-        [sys.executable, PROGRAM], env=environment(posthog, OUT=str(out), **other), capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
+    settings = environment(posthog, OUT=str(out), **other)
+    done = subprocess.run([sys.executable, PROGRAM], env=settings, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     table = out / "table.json"
     return done.returncode, done.stdout + done.stderr, json.loads(table.read_text()) if table.exists() else []
 
@@ -124,9 +123,8 @@ def test_recorded_server_answers_the_same(asked, tmp_path):
 
 def test_interrupt_cancels_what_was_started(tmp_path):
     with support.posthog(*SANDBOX[:-4], "--run-seconds", "600", "--server", "cloud-2026") as posthog:
-        process = subprocess.Popen(
-            [sys.executable, PROGRAM], env=environment(posthog, OUT=str(tmp_path), RUN_SECONDS="600"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        settings = environment(posthog, OUT=str(tmp_path), RUN_SECONDS="600")
+        process = subprocess.Popen([sys.executable, PROGRAM], env=settings, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while len(runs(posthog)) < 4:
             assert process.poll() is None
             time.sleep(0.2)

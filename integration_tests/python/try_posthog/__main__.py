@@ -1,10 +1,17 @@
 """Asks a real PostHog what is only known from its source, and compares it with the sandbox.
 
-Environment: POSTHOG_API_KEY, PROJECT_ID; optional BASE_URL (default https://us.posthog.com), YES=1 (do not ask
-before), LIMITS=1 (also find out how many runs and pages are too many), BEGIN (first instant of the hour of ingestion
-that is read, such as 2026-11-26T10:00:00Z; by default one with few events), RUN_SECONDS (patience with an export run,
-default 900), OUT (folder for fixtures, default target/try-posthog/<date>). Exits with 0 when everything was asked, also if things differ; with 2
-when it could not run; with 130 after Ctrl-C.
+Environment:
+
+* POSTHOG_API_KEY and PROJECT_ID
+* BASE_URL, by default https://us.posthog.com
+* YES=1 does not ask before it starts
+* LIMITS=1 also finds out how many export runs and pages are too many
+* BEGIN is the first instant of the hour of ingestion that is read, such as 2026-11-26T10:00:00Z; by default an hour
+  of the last day with few events
+* RUN_SECONDS is the patience with an export run, by default 900
+* OUT is the folder for fixtures, by default target/try-posthog/<date>
+
+Exits with 0 when everything was asked, also if things differ; with 2 when it could not run; with 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -31,7 +38,7 @@ from scrub import Scrubber
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent.parent
 TARGET = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).absolute()
-SANDBOX = ["--port", "0", "--server", "cloud-2026", "--exports", "--lists", "--limits", "--dataset", "--run-seconds", "3"]
+SANDBOX = "--port 0 --server cloud-2026 --exports --lists --limits --run-seconds 2".split()
 WIDTHS = (4, 42, 38, 38, 12)
 
 
@@ -212,6 +219,9 @@ def main() -> int:
         signal.signal(signal.SIGINT, interrupt)
         signal.signal(signal.SIGTERM, interrupt)
         return compare(key, project, base_url, stop)
+    except OSError as error:
+        print(f"{error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
     except (CannotRun, Unanswered) as sentence:
         print(str(sentence).replace(key or "\0", "<API key>"), file=sys.stderr)
         return 2

@@ -93,7 +93,8 @@ class Exports:
         """Downloads all files of a completed run."""
         if run.status != "Completed" or run.last is None:
             raise Unanswered(f"the run was still {run.status} after {self.patience:.0f} s")
-        lines, members = [], 0
+        lines: list[dict[str, Any]] = []
+        members = 0
         for number in range(run.files[-1]):
             reply = self.client.ask("GET", self.client.at(f"{PATH}{run.id}/download/{number}/"))
             if reply.status != 302:

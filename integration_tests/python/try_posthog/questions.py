@@ -30,7 +30,9 @@ CHECKSUM = "reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))"
 # Enough for the kinds of events that there are.
 ENOUGH_ROWS = 50
 # Rows that an hour may have; otherwise a minute of it is exported.
-MOST_ROWS = 10_000
+MOST_ROWS = 5_000
+# PostHog returns no more, and does not say so.
+MOST_RESULTS = 50_000
 # As the connector reads them, with one object a page.
 LISTS = (
     "annotations/?", "cohorts/?", "feature_flags/?", "feature_flags/?archived=true&", "insights/?order=id&", "actions/?",
@@ -120,16 +122,19 @@ class Asker:
     def persons_of_events(self, mode: str) -> dict[str, str]:
         """`person_id` by uuid of the events of the interval, in a mode of `personsOnEventsMode`."""
         columns = "toString(uuid) AS uuid_text, toString(person_id) AS person"
-        sql = f"SELECT {columns} FROM events WHERE {self.between} LIMIT 50000"
+        sql = f"SELECT {columns} FROM events WHERE {self.between} LIMIT {MOST_RESULTS}"
         reply = self.client.query(sql, personsOnEventsMode=mode)
         if reply.status != 200:
             raise Unanswered(f"the query is refused ({reply.status} {reply.get('code')})")
+        if len(reply.get("results")) >= MOST_RESULTS:
+            raise Unanswered("the interval has more events than a query returns")
         return {str(uuid): str(person) for uuid, person in reply.get("results")}
 
 
 def parse(text: str) -> datetime.datetime:
-    """An instant of a query."""
-    return datetime.datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "T")).astimezone(datetime.timezone.utc)
+    """An instant; in UTC if it has no offset."""
+    instant = datetime.datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "T"))
+    return (instant if instant.tzinfo else instant.replace(tzinfo=datetime.timezone.utc)).astimezone(datetime.timezone.utc)
 
 
 # What reading a response of another shape than expected raises.
@@ -185,6 +190,9 @@ def files(asker: Asker) -> Facts:
                 raise Unanswered(f"no {model} in the interval")
             return asker.content(model).lines
 
+        def fields(lines: Callable[[], list[dict[str, Any]]]) -> Fact:
+            return sorted({name for line in lines() for name in line})
+
         def times(lines: Callable[[], list[dict[str, Any]]] = lines) -> Fact:
             names = ("timestamp", "created_at", "_inserted_at", "start_timestamp", "end_timestamp")
             found = {f"{name}: {shape(line.get(name))}" for line in lines() for name in names if line.get(name) is not None}
@@ -196,7 +204,7 @@ def files(asker: Asker) -> Facts:
                 raise Unanswered("there is only one line")
             return {0: "not compressed", 1: "one", count: "one for each line"}.get(members, "one for some lines each")
 
-        facts[f"{model}: fields"] = attempt(lambda lines=lines: sorted({name for line in lines() for name in line}))
+        facts[f"{model}: fields"] = attempt(functools.partial(fields, lines))
         facts[f"{model}: times"] = attempt(times)
         facts[f"{model}: gzip members"] = attempt(members)
     return facts
@@ -262,7 +270,7 @@ def completion(asker: Asker) -> Facts:
 
     facts: Facts = {"files of a completed run": attempt(first)}
     for model in MODELS:
-        facts[f"records_completed of {model}"] = attempt(lambda model=model: completed(model))
+        facts[f"records_completed of {model}"] = attempt(functools.partial(completed, model))
     # Whether a short status is seen depends on the second in which it is asked for.
     words = {word for model in MODELS for word in asker.runs[model].statuses} - {"Starting", "Running"}
     facts["last status of a run"] = sorted(words) or ["still Running"]
@@ -328,7 +336,7 @@ def keys(asker: Asker) -> Facts:
         return [str(reply.status), *(sorted(body) if isinstance(body, dict) else [])]
 
     for path in ("/api/personal_api_keys/@current/", "/api/projects/@current/", "/api/projects/", asker.client.at("")):
-        facts[asker.client.recorder.scrub.path(path)] = attempt(lambda path=path: fields(path))
+        facts[asker.client.recorder.scrub.path(path)] = attempt(functools.partial(fields, path))
     facts["keys of one project, one organization, without project:read"] = Unanswered("there is only one key")
     return facts
 
@@ -464,6 +472,6 @@ def ask_all(asker: Asker, progress: Callable[[str], None]) -> dict[str, Facts]:
     answers: dict[str, Facts] = {}
     for number, title, question in QUESTIONS:
         progress(f"{number}: {title}")
-        facts = attempt(lambda question=question: question(asker))
+        facts = attempt(functools.partial(question, asker))
         answers[number] = {"": facts} if isinstance(facts, Unanswered) else facts
     return answers

@@ -152,7 +152,9 @@ class Scrubber:
             return {**self.value(rest, "rest"), **sql, "results": cells}
         out = {}
         for name, item in value.items():
-            hidden = private or name in PROPERTIES or depth >= 3
+            # In an object of a list, these are what somebody has written.
+            written = depth >= 1 and name in SENTENCES | {"columns", "types"}
+            hidden = private or name in PROPERTIES or depth >= 3 or written
             plain = NAME.fullmatch(name) or name in WORDS or re.fullmatch(r"[a-z]+[A-Za-z]+", name)
             shown = self.name(name) if private or depth >= 3 or not plain else name
             out[shown] = self.value(item, name, hidden, depth + 1)
