@@ -109,7 +109,7 @@ class Client:
                 raise CannotRun(f"No response from {self.base_url}: {reason}.{started}") from None
             self.recorder.add(method, path, body, reply)
             if reply.status == 401:
-                raise CannotRun("PostHog does not know the API key (401). Is it a personal API key (phx_…) of this region?")
+                raise CannotRun("PostHog does not know the API key (401). Is it a personal API key (phx_…, not phc_… or phs_…) of this region?")
             if reply.status == 403 and not may_refuse:
                 detail = self.recorder.scrub.sentence(str(reply.get("detail")))
                 raise CannotRun(f"PostHog refuses the API key (403): {detail}")

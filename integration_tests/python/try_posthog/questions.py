@@ -463,7 +463,8 @@ def cost(rows: int, limits: bool) -> str:
     recordings = 30 if limits else 0
     return (
         f"about 13 queries, {5 + len(LISTS) + recordings} list requests, 4 export runs with about {rows:,} events, as many "
-        f"persons and fewer sessions (so about {3 * rows:,} rows that PostHog may bill), and {21 if limits else 2} export runs without rows"
+        f"persons and fewer sessions (so about {3 * rows:,} rows that PostHog may bill), {21 if limits else 2} export runs "
+        "without rows, and a poll a second of each run"
     )
 
 
