@@ -6,7 +6,7 @@ QUICKSTART_PROFILE := --config profile.dev.package.posthog-sandbox.opt-level=0
 FUZZ_SECONDS ?= 10
 FUZZ_TOOLS ?= $(HOME)/.cache/source-posthog/tools
 
-.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz try-posthog
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -40,6 +40,11 @@ doc:
 live:
 	cargo build --locked --workspace --bins
 	integration_tests/python/run
+
+## make try-posthog asks a real PostHog what is not known for sure; needs POSTHOG_API_KEY and PROJECT_ID
+try-posthog:
+	@cargo build --locked --package posthog-sandbox
+	@python3 integration_tests/python/try_posthog
 
 ## make image-test  both images, built without a Docker daemon and run as Airbyte runs them
 image-test:

@@ -1,10 +1,12 @@
 //! Starts a PostHog stand-in to try things by hand.
 
 use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use chrono::Utc;
 use clap::Parser;
-use posthog_sandbox::posthog::{Exports, HangingRuns, Key, Limits, Project, Retention, Sandbox, Server};
+use posthog_sandbox::posthog::{Exports, HangingRuns, Key, Limits, Project, Replay, Retention, Sandbox, Server};
 
 /// A stand-in for PostHog on 127.0.0.1; prints one line of JSON when it is ready.
 #[derive(Debug, Parser)]
@@ -49,6 +51,12 @@ struct Arguments {
     /// Export runs over more hours than that stay `Running` until they are cancelled.
     #[arg(long)]
     hanging_over_hours: Option<u32>,
+    /// Export runs take so many seconds.
+    #[arg(long, default_value_t = 0)]
+    run_seconds: u64,
+    /// Serves the responses recorded in this folder by `make try-posthog` where they match.
+    #[arg(long, value_name = "DIR")]
+    replay: Option<PathBuf>,
 }
 
 impl Arguments {
@@ -71,10 +79,12 @@ async fn main() -> anyhow::Result<()> {
     let builder = if arguments.limits { builder.limits(Limits::posthog()) } else { builder };
     let hangs = |hours| HangingRuns { over_hours: Some(hours), ..HangingRuns::default() };
     let hanging = arguments.hanging_over_hours.map(hangs).into_iter().collect();
-    let exports = Exports { hanging, ..Exports::default() };
+    let running = Duration::from_secs(arguments.run_seconds);
+    let exports = Exports { running, hanging, ..Exports::default() };
+    let replay = arguments.replay.as_deref().map(Replay::load).transpose()?;
     let builder = if arguments.exports { builder.exports(exports) } else { builder };
     let retention = arguments.retention_months.map(|months| Retention { months, enforced: true });
-    let builder = builder.server(server).retention(retention.unwrap_or_default());
+    let builder = builder.server(server).retention(retention.unwrap_or_default()).replay(replay);
     let posthog = builder.start().await?;
     let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
     if arguments.lists {

@@ -9,7 +9,8 @@ use tokio::net::TcpListener;
 use super::faults::Faults;
 use super::store::Tables;
 use super::{
-    Budget, Exports, Fault, Key, Limits, PAGE_CLAMP, Project, Retention, Sandbox, Server, Shared, exports, server,
+    Budget, Exports, Fault, Key, Limits, PAGE_CLAMP, Project, Replay, Retention, Sandbox, Server, Shared, exports,
+    server,
 };
 
 /// How a [`Sandbox`] starts.
@@ -25,6 +26,7 @@ pub struct Builder {
     exports: Option<Exports>,
     server: Server,
     retention: Retention,
+    replay: Option<Replay>,
     port: u16,
 }
 
@@ -108,6 +110,13 @@ impl Builder {
         self
     }
 
+    /// Serves recorded responses where they match, whatever key is sent.
+    #[must_use]
+    pub fn replay(mut self, replay: Option<Replay>) -> Self {
+        self.replay = replay;
+        self
+    }
+
     /// Listens on this port instead of a free one.
     #[must_use]
     pub fn port(mut self, port: u16) -> Self {
@@ -153,6 +162,7 @@ impl Builder {
             log: Mutex::default(),
             cache: Mutex::default(),
             exports: Mutex::new(exports::State::new(self.exports, address, files_address)),
+            replay: self.replay,
         });
         let servers = [
             tokio::spawn(server::serve(listener, Arc::clone(&shared))),

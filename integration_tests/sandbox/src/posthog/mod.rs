@@ -39,6 +39,7 @@ pub mod log;
 mod metadata;
 mod paging;
 mod query;
+mod replay;
 mod server;
 mod sessions;
 mod store;
@@ -63,6 +64,7 @@ pub use hogql::{PersonsOnEvents, Refusals, Schema, SessionsVersion};
 pub use instance::{ListServer, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
+pub use replay::Replay;
 pub use store::{Event, Group, Person};
 
 use faults::Faults;
@@ -125,6 +127,7 @@ pub(crate) struct Shared {
     log: Mutex<Log>,
     cache: Mutex<HashMap<String, query::Cached>>,
     exports: Mutex<exports::State>,
+    replay: Option<Replay>,
 }
 
 /// A panic elsewhere must not hide behind a poisoned lock.

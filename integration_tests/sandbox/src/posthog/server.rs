@@ -189,6 +189,9 @@ pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
 }
 
 async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> {
+    if let Some(answer) = shared.replay.as_ref().and_then(|replay| replay.answer(&call.parts, &call.body)) {
+        return answer.map_err(|error| ApiError::bare(500, format!("{error:#}")));
+    }
     let path = call.parts.uri.path().to_owned();
     let segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     if let Some(answer) = exports::back(shared, &call) {
