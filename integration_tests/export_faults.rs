@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_exported_events, assert_no_duplicates, events, key, minutes_ago, sandbox_with_exports, two_hours_ago,
+    PROJECT, assert_exported_events, assert_no_duplicates, events, key, minutes_ago, sandbox_with_exports,
+    two_hours_ago,
 };
 
 fn outcome(status: &str, nth: &[u64]) -> ExportOutcome {
