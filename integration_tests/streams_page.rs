@@ -77,6 +77,38 @@ fn section(stream: &Stream) -> String {
     text
 }
 
+const METHODS: &str = "## Where the two methods differ
+
+Events, persons and sessions can be read by file exports or by queries. The records have the same fields either way, \
+and `person_id` of an event is the person at ingestion by both. What differs:
+
+| stream | | file exports | queries |
+|---|---|---|---|
+| `persons` | records | one for each distinct id | one for each person |
+| `persons` | deleted persons | marked by `is_deleted` | not there any more |
+| `persons` | changes found | all | those of persons who have been active since |
+| `sessions` | sessions whose events come in three or more days after their end | left out by PostHog | read by a full refresh |
+| `events` | events that the project's retention hides | read while PostHog still has them | not there |
+";
+
+/// The fields that only one of the methods fills, from the streams' definitions.
+fn methods() -> String {
+    let mut text = METHODS.to_owned();
+    for table in streams::TABLES.iter().filter(|table| table.export.is_some()) {
+        for column in table.columns.iter().chain(table.optional_columns) {
+            let by_query = column.expression.is_some();
+            let by_export = column.exported != streams::ExportedAs::Nowhere;
+            if by_query != by_export {
+                let filled = |is: bool| if is { "filled" } else { "null" };
+                let (export, query) = (filled(by_export), filled(by_query));
+                writeln!(text, "| `{}` | `{}` | {export} | {query} |", table.stream, column.field).unwrap();
+            }
+        }
+    }
+    text.push('\n');
+    text
+}
+
 #[test]
 fn streams_page_matches_the_catalog() {
     let catalog = streams::catalog(&[], |_| streams::PropertyColumns::default());
@@ -92,6 +124,7 @@ fn streams_page_matches_the_catalog() {
         writeln!(page, "| [{0}](#{0}) | `{1}` | {modes} |", stream.name, key.join("`, `")).unwrap();
     }
     page.push('\n');
+    page.push_str(&methods());
     page.push_str(&catalog.streams.iter().map(section).collect::<String>());
     let page = format!("{}\n", page.trim_end());
     let path = repository_file(PAGE);

@@ -68,7 +68,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Method {
     /// Which way.
-    pub choice: Choice,
+    pub choice: MethodChoice,
     /// Age that data must have to be exported.
     pub ingestion_delay: TimeDelta,
     /// Options of queries, which other streams and the completion of exports use as well.
@@ -77,7 +77,7 @@ pub struct Method {
 
 /// Which way to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum MethodChoice {
     /// Exports where they are possible, otherwise queries; decided per project.
     Auto,
     /// File download exports.
@@ -249,10 +249,10 @@ fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
 fn method(raw: RawMethod) -> Result<Method, Error> {
     let (choice, ingestion_delay, query) = match raw {
         RawMethod::Auto(auto) => {
-            (Choice::Auto, auto.settle_minutes, RawQuery { lookback: auto.lookback, ..RawQuery::default() })
+            (MethodChoice::Auto, auto.settle_minutes, RawQuery { lookback: auto.lookback, ..RawQuery::default() })
         }
-        RawMethod::Export(export) => (Choice::Export, export.settle_minutes, RawQuery::default()),
-        RawMethod::Query(query) => (Choice::Query, SettleMinutes::default(), query),
+        RawMethod::Export(export) => (MethodChoice::Export, export.settle_minutes, RawQuery::default()),
+        RawMethod::Query(query) => (MethodChoice::Query, SettleMinutes::default(), query),
     };
     Ok(Method {
         choice,
@@ -293,7 +293,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(config.base_url.as_str(), "https://us.posthog.com/");
-        assert_eq!(config.method.choice, Choice::Auto);
+        assert_eq!(config.method.choice, MethodChoice::Auto);
     }
 
     #[test]

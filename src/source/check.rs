@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::projects::project_ids;
-use super::{configuration, custom_queries, method};
+use super::{configuration, custom_queries, method, retention};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
@@ -65,13 +65,23 @@ async fn examine(config: &Path) -> Result<String, Error> {
         };
         custom_queries::describe_all(&client, &config, id, retry, &Silent).await.map_err(in_project)?;
         let name = match account::project(&client, id, retry(), &Silent).await {
-            Ok(project) => project.to_string(),
+            Ok(project) => {
+                let hidden = retention::notice(&project, config.start, client.now());
+                found.extend(hidden.map(|notice| format!("{project}: {notice}")));
+                project.to_string()
+            }
             Err(error) => {
                 unnamed = Some(Error::from(error));
                 format!("project {id}")
             }
         };
         found.push(format!("{name} will be read by {method} and has {rows}"));
+        if method.is_export() && !method::is_posthog_cloud(client.base()) {
+            found.push(
+                "outside of PostHog Cloud, file exports are tried with a short first run; where they do not work, queries are used"
+                    .to_owned(),
+            );
+        }
     }
     if let Some(error) = unnamed {
         found.push(format!("the stream `projects` cannot be read: {error}"));

@@ -4,7 +4,7 @@ use std::fmt;
 
 use url::Url;
 
-use crate::config::{Choice, Config};
+use crate::config::{Config, MethodChoice};
 use crate::error::Error;
 use crate::posthog::account::ApiKey;
 use crate::posthog::exports::{Availability, Exports, SCOPE};
@@ -61,7 +61,7 @@ pub(super) async fn choose(
     observer: &dyn Observer,
 ) -> Result<ChosenMethod, Error> {
     let choice = config.method.choice;
-    if choice == Choice::Query {
+    if choice == MethodChoice::Query {
         return Ok(ChosenMethod::Query(None));
     }
     let availability = if key.is_some_and(|key| !key.may(SCOPE)) {
@@ -70,12 +70,12 @@ pub(super) async fn choose(
         Exports::new(client, project, observer).availability(retry).await?
     };
     let reason = match availability {
-        Availability::Available => return Ok(ChosenMethod::Export { automatic: choice == Choice::Auto }),
+        Availability::Available => return Ok(ChosenMethod::Export { automatic: choice == MethodChoice::Auto }),
         Availability::Missing => "this PostHog has no file download exports".to_owned(),
         Availability::MissingScope => format!("the API key lacks the scope `{SCOPE}`"),
         Availability::Forbidden(words) => format!("PostHog does not allow file download exports here: {words}"),
     };
-    if choice == Choice::Auto {
+    if choice == MethodChoice::Auto {
         return Ok(ChosenMethod::Query(Some(reason)));
     }
     Err(Error::config(format!("`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`")))

@@ -12,6 +12,7 @@ mod method;
 mod projects;
 mod property_types;
 mod read;
+mod retention;
 
 pub use cli::{Arguments, Command};
 

@@ -15,12 +15,12 @@ use super::configuration;
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
-use super::property_types;
+use super::{property_types, retention};
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::account::{self, ApiKey};
 use crate::posthog::exports::Exports;
-use crate::posthog::http::{Client, FileClient, Silent};
+use crate::posthog::http::{Client, FileClient, Retry, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
@@ -33,6 +33,9 @@ use crate::sync::{
 
 /// Where exports have failed, `auto` does without them for so long.
 const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
+
+/// Attempts at a request whose answer is only for the log.
+const RETENTION_ATTEMPTS: usize = 2;
 
 /// What all streams of a sync share.
 struct Sync {
@@ -107,6 +110,11 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         let supervision = Arc::new(Supervision::new(config.export_deadline, is_posthog_cloud(client.base())));
         projects.push(ProjectPlan { id, method, supervision });
     }
+    if jobs.iter().any(|job| job.stream.name == EVENTS.stream) {
+        for plan in &projects {
+            warn_about_retention(&client, &config, plan.id).await;
+        }
+    }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     output.at_interruption(sync.cancel_unread_runs());
     let mut all_complete = true;
@@ -123,6 +131,17 @@ fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
         tracing::warn!(
             "project {missing} is in the state, but the API key does not list it any more, so it is not read; give the key access to it, or set `project_ids` to those that are wanted"
         );
+    }
+}
+
+/// Says from which day on there are events, where a project hides older ones. A key that may not read the
+/// project's settings reads events all the same.
+async fn warn_about_retention(client: &Client, config: &Config, project: u64) {
+    let retry = Retry::with_attempts(RETENTION_ATTEMPTS);
+    if let Ok(settings) = account::project(client, project, retry, &Silent).await
+        && let Some(notice) = retention::notice(&settings, config.start, client.now())
+    {
+        tracing::warn!("project {project}: {notice}");
     }
 }
 

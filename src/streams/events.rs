@@ -28,7 +28,11 @@ pub static EVENTS: Table = Table {
             Kind::String,
             "The elements of the page that the event is about, in PostHog's notation.",
         ),
-        Column::new("person_id", Kind::String, "The person that the distinct id belongs to."),
+        Column::new(
+            "person_id",
+            Kind::String,
+            "The person when the event was ingested; later merges do not change it. `person_distinct_ids` has the person to whom a distinct id belongs today.",
+        ),
         from_property("session_id", "$session_id", "`$session_id`", "The session that the event belongs to."),
         from_property("window_id", "$window_id", "`$window_id`", "The browser window or tab."),
         from_property("group_0", "$group_0", "`$group_0`", "Key of the first group type."),

@@ -47,9 +47,8 @@ fn refused(refusal: &Refusal) -> Error {
         ),
         Reason::NotPostHog => Error::config("the answer does not come from PostHog's API; check `base_url`"),
         Reason::Proxy => Error::config(crate::net::proxy_refusal()),
-        Reason::UnknownColumn(_) => Error::config(format!(
-            "this version of PostHog lacks something that the stream needs ({}); upgrade PostHog, or leave the stream out",
-            refusal.detail
+        Reason::UnknownColumn(column) => Error::config(format!(
+            "PostHog does not know `{column}` ({summary}); correct it if it is in a custom query, otherwise leave the stream out"
         )),
         Reason::UnknownTable(_)
         | Reason::UnknownModifier

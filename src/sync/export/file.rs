@@ -19,7 +19,7 @@ use crate::sync::state::export::{HOUR, add, hour_of};
 use crate::time::days;
 
 /// When no more files have been noted for so long, no more will be.
-const LISTED_AFTER: Duration = Duration::from_secs(15);
+const LISTED_AFTER: Duration = Duration::from_secs(5);
 /// Pause before files are listed again.
 const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 

@@ -49,6 +49,14 @@ enum ExportEnd {
     Impossible,
 }
 
+/// What has become of runs that were to be started ahead.
+enum Started {
+    /// So many more run.
+    Runs(u64),
+    /// Exports do not work here.
+    Impossible(String),
+}
+
 /// What has become of a run that was to be started.
 enum Start {
     /// It runs, with this id.
@@ -257,13 +265,7 @@ impl ExportReader {
         on_estimate: OnEstimate<'_>,
     ) -> Result<ExportEnd, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
-        let known = reader.checkpoint.project(project).await.export.windows;
-        known.iter().for_each(|window| self.supervision.started(&window.run));
-        let mut running: VecDeque<Running> = known.into_iter().map(Running::resumed).collect();
-        let next = running.back().map_or(pass.from, |running| running.window.interval.to);
-        let step = reader.context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * HOUR);
-        let longest = LONGEST_INTERVAL.min(step);
-        let mut windows = Windows::new(next, pass.to, longest);
+        let (mut running, mut windows, longest) = self.resumed(pass).await;
         let mut exported = ExportTotals::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
         let mut differing = 0;
@@ -277,35 +279,11 @@ impl ExportReader {
                 windows.lengthen(longest);
             }
             let most = if probing { 1 } else { reader.context.config.concurrency };
-            while running.len() < most {
-                let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(pass.to).max(from));
-                let Some(interval) = windows.take(first_after) else { break };
-                match self.start(interval, running.is_empty()).await? {
-                    Start::Started(run) => {
-                        exported.runs += 1;
-                        self.supervision.started(&run);
-                        running.push_back(Running::new(ExportWindow::new(interval, run)));
-                        self.note(&running).await?;
-                    }
-                    Start::NoRoom => {
-                        windows.put_back([interval].into_iter());
-                        break;
-                    }
-                    Start::TooLong if windows.halve(interval) => windows.put_back([interval].into_iter()),
-                    Start::TooLong => {
-                        return Err(Error::transient(format!(
-                            "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
-                        )));
-                    }
-                    Start::InFuture => {
-                        let to = interval.to.minus(CLOCK_STEP);
-                        tracing::info!("PostHog's clock is behind {}; the export ends at {to}", interval.to);
-                        windows.end_at(to);
-                        windows.put_back([Interval { to, ..interval }].into_iter().filter(|cut| !cut.is_empty()));
-                    }
-                    Start::Impossible(reason) => return self.give_up_exports(&mut running, &reason).await,
-                }
-            }
+            let started = self.start_ahead(&mut running, &mut windows, most, stored).await?;
+            exported.runs += match started {
+                Started::Runs(runs) => runs,
+                Started::Impossible(reason) => return self.give_up_exports(&mut running, &reason).await,
+            };
             let Some(first) = running.front().cloned() else { break };
             let window = &first.window;
             let prepared = if window.done { Prepared::read() } else { self.prepared(&first).await? };
@@ -379,6 +357,62 @@ impl ExportReader {
         }
         self.close(windows.to(), &running).await?;
         Ok(ExportEnd::Complete(exported))
+    }
+
+    /// The runs that an earlier sync has started, the windows that follow them, and how long those may be.
+    async fn resumed(&self, pass: Interval) -> (VecDeque<Running>, Windows, i64) {
+        let context = &self.reader.context;
+        let known = self.reader.checkpoint.project(context.project).await.export.windows;
+        for window in &known {
+            self.supervision.started(&window.run);
+        }
+        let running: VecDeque<Running> = known.into_iter().map(Running::resumed).collect();
+        let next = running.back().map_or(pass.from, |running| running.window.interval.to);
+        let step = context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * HOUR);
+        let longest = LONGEST_INTERVAL.min(step);
+        (running, Windows::new(next, pass.to, longest), longest)
+    }
+
+    /// Starts runs until `most` are under way, or there is no more to start.
+    async fn start_ahead(
+        &self,
+        running: &mut VecDeque<Running>,
+        windows: &mut Windows,
+        most: usize,
+        stored: Option<&StoredByHour>,
+    ) -> Result<Started, Error> {
+        let mut runs = 0;
+        while running.len() < most {
+            let to = windows.to();
+            let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from));
+            let Some(interval) = windows.take(first_after) else { break };
+            match self.start(interval, running.is_empty()).await? {
+                Start::Started(run) => {
+                    runs += 1;
+                    self.supervision.started(&run);
+                    running.push_back(Running::new(ExportWindow::new(interval, run)));
+                    self.note(running).await?;
+                }
+                Start::NoRoom => {
+                    windows.put_back([interval].into_iter());
+                    break;
+                }
+                Start::TooLong if windows.halve(interval) => windows.put_back([interval].into_iter()),
+                Start::TooLong => {
+                    return Err(Error::transient(format!(
+                        "PostHog cannot export even {interval}; try again later, or set `method` to `query`"
+                    )));
+                }
+                Start::InFuture => {
+                    let to = interval.to.minus(CLOCK_STEP);
+                    tracing::info!("PostHog's clock is behind {}; the export ends at {to}", interval.to);
+                    windows.end_at(to);
+                    windows.put_back([Interval { to, ..interval }].into_iter().filter(|cut| !cut.is_empty()));
+                }
+                Start::Impossible(reason) => return Ok(Started::Impossible(reason)),
+            }
+        }
+        Ok(Started::Runs(runs))
     }
 
     /// The first window cannot be exported: what was ingested in it is read by query, if that is possible.

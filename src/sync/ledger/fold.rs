@@ -7,6 +7,7 @@ use super::combine::combine;
 use super::full_observation::{FullObservation, SETTLED};
 use super::period::{Days, Period};
 use super::rules::{Rule, holds};
+use super::scope::Scope;
 use super::slice::Slice;
 use super::state::Ledger;
 use crate::time::Timestamp;
@@ -17,19 +18,6 @@ const MOST_SLICES: usize = 7;
 const MOST_INCOMPLETE: usize = 24;
 /// Days before today that are not folded.
 const UNFOLDED_DAYS: i64 = 60;
-
-/// What a sync has observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scope {
-    /// Days that were observed.
-    pub days: Days,
-    /// Whether these are all that were asked for.
-    pub is_full: bool,
-    /// Whether nothing differs in them.
-    pub is_complete: bool,
-    /// Bytes that the server read for the observation, if it said so.
-    pub bytes: Option<u64>,
-}
 
 /// Merges slices and folds days at the end of a sync; `clock` is the server's time of its last
 /// observation.

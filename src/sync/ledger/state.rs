@@ -288,7 +288,7 @@ impl Ledger {
 
     /// Adds the second ledger to the first. Call it when both agree with `PostHog` for all days that are
     /// asked for; `clock` is the server's time when it was asked.
-    pub fn join_added(&mut self, scope: super::fold::Scope, clock: Timestamp) {
+    pub fn join_added(&mut self, scope: super::scope::Scope, clock: Timestamp) {
         let Some(names) = self.added.take() else { return };
         self.choice.names = self.choice.names.plus(&names);
         self.open.clear();
@@ -332,8 +332,9 @@ impl Ledger {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fold::{Scope, tidy};
+    use super::super::fold::tidy;
     use super::super::period::Days;
+    use super::super::scope::Scope;
     use super::*;
 
     const HOUR: i64 = 3_600_000_000;
