@@ -13,7 +13,11 @@ fn programs() -> [Program; 2] {
     let names = |command: clap::Command| command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     [
         ("source-posthog", env!("CARGO_BIN_EXE_source-posthog"), names(source::Arguments::command())),
-        ("destination-patterns", env!("CARGO_BIN_EXE_destination-patterns"), names(destination::Arguments::command())),
+        (
+            "destination-patterns",
+            env!("CARGO_BIN_EXE_destination-patterns"),
+            names(destination::DestinationArguments::command()),
+        ),
     ]
 }
 
@@ -72,7 +76,7 @@ async fn help_of_every_command_shows_examples_variables_and_exit_codes() {
 
 #[tokio::test]
 async fn every_option_has_a_description() {
-    for program in [source::Arguments::command(), destination::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::DestinationArguments::command()] {
         for command in program.get_subcommands() {
             assert!(command.get_long_about().is_some(), "`{}` has no long description", command.get_name());
             for argument in command.get_arguments() {

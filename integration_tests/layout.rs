@@ -25,13 +25,7 @@ const FLOORS: &[&[&str]] = &[
 const KNOWN_CIRCLES: &[(&str, &str)] = &[];
 
 /// Names that two public types have, with the reason.
-const HOMONYMS: &[(&str, &str)] = &[
-    ("Arguments", "the command line of either program, which only its own main function imports"),
-    ("Batch", "records on the way to standard output, and records of one request to the webhook"),
-    ("Command", "the commands of either program, which only its own main function imports"),
-    ("Config", "the configuration of either program, which only its own commands import"),
-    ("RawConfig", "the configuration file of either program, which only its own `config` imports"),
-];
+const HOMONYMS: &[(&str, &str)] = &[];
 
 /// The floor and the name of the module at the library's root that the file belongs to.
 fn place(file: &str) -> (usize, &str) {

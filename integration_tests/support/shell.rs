@@ -47,7 +47,7 @@ pub(crate) fn calls(script: &str) -> Vec<Call> {
 pub(crate) fn assert_understood(call: &Call, place: &str) {
     let refusal = match call[0].as_str() {
         "source-posthog" => source::Arguments::try_parse_from(call).err(),
-        _ => destination::Arguments::try_parse_from(call).err(),
+        _ => destination::DestinationArguments::try_parse_from(call).err(),
     };
     // `--help` and `--version` end parsing, too.
     if let Some(error) = refusal.filter(clap::Error::use_stderr) {

@@ -19,7 +19,7 @@ struct Arguments {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    for program in [source::Arguments::command(), destination::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::DestinationArguments::command()] {
         write_completions(&program, &arguments.directory.join("completions"))?;
         write_manual(&program, &arguments.directory.join("man"))?;
     }

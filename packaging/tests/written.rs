@@ -29,7 +29,7 @@ fn options(command: &clap::Command) -> Vec<&str> {
 #[test]
 fn every_shell_completes_every_command_and_option() {
     let directory = write();
-    for program in [source::Arguments::command(), destination::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::DestinationArguments::command()] {
         let name = program.get_name();
         for (file, prefix) in
             [(format!("{name}.bash"), "--"), (format!("_{name}"), "--"), (format!("{name}.fish"), "-l ")]
@@ -49,7 +49,7 @@ fn every_shell_completes_every_command_and_option() {
 fn every_command_has_a_man_page_with_its_options() {
     let directory = write();
     let mut expected = Vec::new();
-    for program in [source::Arguments::command(), destination::Arguments::command()] {
+    for program in [source::Arguments::command(), destination::DestinationArguments::command()] {
         let name = program.get_name();
         let overview = read(&directory.path().join("man").join(format!("{name}.1")));
         assert!(overview.contains(env!("CARGO_PKG_VERSION")) && overview.contains("Exit codes"), "{overview}");

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use source_posthog::destination::{self, Arguments};
+use source_posthog::destination::{self, DestinationArguments};
 use source_posthog::program;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = DestinationArguments::parse();
     program::run(|output| async move { destination::run(&arguments.command, &output).await })
 }

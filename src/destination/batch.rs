@@ -16,7 +16,7 @@ pub(super) struct Entry {
 
 /// Records of one stream, in their order. Never empty.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct RequestBatch {
     /// Number of the stream in the catalog.
     pub(super) stream: usize,
     /// The records.
@@ -27,7 +27,7 @@ pub(super) struct Batch {
     pub(super) since: Instant,
 }
 
-impl Batch {
+impl RequestBatch {
     /// Begins a batch.
     pub(super) fn new(stream: usize, entry: Entry) -> Self {
         let bytes = entry.element.len() + 2;
@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn limits_hold_to_the_byte() {
         let entry = |size: usize| Entry { ordinal: 0, element: vec![b'1'; size] };
-        let mut batch = Batch::new(0, entry(10));
+        let mut batch = RequestBatch::new(0, entry(10));
         assert_eq!(body(&batch.entries).len(), 12);
         assert!(batch.has_room(&entry(5), 2, 18) && !batch.has_room(&entry(6), 2, 18));
         assert!(!batch.has_room(&entry(1), 1, 1_000));

@@ -54,15 +54,15 @@ const CHECK_DONE: &str = "done; for `check` also when the answer is FAILED";
 /// Reads Airbyte messages from standard input and prints acknowledged states on standard output.
 #[derive(Debug, Parser)]
 #[command(name = "destination-patterns", version, after_help = help::after(EXAMPLES, VARIABLES, CHECK_DONE), propagate_version = true)]
-pub struct Arguments {
+pub struct DestinationArguments {
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: DestinationCommand,
 }
 
 /// What to do.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum DestinationCommand {
     /// Print the specification of the configuration
     ///
     /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Asks
@@ -92,7 +92,7 @@ pub enum Command {
     Write(WriteArguments),
 }
 
-/// Arguments of `write`.
+/// DestinationArguments of `write`.
 #[derive(Debug, Args)]
 pub struct WriteArguments {
     /// Configuration file (JSON)

@@ -9,7 +9,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
-use super::spec::{Compression, RawConfig, RawHeader, Shape};
+use super::spec::{Compression, RawHeader, RawWebhookConfig, Shape};
 use crate::config::form;
 use crate::error::Error;
 use crate::net::is_loopback;
@@ -26,7 +26,7 @@ const LONGEST_WORD: usize = 16;
 
 /// A configuration that has been checked.
 #[derive(Debug)]
-pub(super) struct Config {
+pub(super) struct WebhookConfig {
     /// The webhook's address, which is its password.
     pub(super) webhook: WebhookUrl,
     /// What a record looks like in the request.
@@ -90,7 +90,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-impl Config {
+impl WebhookConfig {
     /// Reads a configuration file.
     ///
     /// # Errors
@@ -105,7 +105,7 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub(super) fn parse(text: &[u8], environment: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
-        let raw: RawConfig = form::read(text)?;
+        let raw: RawWebhookConfig = form::read(text)?;
         let secret = |field: &str, configured: Option<Secret>, variable: &str| {
             form::secret(field, configured, variable, environment(variable).as_deref())
         };
@@ -223,15 +223,15 @@ fn signing_key(secret: &Secret) -> Result<SigningKey, Error> {
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Config, Error> {
-        Config::parse(text.as_bytes(), |_| None)
+    fn parse(text: &str) -> Result<WebhookConfig, Error> {
+        WebhookConfig::parse(text.as_bytes(), |_| None)
     }
 
     #[test]
     fn defaults_and_bounds_are_those_of_the_specification() {
         let base = serde_json::json!({"webhook_url": "https://example.com/x"});
         form::tests::assert_kept(&crate::destination::specification(), &base, |text| {
-            Config::parse(text, |_| None).map(|config| format!("{config:?}"))
+            WebhookConfig::parse(text, |_| None).map(|config| format!("{config:?}"))
         });
     }
 

@@ -21,10 +21,10 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::protocol::message::ConnectionStatus;
 use crate::protocol::{Message, Output};
-use config::Config;
+use config::WebhookConfig;
 use webhook::Webhook;
 
-pub use cli::{Arguments, Command};
+pub use cli::{DestinationArguments, DestinationCommand};
 pub use config::WEBHOOK_URL_VARIABLE;
 pub use spec::specification;
 
@@ -32,18 +32,18 @@ pub use spec::specification;
 ///
 /// # Errors
 /// When the command failed, which has not been reported yet.
-pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
+pub async fn run(command: &DestinationCommand, output: &Output) -> Result<bool, Error> {
     match command {
-        Command::Spec => output.message(&Message::Spec { spec: specification() }).await,
-        Command::Check { config, send_test_record } => check(config, *send_test_record, output).await,
-        Command::Write(arguments) => write::write(arguments, output).await,
+        DestinationCommand::Spec => output.message(&Message::Spec { spec: specification() }).await,
+        DestinationCommand::Check { config, send_test_record } => check(config, *send_test_record, output).await,
+        DestinationCommand::Write(arguments) => write::write(arguments, output).await,
     }?;
     Ok(true)
 }
 
 async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result<(), Error> {
     let examine = async {
-        let webhook = Webhook::new(Arc::new(Config::from_file(config)?), output)?;
+        let webhook = Webhook::new(Arc::new(WebhookConfig::from_file(config)?), output)?;
         if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
     };
     let connection_status = ConnectionStatus::new(examine.await.as_ref().map(String::as_str));

@@ -17,7 +17,7 @@ use crate::secret::Secret;
     description = "Delivers records to a Patterns webhook, or to any webhook that takes a JSON array.",
     extend("required" = ["webhook_url"])
 )]
-pub(super) struct RawConfig {
+pub(super) struct RawWebhookConfig {
     /// # Webhook address
     /// In Patterns, add a webhook node to a graph and copy its address. Whoever knows it can send to it.
     /// On the command line, the environment variable PATTERNS_WEBHOOK_URL can supply it instead.
@@ -154,7 +154,7 @@ pub fn specification() -> Value {
         "documentationUrl": "https://docs.airbyte.com/platform/understanding-airbyte/airbyte-protocol",
         "supportsIncremental": true,
         "supported_destination_sync_modes": ["append"],
-        "connectionSpecification": form::schema::<RawConfig>(&[
+        "connectionSpecification": form::schema::<RawWebhookConfig>(&[
             ("webhook", "Webhook"),
             ("records", "What to send"),
             ("delivery", "How to deliver it"),

@@ -18,8 +18,8 @@ use reqwest::{Method, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::batch::{Batch, Entry, Ordinal, body};
-use super::config::Config;
+use super::batch::{Entry, Ordinal, RequestBatch, body};
+use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::net::{client_build_error, client_builder, connection_advice, describe, proxy_refusal, retry_after};
@@ -38,7 +38,7 @@ const SERVER: &str = "the address in `webhook_url`";
 /// The webhook. Shared by all deliveries.
 pub(super) struct Webhook {
     http: reqwest::Client,
-    config: Arc<Config>,
+    config: Arc<WebhookConfig>,
     dead_letters: Option<DeadLetters>,
     output: Output,
     /// Nobody sends before this: the webhook has asked for patience.
@@ -89,7 +89,7 @@ impl Webhook {
     ///
     /// # Errors
     /// When no certificates are installed, or the file for refused records cannot be written.
-    pub(super) fn new(config: Arc<Config>, output: &Output) -> Result<Self, Error> {
+    pub(super) fn new(config: Arc<WebhookConfig>, output: &Output) -> Result<Self, Error> {
         let http = client_builder()
             .default_headers(config.headers.clone())
             .user_agent(concat!("destination-patterns/", env!("CARGO_PKG_VERSION")))
@@ -145,7 +145,7 @@ impl Webhook {
     /// # Errors
     /// When it cannot be delivered in the configured time, or is refused and refused records are not
     /// to be set aside.
-    pub(super) async fn deliver(&self, name: &str, batch: Batch) -> Result<Delivered, Error> {
+    pub(super) async fn deliver(&self, name: &str, batch: RequestBatch) -> Result<Delivered, Error> {
         let (first, stream) = (batch.first(), batch.stream);
         let begin = Instant::now();
         let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, dead_lettered: Vec::new() };

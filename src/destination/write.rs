@@ -19,9 +19,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::acknowledgements::{Acknowledgements, Released};
-use super::batch::{Batch, Entry};
+use super::batch::{Entry, RequestBatch};
 use super::cli::WriteArguments;
-use super::config::Config;
+use super::config::WebhookConfig;
 use super::input::{self, Block};
 use super::payload::Record;
 use super::state_file::StateFile;
@@ -78,11 +78,11 @@ struct SourceError {
 }
 
 struct Run {
-    config: Arc<Config>,
+    config: Arc<WebhookConfig>,
     webhook: Arc<Webhook>,
     streams: Vec<StreamDescriptor>,
     numbers: HashMap<StreamDescriptor, usize>,
-    open: Vec<Option<Batch>>,
+    open: Vec<Option<RequestBatch>>,
     in_flight: Vec<usize>,
     deliveries: JoinSet<Result<Delivered, Error>>,
     acknowledgements: Acknowledgements,
@@ -108,7 +108,7 @@ struct Totals {
 
 /// Delivers standard input.
 pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result<(), Error> {
-    let config = Arc::new(Config::from_file(&arguments.config)?);
+    let config = Arc::new(WebhookConfig::from_file(&arguments.config)?);
     let streams = streams(&arguments.catalog)?;
     let state_file = arguments.state_file.as_deref().map(StateFile::open).transpose()?;
     let webhook = Arc::new(Webhook::new(Arc::clone(&config), output)?);
@@ -272,7 +272,7 @@ impl Run {
             Some(batch) => batch.push(entry),
             none => {
                 self.acknowledgements.begin(ordinal);
-                *none = Some(Batch::new(stream, entry));
+                *none = Some(RequestBatch::new(stream, entry));
             }
         }
         Ok(())

@@ -110,11 +110,11 @@ pub async fn project(client: &Client, id: u64, retry: Retry, observer: &dyn Obse
     struct Named {
         name: Option<String>,
         #[serde(default)]
-        created_at: Option<String>,
+        created_at: Option<Box<RawValue>>,
     }
     let json: Box<RawValue> = client.get(&format!("api/projects/{id}/"), retry, observer).await?;
     let named: Named = serde_json::from_str(json.get())
         .map_err(|error| GiveUp::Unusable(format!("the description of project {id} is not usable: {error}")))?;
-    let created_at = named.created_at.as_deref().and_then(Timestamp::parse);
+    let created_at = named.created_at.and_then(|instant| Timestamp::parse_json(instant.get()));
     Ok(Project { id, name: named.name.unwrap_or_default(), created_at, json })
 }

@@ -52,11 +52,10 @@ impl LastRow {
         if self.id.is_empty() {
             return Ok(None);
         }
-        let text = |json: &[u8]| serde_json::from_slice::<String>(json).map_err(|error| Malformed(error.to_string()));
-        let sort_key = text(&self.sort_key)?;
-        let sort_key =
-            Timestamp::parse(&sort_key).ok_or_else(|| Malformed(format!("`{sort_key}` is not an instant")))?;
-        Ok(Some(RowKey { sort_key, id: text(&self.id)? }))
+        let json = std::str::from_utf8(&self.sort_key).unwrap_or_default();
+        let sort_key = Timestamp::parse_json(json).ok_or_else(|| Malformed(format!("`{json}` is not an instant")))?;
+        let id = serde_json::from_slice(&self.id).map_err(|error| Malformed(error.to_string()))?;
+        Ok(Some(RowKey { sort_key, id }))
     }
 }
 

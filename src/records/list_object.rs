@@ -48,7 +48,7 @@ impl<'o> Object<'o> {
 
     /// A field that is an instant.
     pub fn instant(&self, field: &str) -> Option<Timestamp> {
-        Timestamp::parse(self.values.get(field)?.get().trim_matches('"'))
+        Timestamp::parse_json(self.values.get(field)?.get())
     }
 
     /// The value of a field in a record, changed where it holds secrets.

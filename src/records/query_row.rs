@@ -135,7 +135,7 @@ impl RowWriter {
             }
             return Ok(Written::Copy);
         }
-        if !is_text(sort_key) || !is_text(id) {
+        if Timestamp::parse_json(sort_key).is_none() || !is_text(id) {
             return Err(Malformed(format!("a row has the unusable key {sort_key}, {id}")));
         }
         if self.last.is_behind(sort_key, id) {
@@ -257,8 +257,8 @@ impl Settling {
             arrived.as_slice() >= self.from_text.as_bytes()
         } else {
             let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
-            let arrived = Timestamp::parse(text.trim_matches('"'));
-            arrived.ok_or_else(|| Malformed(format!("a row has the unusable time of arrival {text}")))? >= self.from
+            let arrived = Timestamp::parse_json(text);
+            arrived.ok_or_else(|| Malformed(format!("a row has the unusable ingestion time {text}")))? >= self.from
         };
         if !is_duplicate {
             self.records += u64::from(recent);

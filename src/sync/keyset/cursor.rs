@@ -8,7 +8,7 @@ use crate::time::Timestamp;
 
 /// The value as an instant; none when it is no time.
 pub(crate) fn instant(value: &Value) -> Option<Timestamp> {
-    Timestamp::parse(value.as_str()?)
+    Timestamp::parse_json(&value.to_string())
 }
 
 fn date(value: &Value) -> Option<NaiveDate> {
