@@ -92,7 +92,7 @@ pub enum DestinationCommand {
     Write(WriteArguments),
 }
 
-/// DestinationArguments of `write`.
+/// Arguments of `write`.
 #[derive(Debug, Args)]
 pub struct WriteArguments {
     /// Configuration file (JSON)

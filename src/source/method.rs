@@ -23,6 +23,11 @@ pub(super) enum ChosenMethod {
 }
 
 impl ChosenMethod {
+    /// Whether `auto` has chosen exports.
+    pub(super) fn is_automatic(&self) -> bool {
+        matches!(self, Self::Export { automatic: true })
+    }
+
     /// Whether files are exported.
     pub(super) fn is_export(&self) -> bool {
         matches!(self, Self::Export { .. })
@@ -78,5 +83,8 @@ pub(super) async fn choose(
     if choice == MethodChoice::Auto {
         return Ok(ChosenMethod::Query(Some(reason)));
     }
-    Err(Error::config(format!("`method` is `export`, but {reason}; mend that, or set `method` to `auto` or `query`")))
+    Err(Error::config(format!(
+        "`method` is `export`, but {}; set `method` to `auto` or `query`",
+        reason.trim_end_matches('.')
+    )))
 }

@@ -117,6 +117,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     output.at_interruption(sync.cancel_unread_runs());
+    sync.recall_failed_exports(&jobs);
     let mut all_complete = true;
     for job in jobs {
         all_complete &= sync.run(job).await?;
@@ -245,6 +246,20 @@ impl Sync {
         Ok(complete)
     }
 
+    /// What one stream's state says of failed exports holds for the project's other streams, too.
+    fn recall_failed_exports(&self, jobs: &[Job]) {
+        let rested = self.client.now().minus(FAILED_EXPORTS_REST);
+        for plan in self.projects.iter().filter(|plan| plan.method.as_ref().is_ok_and(ChosenMethod::is_automatic)) {
+            let failed = jobs.iter().filter_map(|job| match &job.kind {
+                JobKind::Table { state, .. } => state.projects.get(&plan.id)?.exports_failed_at,
+                _ => None,
+            });
+            if let Some(at) = failed.max().filter(|at| *at > rested) {
+                plan.supervision.fail(&format!("they did not work on {at}; they are tried again a day later"));
+            }
+        }
+    }
+
     /// Cancels the export runs that nobody will read when the process is ended now.
     fn cancel_unread_runs(&self) -> impl Future<Output = ()> + Send + 'static {
         let client = self.client.clone();
@@ -331,8 +346,8 @@ impl Sync {
         let project = reader.context.project;
         let Some(plan) = self.projects.iter().find(|plan| plan.id == project) else { return Ok(()) };
         let method = plan.method.as_ref().map_err(Error::clone)?;
-        if let (ChosenMethod::Export { automatic }, Some(model)) = (method, reader.table.export)
-            && self.may_export(plan, &reader, *automatic).await
+        if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export)
+            && self.may_export(plan, &reader).await
         {
             let exports = ExportReader {
                 reader: Arc::new(reader.clone()),
@@ -351,22 +366,12 @@ impl Sync {
         Arc::new(reader).run(on_estimate).await
     }
 
-    /// Whether exports may be expected to work. Where they have failed, they are tried again after a day.
-    async fn may_export(&self, plan: &ProjectPlan, reader: &ProjectReader, automatic: bool) -> bool {
-        let state = reader.checkpoint.project(plan.id).await;
-        if state.method == Some(LastMethod::Export) {
+    /// Whether exports may be expected to work; otherwise queries read what exports would have.
+    async fn may_export(&self, plan: &ProjectPlan, reader: &ProjectReader) -> bool {
+        if reader.checkpoint.project(plan.id).await.method == Some(LastMethod::Export) {
             plan.supervision.prove();
         }
-        let reason = match (plan.supervision.failure(), state.exports_failed_at) {
-            (Some(reason), _) => reason,
-            (None, Some(at)) if automatic && at > self.client.now().minus(FAILED_EXPORTS_REST) => {
-                format!("they did not work on {at}; they are tried again a day later")
-            }
-            (None, _) => return true,
-        };
-        if !self.may("query:read") {
-            return true;
-        }
+        let Some(reason) = plan.supervision.failure().filter(|_| self.may("query:read")) else { return true };
         tracing::info!("{} are read by query, because file exports do not work here: {reason}", reader.table.stream);
         false
     }

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 use chrono::TimeDelta;
 
 use super::reader::{ExportReader, begins};
+use serde_json::value::RawValue;
+
 use crate::error::{Error, FailureType};
+use crate::posthog::Predicate;
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::scans::{CHEAP_CHECK_BYTES, DEAR_CHECK_INTERVAL};
 use crate::sync::state::export::{HOUR, hour_of, start_of};
@@ -28,6 +31,8 @@ const EMPTY_BEFORE: i64 = 24;
 #[derive(Debug, Default)]
 pub(crate) struct StoredByHour {
     rows: BTreeMap<i64, u64>,
+    /// Hours before the first row may have rows all the same: see [`ExportReader::hidden_before`].
+    hides_older: bool,
     /// Bytes that the server has read for it, when it counts them.
     pub(super) bytes: Option<u64>,
 }
@@ -46,6 +51,9 @@ impl StoredByHour {
 
     /// The first instant at `from` or later whose neighbourhood has rows.
     pub(crate) fn first_after(&self, from: Timestamp) -> Timestamp {
+        if self.hides_older && from < self.first() {
+            return from;
+        }
         let first = self.rows.range(hour_of(from) - EMPTY_BEFORE..).find(|(_, rows)| **rows > 0);
         first.map_or(Timestamp::MAX, |(hour, _)| start_of(*hour).max(from))
     }
@@ -91,7 +99,7 @@ impl ExportReader {
         let before = earliest.minus(TimeDelta::hours(EMPTY_BEFORE));
         let from = state.compared_until.map_or(before, |compared| compared.min(before));
         match self.arrivals(start_of(hour_of(from)), pass.to).await {
-            Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes })),
+            Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes, hides_older: false })),
             Ok(None) => {
                 tracing::warn!(
                     "PostHog cannot count its {} in time, so exports are not compared with its count",
@@ -105,6 +113,25 @@ impl ExportReader {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Where the rows of a table begin that another one feeds, if that is before the first row of the other:
+    /// a project's retention hides its old events from queries, but not the sessions that they were. The
+    /// hours before are not taken for empty then.
+    pub(super) async fn hidden_before(&self, stored: &mut StoredByHour) -> Result<Option<Timestamp>, Error> {
+        let reader = &self.reader;
+        if reader.table.fed_by.is_none() {
+            return Ok(None);
+        }
+        let mut predicate = Predicate::default();
+        predicate.range(reader.table.sort_key, reader.wanted().from, reader.wanted().to);
+        let query = predicate.select(&format!("min({})", reader.table.sort_key), reader.table.from, "LIMIT 1");
+        let response = reader.ask::<(Box<RawValue>,)>(&query).await?;
+        let first = response.and_then(|response| Timestamp::parse_json(response.rows.first()?.0.get()));
+        // Of no rows at all, the server says that the first is of 1970.
+        let first = first.filter(|first| *first > Timestamp::MIN && *first < stored.first());
+        stored.hides_older = first.is_some();
+        Ok(first.map(|first| Timestamp::from_day(first.day())))
     }
 
     /// Compares what has been exported up to the end of a window, and completes it.

@@ -97,10 +97,13 @@ impl ExportReader {
                 state.names = Some(reader.names());
             })
             .await?;
-        let stored = self.stored(pass).await?;
-        if let Some(stored) = &stored {
+        let mut stored = self.stored(pass).await?;
+        if let Some(stored) = &mut stored {
             if begins(&before) {
                 pass.from = pass.from.min(stored.first());
+                if let Some(first) = self.hidden_before(stored).await? {
+                    pass.from = pass.from.min(first);
+                }
             }
             on_estimate(stored.rows_since(pass.from));
         }
@@ -290,6 +293,7 @@ impl ExportReader {
             let (reason, too_long) = match prepared {
                 Prepared::Files { files, rows } => match self.read_files(&first, &files, rows).await? {
                     FilesRead::Complete(read) => {
+                        self.supervision.read(window.interval.length());
                         exported.rows += read;
                         failures.progress();
                         differing = 0;
@@ -325,6 +329,7 @@ impl ExportReader {
                 Prepared::Late(deadline) => {
                     self.cancel(&window.run).await;
                     if !self.supervision.is_proven() {
+                        running.pop_front();
                         let reason = format!("the first export has not ended in {} s", deadline.as_secs());
                         return self.give_up_exports(&mut running, &reason).await;
                     }
@@ -333,7 +338,7 @@ impl ExportReader {
             };
             let (interval, run) = (window.interval, window.run.clone());
             self.supervision.ended(&run);
-            if too_long && windows.halve(interval) {
+            if too_long && windows.cut(interval, self.supervision.length_after(interval.length())) {
                 tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
                 self.put_all_back(&mut running, &mut windows).await?;
                 continue;
@@ -347,6 +352,7 @@ impl ExportReader {
                 }
                 Err(give_up) if !self.may_query => return Err(give_up.into()),
                 Err(_) if reader.table.ingestion_time.is_none() => {
+                    running.pop_front();
                     return self.give_up_exports(&mut running, &reason).await;
                 }
                 Err(_) => {
@@ -369,7 +375,7 @@ impl ExportReader {
         let running: VecDeque<Running> = known.into_iter().map(Running::resumed).collect();
         let next = running.back().map_or(pass.from, |running| running.window.interval.to);
         let step = context.config.window_days.map_or(i64::MAX, |days| i64::from(days) * 24 * HOUR);
-        let longest = LONGEST_INTERVAL.min(step);
+        let longest = LONGEST_INTERVAL.min(step).min(self.supervision.longest_window());
         (running, Windows::new(next, pass.to, longest), longest)
     }
 
@@ -397,7 +403,9 @@ impl ExportReader {
                     windows.put_back([interval].into_iter());
                     break;
                 }
-                Start::TooLong if windows.halve(interval) => windows.put_back([interval].into_iter()),
+                Start::TooLong if windows.cut(interval, interval.length() / 2) => {
+                    windows.put_back([interval].into_iter());
+                }
                 Start::TooLong => {
                     return Err(Error::transient(format!(
                         "PostHog cannot export even {interval}; try again later, or set `method` to `query`"

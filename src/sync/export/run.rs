@@ -22,7 +22,7 @@ const MENTION_EVERY: Duration = Duration::from_secs(30);
 const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// Without a number of rows to compare with, a run must look ended and empty for so long, since files
 /// are noted some time after a run's end.
-const SURELY_EMPTY_AFTER: Duration = Duration::from_mins(1);
+const SURELY_EMPTY_AFTER: Duration = Duration::from_secs(20);
 /// `PostHog` notes the files of a run that has ended one by one, and tries again after a second when that
 /// fails. So long must their list stay the same where nothing else would tell that one is missing.
 const SURELY_ALL_AFTER: Duration = Duration::from_secs(2);
@@ -94,12 +94,15 @@ impl ExportReader {
         // The list of files as it was seen first in its present length, and since when.
         let mut listed: Option<(BTreeSet<String>, Instant)> = None;
         let mut empty_since: Option<Instant> = None;
+        let mut was_preparing = false;
         let is_compared = self.is_compared(window.interval).await;
         loop {
             let word = match client.retry().run(client.limiter(), || exports.status(&window.run)).await? {
                 RunStatus::Ready { files, rows } => {
                     if listed.is_none() {
-                        self.supervision.completed(running.is_ours.then(|| begin.elapsed()));
+                        // A run that had ended before it was looked at has taken an unknown time.
+                        let watched = running.is_ours && was_preparing;
+                        self.supervision.completed(watched.then(|| begin.elapsed()));
                     }
                     let set: BTreeSet<String> = files.iter().cloned().collect();
                     let since = match &listed {
@@ -113,7 +116,7 @@ impl ExportReader {
                         Some(_) if !files.is_empty() => Duration::ZERO,
                         Some(_) => NOTED_AFTER,
                         // The comparison with PostHog's count finds what is missing.
-                        None if is_compared => Duration::ZERO,
+                        None if is_compared && files.is_empty() => Duration::ZERO,
                         None if files.is_empty() => SURELY_EMPTY_AFTER,
                         None => SURELY_ALL_AFTER,
                     };
@@ -135,9 +138,13 @@ impl ExportReader {
                     return Ok(Prepared::Failed { reason: "Cancelled".into(), too_long: false });
                 }
                 RunStatus::Failed { status, reason } => return failed(&status, &reason),
-                RunStatus::Preparing(word) => word,
+                RunStatus::Preparing(word) => {
+                    was_preparing = true;
+                    word
+                }
             };
-            if begin.elapsed() > PERHAPS_EMPTY_AFTER && listed.is_none() && word != "Starting" {
+            let deadline = self.supervision.deadline();
+            if begin.elapsed() > PERHAPS_EMPTY_AFTER.min(deadline / 2) && listed.is_none() && word != "Starting" {
                 let has_ended = client.retry().run(client.limiter(), || exports.has_ended_empty(&window.run)).await?;
                 empty_since = has_ended.then(|| empty_since.unwrap_or_else(Instant::now));
                 if empty_since.is_some_and(|since| since.elapsed() > SURELY_EMPTY_AFTER) {
@@ -146,7 +153,6 @@ impl ExportReader {
                     return Ok(Prepared::Files { files: Vec::new(), rows: None });
                 }
             }
-            let deadline = self.supervision.deadline();
             // A run that has ended, but whose files are not listed yet, is not late.
             if begin.elapsed() > deadline && listed.is_none() && empty_since.is_none() {
                 return Ok(Prepared::Late(deadline));
@@ -156,7 +162,7 @@ impl ExportReader {
                 self.mention(window, &word, begin.elapsed());
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE).min(deadline / 4);
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE).min(deadline / 8);
         }
     }
 

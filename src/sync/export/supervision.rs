@@ -11,7 +11,9 @@ use std::time::Duration;
 /// A run may take so many times as long as the longest one so far.
 const PATIENCE: u32 = 8;
 /// No run is given up earlier, however quick the others were.
-const SHORTEST_DEADLINE: Duration = Duration::from_secs(30);
+const SHORTEST_DEADLINE: Duration = Duration::from_secs(15);
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
 /// Where exports have not been proven to work, the first run has to end in this time.
 const PROOF: Duration = Duration::from_mins(1);
 
@@ -31,6 +33,10 @@ struct Known {
     failed: Option<String>,
     /// The longest run that has completed.
     longest_run: Option<Duration>,
+    /// Length of the longest window that has been exported, in microseconds.
+    longest_window: Option<i64>,
+    /// Length of the shortest window whose run was late.
+    late_window: Option<i64>,
     /// Runs that have been started and neither read nor cancelled.
     running: BTreeSet<String>,
 }
@@ -38,7 +44,14 @@ struct Known {
 impl Supervision {
     /// Runs may take `limit`; `proven` where exports are known to work.
     pub fn new(limit: Duration, proven: bool) -> Self {
-        let known = Known { proven, failed: None, longest_run: None, running: BTreeSet::new() };
+        let known = Known {
+            proven,
+            failed: None,
+            longest_run: None,
+            longest_window: None,
+            late_window: None,
+            running: BTreeSet::new(),
+        };
         Self { limit, known: Mutex::new(known) }
     }
 
@@ -62,7 +75,7 @@ impl Supervision {
     }
 
     /// Exports do not work here.
-    pub(super) fn fail(&self, reason: &str) {
+    pub fn fail(&self, reason: &str) {
         self.known().failed.get_or_insert_with(|| reason.to_owned());
     }
 
@@ -86,6 +99,29 @@ impl Supervision {
         let mut known = self.known();
         known.proven = true;
         known.longest_run = known.longest_run.max(duration);
+    }
+
+    /// A window of this length has been exported.
+    pub(super) fn read(&self, length: i64) {
+        let mut known = self.known();
+        known.longest_window = known.longest_window.max(Some(length));
+    }
+
+    /// The run of a window of this length was late. Returns the length to try next: one that has been
+    /// exported before, otherwise half, and a day at most.
+    pub(super) fn length_after(&self, late: i64) -> i64 {
+        let mut known = self.known();
+        known.late_window = Some(known.late_window.map_or(late, |shortest| shortest.min(late)));
+        let exported = known.longest_window.filter(|length| *length < late);
+        exported.unwrap_or(DAY).min(late / 2)
+    }
+
+    /// The longest window that is worth a run, by what is known: all, until one was late.
+    pub(super) fn longest_window(&self) -> i64 {
+        let known = self.known();
+        known
+            .late_window
+            .map_or(i64::MAX, |late| known.longest_window.filter(|length| *length < late).unwrap_or(late / 2))
     }
 
     /// A run has been read or cancelled.
@@ -117,6 +153,17 @@ mod tests {
         unproven.completed(Some(Duration::from_mins(20)));
         assert_eq!(unproven.deadline(), limit);
         assert_eq!(Supervision::new(Duration::from_secs(5), false).deadline(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn late_window_is_followed_by_one_of_a_length_that_has_worked() {
+        let supervision = Supervision::new(Duration::from_mins(30), true);
+        assert_eq!(supervision.longest_window(), i64::MAX);
+        assert_eq!(supervision.length_after(7 * DAY), DAY);
+        supervision.read(DAY / 2);
+        assert_eq!(supervision.length_after(7 * DAY), DAY / 2);
+        assert_eq!(supervision.longest_window(), DAY / 2);
+        assert_eq!(supervision.length_after(DAY / 2), DAY / 4);
     }
 
     #[test]

@@ -50,13 +50,13 @@ impl Windows {
         windows.rev().for_each(|window| self.returned.push_front(window));
     }
 
-    /// A window was too long: from now on, none is longer than half of it. Returns false if it was short
+    /// A window was too long: from now on, none is longer than `longest`. Returns false if it was short
     /// already.
-    pub(super) fn halve(&mut self, window: Interval) -> bool {
+    pub(super) fn cut(&mut self, window: Interval, longest: i64) -> bool {
         if window.length() <= SHORTEST {
             return false;
         }
-        self.longest = self.longest.min((window.length() / 2).max(SHORTEST));
+        self.longest = self.longest.min(longest.clamp(SHORTEST, window.length() / 2 + 1));
         true
     }
 
@@ -100,7 +100,7 @@ mod tests {
                 prop_assert_eq!(window.from, reached);
                 match events.next() {
                     // Too long: it comes again in two parts, with what was handed out after it.
-                    Some(0) if windows.halve(window) => {
+                    Some(0) if windows.cut(window, window.length() / 2) => {
                         let behind = windows.take(|from| from);
                         windows.put_back([window].into_iter().chain(behind));
                     }
@@ -113,8 +113,8 @@ mod tests {
     }
 
     #[test]
-    fn window_of_an_hour_is_not_halved() {
+    fn window_of_an_hour_is_not_cut() {
         let mut windows = Windows::new(Timestamp::MIN, Timestamp::MAX, 10 * HOUR);
-        assert!(!windows.halve(Interval { from: Timestamp::MIN, to: Timestamp::from_micros(HOUR) }));
+        assert!(!windows.cut(Interval { from: Timestamp::MIN, to: Timestamp::from_micros(HOUR) }, 1));
     }
 }
