@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use flate2::read::GzDecoder;
-use posthog_sandbox::posthog::{Action, Event, ExportOutcome, Exports, Fault, Key, Limits, Person, Project, Sandbox};
+use posthog_sandbox::posthog::{
+    Action, Event, ExportOutcome, Exports, Fault, Key, Limits, Person, Project, Sandbox, Server,
+};
 use serde_json::{Value, json};
 use support::{KEY, Reply, get, send, send_to};
 use uuid::Uuid;
@@ -24,7 +26,7 @@ fn day(text: &str) -> i64 {
 }
 
 async fn with(exports: Exports) -> Sandbox {
-    Sandbox::builder().exports(exports).start().await.unwrap()
+    Sandbox::builder().server(Server::forgiving()).exports(exports).start().await.unwrap()
 }
 
 /// A request for the events of the second of March.
@@ -113,7 +115,7 @@ async fn numbers(posthog: &Sandbox, body: &Value) -> Vec<u64> {
 
 #[tokio::test]
 async fn by_default_there_are_no_exports() {
-    let posthog = Sandbox::builder().start().await.unwrap();
+    let posthog = Sandbox::builder().server(Server::forgiving()).start().await.unwrap();
     let reply = post(&posthog, PATH, &request()).await;
     assert_eq!((reply.status, reply.json()["code"].clone()), (404, json!("not_found")));
     posthog.set_exports(Exports { enabled: false, missing_status: 403, ..Exports::default() });
@@ -277,6 +279,7 @@ async fn keys_need_the_scope() {
         projects: None,
     };
     let posthog = Sandbox::builder()
+        .server(Server::forgiving())
         .project(Project::default())
         .project(Project { id: 2002, ..Project::default() })
         .key(key("phx_full", &["batch_export:write"]))

@@ -26,6 +26,8 @@ const SURELY_EMPTY_AFTER: Duration = Duration::from_secs(20);
 /// `PostHog` notes the files of a run that has ended one by one, and tries again after a second when that
 /// fails. So long must their list stay the same where nothing else would tell that one is missing.
 const SURELY_ALL_AFTER: Duration = Duration::from_secs(2);
+/// What a run has taken, at most, that had ended before anybody looked at it.
+const UNWATCHED: Duration = Duration::from_secs(10);
 /// So long may files be missing from the list of a run that has ended with rows.
 const NOTED_AFTER: Duration = Duration::from_mins(2);
 
@@ -100,9 +102,9 @@ impl ExportReader {
             let word = match client.retry().run(client.limiter(), || exports.status(&window.run)).await? {
                 RunStatus::Ready { files, rows } => {
                     if listed.is_none() {
-                        // A run that had ended before it was looked at has taken an unknown time.
-                        let watched = running.is_ours && was_preparing;
-                        self.supervision.completed(watched.then(|| begin.elapsed()));
+                        // A run that had ended before it was looked at has taken less than it has waited.
+                        let most = if was_preparing { Duration::MAX } else { UNWATCHED };
+                        self.supervision.completed(running.is_ours.then(|| begin.elapsed().min(most)));
                     }
                     let set: BTreeSet<String> = files.iter().cloned().collect();
                     let since = match &listed {
