@@ -7,7 +7,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
-use posthog_sandbox::posthog::{Event, Group, Person, Project, Sandbox};
+use posthog_sandbox::posthog::{Event, Group, Person, Project, Sandbox, Server};
 use serde_json::{Value, json};
 use support::{post_query, query};
 use uuid::Uuid;
@@ -19,7 +19,7 @@ fn instant() -> DateTime<Utc> {
 }
 
 async fn sandbox() -> Sandbox {
-    Sandbox::builder().start().await.unwrap()
+    Sandbox::builder().server(Server::forgiving()).start().await.unwrap()
 }
 
 async fn types(posthog: &Sandbox, sql: &str) -> Vec<Value> {
@@ -301,7 +301,7 @@ async fn users_ask_as_they_like() {
 #[tokio::test]
 async fn queries_stand_in_place_of_tables() {
     let zone = Project { timezone: "Europe/Berlin".to_owned(), ..Project::default() };
-    let posthog = Sandbox::builder().project(zone).start().await.unwrap();
+    let posthog = Sandbox::builder().server(Server::forgiving()).project(zone).start().await.unwrap();
     posthog.generate(1001, 1000, 3, instant());
     let events = posthog.events(1001);
     let inner = "SELECT event, toDate(timestamp) AS day, count() AS total, max(timestamp) AS latest FROM events GROUP BY event, day";
