@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(Supervision::new(limit, true).deadline(), limit);
         let unproven = Supervision::new(limit, false);
         assert_eq!(unproven.deadline(), PROOF);
-        unproven.completed(Some(Duration::from_secs(2)));
+        unproven.completed(Some(Duration::from_secs(1)));
         assert!(unproven.is_proven());
         assert_eq!(unproven.deadline(), SHORTEST_DEADLINE);
         unproven.completed(Some(Duration::from_secs(45)));

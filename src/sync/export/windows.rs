@@ -56,7 +56,7 @@ impl Windows {
         if window.length() <= SHORTEST {
             return false;
         }
-        self.longest = self.longest.min(longest.clamp(SHORTEST, window.length() / 2 + 1));
+        self.longest = self.longest.min(longest.min(window.length() / 2).max(SHORTEST));
         true
     }
 
