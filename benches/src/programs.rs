@@ -7,6 +7,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, ensure};
 use axum::http::Method;
+use memchr::memmem;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -127,7 +128,7 @@ pub async fn count(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<Pri
         } else if is(&line, STATE) {
             printed.states += 1;
             state.clone_from(&line);
-        } else {
+        } else if memmem::find(&line, b"\"ERROR\"").is_some() {
             last.clone_from(&line);
         }
         line.clear();

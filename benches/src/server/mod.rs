@@ -147,12 +147,12 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
         (&Method::POST, ["query"]) => {
             let asked: Value = serde_json::from_slice(&body)?;
             let query = &asked["query"];
-            let question =
-                recognize(query["query"].as_str().unwrap_or_default(), query["values"]["after_id"].as_str())?;
+            let sql = query["query"].as_str().unwrap_or_default();
+            let question = recognize(sql, query["values"]["after_id"].as_str())?;
             let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
             let gzip =
                 shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
-            let answer = shared.content.answer(question, gzip).await?;
+            let answer = shared.content.answer(sql, question, gzip).await?;
             shared.note(parts, &body, &answer);
             let mut response = respond(200, Body::from(answer.body));
             if answer.gzip {

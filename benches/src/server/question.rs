@@ -12,6 +12,8 @@ use regex::Regex;
 /// What a query asks for. Instants are microseconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Question {
+    /// Which columns there are; no rows.
+    Columns,
     /// A page of events.
     Page {
         /// The select list.
@@ -66,8 +68,8 @@ fn pattern(text: &str) -> Option<Regex> {
     .ok()
 }
 
-/// Page, next page, days, hours, arrived, two counts.
-static PATTERNS: LazyLock<Option<[Regex; 7]>> = LazyLock::new(|| {
+/// Page, next page, days, hours, arrived, two counts, two questions about columns.
+static PATTERNS: LazyLock<Option<[Regex; 9]>> = LazyLock::new(|| {
     Some([
         pattern(
             "SELECT COLUMNS FROM events WHERE timestamp >= @ AND timestamp < @ AND created_at < @ \
@@ -96,6 +98,8 @@ static PATTERNS: LazyLock<Option<[Regex; 7]>> = LazyLock::new(|| {
             "SELECT uniqExact(tuple(timestamp, toString(uuid))) FROM events \
              WHERE timestamp >= @ AND timestamp < @ AND created_at < @ LIMIT NUMBER",
         )?,
+        Regex::new(r"^SELECT \* FROM events LIMIT 0$").ok()?,
+        pattern("SELECT COLUMNS FROM events WHERE timestamp >= @ AND timestamp < @ LIMIT 1")?,
     ])
 });
 
@@ -104,7 +108,12 @@ static PATTERNS: LazyLock<Option<[Regex; 7]>> = LazyLock::new(|| {
 /// # Errors
 /// When it is none of those that are known.
 pub(super) fn recognize(sql: &str, after: Option<&str>) -> anyhow::Result<Question> {
-    let [page, next, days, hours, arrived, all, different] = PATTERNS.as_ref().context("the patterns of queries")?;
+    let [page, next, days, hours, arrived, all, different, listed, probe] =
+        PATTERNS.as_ref().context("the patterns of queries")?;
+    let of_no_rows = probe.captures(sql).is_some_and(|found| found[2] == found[3]);
+    if listed.is_match(sql) || of_no_rows {
+        return Ok(Question::Columns);
+    }
     if let Some(found) = days.captures(sql) {
         return Ok(Question::Days { from: instant(&found[1])?, to: instant(&found[2])? });
     }
@@ -167,5 +176,9 @@ mod tests {
         assert_eq!(recognize(&arrived, None).unwrap(), Question::Arrived { from, to: to + 86_400_000_000 });
         assert!(recognize(&page.replace("created_at <", "created_at <="), None).is_err());
         assert!(recognize("SELECT 1", None).is_err());
+        assert_eq!(recognize("SELECT * FROM events LIMIT 0", None).unwrap(), Question::Columns);
+        let probe = format!("SELECT uuid FROM events WHERE timestamp >= {first} AND timestamp < {first} LIMIT 1");
+        assert_eq!(recognize(&probe, None).unwrap(), Question::Columns);
+        assert!(recognize(&probe.replacen(&first, &second, 1), None).is_err());
     }
 }
