@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn accepts_what_people_write() {
+    fn addresses_in_usual_notations_are_accepted() {
         for (text, expected) in [
             ("https://us.posthog.com", "https://us.posthog.com/"),
             ("https://eu.posthog.com/", "https://eu.posthog.com/"),
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_would_leak_the_key() {
+    fn addresses_that_would_leak_the_key_are_rejected() {
         assert!(normalise("http://posthog.internal", false).unwrap_err().contains("allow_http"));
         assert!(normalise("ftp://example.com", false).unwrap_err().contains("ftp"));
         assert!(normalise("https://user:pass@example.com", false).unwrap_err().contains("password"));

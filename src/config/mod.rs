@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_of_airbytes_own_connector_works() {
+    fn configurations_of_the_official_connector_are_accepted() {
         let config = parse(
             r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","base_url":"https://app.posthog.com","events_time_step":30}"#,
         )
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_field_and_never_the_key() {
+    fn config_errors_name_the_field_and_never_the_key() {
         for (text, expected) in [
             (r#"{"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` is missing"),
             (

@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_name_the_field_and_never_the_address() {
+    fn config_errors_name_the_field_and_never_the_address() {
         for (text, expected) in [
             ("{}", "`webhook_url` is missing"),
             (r#"{"webhook_url":"s3cret"}"#, "`webhook_url` is not an address"),

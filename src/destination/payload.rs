@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_not_touched() {
+    fn payload_contains_the_record_data_unchanged() {
         let data = r#"{"b": 123456789012345678901234567890, "a":1e2, "a":2}"#;
         assert_eq!(element(&format!(r#"{{"stream":"s","emitted_at":1,"data":{data}}}"#), Shape::Data), data);
     }
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_about_events_is_no_event() {
+    fn rows_of_a_custom_query_are_not_events() {
         let row = r#"{"stream":"per_day","data":{"day":"2026-01-01","event":"$pageview","total":3},"emitted_at":5}"#;
         assert_eq!(element(row, Shape::PosthogApp), r#"{"day":"2026-01-01","event":"$pageview","total":3}"#);
         let name = |record| serde_json::from_str::<Record<'_>>(record).unwrap().event_name();

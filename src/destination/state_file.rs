@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn keeps_the_last_state_of_every_stream() {
+    fn state_file_keeps_the_last_state_of_every_stream() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("state.json");
         std::fs::write(&path, "").unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_files_of_another_kind() {
+    fn files_of_another_kind_are_rejected() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("state.json");
         std::fs::write(&path, "{\"a\":1}").unwrap();

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn halves_down_to_small_pages_and_grows_again() {
+    fn page_size_is_halved_on_failure_and_grows_again() {
         let size = PageSize::new(3_000);
         assert!(size.too_large(3_000, false));
         assert!(size.too_large(3_000, false), "another window asked for the same before");

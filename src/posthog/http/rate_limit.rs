@@ -192,7 +192,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn stays_inside_the_minute_and_the_hour() {
+    async fn requests_stay_within_the_limits_of_minute_and_hour() {
         let limiter = RateLimiter::new(3, 0.5);
         let begin = Instant::now();
         let mut sent = Vec::new();

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gives_up_after_some_attempts_without_progress() {
+    async fn retry_gives_up_after_some_attempts_without_progress() {
         let mut retry = Retry::with_attempts(3);
         for round in 0..5 {
             assert_eq!(

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn states_of_other_connectors_are_understood() {
+    fn states_of_the_official_connector_are_accepted() {
         let timestamp = Some(at("2026-01-01"));
         let old =
             parse(&json!({"1001": {"timestamp": "2026-01-01T00:00:00+00:00"}, "1002": {"timestamp": null}})).unwrap();
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_by_name() {
+    fn errors_of_invalid_states_name_the_field() {
         for (state, expected) in [
             (json!(5), "not an object"),
             (json!({"version": 2}), "newer version"),

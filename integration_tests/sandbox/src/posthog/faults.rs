@@ -316,7 +316,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_count_on_their_own() {
+    fn every_fault_rule_counts_its_own_requests() {
         let mut faults = Faults::new(vec![
             Fault::query(Action::status(500)).sql("count").nth(&[2]),
             Fault::query(Action::Reset).method("post").every(3).after(3).times(1),

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_fourth_query_waits_in_vain() {
+    async fn query_beyond_the_concurrency_limit_is_rejected_after_its_wait() {
         let (mut meter, limits) = (Meter::default(), Limits { concurrency: Some(1), ..Limits::default() });
         let turns = meter.turns(&limits, 1).unwrap();
         let first = take_turn(Arc::clone(&turns), Duration::ZERO).await.unwrap();

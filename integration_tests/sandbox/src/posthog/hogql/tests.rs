@@ -112,7 +112,7 @@ fn uuids_sort_by_their_second_half_and_texts_by_their_first() {
 }
 
 #[test]
-fn histograms_and_audits_count() {
+fn histograms_and_audits_count_every_row() {
     let event = |number: u128, timestamp| Event { uuid: Uuid::from_u128(number), timestamp, ..Event::default() };
     let tables = tables(vec![
         event(1, MONDAY),
