@@ -30,7 +30,6 @@ impl Default for Client {
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
-    /// Its headers.
     pub headers: HeaderMap,
     /// Its whole body.
     pub body: axum::body::Bytes,

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 pub struct Machine {
     /// Model of the processor.
     pub processor: String,
-    /// Number of its cores.
     pub cores: usize,
     /// Memory in GiB.
     pub memory: u64,

@@ -94,7 +94,6 @@ impl Source {
         &self.subject
     }
 
-    /// The catalog.
     pub fn catalog(&self) -> PathBuf {
         self.folder.path().join("catalog.json")
     }

@@ -32,7 +32,6 @@ impl Spread {
 /// What a subject moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Volume {
-    /// Events.
     pub events: u64,
     /// Bytes before compression.
     pub unpacked: u64,
@@ -118,7 +117,6 @@ impl Way {
 /// Processor time next to Airbyte's connector.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Airbyte {
-    /// Its version.
     pub version: String,
     /// Events of the small and of the large run.
     pub events: [u64; 2],
@@ -169,7 +167,6 @@ pub struct Cost {
 pub struct Planning {
     /// Days from the first to the last.
     pub days: u64,
-    /// Days that have events.
     pub days_with_events: u64,
     /// Events of the heaviest day.
     pub heaviest: u64,
@@ -190,7 +187,6 @@ pub struct Results {
     pub comparisons: Vec<Comparison>,
     /// Seconds from start to end of `spec`.
     pub spec: Spread,
-    /// Runs of `spec`.
     pub spec_runs: usize,
     /// None without Python.
     pub airbyte: Option<Airbyte>,

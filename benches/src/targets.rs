@@ -28,7 +28,6 @@ pub fn most_ratio(way: Way) -> Option<f64> {
 pub struct Target {
     /// What is to be reached.
     pub aim: String,
-    /// What was reached.
     pub reached: String,
     /// Whether that is enough.
     pub met: bool,

@@ -51,7 +51,6 @@ pub(super) struct WebhookConfig {
     pub(super) gzip: bool,
     /// Headers that the user wants, credentials included.
     pub(super) headers: HeaderMap,
-    /// Key of the signature.
     pub(super) signing_key: Option<SigningKey>,
     /// Where refused records go, instead of ending the sync.
     pub(super) dead_letter_file: Option<PathBuf>,

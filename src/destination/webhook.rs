@@ -52,7 +52,6 @@ pub(super) struct Webhook {
 pub(super) struct Delivered {
     /// Place of its first record.
     pub(super) first: Ordinal,
-    /// Its stream.
     pub(super) stream: usize,
     /// Records that arrived.
     pub(super) records: u64,

@@ -142,7 +142,6 @@ impl Predicate {
 pub enum After {
     /// A literal that this program has made.
     Literal(String),
-    /// A text.
     Text(String),
 }
 

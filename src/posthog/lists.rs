@@ -17,7 +17,6 @@ use crate::posthog::http::{Class, Client, GiveUp, Observer};
 /// Objects asked for per page.
 pub const PAGE: usize = 100;
 
-/// One page.
 #[derive(Debug)]
 pub struct ListPage {
     /// The objects as JSON texts.

@@ -98,7 +98,6 @@ pub async fn small<T: DeserializeOwned + Send>(
 
 /// Rows of a small answer, and what the query cost.
 pub struct Small<T> {
-    /// The rows.
     pub rows: Vec<T>,
     /// Bytes read on the server, when it counts them.
     pub bytes_read: Option<u64>,

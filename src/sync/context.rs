@@ -20,7 +20,6 @@ pub struct ReadContext {
     pub client: Client,
     /// The user's configuration.
     pub config: Arc<Config>,
-    /// Number of the project.
     pub project: u64,
     /// Whether a later sync continues from this one.
     pub incremental: bool,

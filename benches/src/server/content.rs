@@ -34,7 +34,6 @@ const AGE: i64 = 10;
 /// How many events there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size {
-    /// All events.
     pub events: u64,
     /// Events of one day, which are one page.
     pub page: u64,
@@ -247,7 +246,6 @@ impl Content {
         Ok((0..self.days).map(|number| number.to_string()).collect())
     }
 
-    /// One of the files.
     pub(super) fn file(&self) -> Answer {
         Answer { body: self.file.clone(), unpacked: self.file_length, gzip: true, events: true }
     }

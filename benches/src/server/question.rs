@@ -24,7 +24,6 @@ pub(super) enum Question {
         to: i64,
         /// The timestamp and the uuid of the event before the page.
         after: Option<(i64, String)>,
-        /// The LIMIT.
         limit: u64,
     },
     /// How many events each day has.

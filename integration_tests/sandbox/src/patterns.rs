@@ -63,13 +63,11 @@ impl Outcome {
 pub struct Received {
     /// HTTP method.
     pub method: String,
-    /// Path.
     pub path: String,
     /// Headers, with names in lower case.
     pub headers: Vec<(String, String)>,
     /// The body, decompressed.
     pub body: String,
-    /// Number of records in it.
     pub records: usize,
     /// Status of the answer; none when the connection was broken.
     pub status: Option<u16>,

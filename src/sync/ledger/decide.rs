@@ -23,7 +23,6 @@ pub enum Decision {
     /// Rows were deleted, have expired, or were merged with a duplicate that was ingested later: note the
     /// figures and report how many.
     NoteGone(Figures, u64),
-    /// Read all of it.
     Read,
 }
 
@@ -48,7 +47,6 @@ pub fn decide(cell: Option<&Cell>, is_assumed: bool, observed: Fingerprint, figu
 /// Cells of one slice to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Read {
-    /// The slice.
     pub slice: usize,
     /// Periods, ascending.
     pub periods: Vec<Period>,

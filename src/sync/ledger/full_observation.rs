@@ -14,7 +14,6 @@ pub(super) const SETTLED: i64 = 3 * 24 * 3_600_000_000;
 pub struct FullObservation {
     /// Its bound.
     pub until: Timestamp,
-    /// The days.
     pub days: Days,
     /// Bytes that the server read for the observation, if it said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]

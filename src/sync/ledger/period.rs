@@ -83,7 +83,6 @@ impl Period {
         self.first
     }
 
-    /// Its days.
     pub fn days(self) -> Days {
         // The 32nd day after the first of a month is always in the next month.
         let to = if self.month { Self::month_of(self.first + 31).first } else { self.first + 1 };

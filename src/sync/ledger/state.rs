@@ -63,7 +63,6 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SortKey {
-    /// Event time.
     pub event_time: Timestamp,
     /// Text of the uuid.
     pub uuid: String,

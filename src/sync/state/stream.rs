@@ -49,10 +49,8 @@ pub(crate) fn read_fields<T: DeserializeOwned>(value: &Value, place: &str) -> Re
     T::deserialize(value).map_err(|error| unusable(format_args!("`{place}`: {error}")))
 }
 
-/// State of a stream.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StreamState<T> {
-    /// By number of the project.
     pub projects: BTreeMap<u64, T>,
     cursor_field: &'static str,
     complete: bool,

@@ -30,7 +30,6 @@ use super::stream::ProjectEntry;
 use crate::error::Error;
 use crate::time::Timestamp;
 
-/// State of one project.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProjectState {
     /// Everything that was received before this has been read.

@@ -58,16 +58,12 @@ pub enum Action {
     },
     /// The body in pieces, spread over some time.
     Drip {
-        /// Number of pieces.
         pieces: usize,
         /// Time for all of them.
         over: Duration,
     },
     /// A success whose body begins like this and goes on with `x` until nobody listens.
-    Endless {
-        /// How it begins.
-        begin: String,
-    },
+    Endless { begin: String },
     /// Claims gzip and sends plain text.
     BadEncoding,
     /// The answer comes late.

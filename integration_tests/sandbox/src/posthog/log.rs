@@ -3,7 +3,6 @@
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-/// One request.
 #[derive(Debug, Clone)]
 pub struct RequestLog {
     id: u64,
@@ -34,7 +33,6 @@ pub struct RequestLog {
 /// Sums over all requests since the last `clear_requests`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Requests.
     pub requests: u64,
     /// Requests that were in work at the same time, at most.
     pub peak_requests: usize,

@@ -75,12 +75,10 @@ use store::{Cohort, Tables};
 /// Rows that PostHog returns at most, whatever the LIMIT.
 pub const PAGE_CLAMP: usize = 50_000;
 
-/// A project.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Project {
     /// Its number in paths.
     pub id: u64,
-    /// Its name.
     pub name: String,
     /// IANA name of its time zone.
     pub timezone: String,

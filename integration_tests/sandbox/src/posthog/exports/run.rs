@@ -20,7 +20,6 @@ use crate::posthog::{Shared, lock};
 pub struct ExportRun {
     /// Its number in paths.
     pub id: Uuid,
-    /// Its project.
     pub project: u64,
     /// `events`, `persons` or `sessions`.
     pub model: String,
@@ -38,7 +37,6 @@ pub struct ExportRun {
     pub files: usize,
     /// Rows in all of them.
     pub rows: usize,
-    /// When it was started.
     pub started_at: DateTime<Utc>,
 }
 

@@ -12,7 +12,6 @@ pub struct Schema {
     pub sessions: SessionsVersion,
     /// Whether `persons` has `last_seen_at`, which is there since February 2026.
     pub person_last_seen_at: bool,
-    /// Whether `events` has `person_mode`.
     pub event_person_mode: bool,
     /// What the team's events say about persons. A query may ask for something else by its modifier
     /// `personsOnEventsMode`.
