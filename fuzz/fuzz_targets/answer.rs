@@ -1,5 +1,5 @@
-//! See `targets::answer`.
+//! See `targets::response`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::answer(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::response(bytes));
