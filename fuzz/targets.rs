@@ -31,14 +31,8 @@ use sqlparser::parser::Parser;
 pub type Target = fn(&[u8]);
 
 /// All of them, by the name of their folder in `fuzz/corpus`.
-pub const ALL: [(&str, Target); 6] = [
-    ("config", config),
-    ("catalog", catalog),
-    ("state", state),
-    ("answer", response),
-    ("file", file),
-    ("hogql", hogql),
-];
+pub const ALL: [(&str, Target); 6] =
+    [("config", config), ("catalog", catalog), ("state", state), ("answer", answer), ("file", file), ("hogql", hogql)];
 
 /// A configuration is usable, or refused with the name of a field.
 pub fn config(bytes: &[u8]) {
@@ -68,7 +62,7 @@ pub fn catalog(bytes: &[u8]) {
         }
         let properties: Vec<String> =
             json_schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
-        set_property_columns(&properties, |field| PropertyType::of_schema(json_schema["properties"].get(field)));
+        property_columns(&properties, |field| PropertyType::of_schema(json_schema["properties"].get(field)));
     }
     let text = serde_json::to_vec(&catalog).unwrap();
     let again = ConfiguredCatalog::parse(&text).unwrap();
@@ -119,7 +113,7 @@ fn stream(name: &str) -> StreamDescriptor {
 }
 
 /// Fields of these properties: simple names, each once, none that the stream has already.
-fn set_property_columns(properties: &[String], kind: impl Fn(&str) -> PropertyType) -> PropertyColumns {
+fn property_columns(properties: &[String], kind: impl Fn(&str) -> PropertyType) -> PropertyColumns {
     let property_columns = PropertyColumns::new(&EVENTS, properties, |field, _| kind(field));
     let mut schema = EVENTS.schema();
     let before = schema["properties"].as_object().map_or(0, serde_json::Map::len);
@@ -135,7 +129,7 @@ fn set_property_columns(properties: &[String], kind: impl Fn(&str) -> PropertyTy
 struct Choice<'b> {
     is_wrapped: bool,
     table: &'static Table,
-    lifts: bool,
+    has_property_columns: bool,
     first: &'b [u8],
     rest: &'b [u8],
 }
@@ -146,11 +140,11 @@ fn choose<'b>(bytes: &'b [u8], tables: &[&'static Table]) -> Option<Choice<'b>> 
     let (&[choice, high, low], rest) = bytes.split_first_chunk::<3>()?;
     let (first, rest) = rest.split_at(usize::from(u16::from_be_bytes([high, low])) % (rest.len() + 1));
     let table = tables[usize::from(choice >> 1 & 3) % tables.len()];
-    Some(Choice { is_wrapped: choice & 1 == 1, table, lifts: choice & 8 == 8, first, rest })
+    Some(Choice { is_wrapped: choice & 1 == 1, table, has_property_columns: choice & 8 == 8, first, rest })
 }
 
 /// The hot path and the plain path make the same of an answer, wherever it is cut.
-pub fn response(bytes: &[u8]) {
+pub fn answer(bytes: &[u8]) {
     let Some(choice) = choose(bytes, TABLES) else { return };
     let (mut first, mut rest) = (choice.first.to_vec(), choice.rest.to_vec());
     if choice.is_wrapped {
@@ -236,9 +230,9 @@ pub fn file(bytes: &[u8]) {
     let text = [choice.first, choice.rest].concat();
     let whole = choice.is_wrapped.then(|| text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count());
     let mut writer = ExportWriter::new(choice.table, &stream(choice.table.stream), 7);
-    if choice.lifts {
+    if choice.has_property_columns {
         writer = writer.with_property_columns(
-            &set_property_columns(&["a".to_owned(), "$b".to_owned()], |_| PropertyType::Number).into(),
+            &property_columns(&["a".to_owned(), "$b".to_owned()], |_| PropertyType::Number).into(),
         );
     }
     let (mut lines, mut count) = (Vec::new(), 0);
@@ -283,7 +277,7 @@ pub fn hogql(bytes: &[u8]) {
     assert_eq!(with_value(value).text, with_value("x").text);
     assert_eq!(with_value(value).body()["query"]["values"]["include_0"], value);
     assert_eq!(with_value(value).body()["query"]["query"], with_value("x").text);
-    set_property_columns(&[column.to_owned(), value.to_owned()], |_| PropertyType::String);
+    property_columns(&[column.to_owned(), value.to_owned()], |_| PropertyType::String);
     if query_text::check_text(query).is_err() {
         return;
     }

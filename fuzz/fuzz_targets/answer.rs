@@ -1,5 +1,5 @@
-//! See `targets::response`.
+//! See `targets::answer`.
 
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::response(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| targets::answer(bytes));
