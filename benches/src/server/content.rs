@@ -100,13 +100,15 @@ impl Content {
             let events = of_day(&samples, day, size.page);
             let end = events.last().context("a day has no events")?;
             last.push((end.timestamp, end.uuid.to_string()));
-            for event in events.iter().filter(|_| day == first) {
-                *hours.entry(event.created_at.div_euclid(HOUR)).or_default() += u64::try_from(days)?;
+            if day == first {
+                for event in &events {
+                    *hours.entry(event.created_at.div_euclid(HOUR)).or_default() += u64::try_from(days)?;
+                }
             }
             sandbox.insert(PROJECT, events);
         }
         let client = Client::default();
-        let file = export(&client, &sandbox.url(), first, first + 1).await?;
+        let file = export(&client, &sandbox.url(), first).await?;
         let file_length = std::io::copy(&mut MultiGzDecoder::new(&*file), &mut std::io::sink())?;
         let pages = Mutex::default();
         Ok(Self { sandbox, client, size, first, days, templates, last, hours, file, file_length, pages })
@@ -252,7 +254,7 @@ impl Content {
 }
 
 /// Exports a day from the sandbox, as one file.
-async fn export(client: &Client, root: &str, first: i64, end: i64) -> anyhow::Result<Bytes> {
+async fn export(client: &Client, root: &str, day: i64) -> anyhow::Result<Bytes> {
     #[derive(Deserialize)]
     struct Run {
         #[serde(default)]
@@ -263,8 +265,8 @@ async fn export(client: &Client, root: &str, first: i64, end: i64) -> anyhow::Re
     let root = format!("{root}/api/projects/{PROJECT}/file_download_batch_exports");
     let body = json!({
         "model": "events", "file": {"format": "JSONLines", "compression": "gzip"},
-        "data_interval_start": format!("{}T00:00:00Z", date(first)),
-        "data_interval_end": format!("{}T00:00:00Z", date(end)),
+        "data_interval_start": format!("{}T00:00:00Z", date(day)),
+        "data_interval_end": format!("{}T00:00:00Z", date(day + 1)),
     });
     let Run { id, .. } = client.json(Method::POST, &format!("{root}/"), Some(&body)).await?;
     let deadline = Utc::now() + Duration::minutes(2);
