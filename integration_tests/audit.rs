@@ -1,13 +1,11 @@
 //! Silent disagreement is noticed every time: rows that are dropped, doubled, clamped or miscounted.
 
-use std::collections::BTreeSet;
-
 use posthog_sandbox::posthog::{Action, Event, Exports, Fault, Sandbox, Server};
 use serde_json::json;
 use source_posthog::time::Timestamp;
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, event, events, minutes_ago, sandbox, within_a_day};
+use crate::support::world::{PROJECT, assert_events, event, event_ids, events, minutes_ago, sandbox, within_a_day};
 
 async fn sandbox_with_events() -> Sandbox {
     let posthog = sandbox().await;
@@ -175,7 +173,7 @@ async fn faulty_responses_never_drop_events_silently() {
                 let state = outcome.messages.state_lines().last().map(|_| outcome.messages.state());
                 read.extend(source.read_all(&catalog, state.as_ref()).await.id_set("events"));
             }
-            let stored: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
+            let stored = event_ids(&posthog);
             assert_eq!(read, stored, "{case}: {}", outcome.messages.without_records());
         }
     }

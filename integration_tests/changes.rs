@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, state_file};
-use crate::support::world::{PROJECT, event, minutes_ago, sandbox, sandbox_with_exports};
+use crate::support::world::{PROJECT, event, event_ids, minutes_ago, sandbox, sandbox_with_exports};
 
 const DAY: i64 = 24 * 60;
 
@@ -21,10 +21,6 @@ fn named(days: u32) -> Vec<Event> {
         Event { event: name.into(), ..event(number.into(), minutes_ago(2 * DAY + i64::from(number / 3) * DAY)) }
     };
     (0..3 * days).map(named).collect()
-}
-
-fn ids(posthog: &Sandbox) -> BTreeSet<String> {
-    posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect()
 }
 
 fn ago(minutes: i64) -> Value {
@@ -40,7 +36,7 @@ fn interrupted(messages: &Messages) -> Vec<Messages> {
 async fn assert_completes(source: &Source, catalog: &Value, part: &Messages, posthog: &Sandbox) {
     let rest = source.read_all(catalog, Some(&part.state())).await;
     let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-    assert_eq!(union, ids(posthog), "{}: {}", catalog["streams"][0]["sync_mode"], part.state());
+    assert_eq!(union, event_ids(posthog), "{}: {}", catalog["streams"][0]["sync_mode"], part.state());
 }
 
 #[tokio::test]
@@ -82,10 +78,10 @@ async fn full_refresh_ignores_the_state_of_an_incremental_sync() {
         let source = if export { source.with_exports() } else { source.with_page_size(100) };
         let state = source.read_all(&catalog(&["events"], "incremental"), None).await.state();
         let again = source.read_all(&catalog(&["events"], "full_refresh"), Some(&state)).await;
-        assert_eq!(again.id_set("events"), ids(&posthog), "export: {export}");
+        assert_eq!(again.id_set("events"), event_ids(&posthog), "export: {export}");
         // And what it leaves behind is no place to continue from incrementally.
         let after = source.read_all(&catalog(&["events"], "incremental"), Some(&again.state())).await;
-        assert_eq!(after.id_set("events"), ids(&posthog), "export: {export}");
+        assert_eq!(after.id_set("events"), event_ids(&posthog), "export: {export}");
     }
 }
 
@@ -104,7 +100,7 @@ async fn change_to_exports_first_checks_for_very_late_events() {
     let state = state_file("events", &state_with_an_old_check());
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
 }
 
 #[tokio::test]
@@ -120,7 +116,7 @@ async fn later_end_date_checks_the_added_dates_for_very_late_events() {
     project["covered"] = json!({"from": "2020-01-01T00:00:00.000000Z", "to": ago(100 * DAY)});
     let source = Source::new(&posthog.url()).with_page_size(100);
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
 }
 
 #[tokio::test]
@@ -139,7 +135,7 @@ async fn longer_late_window_reads_the_events_that_no_check_covers() {
     assert!(first.id_set("events").is_empty(), "the check is not due yet");
     let mut state = first.stream_state("events");
     state["projects"][PROJECT.to_string()]["late_check"]["until"] = ago(DAY);
-    assert_eq!(read(30, &state).await.id_set("events"), ids(&posthog));
+    assert_eq!(read(30, &state).await.id_set("events"), event_ids(&posthog));
 }
 
 /// A state of exports that have not been compared with PostHog's count since `compared`, about dates
@@ -158,7 +154,7 @@ async fn change_to_queries_with_earlier_dates_reads_what_exports_may_have_omitte
     let state = state_of_exports(10 * 60, &ago(10 * DAY), &json!("2299-01-01T00:00:00.000000Z"));
     let source = Source::new(&posthog.url()).with_page_size(100);
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
 }
 
 #[tokio::test]
@@ -168,7 +164,7 @@ async fn later_end_date_exports_the_uncompared_dates_again() {
     let state = state_of_exports(10 * DAY, &json!("2020-01-01T00:00:00.000000Z"), &ago(2 * DAY));
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state_file("events", &state))).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
 }
 
 /// An object that is deleted between two pages moves another one behind the border.

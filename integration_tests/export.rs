@@ -10,15 +10,11 @@ use uuid::Uuid;
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, events, key, minutes_ago, person,
-    sandbox_with_exports, two_hours_ago, two_projects_with,
+    PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, event_ids, events, key, minutes_ago,
+    person, sandbox_with_exports, two_hours_ago, two_projects_with,
 };
 
 const WEEK: i64 = 7 * 86_400_000_000;
-
-fn ids(sandbox: &Sandbox) -> BTreeSet<String> {
-    sandbox.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect()
-}
 
 fn runs_of(sandbox: &Sandbox, project: u64, model: &str) -> Vec<ExportRun> {
     let runs = sandbox.export_runs().into_iter();
@@ -116,7 +112,7 @@ async fn files_that_appear_one_by_one_are_all_read_by_a_full_refresh() {
     posthog.insert(PROJECT, events(200, minutes_ago(20)));
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "full_refresh"), None).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
 }
 
 /// PostHog's consumers can lag behind: a row is there later than its time of change says.
@@ -209,7 +205,7 @@ async fn export_syncs_resume_from_every_state_with_the_same_runs() {
             let before = posthog.export_runs().len();
             let rest = source.read_all(&catalog, Some(&part.state())).await;
             let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-            assert_eq!(union, ids(&posthog), "{mode}, state on line {line}");
+            assert_eq!(union, event_ids(&posthog), "{mode}, state on line {line}");
             let started = posthog.export_runs().len() - before;
             // The time that has passed since can be a window of its own.
             assert!(started <= all - known.len() + 1, "{mode}, line {line}: {started} started, {} known", known.len());
@@ -245,15 +241,19 @@ async fn expired_runs_are_started_again_and_logged() {
     posthog.expire_export_files();
     let rest = source.read_all(&catalog, Some(&part.state())).await;
     let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-    assert_eq!(union, ids(&posthog));
+    assert_eq!(union, event_ids(&posthog));
     let warnings = rest.logs("WARN").join("\n");
     assert!(warnings.contains("its files have expired; it is started again"), "{warnings}");
 }
 
 #[tokio::test]
 async fn rereading_files_does_not_hide_missing_events() {
-    let exports = Exports { rows_per_file: Some(20), lookback_days: Some(4), ..Exports::default() };
+    let exports = Exports { rows_per_file: Some(20), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
+    posthog.set_server(Server {
+        exports: ExportServer { lookback_days: Some(4), ..Server::cloud_2026().exports },
+        ..Server::cloud_2026()
+    });
     posthog.generate(PROJECT, 300, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
@@ -270,7 +270,7 @@ async fn rereading_files_does_not_hide_missing_events() {
         posthog.expire_export_files();
         let rest = source.read_all(&catalog, Some(&part.state())).await;
         let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-        assert_eq!(union, ids(&posthog), "state on line {line}");
+        assert_eq!(union, event_ids(&posthog), "state on line {line}");
     }
 }
 
@@ -328,7 +328,7 @@ async fn sync_resumes_from_the_state_of_the_other_method() {
         posthog.insert(PROJECT, new.to_vec());
         let messages = source.read_all(&catalog, state.as_ref()).await;
         seen.extend(messages.id_set("events"));
-        assert_eq!(seen, ids(&posthog), "round {round}");
+        assert_eq!(seen, event_ids(&posthog), "round {round}");
         let records = messages.records("events").len();
         assert!(round == 0 || records < 200, "round {round} has read {records} events again");
         state = Some(messages.state());
@@ -348,32 +348,32 @@ async fn interrupted_backfill_resumes_with_the_other_method() {
             let part = whole.up_to(line);
             let rest = second.read_all(&catalog, Some(&part.state())).await;
             let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-            assert_eq!(union, ids(&posthog), "state on line {line}");
+            assert_eq!(union, event_ids(&posthog), "state on line {line}");
         }
     }
 }
 
 #[tokio::test]
 async fn events_that_exports_omit_are_detected_and_read_by_query() {
-    let posthog = sandbox_with_exports(Exports { lookback_days: Some(4), ..Exports::default() }).await;
+    let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.set_server(Server {
-        exports: ExportServer { unbounded_days: None, ..Server::cloud_2026().exports },
+        exports: ExportServer { lookback_days: Some(4), unbounded_days: None, ..Server::cloud_2026().exports },
         ..Server::cloud_2026()
     });
     posthog.generate(PROJECT, 600, 3, two_hours_ago());
     let source = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
-    assert_eq!(whole.id_set("events"), ids(&posthog));
+    assert_eq!(whole.id_set("events"), event_ids(&posthog));
     let warnings = whole.logs("WARN").join("\n");
     assert!(warnings.contains("exports have left out") && warnings.contains("is read by query"), "{warnings}");
     let records = whole.records("events").len();
-    assert!(records < ids(&posthog).len() + 60, "{records} records: only what is far is read by query");
+    assert!(records < event_ids(&posthog).len() + 60, "{records} records: only what is far is read by query");
     for line in whole.state_lines() {
         let part = whole.up_to(line);
         let rest = source.read_all(&catalog, Some(&part.state())).await;
         let union: BTreeSet<String> = part.id_set("events").union(&rest.id_set("events")).cloned().collect();
-        assert_eq!(union, ids(&posthog), "state on line {line}");
+        assert_eq!(union, event_ids(&posthog), "state on line {line}");
     }
 }
 
@@ -442,9 +442,9 @@ async fn earlier_start_date_exports_the_added_dates() {
     let late = Source::new(&posthog.url()).with_exports().with("start_date", day(5)).with("end_date", day(2));
     let catalog = catalog(&["events"], "incremental");
     let first = late.read_all(&catalog, None).await;
-    assert!(first.id_set("events").len() < ids(&posthog).len());
+    assert!(first.id_set("events").len() < event_ids(&posthog).len());
     let all = Source::new(&posthog.url()).with_exports();
     let second = all.read_all(&catalog, Some(&first.state())).await;
     let union: BTreeSet<String> = first.id_set("events").union(&second.id_set("events")).cloned().collect();
-    assert_eq!(union, ids(&posthog));
+    assert_eq!(union, event_ids(&posthog));
 }

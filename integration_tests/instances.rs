@@ -1,6 +1,6 @@
 //! Instances of PostHog as they are in 2026: Cloud, older ones, and those on which exports do not work.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use posthog_sandbox::posthog::{
@@ -11,13 +11,11 @@ use serde_json::json;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
-use crate::support::world::{PROJECT, event, events, minutes_ago, person, sandbox_with_exports, two_hours_ago};
+use crate::support::world::{
+    PROJECT, event, event_ids, events, minutes_ago, person, sandbox_with_exports, two_hours_ago,
+};
 
 const STREAMS: [&str; 4] = ["events", "persons", "sessions", "person_distinct_ids"];
-
-fn ids(posthog: &Sandbox) -> BTreeSet<String> {
-    posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect()
-}
 
 /// An instance with exports and some events.
 async fn instance(server: Server, exports: Exports) -> Sandbox {
@@ -26,7 +24,7 @@ async fn instance(server: Server, exports: Exports) -> Sandbox {
     posthog
 }
 
-/// The statuses of runs that nobody has read.
+/// How many runs have not ended.
 fn left_running(posthog: &Sandbox) -> usize {
     posthog.export_runs().iter().filter(|run| run.status == "Running" || run.status == "Starting").count()
 }
@@ -45,7 +43,7 @@ async fn every_instance_is_read_completely_by_every_method() {
         let posthog = instance(server, Exports::default()).await;
         let source = Source::new(&posthog.url()).with("method", json!({"type": method}));
         let messages = source.read_all(&catalog(streams, "incremental"), None).await;
-        assert_eq!(messages.id_set("events"), ids(&posthog), "{method}");
+        assert_eq!(messages.id_set("events"), event_ids(&posthog), "{method}");
         for stream in &streams[1..] {
             assert!(!messages.records(stream).is_empty(), "{method} {stream}");
         }
@@ -92,7 +90,7 @@ async fn queries_ask_only_for_columns_that_the_instance_has() {
             let posthog = instance(server, Exports::default()).await;
             let source = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
             let messages = source.read_all(&catalog(&STREAMS, "incremental"), None).await;
-            assert_eq!(messages.id_set("events"), ids(&posthog));
+            assert_eq!(messages.id_set("events"), event_ids(&posthog));
             assert!(!messages.records("sessions").is_empty() && !messages.records("persons").is_empty());
         }
     }
@@ -108,7 +106,7 @@ async fn instance_without_working_exports_is_read_by_query() {
             let posthog = instance(server.clone(), Exports::default()).await;
             let source = Source::new(&posthog.url()).with("method", json!({"type": method}));
             let first = source.read_all(&catalog(&STREAMS, "incremental"), None).await;
-            assert_eq!(first.id_set("events"), ids(&posthog), "{method}");
+            assert_eq!(first.id_set("events"), event_ids(&posthog), "{method}");
             let warnings = first.logs("WARN").join("\n");
             assert!(warnings.contains("file exports do not work on this PostHog"), "{warnings}");
             assert_eq!(left_running(&posthog), 0, "{method}");
@@ -133,7 +131,7 @@ async fn hanging_run_is_cancelled_and_started_again_in_parts() {
     posthog.insert(PROJECT, vec![event(9_000, minutes_ago(60 * 24 * 20))]);
     let source = Source::new(&posthog.url()).with_exports();
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
     let runs = posthog.export_runs();
     assert!(runs.iter().any(|run| run.status == "Cancelled"), "{runs:?}");
     assert_eq!(left_running(&posthog), 0);
@@ -146,7 +144,7 @@ async fn limit_on_runs_pauses_nothing_but_their_start() {
     let posthog = instance(Server { exports, ..Server::cloud_2026() }, exports_slow).await;
     let source = Source::new(&posthog.url()).with_exports().with("concurrency", json!(3));
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
-    assert_eq!(messages.id_set("events"), ids(&posthog));
+    assert_eq!(messages.id_set("events"), event_ids(&posthog));
     assert!(!messages.text().contains("RATE_LIMITED"), "{}", messages.without_records());
 }
 
@@ -165,7 +163,7 @@ async fn files_that_are_listed_late_are_waited_for() {
         posthog.insert(PROJECT, events(200, minutes_ago(300)));
         let source = Source::new(&posthog.url()).with_exports();
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
-        assert_eq!(messages.id_set("events"), ids(&posthog));
+        assert_eq!(messages.id_set("events"), event_ids(&posthog));
         assert_eq!(messages.records("events").len(), 200, "no event is read twice");
     }
 }
@@ -206,7 +204,7 @@ async fn clock_that_is_behind_ends_the_export_earlier() {
         let posthog = instance(Server { clock_ahead, ..Server::cloud_2026() }, Exports::default()).await;
         let source = Source::new(&posthog.url()).with("method", json!({"type": "export", "settle_minutes": 0}));
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
-        assert_eq!(messages.id_set("events"), ids(&posthog), "{clock_ahead} s ahead");
+        assert_eq!(messages.id_set("events"), event_ids(&posthog), "{clock_ahead} s ahead");
     }
 }
 
@@ -239,6 +237,6 @@ async fn late_event_is_read_by_both_methods() {
     for method in ["query", "export"] {
         let source = Source::new(&posthog.url()).with("method", json!({"type": method}));
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
-        assert_eq!(messages.id_set("events"), ids(&posthog), "{method}");
+        assert_eq!(messages.id_set("events"), event_ids(&posthog), "{method}");
     }
 }

@@ -13,7 +13,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use crate::support::child::{Child, Watched};
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, sandbox, sandbox_with_exports, two_hours_ago};
+use crate::support::world::{PROJECT, event_ids, sandbox, sandbox_with_exports, two_hours_ago};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
@@ -166,7 +166,7 @@ async fn read_with_interruptions(
     salt: u64,
     ends: &mut Ends,
 ) {
-    let truth: BTreeSet<String> = posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect();
+    let truth = event_ids(posthog);
     let catalog = catalog(&["events"], mode);
     let mut random = Random::new(salt);
     let (mut state, mut seen) = (None, BTreeSet::new());

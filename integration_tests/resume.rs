@@ -7,7 +7,9 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, two_hours_ago, two_projects};
+use crate::support::world::{
+    PROJECT, assert_events, event_ids, events, minutes_ago, sandbox, two_hours_ago, two_projects,
+};
 
 #[tokio::test]
 async fn event_syncs_resume_from_every_state() {
@@ -103,5 +105,5 @@ async fn sigterm_ends_the_sync_by_the_signal_after_complete_lines() {
     let rest = posthog.set_faults(Vec::new()).map(|()| messages.state()).unwrap();
     let second = source.read_all(&catalog(&["events"], "incremental"), Some(&rest)).await;
     let union: BTreeSet<String> = messages.id_set("events").union(&second.id_set("events")).cloned().collect();
-    assert_eq!(union, posthog.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect());
+    assert_eq!(union, event_ids(&posthog));
 }

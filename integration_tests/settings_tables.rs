@@ -11,7 +11,7 @@ use source_posthog::config::form;
 use source_posthog::error::Error;
 use source_posthog::{config, destination};
 
-use crate::support::program::repository_file;
+use crate::support::program::{assert_committed, repository_file};
 
 const END: &str = "<!-- end of settings -->";
 
@@ -93,14 +93,9 @@ fn tables_of_settings_are_current() {
         ("README.md", "destination-patterns", &destination),
         ("docs/source-posthog.md", "source-posthog", &source),
     ] {
-        let path = repository_file(page);
-        let committed = std::fs::read_to_string(&path).unwrap();
+        let committed = std::fs::read_to_string(repository_file(page)).unwrap();
         let current = with_table(&committed, program, &table(&specification["connectionSpecification"]));
-        if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
-            std::fs::write(&path, &current).unwrap();
-        } else {
-            assert!(committed == current, "run `make spec` and commit {page}");
-        }
+        assert_committed(page, &current);
     }
 }
 

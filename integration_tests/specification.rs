@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::support::child::Command;
-use crate::support::program::{Source, repository_file, run};
+use crate::support::program::{Source, assert_committed, run};
 
 /// The specification that a program prints.
 async fn printed_by(program: &str) -> Value {
@@ -24,13 +24,7 @@ async fn printed_specifications_equal_the_committed_ones() {
         (env!("CARGO_BIN_EXE_source-posthog"), "spec.json"),
         (env!("CARGO_BIN_EXE_destination-patterns"), "destination-patterns-spec.json"),
     ] {
-        let printed = printed_by(program).await;
-        let path = repository_file(file);
-        if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
-            std::fs::write(&path, serde_json::to_string_pretty(&printed).unwrap() + "\n").unwrap();
-        }
-        let committed: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        assert_eq!(printed, committed, "run `make spec` and commit the result");
+        assert_committed(file, &(serde_json::to_string_pretty(&printed_by(program).await).unwrap() + "\n"));
     }
 }
 

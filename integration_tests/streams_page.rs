@@ -6,7 +6,7 @@ use serde_json::Value;
 use source_posthog::protocol::{Stream, SyncMode};
 use source_posthog::streams::{self, Passes, Source};
 
-use crate::support::program::repository_file;
+use crate::support::program::assert_committed;
 
 const PAGE: &str = "docs/streams.md";
 
@@ -127,9 +127,5 @@ fn streams_page_matches_the_catalog() {
     page.push_str(&methods());
     page.push_str(&catalog.streams.iter().map(section).collect::<String>());
     let page = format!("{}\n", page.trim_end());
-    let path = repository_file(PAGE);
-    if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
-        std::fs::write(&path, &page).unwrap();
-    }
-    assert!(std::fs::read_to_string(&path).unwrap_or_default() == page, "run `make spec` and commit {PAGE}");
+    assert_committed(PAGE, &page);
 }

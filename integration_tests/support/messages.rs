@@ -162,9 +162,9 @@ impl Messages {
                         "a record before RUNNING"
                     );
                     // Properties and queries of the user's have fields of their own.
-                    let property_columns = |field: &str| field.starts_with("property_");
+                    let is_property_column = |field: &str| field.starts_with("property_");
                     let unknown = FIELDS.get(&record.stream).and_then(|known| {
-                        record.data.keys().find(|field| !known.contains(*field) && !property_columns(field))
+                        record.data.keys().find(|field| !known.contains(*field) && !is_property_column(field))
                     });
                     assert_eq!(unknown, None, "a field that the schema lacks: {line:.300}");
                     let stream = Descriptor { name: record.stream, namespace: record.namespace };

@@ -175,7 +175,7 @@ fn read_module(root: &Path, file: &str, path: &str, modules: &mut BTreeMap<Strin
 }
 
 /// Leaves out what is marked with `#[cfg(test)]`, with its other attributes and its documentation.
-fn without_tests(tokens: TokenStream) -> TokenStream {
+pub(super) fn without_tests(tokens: TokenStream) -> TokenStream {
     let mut tokens = tokens.into_iter().peekable();
     let mut kept = Vec::new();
     while let Some(token) = tokens.next() {

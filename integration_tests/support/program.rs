@@ -160,3 +160,12 @@ pub(crate) fn state_file(stream: &str, state: &Value) -> Value {
 pub(crate) fn repository_file(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
+
+/// Fails unless a file of the repository has this text; writes it there for `make spec`.
+pub(crate) fn assert_committed(file: &str, text: &str) {
+    let path = repository_file(file);
+    if std::env::var_os("UPDATE_SPECIFICATIONS").is_some() {
+        std::fs::write(&path, text).unwrap();
+    }
+    assert!(std::fs::read_to_string(&path).unwrap_or_default() == text, "run `make spec` and commit {file}");
+}

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use proc_macro2::{TokenStream, TokenTree};
 
+use super::modules::without_tests;
 use super::program::repository_file;
 
 /// Functions of `Error` whose first text is an error message.
@@ -26,8 +27,8 @@ pub(crate) fn literals() -> Vec<Literal> {
     let mut found = Vec::new();
     for path in files(&root) {
         let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("mod tests").next().unwrap_or_default();
-        let tokens: TokenStream = code.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tokens: TokenStream = text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let tokens = without_tests(tokens);
         let mut texts = Vec::new();
         read(tokens, false, &mut texts);
         let file = path.strip_prefix(&root).unwrap().display().to_string();

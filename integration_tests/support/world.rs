@@ -96,6 +96,11 @@ pub(crate) fn events(count: u32, until: i64) -> Vec<Event> {
     (0..count).map(|number| event(u128::from(number), until - i64::from(count - number) * 1_000_000)).collect()
 }
 
+/// The uuids of all events of the default project.
+pub(crate) fn event_ids(sandbox: &Sandbox) -> BTreeSet<String> {
+    sandbox.events(PROJECT).iter().map(|event| event.uuid.to_string()).collect()
+}
+
 /// Fails unless exactly the events of these projects have been read, each with its own values.
 pub(crate) fn assert_events(messages: &Messages, sandbox: &Sandbox, projects: &[u64]) {
     assert_events_by(messages, sandbox, projects, same);

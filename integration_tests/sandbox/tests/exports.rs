@@ -11,13 +11,13 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use flate2::read::GzDecoder;
 use posthog_sandbox::posthog::{
-    Action, Event, ExportOutcome, Exports, Fault, Key, Limits, Person, Project, Sandbox, Server,
+    Action, Event, ExportOutcome, ExportServer, Exports, Fault, HangingRuns, Key, Limits, Person, Project, Sandbox,
+    Server,
 };
 use serde_json::{Value, json};
-use support::{KEY, Reply, get, send, send_to};
+use support::{KEY, PATH, download, fetch, get, post, send, start, status};
 use uuid::Uuid;
 
-const PATH: &str = "/api/projects/1001/file_download_batch_exports/";
 const DAY: i64 = 86_400_000_000;
 
 fn day(text: &str) -> i64 {
@@ -54,35 +54,11 @@ fn event(number: u128, created_at: i64) -> Event {
     }
 }
 
-async fn post(posthog: &Sandbox, path: &str, body: &Value) -> Reply {
-    send(posthog, "POST", path, &[KEY], body.to_string().as_bytes()).await
-}
-
-async fn start(posthog: &Sandbox, body: &Value) -> String {
-    let reply = post(posthog, PATH, body).await;
-    assert_eq!(reply.status, 202, "{}", reply.text());
-    reply.json()["id"].as_str().unwrap().to_owned()
-}
-
-async fn status(posthog: &Sandbox, run: &str) -> Value {
-    get(posthog, &format!("{PATH}{run}/"), "phx_full").await.json()
-}
-
-async fn download(posthog: &Sandbox, run: &str, file: &str) -> Reply {
-    get(posthog, &format!("{PATH}{run}/download/{file}/"), "phx_full").await
-}
-
 /// Where a file of a run is.
 async fn link(posthog: &Sandbox, run: &str, file: &str) -> String {
     let reply = download(posthog, run, file).await;
     assert_eq!((reply.status, reply.header("cache-control")), (302, Some("no-store")));
     reply.header("location").unwrap().to_owned()
-}
-
-/// Requests a link without a key.
-async fn fetch(link: &str, headers: &[(&str, &str)]) -> Reply {
-    let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
-    send_to(host, "GET", &format!("/{path}"), headers, b"").await
 }
 
 fn unpack(body: &[u8]) -> std::io::Result<String> {
@@ -189,8 +165,9 @@ async fn some_runs_fail() {
         status: status.to_owned(),
         error: "out of disk".to_owned(),
     };
-    let outcomes = vec![outcome(2, "FailedRetryable"), outcome(3, "Running")];
-    let posthog = with(Exports { outcomes, start_errors: vec![1], ..Exports::default() }).await;
+    let (outcomes, hanging) =
+        (vec![outcome(2, "FailedRetryable")], vec![HangingRuns { nth: vec![3], ..HangingRuns::default() }]);
+    let posthog = with(Exports { outcomes, hanging, start_errors: vec![1], ..Exports::default() }).await;
     let reply = post(&posthog, PATH, &request()).await;
     let detail = "The batch export failed to start. Please try again later.";
     assert_eq!((reply.status, reply.json()), (500, json!({"detail": detail})));
@@ -339,7 +316,8 @@ async fn events_are_chosen_by_when_they_came() {
     assert_eq!(numbers(&posthog, &some).await, [9]);
     let rest = requesting(&json!({"exclude": ["$pageview"]}));
     assert_eq!(sorted(numbers(&posthog, &rest).await), [9, 10]);
-    posthog.set_exports(Exports { lookback_days: Some(2), ..Exports::default() });
+    let server = Server::forgiving();
+    posthog.set_server(Server { exports: ExportServer { lookback_days: Some(2), ..server.exports }, ..server });
     assert_eq!(sorted(numbers(&posthog, &request()).await), [2, 3, 7, 9, 10]);
     let run = posthog.export_runs().remove(1);
     assert_eq!((run.project, run.model.as_str(), run.rows), (1001, "events", 1));

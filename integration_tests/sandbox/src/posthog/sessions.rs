@@ -64,6 +64,28 @@ pub(crate) struct Session {
     pub(crate) attribution: [Option<String>; ATTRIBUTION.len()],
 }
 
+impl Session {
+    /// Whole seconds from the first event to the last.
+    pub(crate) fn duration(&self) -> i64 {
+        (self.end - self.start).div_euclid(1_000_000)
+    }
+
+    /// Pageviews, screens and autocaptures, as far as two: fewer make a bounce on PostHog.
+    pub(crate) fn count_up_to_two(&self) -> i64 {
+        (self.pageviews + self.autocaptures + self.screens).min(2)
+    }
+
+    pub(crate) fn is_bounce(&self) -> bool {
+        self.events == 1
+    }
+}
+
+/// The host of a URL; empty if there is none.
+pub(crate) fn host(url: &str) -> &str {
+    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
+    rest.split(['/', '?', '#', ':']).next().unwrap_or_default()
+}
+
 fn text(properties: &Map<String, Value>, key: &str) -> Option<String> {
     properties.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
 }

@@ -6,7 +6,8 @@ use posthog_sandbox::posthog::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::{DAY, HOUR, ago, builder, event, exporting, files, recent_rows, request, rows, start};
+use crate::support::start;
+use crate::{DAY, HOUR, ago, builder, event, exporting, files, recent_rows, request, rows};
 
 fn person(at: i64) -> Person {
     Person {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use posthog_sandbox::posthog::{Action, Fault, Key, Limits, Sandbox, Server};
 use serde_json::{Value, json};
 
-use crate::support::get;
-use crate::{PATH, builder};
+use crate::builder;
+use crate::support::{PATH, get};
 
 const PROJECT: &str = "/api/projects/1001";
 

@@ -14,9 +14,8 @@ use posthog_sandbox::posthog::{Builder, Event, Exports, Sandbox, Server};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use support::{KEY, Reply, get, send, send_to};
+use support::{PATH, download, fetch, post, start, status};
 
-const PATH: &str = "/api/projects/1001/file_download_batch_exports/";
 const HOUR: i64 = 3_600_000_000;
 const DAY: i64 = 24 * HOUR;
 
@@ -53,32 +52,12 @@ fn request(model: &str, start: i64, end: i64) -> Value {
     })
 }
 
-async fn post(posthog: &Sandbox, path: &str, body: &Value) -> Reply {
-    send(posthog, "POST", path, &[KEY], body.to_string().as_bytes()).await
-}
-
-async fn start(posthog: &Sandbox, body: &Value) -> String {
-    let reply = post(posthog, PATH, body).await;
-    assert_eq!(reply.status, 202, "{}", reply.text());
-    reply.json()["id"].as_str().unwrap().to_owned()
-}
-
-async fn status(posthog: &Sandbox, run: &str) -> Value {
-    get(posthog, &format!("{PATH}{run}/"), "phx_full").await.json()
-}
-
-async fn download(posthog: &Sandbox, run: &str, file: &str) -> Reply {
-    get(posthog, &format!("{PATH}{run}/download/{file}/"), "phx_full").await
-}
-
 /// The files of a run that is done, as they are on the file host.
 async fn files(posthog: &Sandbox, run: &str) -> Vec<Vec<u8>> {
     let mut bodies = Vec::new();
     for file in status(posthog, run).await["files"].as_array().unwrap() {
         let reply = download(posthog, run, file.as_str().unwrap()).await;
-        let link = reply.header("location").unwrap().to_owned();
-        let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
-        bodies.push(send_to(host, "GET", &format!("/{path}"), &[], b"").await.body);
+        bodies.push(fetch(reply.header("location").unwrap(), &[]).await.body);
     }
     bodies
 }

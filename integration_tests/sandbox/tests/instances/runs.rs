@@ -5,8 +5,8 @@ use std::time::Duration;
 use posthog_sandbox::posthog::{ExportOutcome, Exports, HangingRuns, RecordsCompleted, Server};
 use serde_json::{Value, json};
 
-use crate::support::get;
-use crate::{DAY, HOUR, PATH, ago, download, event, exporting, post, request, start, status};
+use crate::support::{PATH, download, get, post, start, status};
+use crate::{DAY, HOUR, ago, event, exporting, request};
 
 fn hour() -> Value {
     request("events", ago(2 * HOUR), ago(HOUR))

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+/// Where export runs of the default project are started.
+pub(crate) const PATH: &str = "/api/projects/1001/file_download_batch_exports/";
+
 /// An answer, as far as it came.
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -86,4 +89,30 @@ pub(crate) async fn post_query(posthog: &Sandbox, body: &Value) -> Reply {
 pub(crate) async fn query(posthog: &Sandbox, sql: &str) -> Reply {
     let query = json!({"kind": "HogQLQuery", "query": sql, "modifiers": {"convertToProjectTimezone": false}});
     post_query(posthog, &json!({"query": query, "refresh": "force_blocking"})).await
+}
+
+/// Posts with a key that may do everything.
+pub(crate) async fn post(posthog: &Sandbox, path: &str, body: &Value) -> Reply {
+    send(posthog, "POST", path, &[KEY], body.to_string().as_bytes()).await
+}
+
+/// Starts an export run and returns its id.
+pub(crate) async fn start(posthog: &Sandbox, body: &Value) -> String {
+    let reply = post(posthog, PATH, body).await;
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    reply.json()["id"].as_str().unwrap().to_owned()
+}
+
+pub(crate) async fn status(posthog: &Sandbox, run: &str) -> Value {
+    get(posthog, &format!("{PATH}{run}/"), "phx_full").await.json()
+}
+
+pub(crate) async fn download(posthog: &Sandbox, run: &str, file: &str) -> Reply {
+    get(posthog, &format!("{PATH}{run}/download/{file}/"), "phx_full").await
+}
+
+/// Requests a link without a key.
+pub(crate) async fn fetch(link: &str, headers: &[(&str, &str)]) -> Reply {
+    let (host, path) = link.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    send_to(host, "GET", &format!("/{path}"), headers, b"").await
 }

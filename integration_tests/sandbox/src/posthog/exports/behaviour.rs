@@ -19,8 +19,7 @@ pub struct ExportServer {
     /// Leaves out sessions whose last event came in so many days after it happened, or lies after the
     /// interval.
     pub sessions_lookback_days: Option<u32>,
-    /// Leaves out events whose timestamp is so many days before the interval, or one day after it. A
-    /// test's own [`Exports::lookback_days`](super::Exports::lookback_days) goes before.
+    /// Leaves out events whose timestamp is so many days before the interval, or one day after it.
     pub lookback_days: Option<u32>,
     /// Intervals that begin within so many days have no such bounds.
     pub unbounded_days: Option<u32>,

@@ -23,8 +23,6 @@ pub struct Exports {
     pub url_lifetime: Option<Duration>,
     /// How long a file exists; for ever if there is none.
     pub file_lifetime: Option<Duration>,
-    /// Leaves out events whose timestamp is so many days before the interval, or one day after it.
-    pub lookback_days: Option<u32>,
     /// Rows per file at most.
     pub rows_per_file: Option<usize>,
     /// Runs that don't end as `Completed`. PostHog tries again without limit, so its runs hardly ever
@@ -54,7 +52,6 @@ impl Default for Exports {
             files_apart: Duration::ZERO,
             url_lifetime: None,
             file_lifetime: None,
-            lookback_days: None,
             rows_per_file: None,
             outcomes: Vec::new(),
             hanging: Vec::new(),
@@ -71,7 +68,7 @@ impl Default for Exports {
 pub struct ExportOutcome {
     /// Which: valid requests to start a run, counted from 1 over the life of the sandbox.
     pub nth: Vec<u64>,
-    /// `Failed`, `FailedRetryable`, `FailedBilling`, `Terminated` or `TimedOut`; or `Running`, to never end.
+    /// `Failed`, `FailedRetryable`, `FailedBilling`, `Terminated` or `TimedOut`.
     pub status: String,
     /// What `error` says.
     pub error: String,

@@ -12,7 +12,6 @@ use serde_json::{Value, to_vec};
 use uuid::Uuid;
 
 use super::behaviour::ExportServer;
-use super::config::Exports;
 use super::request::{Asked, Model};
 use super::session_rows;
 use crate::posthog::Shared;
@@ -24,7 +23,6 @@ pub(super) fn lines(
     shared: &Shared,
     project: u64,
     asked: &Asked,
-    config: &Exports,
     server: ExportServer,
 ) -> serde_json::Result<Vec<Vec<u8>>> {
     let zone = shared.project(project).map_or(Tz::UTC, |(_, zone)| *zone);
@@ -32,17 +30,17 @@ pub(super) fn lines(
     let tables = shared.read_tables();
     let Some(tables) = tables.get(&project) else { return Ok(Vec::new()) };
     match asked.model {
-        Model::Events => events(tables, asked, timestamps(asked, config, server, now), server),
+        Model::Events => events(tables, asked, timestamps(asked, server, now), server),
         Model::Persons => persons(tables, project, asked, server),
         Model::Sessions => session_rows::lines(tables, project, zone, asked, server),
     }
 }
 
 /// The earliest and the latest timestamp of exported events, the latter excluded.
-fn timestamps(asked: &Asked, config: &Exports, server: ExportServer, now: i64) -> (i64, i64) {
+fn timestamps(asked: &Asked, server: ExportServer, now: i64) -> (i64, i64) {
     let days = |days: u32| i64::from(days).saturating_mul(DAY);
     let recent = server.unbounded_days.is_some_and(|recent| asked.start >= now.saturating_sub(days(recent)));
-    match config.lookback_days.or(server.lookback_days).filter(|_| !recent) {
+    match server.lookback_days.filter(|_| !recent) {
         Some(lookback) => (asked.start.saturating_sub(days(lookback)), asked.end.saturating_add(DAY)),
         None => (i64::MIN, i64::MAX),
     }

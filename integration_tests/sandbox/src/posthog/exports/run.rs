@@ -88,7 +88,7 @@ impl Run {
     }
 
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.stored_status(), "Starting" | "Running")
+        self.end.is_none()
     }
 
     /// Rows of a completed run.
@@ -231,7 +231,7 @@ async fn complete(shared: Arc<Shared>, id: Uuid) {
     let read = {
         let shared = Arc::clone(&shared);
         move || {
-            let lines = rows::lines(&shared, project, &asked, &config, server)?;
+            let lines = rows::lines(&shared, project, &asked, server)?;
             let files = files::pack(&lines, project, id, &asked, &config, server.member_per_line)?;
             anyhow::Ok(End::Completed { at: Instant::now(), files, rows: lines.len() })
         }

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::behaviour::{ExportServer, SessionFields};
 use super::request::Asked;
 use super::rows::present;
-use crate::posthog::sessions::{ATTRIBUTION, Session, derive};
+use crate::posthog::sessions::{ATTRIBUTION, Session, derive, host};
 use crate::posthog::store::{DAY, Tables};
 
 /// One line per session that has got an event within the interval.
@@ -39,40 +39,33 @@ fn address(url: &str) -> Option<&str> {
     Some(url).filter(|url| !url.is_empty())
 }
 
-fn duration(session: &Session) -> i64 {
-    (session.end - session.start) / 1_000_000
-}
-
 fn few(session: &Session, project: u64, time: impl Fn(i64) -> String) -> Value {
     json!({
         "team_id": project, "session_id": session.id, "distinct_id": session.distinct_id,
         "person_id": session.person_id.to_string(), "start_timestamp": time(session.start),
         "end_timestamp": time(session.end), "pageview_count": session.pageviews,
         "autocapture_count": session.autocaptures, "screen_count": session.screens,
-        "session_duration": duration(session), "entry_current_url": address(&session.entry_url),
+        "session_duration": session.duration(), "entry_current_url": address(&session.entry_url),
         "end_current_url": address(&session.end_url), "_inserted_at": time(session.max_inserted_at),
     })
 }
 
 /// The columns of version 2 of the table, without the dollar signs.
 fn all(session: &Session, project: u64, time: impl Fn(i64) -> String) -> Value {
-    let host = |url: &str| {
-        let (_, rest) = url.split_once("://")?;
-        rest.split(['/', '?', '#', ':']).next().map(str::to_owned)
-    };
+    // A URL without a scheme has no host at all; one with a scheme may have an empty one.
+    let hostname = |url: &'_ str| url.contains("://").then(|| host(url).to_owned());
     let (entry, end) = (address(&session.entry_url), address(&session.end_url));
-    let counted = session.pageviews + session.autocaptures + session.screens;
     let mut object = json!({
         "team_id": project, "session_id": session.id, "session_id_v7": number(&session.id),
         "distinct_id": session.distinct_id, "start_timestamp": time(session.start), "end_timestamp": time(session.end),
         "urls": session.urls, "num_uniq_urls": session.urls.len(), "entry_current_url": entry,
-        "entry_pathname": address(&session.entry_path), "entry_hostname": host(&session.entry_url),
-        "end_current_url": end, "end_pathname": address(&session.end_path), "end_hostname": host(&session.end_url),
+        "entry_pathname": address(&session.entry_path), "entry_hostname": hostname(&session.entry_url),
+        "end_current_url": end, "end_pathname": address(&session.end_path), "end_hostname": hostname(&session.end_url),
         "exit_current_url": end, "exit_pathname": address(&session.end_path), "pageview_count": session.pageviews,
         "autocapture_count": session.autocaptures, "screen_count": session.screens, "channel_type": "Direct",
-        "session_duration": duration(session), "duration": duration(session), "is_bounce": session.events == 1,
+        "session_duration": session.duration(), "duration": session.duration(), "is_bounce": session.is_bounce(),
         "last_external_click_url": address(&session.last_external_click),
-        "page_screen_autocapture_count_up_to": counted.min(2), "vitals_lcp": session.largest_paint,
+        "page_screen_autocapture_count_up_to": session.count_up_to_two(), "vitals_lcp": session.largest_paint,
         "_inserted_at": time(session.max_inserted_at),
     });
     let attribution = ATTRIBUTION.iter().zip(&session.attribution);

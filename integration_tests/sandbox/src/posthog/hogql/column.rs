@@ -173,7 +173,8 @@ impl Column {
             _ => &["team_id"],
         };
         let mut names = Self::asterisk(table, schema);
-        names.extend(more.iter().filter(|name| !Self::asterisk(table, schema).contains(name)));
+        let more: Vec<_> = more.iter().filter(|name| !names.contains(name)).collect();
+        names.extend(more);
         names
     }
 }

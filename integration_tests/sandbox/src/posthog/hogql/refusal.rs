@@ -45,15 +45,14 @@ impl Refusals {
             let stop = if error.detail.ends_with('.') { "" } else { "." };
             error.detail = format!("{}{stop} Did you mean: {}?", error.detail, suggestions.join(", "));
         }
-        let message = error.detail.clone();
+        let mut notice = json!({"message": error.detail, "start": 0, "end": sql.len()});
         let fix = suggestions.first().cloned().filter(|_| hint);
         let second = placeholder::fill(sql, &Map::new()).map(|sql| parse(&sql).map(|query| tables(&query)));
         let (tables, notice) = match second {
             // The second look can't know what the placeholders stand for.
             Err(_) => (Vec::new(), json!({"message": "Unexpected HogVMException"})),
-            Ok(Err(_)) => (Vec::new(), json!({"message": message, "start": 0, "end": sql.len()})),
+            Ok(Err(_)) => (Vec::new(), notice),
             Ok(Ok(tables)) => {
-                let mut notice = json!({"message": message, "start": 0, "end": sql.len()});
                 if let (Some(fix), Some(notice)) = (&fix, notice.as_object_mut()) {
                     notice.insert("fix".to_owned(), Json::from(fix.as_str()));
                 }
@@ -80,11 +79,8 @@ fn tables(query: &Query) -> Vec<String> {
     let mut queries = vec![query];
     while let Some(query) = queries.pop() {
         let SetExpr::Select(select) = query.body.as_ref() else { continue };
-        let joined =
-            |from: &'_ sqlparser::ast::TableWithJoins| from.joins.iter().map(|join| join.relation.clone()).collect();
         for from in &select.from {
-            let joins: Vec<TableFactor> = joined(from);
-            for relation in std::iter::once(&from.relation).chain(&joins) {
+            for relation in std::iter::once(&from.relation).chain(from.joins.iter().map(|join| &join.relation)) {
                 if let TableFactor::Table { name, .. } = relation {
                     names.push(name.to_string().replace('`', ""));
                 }
@@ -134,9 +130,9 @@ fn common(left: &[char], right: &[char]) -> usize {
     if length == 0 {
         return 0;
     }
-    let part = |letters: &[char], from: usize, to: usize| letters.get(from..to).unwrap_or_default().to_vec();
-    let before = common(&part(left, 0, at.0), &part(right, 0, at.1));
-    let after = common(&part(left, at.0 + length, left.len()), &part(right, at.1 + length, right.len()));
+    let before = common(left.get(..at.0).unwrap_or_default(), right.get(..at.1).unwrap_or_default());
+    let (left, right) = (left.get(at.0 + length..), right.get(at.1 + length..));
+    let after = common(left.unwrap_or_default(), right.unwrap_or_default());
     before + length + after
 }
 

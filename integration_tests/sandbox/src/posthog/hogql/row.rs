@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::column::{Column, ElementsPart};
 use super::session_column::{Empty, SessionColumn, SessionText};
 use super::value::Value;
-use crate::posthog::sessions::Session;
+use crate::posthog::sessions::{Session, host};
 use crate::posthog::store::{Event, Group, Person};
 
 /// A row of any table.
@@ -112,7 +112,6 @@ fn of_group(group: &Group, column: Column) -> Option<Value<'_>> {
 
 fn of_session(session: &Session, column: Column) -> Option<Value<'_>> {
     use SessionColumn as Own;
-    let seconds = (session.end - session.start).div_euclid(1_000_000);
     let own = match column {
         Column::SessionId => return Some(text(&session.id)),
         Column::DistinctId => return Some(text(&session.distinct_id)),
@@ -141,20 +140,14 @@ fn of_session(session: &Session, column: Column) -> Option<Value<'_>> {
         Own::Pageviews => Value::Integer(session.pageviews),
         Own::Autocaptures => Value::Integer(session.autocaptures),
         Own::Screens => Value::Integer(session.screens),
-        Own::CountUpToTwo => Value::Integer((session.pageviews + session.autocaptures + session.screens).min(2)),
+        Own::CountUpToTwo => Value::Integer(session.count_up_to_two()),
         Own::ChannelType => text("Direct"),
-        Own::Duration => Value::Integer(seconds),
-        Own::IsBounce => Value::Integer((session.events == 1).into()),
+        Own::Duration => Value::Integer(session.duration()),
+        Own::IsBounce => Value::Integer(session.is_bounce().into()),
         Own::LargestPaint => Value::Float(session.largest_paint?),
         Own::Attribution(index) => text(session.attribution.get(index)?.as_deref()?),
         Own::HasAttribution(index) => Value::Integer(session.attribution.get(index)?.is_some().into()),
     })
-}
-
-/// The host of an address.
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or("", |(_, rest)| rest);
-    rest.split(['/', '?', '#', ':']).next().unwrap_or_default()
 }
 
 /// The values of an attribute in a chain of elements.
