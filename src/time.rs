@@ -6,7 +6,7 @@ use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta,
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Microseconds of one day.
-const DAY: i64 = 86_400_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
 
 /// An instant with the precision of `DateTime64(6, 'UTC')`.
 ///

@@ -10,10 +10,10 @@ use serde_json::json;
 use url::Url;
 
 use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Reason, Refusal, Request, Retry};
-use crate::time::Timestamp;
+use crate::time::{DAY, Timestamp};
 
 /// Longest interval of one run, in microseconds.
-pub const LONGEST_INTERVAL: i64 = 7 * 86_400_000_000;
+pub const LONGEST_INTERVAL: i64 = 7 * DAY;
 /// Files are cut at this size, so that little is downloaded twice after an interruption.
 const MOST_MEGABYTES: u32 = 128;
 /// Scope that starting a run needs; reading one is part of it.

@@ -1,4 +1,4 @@
-//! Rows of keyed streams as records.
+//! Rows of keyset streams as records.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
 use crate::streams::{KeysetStream, KeysetTable};
 
-/// Writes the records of one part of a keyed stream and one project. A row consists of the columns,
+/// Writes the records of one part of a keyset stream and one project. A row consists of the columns,
 /// followed by what it is ordered by.
 pub struct KeysetRowWriter {
     frame: RecordFrame,

@@ -59,12 +59,7 @@ pub(super) fn is_number(text: &str) -> bool {
 
 /// A day, or the day of an instant.
 fn append_date(text: &str, lines: &mut Vec<u8>) -> bool {
-    let is_day = text.len() == 12 && text.starts_with('"') && Timestamp::parse_json(text).is_some();
-    let day = if is_day {
-        Some(text.to_owned())
-    } else {
-        Timestamp::parse_json(text).map(|instant| format!("\"{}\"", instant.date()))
-    };
+    let day = Timestamp::parse_json(text).map(|instant| format!("\"{}\"", instant.date()));
     lines.extend_from_slice(day.as_deref().unwrap_or("null").as_bytes());
     day.is_some()
 }
@@ -82,11 +77,9 @@ fn append_instant(text: &str, lines: &mut Vec<u8>) -> bool {
         lines.extend_from_slice(&instant);
         return true;
     }
-    match Timestamp::parse_json(text) {
-        Some(instant) => lines.extend_from_slice(format!("\"{instant}\"").as_bytes()),
-        None => lines.extend_from_slice(b"null"),
-    }
-    Timestamp::parse_json(text).is_some()
+    let instant = Timestamp::parse_json(text).map(|instant| format!("\"{instant}\""));
+    lines.extend_from_slice(instant.as_deref().unwrap_or("null").as_bytes());
+    instant.is_some()
 }
 
 /// The text itself if it is an instant as records spell it; such texts are in the order of their
@@ -213,6 +206,7 @@ mod tests {
             (Kind::Timestamp, "{}", "null", false),
             (Kind::Date, "\"2026-11-01\"", "\"2026-11-01\"", true),
             (Kind::Date, "\"2026-11-01T12:00:00Z\"", "\"2026-11-01\"", true),
+            (Kind::Date, "\"1793534400\"", "\"2026-11-01\"", true),
             (Kind::Date, "7", "\"1970-01-01\"", true),
             (Kind::Json, "[1]", "null", false),
             (Kind::Json, "\"[1]\"", "null", false),

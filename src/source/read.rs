@@ -110,11 +110,6 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         let supervision = Arc::new(Supervision::new(config.export_deadline, is_posthog_cloud(client.base())));
         projects.push(ProjectPlan { id, method, supervision });
     }
-    if jobs.iter().any(|job| job.stream.name == EVENTS.stream) {
-        for plan in &projects {
-            warn_about_retention(&client, &config, plan.id).await;
-        }
-    }
     let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
     output.at_interruption(sync.cancel_unread_runs());
     sync.recall_failed_exports(&jobs);
@@ -132,17 +127,6 @@ fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
         tracing::warn!(
             "project {missing} is in the state, but the API key does not list it any more, so it is not read; give the key access to it, or set `project_ids` to those that are wanted"
         );
-    }
-}
-
-/// Says from which day on there are events, where a project hides older ones. A key that may not read the
-/// project's settings reads events all the same.
-async fn warn_about_retention(client: &Client, config: &Config, project: u64) {
-    let retry = Retry::with_attempts(RETENTION_ATTEMPTS);
-    if let Ok(settings) = account::project(client, project, retry, &Silent).await
-        && let Some(notice) = retention::notice(&settings, config.start, client.now())
-    {
-        tracing::warn!("project {project}: {notice}");
     }
 }
 
@@ -345,6 +329,9 @@ impl Sync {
     async fn read_project(&self, mut reader: ProjectReader, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         let project = reader.context.project;
         let Some(plan) = self.projects.iter().find(|plan| plan.id == project) else { return Ok(()) };
+        if reader.table.stream == EVENTS.stream {
+            self.warn_about_retention(project).await;
+        }
         let method = plan.method.as_ref().map_err(Error::clone)?;
         if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export)
             && self.may_export(plan, &reader).await
@@ -364,6 +351,17 @@ impl Sync {
         }
         reader.choose_columns().await?;
         Arc::new(reader).run(on_estimate).await
+    }
+
+    /// Warns where a project hides its older events, with the day from which on there are some. A key that
+    /// may not read the project's settings reads events all the same.
+    async fn warn_about_retention(&self, project: u64) {
+        let retry = Retry::with_attempts(RETENTION_ATTEMPTS);
+        if let Ok(settings) = account::project(&self.client, project, retry, &Silent).await
+            && let Some(notice) = retention::notice(&settings, self.config.start, self.client.now())
+        {
+            tracing::warn!("project {project}: {notice}");
+        }
     }
 
     /// Whether exports may be expected to work; otherwise queries read what exports would have.

@@ -7,7 +7,7 @@ use chrono::{Months, TimeDelta};
 use serde::Deserialize;
 
 use crate::posthog::account::Project;
-use crate::time::Timestamp;
+use crate::time::{DAY, Timestamp};
 
 /// A day of the configured range that falls out so soon is worth a warning.
 const NOTICE: TimeDelta = TimeDelta::days(30);
@@ -36,7 +36,7 @@ pub(super) fn notice(project: &Project, start: Timestamp, now: Timestamp) -> Opt
     }
     let soon = Timestamp::from_micros((first.datetime() + NOTICE).timestamp_micros());
     (start < soon).then(|| {
-        let left = (start.micros() - first.micros()) / 86_400_000_000 + 1;
+        let left = (start.micros() - first.micros()) / DAY + 1;
         format!(
             "PostHog keeps events for {months} months; those of {} will be hidden in {left} days. Read what you need before",
             start.date()

@@ -13,7 +13,7 @@ use serde_json::Value;
 use super::context::ReadContext;
 use super::state::checkpoint::Checkpoint;
 use super::state::error::warn_if_ahead;
-use super::state::stream::{ProjectEntry, fields_to_value, read_fields};
+use super::state::stream::{FieldsEntry, is_default};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
 use crate::posthog::lists::{ListPage, PAGE, Pages};
@@ -35,7 +35,7 @@ pub struct ListState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<Timestamp>,
     /// Number of the pass under way.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub pass: usize,
     /// Query string of the next page; none at the beginning of a pass.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,20 +45,7 @@ pub struct ListState {
     pub done: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &usize) -> bool {
-    *number == 0
-}
-
-impl ProjectEntry for ListState {
-    fn read(value: &Value, place: &str, _: &str) -> Result<Self, Error> {
-        read_fields(value, place)
-    }
-
-    fn to_value(&self, _: &str) -> Value {
-        fields_to_value(self)
-    }
-}
+impl FieldsEntry for ListState {}
 
 /// Reads one list of one project.
 pub struct ListReader {

@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::time::DAY;
+
 /// A run may take so many times as long as the longest one so far.
 const PATIENCE: u32 = 8;
 /// No run is given up earlier, however quick the others were.
 const SHORTEST_DEADLINE: Duration = Duration::from_secs(15);
-/// Microseconds of a day.
-const DAY: i64 = 86_400_000_000;
 /// Where exports have not been proven to work, the first run has to end in this time.
 const PROOF: Duration = Duration::from_mins(1);
 

@@ -1,4 +1,4 @@
-//! Values of a keyed stream's cursor field.
+//! Values of a keyset stream's cursor field.
 
 use chrono::{Days, NaiveDate, TimeDelta};
 use serde_json::Value;

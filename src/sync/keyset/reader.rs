@@ -1,4 +1,4 @@
-//! Reads a keyed stream of one project: pages in the order of the key, then a count.
+//! Reads a keyset stream of one project: pages in the order of the key, then a count.
 
 use std::sync::Arc;
 
@@ -17,24 +17,24 @@ use crate::sync::context::ReadContext;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::warn_if_ahead;
-use crate::sync::state::stream::{ProjectEntry, fields_to_value, read_fields};
+use crate::sync::state::stream::{FieldsEntry, is_default};
 use crate::time::Timestamp;
 
 /// How often a part is read before its disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
 
-/// How far a keyed stream has been read, as the state keeps it.
+/// How far a keyset stream has been read, as the state keeps it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KeysetState {
     /// Number of the part under way.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub part: u64,
     /// What the last row that was read is ordered by.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub after: Vec<Value>,
     /// Records of the part so far.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub rows: u64,
     /// Value of the cursor field that the last sync has come to.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,20 +54,7 @@ pub struct KeysetState {
     pub done: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
-}
-
-impl ProjectEntry for KeysetState {
-    fn read(value: &Value, place: &str, _: &str) -> Result<Self, Error> {
-        read_fields(value, place)
-    }
-
-    fn to_value(&self, _: &str) -> Value {
-        fields_to_value(self)
-    }
-}
+impl FieldsEntry for KeysetState {}
 
 /// Reads one keyset stream of one project.
 pub struct KeysetReader {

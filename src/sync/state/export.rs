@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::stream::is_default;
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
@@ -52,7 +53,7 @@ pub struct ExportWindow {
     #[serde(default)]
     pub files: Vec<String>,
     /// Rows that these files have.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub rows: u64,
     /// Their records by hour of arrival; they go with the run when it has to be started again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -63,11 +64,6 @@ pub struct ExportWindow {
     /// Whether all files have been read; then the records count as received.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
 }
 
 impl ExportWindow {

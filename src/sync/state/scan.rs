@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::event_filter::EventFilter;
 use super::interval::{Interval, Intervals};
+use super::stream::is_default;
 use crate::posthog::RowKey;
 use crate::time::Timestamp;
 
@@ -39,7 +40,7 @@ pub struct Scan {
     /// Only rows that arrived at quite another time than they are about; see [`Table::far`].
     ///
     /// [`Table::far`]: crate::streams::Table::far
-    #[serde(default, skip_serializing_if = "is_false")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub far: bool,
     /// The events that have been chosen; unknown in states of older versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,11 +51,6 @@ pub struct Scan {
     /// Windows that have been read in part.
     #[serde(default)]
     pub open: Vec<OpenWindow>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
-fn is_false(value: &bool) -> bool {
-    !value
 }
 
 /// A window that has been read in part.

@@ -41,12 +41,22 @@ pub trait ProjectEntry: Clone + Default + PartialEq + Send + Sync + 'static {
     }
 }
 
-/// Reads an entry whose keys are the fields of a type.
-///
-/// # Errors
-/// A config error that names the key.
-pub(crate) fn read_fields<T: DeserializeOwned>(value: &Value, place: &str) -> Result<T, Error> {
-    T::deserialize(value).map_err(|error| unusable(format_args!("`{place}`: {error}")))
+/// An entry whose keys are the fields of its type.
+pub trait FieldsEntry: Clone + Default + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static {}
+
+impl<T: FieldsEntry> ProjectEntry for T {
+    fn read(value: &Value, place: &str, _: &str) -> Result<Self, Error> {
+        T::deserialize(value).map_err(|error| unusable(format_args!("`{place}`: {error}")))
+    }
+
+    fn to_value(&self, _: &str) -> Value {
+        json!(self)
+    }
+}
+
+/// Whether a field has its default, which states leave out.
+pub(crate) fn is_default<T: Default + PartialEq>(field: &T) -> bool {
+    *field == T::default()
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -181,9 +191,4 @@ impl<T: ProjectEntry> StreamState<T> {
         }
         state
     }
-}
-
-/// An entry that consists of the fields of a type.
-pub(crate) fn fields_to_value<T: Serialize>(entry: &T) -> Value {
-    json!(entry)
 }
