@@ -17,8 +17,8 @@ use url::Url;
 
 use crate::error::Error;
 use crate::secret::Secret;
-use crate::time::{Timestamp, days};
-use spec::{RawConfig, RawMethod, RawQuery, SettleMinutes};
+use crate::time::Timestamp;
+use spec::{RawConfig, RawMethod, RawQuery};
 
 pub use spec::{CustomQuery, specification};
 
@@ -62,6 +62,8 @@ pub struct Config {
     pub attempts: usize,
     /// The longest time that one export run may take.
     pub export_deadline: Duration,
+    /// Events are exported when so many have to be read; fewer are queried.
+    pub export_above: u64,
 }
 
 /// How events, persons and sessions are read.
@@ -71,6 +73,8 @@ pub struct Method {
     pub choice: MethodChoice,
     /// Age that data must have to be exported.
     pub ingestion_delay: TimeDelta,
+    /// Settings that are there and have no effect any more.
+    pub obsolete: Vec<&'static str>,
     /// Options of queries, which other streams and the completion of exports use as well.
     pub query: QueryOptions,
 }
@@ -89,10 +93,6 @@ pub enum MethodChoice {
 /// Options of reading by queries.
 #[derive(Debug, Clone)]
 pub struct QueryOptions {
-    /// How far before the last sync's end the next one starts.
-    pub lookback: TimeDelta,
-    /// How far back in `timestamp` every sync looks for late events.
-    pub late_window: TimeDelta,
     /// Most rows asked for in one request.
     pub page_size: u32,
     /// Whether `person_properties` of events are read.
@@ -162,6 +162,7 @@ impl Config {
             read_timeout: raw.read_timeout_seconds.seconds("read_timeout_seconds")?,
             attempts: raw.attempts.get("attempts")? as usize,
             export_deadline: raw.export_deadline_minutes.minutes("export_deadline_minutes")?,
+            export_above: raw.export_above.get("export_above")?.into(),
         })
     }
 }
@@ -247,19 +248,23 @@ fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
 }
 
 fn method(raw: RawMethod) -> Result<Method, Error> {
+    let obsolete = match &raw {
+        RawMethod::Auto(auto) => auto.obsolete.names(),
+        RawMethod::Query(query) => query.obsolete.names(),
+        RawMethod::Export(_) => Vec::new(),
+    };
     let (choice, ingestion_delay, query) = match raw {
         RawMethod::Auto(auto) => {
-            (MethodChoice::Auto, auto.settle_minutes, RawQuery { lookback: auto.lookback, ..RawQuery::default() })
+            (MethodChoice::Auto, auto.settle_minutes, RawQuery::default())
         }
         RawMethod::Export(export) => (MethodChoice::Export, export.settle_minutes, RawQuery::default()),
-        RawMethod::Query(query) => (MethodChoice::Query, SettleMinutes::default(), query),
+        RawMethod::Query(query) => (MethodChoice::Query, query.settle_minutes, query),
     };
     Ok(Method {
         choice,
+        obsolete,
         ingestion_delay: minutes(ingestion_delay.get("method.settle_minutes")?),
         query: QueryOptions {
-            lookback: minutes(query.lookback.overlap_minutes.get("method.overlap_minutes")?),
-            late_window: days(query.lookback.late_window_days.get("method.late_window_days")?),
             page_size: query.page_size.get("method.page_size")?,
             person_properties: query.person_properties,
         },

@@ -14,7 +14,8 @@ use crate::error::Error;
 use crate::secret::Secret;
 
 const DATE_PATTERN: &str = "^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$";
-const SETTLE: &str = "The newest minutes are left for the next sync, so that PostHog has stored them all.";
+const SETTLE: &str =
+    "What PostHog has received in the newest minutes is left for the next sync, so that all of it is stored.";
 /// The server silently answers with fewer rows when asked for more.
 const MAX_PAGE_SIZE: u32 = 50_000;
 
@@ -122,6 +123,11 @@ pub(super) struct RawConfig {
     /// again in two parts.
     #[schemars(extend("order" = 22, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_deadline_minutes: Bounded<1, 1_440, 30>,
+    /// # Export above (events)
+    /// Events are read by file exports when a sync has more of them to read than this, and by queries
+    /// otherwise.
+    #[schemars(extend("order" = 23, "group" = "limits", "airbyte_hidden" = true))]
+    pub(super) export_above: Bounded<0, 1_000_000_000, 20_000>,
 }
 
 /// A part of the request limits, as the user wrote it.
@@ -196,16 +202,17 @@ impl Default for RawMethod {
 #[serde(default)]
 pub(super) struct RawAuto {
     #[serde(flatten)]
-    pub(super) lookback: Lookback,
-    /// # Settle time of exports (minutes)
-    #[schemars(description = SETTLE, extend("order" = 3))]
+    #[schemars(skip)]
+    pub(super) obsolete: Obsolete,
+    /// # Ingestion delay (minutes)
+    #[schemars(description = SETTLE, extend("order" = 1))]
     pub(super) settle_minutes: SettleMinutes,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct RawExport {
-    /// # Settle time (minutes)
+    /// # Ingestion delay (minutes)
     #[schemars(description = SETTLE, extend("order" = 1))]
     pub(super) settle_minutes: SettleMinutes,
 }
@@ -214,7 +221,11 @@ pub(super) struct RawExport {
 #[serde(default)]
 pub(super) struct RawQuery {
     #[serde(flatten)]
-    pub(super) lookback: Lookback,
+    #[schemars(skip)]
+    pub(super) obsolete: Obsolete,
+    /// # Ingestion delay (minutes)
+    #[schemars(description = SETTLE, extend("order" = 1))]
+    pub(super) settle_minutes: SettleMinutes,
     /// # Rows per page
     /// The most rows asked for in one request. The connector asks for fewer by itself when PostHog finds
     /// a page too large.
@@ -228,22 +239,23 @@ pub(super) struct RawQuery {
     pub(super) person_properties: bool,
 }
 
-pub(super) type SettleMinutes = Bounded<0, 1_440, 5>;
+pub(super) type SettleMinutes = Bounded<0, 1_440, 3>;
 
-/// What is read again because of late events.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
+/// Settings of version 1 that have no effect any more: events are compared, and no lookback window is needed.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Lookback {
-    /// # Overlap (minutes)
-    /// Each sync reads again what arrived in the last minutes before the previous one, because PostHog
-    /// shows some events late. Duplicates have the same primary key.
-    #[schemars(extend("order" = 1))]
-    pub(super) overlap_minutes: Bounded<1, 10_080, 60>,
-    /// # Late window (days)
-    /// How far back a sync always looks for events that arrived late with an old timestamp. Older ones
-    /// are found by a check that runs at least once a day.
-    #[schemars(extend("order" = 2))]
-    pub(super) late_window_days: Bounded<1, 3_650, 30>,
+pub(super) struct Obsolete {
+    overlap_minutes: Option<Value>,
+    late_window_days: Option<Value>,
+}
+
+impl Obsolete {
+    /// The settings that are there.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let settings =
+            [("method.overlap_minutes", &self.overlap_minutes), ("method.late_window_days", &self.late_window_days)];
+        settings.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect()
+    }
 }
 
 /// Numbers, or texts that are numbers, since forms and Terraform like to send texts.

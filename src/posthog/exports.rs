@@ -5,6 +5,8 @@
 //! to a signed address on another host (`products/batch_exports/backend/api/file_download.py`).
 
 use reqwest::Method;
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::json;
 use url::Url;
@@ -21,17 +23,17 @@ pub const SCOPE: &str = "batch_export:write";
 
 /// What a run is to contain.
 #[derive(Debug, Clone)]
-pub struct ExportRequest<'a> {
+pub struct ExportRequest {
     /// `events`, `persons` or `sessions`.
-    pub model: &'a str,
+    pub model: &'static str,
     /// First instant of ingestion.
     pub from: Timestamp,
     /// First instant after it.
     pub to: Timestamp,
     /// Only these events; all when empty.
-    pub include: &'a [String],
+    pub include: BTreeSet<String>,
     /// Not these events.
-    pub exclude: &'a [String],
+    pub exclude: BTreeSet<String>,
 }
 
 /// How a run stands.
@@ -136,7 +138,7 @@ impl<'a> Exports<'a> {
     ///
     /// # Errors
     /// A [`Failure`]; [`Failure::TooLarge`] when the interval is too long for the server.
-    pub async fn start(&self, export: &ExportRequest<'_>) -> Result<String, Failure> {
+    pub async fn start(&self, export: &ExportRequest) -> Result<String, Failure> {
         let mut body = json!({
             "model": export.model,
             "file": {"format": "JSONLines", "compression": "gzip", "max_size_mb": MOST_MEGABYTES},

@@ -59,15 +59,26 @@ impl Predicate {
     /// `column >= from AND column < to`; bounds that every value satisfies are left out.
     pub fn range(&mut self, column: &str, from: Timestamp, to: Timestamp) {
         if from > Timestamp::MIN {
-            self.conditions.push(format!("{column} >= {}", from.literal()));
+            self.from(column, from);
         }
         // Kept even at its maximum: a condition on the sort key's column lets the server skip parts.
+        self.before(column, to);
+    }
+
+    /// `column >= from`.
+    pub fn from(&mut self, column: &str, from: Timestamp) {
+        self.conditions.push(format!("{column} >= {}", from.literal()));
+    }
+
+    /// `column < to`.
+    pub fn before(&mut self, column: &str, to: Timestamp) {
         self.conditions.push(format!("{column} < {}", to.literal()));
     }
 
-    /// A condition in our own words.
-    pub fn condition(&mut self, text: &'static str) {
-        self.conditions.push(text.to_owned());
+    /// A condition that this program has written, and the values of its placeholders.
+    pub fn condition(&mut self, text: String, values: Map<String, Value>) {
+        self.conditions.push(text);
+        self.values.extend(values);
     }
 
     /// `column IN (…)` or `column NOT IN (…)`; nothing when the list is empty.
@@ -84,13 +95,20 @@ impl Predicate {
         self.conditions.push(format!("{column} {operator} ({})", placeholders.join(", ")));
     }
 
-    /// Rows after a key in the order of `(position, toString(id))`.
+    /// Rows after a key in the order of `(sort_key, toString(id), identity…)`.
     ///
     /// Both sides are compared by the server and in the same form, because `ClickHouse` orders
     /// UUIDs differently from their text.
-    pub fn after(&mut self, sort_key: &str, id: &str, key: &RowKey) {
+    pub fn after(&mut self, sort_key: &str, id: &str, identity: &[&str], key: &RowKey) {
         self.values.insert("after_id".to_owned(), Value::from(key.id.as_str()));
-        self.conditions.push(format!("({sort_key}, toString({id})) > ({}, {{after_id}})", key.sort_key.literal()));
+        let (mut columns, mut values) = (format!("{sort_key}, toString({id})"), key.sort_key.literal() + ", {after_id}");
+        for (column, value) in identity.iter().zip(&key.identity) {
+            let name = format!("after_{column}");
+            columns = format!("{columns}, {column}");
+            values = format!("{values}, {{{name}}}");
+            self.values.insert(name, Value::from(value.as_str()));
+        }
+        self.conditions.push(format!("({columns}) > ({values})"));
     }
 
     /// Rows after some values in the order of these expressions. Texts travel as values; instants,
@@ -152,6 +170,8 @@ pub struct RowKey {
     pub sort_key: Timestamp,
     /// Text of the id column.
     pub id: String,
+    /// Values of the columns that tell rows of one id apart.
+    pub identity: Vec<String>,
 }
 
 #[cfg(test)]
@@ -165,7 +185,7 @@ mod tests {
         predicate.range("timestamp", from, Timestamp::MAX);
         predicate.names("event", "IN", "include", &["a'); DROP TABLE events --".into(), "{x}".into()]);
         predicate.names("event", "NOT IN", "exclude", &[]);
-        predicate.after("timestamp", "uuid", &RowKey { sort_key: from, id: "it's".into() });
+        predicate.after("timestamp", "uuid", &[], &RowKey { sort_key: from, id: "it's".into(), identity: Vec::new() });
         let query = predicate.select("uuid", "events", "ORDER BY timestamp LIMIT 5");
         assert_eq!(
             query.text,

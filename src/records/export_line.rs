@@ -111,6 +111,12 @@ impl ExportWriter {
         Ok(LineTimes { sort_key, received: ingestion_time.unwrap_or(sort_key) })
     }
 
+    /// The id of the line that was parsed last, without quotes.
+    pub fn id<'l>(&self, line: &'l [u8]) -> &'l [u8] {
+        let place = self.found.get(self.id).cloned().flatten().unwrap_or_default();
+        line.get(place.start + 1..place.end.saturating_sub(1)).unwrap_or_default()
+    }
+
     /// Appends the record of the line that was parsed last to `lines`.
     ///
     /// # Errors

@@ -9,6 +9,8 @@ use crate::time::Timestamp;
 pub(super) struct LastRow {
     sort_key: Vec<u8>,
     id: Vec<u8>,
+    /// Values of the columns that tell rows of one id apart.
+    identity: Vec<Vec<u8>>,
 }
 
 impl LastRow {
@@ -44,6 +46,22 @@ impl LastRow {
         self.id.extend_from_slice(id.as_ref());
     }
 
+    /// Whether a column that tells rows of one id apart has this value in the last row, too.
+    pub(super) fn has_identity(&self, number: usize, value: impl AsRef<[u8]>) -> bool {
+        self.identity.get(number).is_some_and(|last| last == value.as_ref())
+    }
+
+    /// Remembers a column that tells rows of one id apart.
+    pub(super) fn set_identity(&mut self, number: usize, value: impl AsRef<[u8]>) {
+        if self.identity.len() <= number {
+            self.identity.resize_with(number + 1, Vec::new);
+        }
+        if let Some(last) = self.identity.get_mut(number) {
+            last.clear();
+            last.extend_from_slice(value.as_ref());
+        }
+    }
+
     /// Its key, for asking for what follows it.
     ///
     /// # Errors
@@ -54,8 +72,9 @@ impl LastRow {
         }
         let json = std::str::from_utf8(&self.sort_key).unwrap_or_default();
         let sort_key = Timestamp::parse_json(json).ok_or_else(|| Malformed(format!("`{json}` is not an instant")))?;
-        let id = serde_json::from_slice(&self.id).map_err(|error| Malformed(error.to_string()))?;
-        Ok(Some(RowKey { sort_key, id }))
+        let text = |json: &[u8]| serde_json::from_slice(json).map_err(|error| Malformed(error.to_string()));
+        let identity = self.identity.iter().map(|value| text(value)).collect::<Result<_, _>>()?;
+        Ok(Some(RowKey { sort_key, id: text(&self.id)?, identity }))
     }
 }
 

@@ -1,7 +1,9 @@
 //! From what `PostHog` answers to RECORD lines: rows, exported lines and objects of lists.
 
+mod day_figures;
 mod document;
 mod export_line;
+mod fingerprint;
 mod fixed;
 mod frame;
 mod json_fields;
@@ -16,7 +18,9 @@ mod record_sink;
 pub mod transcode;
 mod value;
 
+pub use day_figures::day_of;
 pub use export_line::{ExportWriter, LineTimes};
+pub use fingerprint::{Fingerprint, checksum_of};
 pub use keyset_row::KeysetRowWriter;
 pub use list_object::{Object, ObjectWriter};
 pub use nulled::NulledValues;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use fearless_simd::{Level, Simd, dispatch};
 
+use super::day_figures::DayFigures;
+use super::fingerprint::Fingerprint;
 use super::frame::RecordFrame;
 use super::last_row::LastRow;
 use super::nulled::NulledValues;
@@ -26,23 +28,22 @@ pub struct RowWriter {
     frame: RecordFrame,
     sort_key: usize,
     id: usize,
+    /// Columns that tell rows of one id apart.
+    identity: Vec<usize>,
     last: LastRow,
     settling: Option<Settling>,
+    figures: Option<DayFigures>,
     scratch: Scratch,
     /// What the processor can do; see [`transcode`].
     level: Level,
 }
 
-/// Counts records that arrived so recently that the server may not show all of their neighbours yet.
+/// Counts records that are so recent that the server may not show all of their neighbours yet.
 struct Settling {
-    /// Column with the time of arrival.
-    column: usize,
     from: Timestamp,
     /// The same as the JSON text of an instant.
     from_text: String,
     records: u64,
-    /// Whether the row before is counted.
-    last_counted: bool,
 }
 
 /// What became of a row.
@@ -61,8 +62,10 @@ impl RowWriter {
             frame: RecordFrame::new(table, columns, stream, project),
             sort_key: place(table.sort_key_field),
             id: place(table.id_field),
+            identity: table.identity.iter().map(|field| place(field)).collect(),
             last: LastRow::default(),
             settling: None,
+            figures: None,
             scratch: Scratch::default(),
             level: Level::new(),
         }
@@ -83,22 +86,26 @@ impl RowWriter {
         self
     }
 
-    /// Counts, from now on, the rows that arrived at `from` or later, or whose position is not before it
-    /// where nothing tells the arrival; see [`RowWriter::settling`].
+    /// Counts, from now on, the rows whose sort key is not before `from`; see [`RowWriter::settling`].
     #[must_use]
-    pub fn counting_recent_rows(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
-        let column = match table.ingestion_time {
-            Some(_) => columns.iter().position(|column| column.expression == table.ingestion_time),
-            None => Some(self.sort_key),
-        };
-        self.settling = column.map(|column| {
-            let from_text = format!("\"{from}\"");
-            Settling { column, from, from_text, records: 0, last_counted: false }
-        });
+    pub fn counting_recent_rows(mut self, from: Timestamp) -> Self {
+        self.settling = Some(Settling { from, from_text: format!("\"{from}\""), records: 0 });
         self
     }
 
-    /// How many different rows have only copies that arrived recently, if that is counted.
+    /// Counts records by day, from now on; see [`RowWriter::take_figures`].
+    #[must_use]
+    pub fn counting_days(mut self) -> Self {
+        self.figures = Some(DayFigures::default());
+        self
+    }
+
+    /// Number and checksum of the records written since the last call, by UTC day since the epoch, in order.
+    pub fn take_figures(&mut self) -> Vec<(i64, Fingerprint)> {
+        self.figures.as_mut().map(DayFigures::take).unwrap_or_default()
+    }
+
+    /// How many recent rows have been written, if they are counted.
     pub fn settling(&self) -> Option<u64> {
         self.settling.as_ref().map(|settling| settling.records)
     }
@@ -128,11 +135,8 @@ impl RowWriter {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
         let (sort_key, id) = (sort_key.get(), id.get());
-        let arrived = |settling: &Settling| row.get(settling.column).map_or("", |value| value.get());
-        if self.last.is(sort_key, id) {
-            if let Some(settling) = &mut self.settling {
-                settling.count(arrived(settling), true)?;
-            }
+        let column = |place: usize| row.get(place).map_or("", |value| value.get());
+        if self.last.is(sort_key, id) && self.is_identical(|place| column(place).as_bytes()) {
             return Ok(Written::Copy);
         }
         if Timestamp::parse_json(sort_key).is_none() || !is_text(id) {
@@ -143,10 +147,8 @@ impl RowWriter {
         }
         let begin = lines.len();
         self.frame.append(id, row.iter().map(|value| value.get()), lines);
-        if let Some(settling) = &mut self.settling {
-            settling.count(arrived(settling), false).inspect_err(|_| lines.truncate(begin))?;
-        }
-        self.last.set(sort_key, id);
+        self.count(sort_key.as_bytes(), id.as_bytes()).inspect_err(|_| lines.truncate(begin))?;
+        self.remember(sort_key.as_bytes(), id.as_bytes(), |place| column(place).as_bytes());
         Ok(Written::Record)
     }
 
@@ -217,20 +219,42 @@ impl RowWriter {
     ) -> Result<(usize, Written), Stop> {
         let begin = transcode::row_begin(bytes, at, first)?;
         let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
-        let column = |index| self.scratch.column(index, bytes);
-        let (sort_key, id) = (column(self.sort_key), column(self.id));
-        let is_duplicate = self.last.is(sort_key, id);
+        let (sort_key, id) = (self.scratch.column(self.sort_key, bytes), self.scratch.column(self.id, bytes));
         if !is_text(sort_key) || !is_text(id) || self.last.is_behind(sort_key, id) {
             return Err(Stop::Unsupported);
         }
-        if let Some(settling) = &mut self.settling {
-            settling.count(column(settling.column), is_duplicate).map_err(|_| Stop::Unsupported)?;
-        }
-        if is_duplicate {
+        if self.last.is(sort_key, id) && self.is_identical(|place| self.scratch.column(place, bytes)) {
             return Ok((end, Written::Copy));
         }
+        self.count(sort_key, id).map_err(|_| Stop::Unsupported)?;
         self.last.set(sort_key, id);
+        for (number, &place) in self.identity.iter().enumerate() {
+            self.last.set_identity(number, self.scratch.column(place, bytes));
+        }
         Ok((end, Written::Record))
+    }
+
+    /// Whether the columns that tell rows of one id apart are those of the last row.
+    fn is_identical<'v>(&self, column: impl Fn(usize) -> &'v [u8]) -> bool {
+        self.identity.iter().enumerate().all(|(number, &place)| self.last.has_identity(number, column(place)))
+    }
+
+    fn remember<'v>(&mut self, sort_key: &[u8], id: &[u8], column: impl Fn(usize) -> &'v [u8]) {
+        self.last.set(sort_key, id);
+        for (number, &place) in self.identity.iter().enumerate() {
+            self.last.set_identity(number, column(place));
+        }
+    }
+
+    /// Counts a record that has been written.
+    fn count(&mut self, sort_key: &[u8], id: &[u8]) -> Result<(), Malformed> {
+        if let Some(settling) = &mut self.settling {
+            settling.count(sort_key)?;
+        }
+        if let Some(figures) = &mut self.figures {
+            figures.add(sort_key, id)?;
+        }
+        Ok(())
     }
 
     /// The key of the last row, for asking for what follows it.
@@ -251,23 +275,16 @@ impl RowWriter {
 }
 
 impl Settling {
-    /// Counts a row with the JSON text of its time of arrival.
-    fn count(&mut self, text: impl AsRef<[u8]>, is_duplicate: bool) -> Result<(), Malformed> {
-        let recent = if let Some(arrived) = value::canonical(text.as_ref()) {
-            arrived.as_slice() >= self.from_text.as_bytes()
+    /// Counts a record by the JSON text of its sort key.
+    fn count(&mut self, text: &[u8]) -> Result<(), Malformed> {
+        let recent = if let Some(instant) = value::canonical(text) {
+            instant.as_slice() >= self.from_text.as_bytes()
         } else {
-            let text = std::str::from_utf8(text.as_ref()).unwrap_or_default();
-            let arrived = Timestamp::parse_json(text);
-            arrived.ok_or_else(|| Malformed(format!("a row has the unusable ingestion time {text}")))? >= self.from
+            let text = std::str::from_utf8(text).unwrap_or_default();
+            let instant = Timestamp::parse_json(text);
+            instant.ok_or_else(|| Malformed(format!("a row has the unusable sort key {text}")))? >= self.from
         };
-        if !is_duplicate {
-            self.records += u64::from(recent);
-            self.last_counted = recent;
-        } else if self.last_counted && !recent {
-            // An older copy is the same row, and the server shows it already.
-            self.records -= 1;
-            self.last_counted = false;
-        }
+        self.records += u64::from(recent);
         Ok(())
     }
 }
@@ -361,19 +378,26 @@ mod tests {
     }
 
     #[test]
-    fn recently_ingested_rows_are_counted_once_unless_an_older_duplicate_exists() {
-        let arrived = |uuid: &str, second: u32| {
-            let mut row = row("\"{}\"", uuid, "\"2026-01-01T00:00:00Z\"");
-            row[4] = RawValue::from_string(format!("\"2026-01-01T00:00:{second:02}.5Z\"")).unwrap();
-            row
-        };
+    fn rows_that_share_a_uuid_but_not_a_name_are_all_written() {
+        let mut writer = writer().counting_days();
+        let first = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
+        let mut renamed = first.clone();
+        renamed[1] = RawValue::from_string("\"$pageleave\"".to_owned()).unwrap();
+        for (row, expected) in [(&first, Written::Record), (&renamed, Written::Record), (&renamed, Written::Copy)] {
+            assert_eq!(write(&mut writer, row).0, Ok(expected));
+        }
+        assert_eq!(writer.last_key().unwrap().unwrap().identity, ["$pageleave", "me é"]);
+        assert_eq!(writer.take_figures(), [(20_454, Fingerprint::new(2, 2))]);
+    }
+
+    #[test]
+    fn recent_records_are_counted() {
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = writer().counting_recent_rows(&EVENTS, &EVENTS.selected(false), from);
-        for (uuid, second, expected) in
-            [("\"a\"", 31, 1), ("\"a\"", 30, 1), ("\"b\"", 29, 1), ("\"c\"", 40, 2), ("\"c\"", 10, 1), ("\"c\"", 9, 1)]
-        {
-            write(&mut writer, &arrived(uuid, second)).0.unwrap();
-            assert_eq!(writer.settling(), Some(expected), "{uuid} {second}");
+        let mut writer = writer().counting_recent_rows(from);
+        for (second, expected) in [(29, 0), (30, 1), (31, 2)] {
+            let time = format!("\"2026-01-01T00:00:{second}Z\"");
+            write(&mut writer, &row("\"{}\"", "\"u\"", &time)).0.unwrap();
+            assert_eq!(writer.settling(), Some(expected));
         }
         writer.restart();
         assert_eq!(writer.settling(), Some(0));

@@ -27,7 +27,7 @@ use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescripto
 use crate::records::{NulledValues, ProjectWriter};
 use crate::streams::{self, EVENTS, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
-    Checkpoint, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, OnEstimate,
+    Checkpoint, EventReader, EventsRead, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, OnEstimate,
     PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
 };
 
@@ -86,6 +86,12 @@ impl JobKind {
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
     let config = configuration::from_file(&arguments.config)?;
+    if !config.method.obsolete.is_empty() {
+        tracing::info!(
+            "{} has no effect any more: what has been read is compared with PostHog's figures instead",
+            config.method.obsolete.join(" and ")
+        );
+    }
     let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
@@ -333,17 +339,38 @@ impl Sync {
             self.warn_about_retention(project).await;
         }
         let method = plan.method.as_ref().map_err(Error::clone)?;
-        if let (ChosenMethod::Export { .. }, Some(model)) = (method, reader.table.export)
-            && self.may_export(plan, &reader).await
-        {
-            let exports = ExportReader {
+        let mut exports = match (method, reader.table.export) {
+            (ChosenMethod::Export { .. }, Some(model)) if self.may_export(plan, &reader).await => Some(ExportReader {
                 reader: Arc::new(reader.clone()),
                 files: self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone(),
                 ingestion_delay: self.config.method.ingestion_delay,
                 model,
                 may_query: self.may("query:read"),
                 supervision: Arc::clone(&plan.supervision),
+                cells: None,
+            }),
+            _ => None,
+        };
+        if reader.table.stream == EVENTS.stream {
+            let refusal = if self.may("query:read") {
+                match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
+                    EventsRead::Complete => return Ok(()),
+                    EventsRead::NotComparable(refusal) => refusal.summary,
+                }
+            } else {
+                "the API key lacks the scope `query:read`".to_owned()
             };
+            let Some(exports) = &mut exports else {
+                return Err(Error::config(format!(
+                    "events cannot be read: PostHog refuses queries ({refusal}), and there are no file exports instead"
+                )));
+            };
+            tracing::warn!(
+                "what is exported cannot be compared with PostHog's figures ({refusal}); PostHog's number of exported rows is the only proof"
+            );
+            exports.may_query = false;
+        }
+        if let Some(exports) = exports {
             match exports.run(on_estimate).await? {
                 ExportOutcome::Complete => return Ok(()),
                 ExportOutcome::Impossible => {}

@@ -64,7 +64,7 @@ pub static EVENTS: Table = Table {
     id_alias: Some("id"),
     primary_key: &["id"],
     ingestion_time: Some("created_at"),
-    far: Some("(timestamp < created_at - toIntervalDay(1) OR timestamp >= created_at + toIntervalDay(1))"),
+    identity: &["event", "distinct_id"],
     duplicates: Some("created_at DESC"),
     cursor_field: "created_at",
     event_name_column: Some("event"),

@@ -27,7 +27,7 @@ pub static GROUPS: Table = Table {
     id_alias: None,
     primary_key: &["project_id", "id"],
     ingestion_time: None,
-    far: None,
+    identity: &[],
     duplicates: None,
     cursor_field: "updated_at",
     event_name_column: None,

@@ -69,7 +69,7 @@ const fn persons(
         id_alias: Some("uuid"),
         primary_key: &["id"],
         ingestion_time: None,
-        far: None,
+        identity: &[],
         duplicates: None,
         cursor_field: "updated_at",
         event_name_column: None,

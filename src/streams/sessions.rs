@@ -70,7 +70,7 @@ pub static SESSIONS: Table = Table {
     id_alias: Some("id"),
     primary_key: &["id"],
     ingestion_time: None,
-    far: None,
+    identity: &[],
     duplicates: None,
     cursor_field: "start_timestamp",
     event_name_column: None,

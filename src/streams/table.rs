@@ -31,8 +31,8 @@ pub struct Table {
     ///
     /// With it, incremental syncs ask for what has arrived; without it, for what has moved on.
     pub ingestion_time: Option<&'static str>,
-    /// Condition for rows that arrived more than a day before or after the time that they are about.
-    pub far: Option<&'static str>,
+    /// Columns that, with sort key and id, identify a row; fields of the same names.
+    pub identity: &'static [&'static str],
     /// Order of un-merged copies of one row: the one to keep comes first.
     pub duplicates: Option<&'static str>,
     pub cursor_field: &'static str,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use serde::de::DeserializeOwned;
 
 use super::observer::StreamObserver;
@@ -12,6 +13,10 @@ use crate::posthog::http::{Client, GiveUp};
 use crate::posthog::query::{Small, small_with_retry};
 use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::records::NulledValues;
+
+/// Rows may become visible so long after the time by which they are ordered. Each sync of a stream with a
+/// watermark begins so long before it.
+pub(crate) const LOOKBACK: TimeDelta = TimeDelta::minutes(60);
 
 /// One stream of one project: whom to ask, and where its records go. Cheap to clone.
 #[derive(Clone)]

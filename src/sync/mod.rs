@@ -9,10 +9,10 @@
 //! is closed only when the number of its records agrees with the server's count.
 
 mod context;
+mod events;
 mod explain;
 mod export;
 mod keyset;
-#[allow(dead_code, reason = "wired to the readers in a later step")]
 pub mod ledger;
 mod list;
 mod observer;
@@ -21,6 +21,7 @@ mod query;
 mod state;
 
 pub use context::ReadContext;
+pub use events::{EventReader, EventsRead};
 pub use export::{ExportOutcome, ExportReader, Supervision};
 pub use keyset::{KeysetReader, KeysetState};
 pub use list::{ListReader, ListState};

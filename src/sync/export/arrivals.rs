@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::posthog::Predicate;
 use crate::posthog::query::{MOST_ROWS, Small};
 use crate::sync::query::reader::sum;
+use crate::sync::ledger::names_condition;
 use crate::sync::state::export::{HOUR, start_of};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
@@ -109,7 +110,10 @@ impl ExportReader {
             let mut predicate = Predicate::default();
             predicate.range(source.sort_key, part.from, part.to);
             predicate.range(ingestion_time, stretch.from, stretch.to);
-            reader.choose_names(&mut predicate);
+            let names = self.names();
+            if let (Some(_), (Some(condition), values)) = (source.event_name_column, names_condition(&names, "chosen")) {
+                predicate.condition(condition, values);
+            }
             match reader.ask::<T>(&predicate.select(columns, source.from, tail)).await? {
                 Some(response) => {
                     whole.rows.extend(response.rows);

@@ -1,6 +1,5 @@
 //! Downloads the files of a run and emits their records.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -15,8 +14,8 @@ use crate::posthog::http::{Failure, NextAttempt, Refusal};
 use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
-use crate::sync::state::export::{HOUR, add, hour_of};
-use crate::time::days;
+use crate::sync::ledger::CellFigures;
+use crate::sync::state::export::add;
 
 /// When no more files have been noted for so long, no more will be.
 const LISTED_AFTER: Duration = Duration::from_secs(5);
@@ -34,10 +33,8 @@ struct FileProgress {
     rows: u64,
     /// Lines of the file, in the attempt under way.
     lines_read: u64,
-    /// Records emitted, by hour of their arrival.
-    received: BTreeMap<i64, u64>,
-    /// Those among them that are about quite another time.
-    far: BTreeMap<i64, u64>,
+    /// What has been emitted of each cell, if cells are read.
+    emitted_cells: CellFigures,
 }
 
 impl FileProgress {
@@ -106,8 +103,7 @@ impl ExportReader {
                         if let Some(window) = state.export.windows.first_mut() {
                             window.files.push(file.clone());
                             window.rows += progress.lines_read;
-                            add(&mut window.received, progress.received);
-                            add(&mut window.far, progress.far);
+                            add(&mut window.emitted, progress.emitted_cells);
                         }
                     })
                     .await?;
@@ -231,28 +227,31 @@ impl ExportReader {
         progress: &mut FileProgress,
         batch: &mut Batch<'_>,
     ) -> Result<(), Malformed> {
-        let wanted = self.reader.wanted();
         let times = writer.parse(line)?;
         progress.lines_read += 1;
         if !progress.emitted.is_new(line) {
             return Ok(());
         }
         progress.rows += 1;
-        let inside = wanted.from <= times.sort_key && times.sort_key < wanted.to;
-        if self.reader.table.bounded_by_dates && !inside {
-            return Ok(());
-        }
+        let cell = match &self.cells {
+            Some(cells) => match cells.cell_of(&times) {
+                Some(cell) => Some(cell),
+                None => return Ok(()),
+            },
+            None => {
+                let wanted = self.reader.wanted();
+                let inside = wanted.from <= times.sort_key && times.sort_key < wanted.to;
+                if self.reader.table.bounded_by_dates && !inside {
+                    return Ok(());
+                }
+                None
+            }
+        };
         writer.write(line, batch.lines.as_vec())?;
         batch.records += 1;
-        // Without a count to compare with, nothing would ever clear these.
-        if self.may_query && self.reader.table.ingestion_time.is_some() {
-            let hour = hour_of(times.received);
-            *progress.received.entry(hour).or_default() += 1;
-            let early = times.received.minus(days(1));
-            let late = times.received.plus_micros(24 * HOUR);
-            if !(early..late).contains(&times.sort_key) {
-                *progress.far.entry(hour).or_default() += 1;
-            }
+        if let Some((slice, period)) = cell {
+            let figure = progress.emitted_cells.entry(slice).or_default().entry(period).or_default();
+            figure.add_uuid(writer.id(line));
         }
         Ok(())
     }

@@ -1,20 +1,21 @@
 //! Reads a table of one project by file download exports.
 //!
 //! ```text
-//! pass (fixed end) ─► windows of ingestion time, at most 7 days ─► run ─► files ─► comparison ─► watermark
+//! pass (fixed end) ─► windows of ingestion time, at most 7 days ─► run ─► files ─► watermark, or cells of the ledger
 //!                                                └ the next runs are being prepared meanwhile
 //! ```
 //!
-//! Windows follow each other without gap or overlap and are read in order. What was exported is
-//! compared with PostHog's own count by hour of arrival, if the key may query; what is missing, such
-//! as events that an export's look-back leaves out, is read by a query.
+//! Windows follow each other without gap or overlap and are read in order. Each run must deliver as many
+//! rows as PostHog says. For events, a pass reads cells of the ledger (`cells.rs`), which compares them
+//! afterwards.
 
 mod arrivals;
-mod comparison;
+mod cells;
 mod file;
 mod pass;
 mod reader;
 mod run;
+mod stored;
 mod supervision;
 mod windows;
 

@@ -5,20 +5,21 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-use super::comparison::StoredByHour;
+
 use super::file::FilesRead;
 use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
 use super::run::{Prepared, Running};
+use super::stored::StoredByHour;
 use super::windows::Windows;
 use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::sync::observer::OnEstimate;
+use crate::sync::context::LOOKBACK;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
-use crate::sync::state::scan::ScanKind;
-use crate::sync::state::table::{LastMethod, LateCheck, ProjectState};
+use crate::sync::state::table::{LastMethod, ProjectState};
 use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
@@ -82,21 +83,38 @@ impl ExportReader {
     /// Reads what has been stored since the state, or everything.
     ///
     /// # Errors
-    /// When a run cannot be finished or what it has exported cannot be completed; windows that have
-    /// been closed stay closed.
+    /// When a run cannot be finished; windows that have been closed stay closed.
     pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
-        self.settle_open_scan(on_estimate).await?;
-        let Some(mut pass) = self.pass().await? else { return Ok(ExportOutcome::Complete) };
-        let before = reader.checkpoint.project(project).await;
+        if reader.checkpoint.project(project).await.scan.is_some() {
+            // Its watermark has not moved yet, so nothing is lost.
+            tracing::info!("a read by query was interrupted; it is replaced by file exports");
+            reader.checkpoint.update(project, |state| state.scan = None).await?;
+        }
+        let Some(pass) = self.pass().await? else { return Ok(ExportOutcome::Complete) };
         reader
             .checkpoint
             .update(project, |state| {
                 state.export.until = Some(pass.to);
                 state.covered = Some(self.covered(state));
-                state.names = Some(reader.names());
+                state.names = Some(self.names());
             })
             .await?;
+        let outcome = self.export_pass(pass, on_estimate).await?;
+        if outcome == ExportOutcome::Complete {
+            reader.checkpoint.update(project, |state| state.export.until = None).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Exports what was ingested in an interval.
+    pub(super) async fn export_pass(
+        &self,
+        mut pass: Interval,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<ExportOutcome, Error> {
+        let (reader, project) = (&self.reader, self.reader.context.project);
+        let before = reader.checkpoint.project(project).await;
         let mut stored = self.stored(pass).await?;
         if let Some(stored) = &mut stored {
             if begins(&before) {
@@ -105,16 +123,26 @@ impl ExportReader {
                     pass.from = pass.from.min(first);
                 }
             }
-            on_estimate(stored.rows_since(pass.from));
+            if self.cells.is_none() {
+                on_estimate(stored.rows_since(pass.from));
+            }
+            let (now, bytes) = (reader.context.client.now(), stored.bytes);
+            reader
+                .checkpoint
+                .note(project, |state| {
+                    state.export.counted_at = Some(now);
+                    state.export.bytes = bytes.or(state.export.bytes);
+                })
+                .await;
         }
-        tracing::info!("{} by file exports, stored in PostHog {pass}", reader.table.stream);
+        tracing::info!("exporting {} ingested from {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
             tracing::info!(
                 "PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
                 reader.table.stream
             );
         }
-        let ExportEnd::Complete(exported) = self.windows(pass, stored.as_ref(), on_estimate).await? else {
+        let ExportEnd::Complete(exported) = self.windows(pass, stored.as_ref()).await? else {
             return Ok(ExportOutcome::Impossible);
         };
         if exported.runs > 0 {
@@ -125,26 +153,7 @@ impl ExportReader {
                 exported.runs
             );
         }
-        reader.checkpoint.update(project, |state| self.finish(state, stored.as_ref())).await?;
         Ok(ExportOutcome::Complete)
-    }
-
-    /// A repair that was interrupted is finished; a scan of the query method is given up, which
-    /// loses nothing, because the watermark has not moved yet.
-    async fn settle_open_scan(&self, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
-        let (reader, project) = (&self.reader, self.reader.context.project);
-        let Some(scan) = reader.checkpoint.project(project).await.scan else { return Ok(()) };
-        if scan.kind == ScanKind::Repair {
-            if self.may_query {
-                return self.repair(scan, on_estimate).await;
-            }
-            return Err(Error::config(format!(
-                "exports have left out {}, which only a query can read; add the scope `query:read` to the API key",
-                reader.table.stream
-            )));
-        }
-        tracing::info!("a scan by query is under way; it is replaced by file exports");
-        reader.checkpoint.update(project, |state| state.scan = None).await
     }
 
     /// The times of ingestion that this sync reads; none when there is nothing to read.
@@ -159,19 +168,18 @@ impl ExportReader {
                 self.cancel(&window.run).await;
             }
         }
-        let lookback = reader.context.config.method.query.lookback;
         // A pass whose end has been reached is over, even if the sync ended before it could say so.
         let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
         let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
             (Some(window), _) => window.interval.from,
-            (None, Some(watermark)) if state.method == Some(LastMethod::Query) => {
-                // Very late rows have been looked for until then only.
-                state.late_check.map_or(watermark, |check| check.until.min(watermark)).minus(lookback)
-            }
-            // What the server has stored late is found by comparing, or else by looking back.
-            (None, Some(watermark)) if reader.table.ingestion_time.is_none() && watermark < until => {
-                watermark.minus(lookback)
+            // What was stored late is found by looking back; a query may have left it out, and a table without
+            // a column for it has nothing to compare by.
+            (None, Some(watermark))
+                if state.method == Some(LastMethod::Query)
+                    || reader.table.ingestion_time.is_none() && watermark < until =>
+            {
+                watermark.minus(LOOKBACK)
             }
             (None, Some(watermark)) => watermark,
             (None, None) => match state.resume_from {
@@ -182,13 +190,6 @@ impl ExportReader {
         if open.is_none() && state.watermark.is_some() && !reader.context.incremental {
             return Ok(None);
         }
-        if reader.end().micros() < from.minus(reader.context.config.method.query.late_window).micros() {
-            tracing::info!(
-                "nothing is exported, because `end_date` lies {} days before what was stored since",
-                reader.context.config.method.query.late_window.num_days()
-            );
-            return Ok(None);
-        }
         Ok((from < until).then_some(Interval { from, to: until }))
     }
 
@@ -197,15 +198,21 @@ impl ExportReader {
     fn must_start_again(&self, state: &mut ProjectState) -> bool {
         let reader = &self.reader;
         let mut changed = false;
-        let names = reader.names();
-        if state.names.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
+        let names = self.names();
+        let before = state.names.clone();
+        if before.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
             tracing::info!("other events are chosen now, so runs under way are started again");
             state.export.windows.clear();
             changed = true;
         }
-        if !reader.context.incremental && reader.wants_more_events(state) {
-            *state = ProjectState::default();
-            return true;
+        if before.is_some_and(|before| !names.minus(&before).is_empty()) {
+            if !reader.context.incremental {
+                *state = ProjectState::default();
+                return true;
+            }
+            tracing::warn!(
+                "more events are chosen than before; of those that are new, only what PostHog receives from now on is read, because the key lacks the scope `query:read`. To read all of them, clear the stream's state"
+            );
         }
         reader.warn_about_state(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
@@ -213,8 +220,7 @@ impl ExportReader {
         let restart = if wanted.from < covered.from {
             Some(None)
         } else if wanted.to > covered.to {
-            // What has not been compared yet may have been left out.
-            let from = covered.to.minus(days(CLOCKS_AHEAD)).min(state.export.compared_until.unwrap_or(Timestamp::MAX));
+            let from = covered.to.minus(days(CLOCKS_AHEAD));
             Some(state.watermark.map(|watermark| watermark.min(from)))
         } else {
             None
@@ -228,7 +234,7 @@ impl ExportReader {
     }
 
     /// The first time of ingestion that can matter, by the project's age.
-    async fn beginning(&self) -> Result<Timestamp, Error> {
+    pub(crate) async fn beginning(&self) -> Result<Timestamp, Error> {
         let reader = &self.reader;
         let project = account::project(
             &reader.context.client,
@@ -265,7 +271,6 @@ impl ExportReader {
         &self,
         pass: Interval,
         stored: Option<&StoredByHour>,
-        on_estimate: OnEstimate<'_>,
     ) -> Result<ExportEnd, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
         let (mut running, mut windows, longest) = self.resumed(pass).await;
@@ -301,7 +306,6 @@ impl ExportReader {
                             reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
                         }
                         self.supervision.ended(&window.run);
-                        self.compare(window.interval, stored, on_estimate).await?;
                         running.pop_front();
                         self.close(window.interval.to, &running).await?;
                         continue;
@@ -313,7 +317,7 @@ impl ExportReader {
                         if differing < MOST_DIFFERING {
                             (reason, false)
                         } else {
-                            self.read_by_query(&mut running, &reason, on_estimate).await?;
+                            self.skip(&mut running, &reason).await?;
                             differing = 0;
                             continue;
                         }
@@ -356,7 +360,7 @@ impl ExportReader {
                     return self.give_up_exports(&mut running, &reason).await;
                 }
                 Err(_) => {
-                    self.read_by_query(&mut running, &reason, on_estimate).await?;
+                    self.skip(&mut running, &reason).await?;
                     failures.progress();
                 }
             }
@@ -423,24 +427,19 @@ impl ExportReader {
         Ok(Started::Runs(runs))
     }
 
-    /// The first window cannot be exported: what was ingested in it is read by query, if that is possible.
-    async fn read_by_query(
-        &self,
-        running: &mut VecDeque<Running>,
-        reason: &str,
-        on_estimate: OnEstimate<'_>,
-    ) -> Result<(), Error> {
+    /// The first window cannot be exported. Where cells are read, the comparison finds what is missing, and
+    /// queries read it.
+    async fn skip(&self, running: &mut VecDeque<Running>, reason: &str) -> Result<(), Error> {
         let Some(Running { window, .. }) = running.pop_front() else { return Ok(()) };
         let interval = window.interval;
         self.supervision.ended(&window.run);
-        if !self.may_query || self.reader.table.ingestion_time.is_none() {
+        if self.cells.is_none() {
             return Err(Error::transient(format!(
                 "{} of {interval} cannot be exported ({reason}); try again later, or set `method` to `query`",
                 self.reader.table.stream
             )));
         }
         tracing::warn!("{interval} cannot be exported ({reason}), so it is read by query");
-        self.repair(self.ingested(interval), on_estimate).await?;
         self.close(interval.to, running).await
     }
 
@@ -500,7 +499,7 @@ impl ExportReader {
     }
 
     /// Cancels a run that nobody will read. What cannot be cancelled is left alone.
-    async fn cancel(&self, run: &str) {
+    pub(super) async fn cancel(&self, run: &str) {
         let client = &self.reader.context.client;
         let exports = self.exports();
         match Retry::with_attempts(FIRST_ATTEMPTS).run(client.limiter(), || exports.cancel(run)).await {
@@ -546,14 +545,18 @@ impl ExportReader {
     /// Notes that everything stored before `watermark` has been read.
     async fn close(&self, watermark: Timestamp, running: &VecDeque<Running>) -> Result<(), Error> {
         let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
+        let reads_cells = self.cells.is_some();
         let change = |state: &mut ProjectState| {
-            state.watermark = Some(watermark);
             state.method = Some(LastMethod::Export);
             state.exports_failed_at = None;
-            state.resume_from = None;
-            // Exports have late rows as well, however old they are.
-            state.late_check = Some(LateCheck::of(watermark));
             state.export.windows = windows;
+            match &mut state.export.cells {
+                Some(cells) if reads_cells => cells.next = Some(watermark),
+                _ => {
+                    state.watermark = Some(watermark);
+                    state.resume_from = None;
+                }
+            }
         };
         self.reader.checkpoint.update(self.reader.context.project, change).await
     }
@@ -562,14 +565,5 @@ impl ExportReader {
     fn covered(&self, state: &ProjectState) -> Interval {
         let wanted = self.reader.wanted();
         state.covered.map_or(wanted, |covered| covered.intersection(wanted))
-    }
-
-    /// Ends a pass in the state.
-    fn finish(&self, state: &mut ProjectState, stored: Option<&StoredByHour>) {
-        state.export.until = None;
-        if let Some(stored) = stored {
-            state.export.compared_at = Some(self.reader.context.client.now());
-            state.export.bytes = stored.bytes.or(state.export.bytes);
-        }
     }
 }

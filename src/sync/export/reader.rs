@@ -1,21 +1,25 @@
 //! What reading by exports needs, whichever part of it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use chrono::TimeDelta;
 
+use super::cells::Cells;
 use super::supervision::Supervision;
-use crate::posthog::exports::{ExportRequest, Exports};
+use crate::posthog::exports::{ExportRequest, Exports, LONGEST_INTERVAL};
 use crate::posthog::http::FileClient;
+use crate::sync::ledger::Names;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
-use crate::time::{Timestamp, days};
+use crate::time::{DAY, Timestamp, days};
 
 /// Clocks of senders may be ahead: an event of the start date can have come in the day before.
 pub(super) const CLOCKS_AHEAD: u32 = 1;
 
-/// Reads one table of one project by exports.
+/// Reads one table of one project by exports. Cheap to clone.
+#[derive(Clone)]
 pub struct ExportReader {
     /// What is read and where it goes; asks the queries.
     pub reader: Arc<ProjectReader>,
@@ -29,6 +33,8 @@ pub struct ExportReader {
     pub may_query: bool,
     /// What is known of the project's exports.
     pub supervision: Arc<Supervision>,
+    /// The cells of a ledger to read; if none, everything of the configured dates.
+    pub cells: Option<Arc<Cells>>,
 }
 
 impl ExportReader {
@@ -37,16 +43,31 @@ impl ExportReader {
     }
 
     /// What the run of a window has to contain.
-    pub(crate) fn request(&self, interval: Interval) -> ExportRequest<'_> {
-        let names = self.reader.table.event_name_column.is_some();
+    pub(crate) fn request(&self, interval: Interval) -> ExportRequest {
+        let (include, exclude) = if self.reader.table.event_name_column.is_some() {
+            match self.names() {
+                Names::Only(names) => (names, BTreeSet::new()),
+                Names::AllBut(names) => (BTreeSet::new(), names),
+            }
+        } else {
+            Default::default()
+        };
+        ExportRequest { model: self.model, from: interval.from, to: interval.to, include, exclude }
+    }
+
+    /// Events that are read.
+    pub(super) fn names(&self) -> Names {
         let config = &self.reader.context.config;
-        ExportRequest {
-            model: self.model,
-            from: interval.from,
-            to: interval.to,
-            include: if names { &config.include_events } else { &[] },
-            exclude: if names { &config.exclude_events } else { &[] },
+        match &self.cells {
+            Some(cells) => cells.names.clone(),
+            None => Names::new(&config.include_events, &config.exclude_events),
         }
+    }
+
+    /// Days of the longest window.
+    pub(crate) fn window_days(&self) -> i64 {
+        let longest = LONGEST_INTERVAL / DAY;
+        self.reader.context.config.window_days.map_or(longest, |days| longest.min(days.into()))
     }
 
     /// What has come in before this is not about the configured dates, unless a clock was ahead.

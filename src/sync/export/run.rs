@@ -97,7 +97,7 @@ impl ExportReader {
         let mut listed: Option<(BTreeSet<String>, Instant)> = None;
         let mut empty_since: Option<Instant> = None;
         let mut was_preparing = false;
-        let is_compared = self.is_compared(window.interval).await;
+        let is_compared = self.cells.is_some();
         loop {
             let word = match client.retry().run(client.limiter(), || exports.status(&window.run)).await? {
                 RunStatus::Ready { files, rows } => {

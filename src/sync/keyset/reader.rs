@@ -13,7 +13,7 @@ use crate::posthog::query::{Rows, Small};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
 use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
-use crate::sync::context::ReadContext;
+use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::warn_if_ahead;
@@ -111,7 +111,7 @@ impl KeysetReader {
             warn_if_ahead(
                 self.keyset.stream,
                 watermark,
-                watermark.minus(self.context.config.method.query.lookback),
+                watermark.minus(LOOKBACK),
                 now,
             );
         }
@@ -250,7 +250,7 @@ impl KeysetReader {
         if let Some(((column, expression), watermark)) =
             self.cursor().and_then(|column| Some((column, column.expression?))).zip(state.watermark.as_ref())
         {
-            let from = cursor::with_lookback(column.kind, watermark, self.context.config.method.query.lookback);
+            let from = cursor::with_lookback(column.kind, watermark, LOOKBACK);
             let from = from.ok_or_else(|| self.unusable(watermark))?;
             predicate.at_least(expression, &from);
         }

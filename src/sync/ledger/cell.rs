@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::fingerprint::Fingerprint;
+use crate::records::Fingerprint;
 
 /// What has been emitted of a cell.
 ///

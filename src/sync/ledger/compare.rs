@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::fingerprint::Fingerprint;
+use crate::records::Fingerprint;
 use super::full_observation::SETTLED;
 use super::period::Days;
 use super::rules::{Rule, holds};

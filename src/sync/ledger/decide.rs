@@ -2,7 +2,7 @@
 
 use super::cell::{Cell, Figures};
 use super::compare::Difference;
-use super::fingerprint::Fingerprint;
+use crate::records::Fingerprint;
 use super::period::Period;
 use super::rules::{Rule, holds};
 use super::slice::CellKey;

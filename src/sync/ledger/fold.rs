@@ -122,7 +122,7 @@ fn fold(ledger: &mut Ledger, observed: Days, clock: Timestamp) {
 mod tests {
     use super::super::assumption::Assumption;
     use super::super::choice::Choice;
-    use super::super::fingerprint::Fingerprint;
+    use crate::records::Fingerprint;
     use super::super::rules::BROKEN;
     use super::*;
 

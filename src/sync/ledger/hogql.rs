@@ -1,11 +1,16 @@
 //! The `HogQL` of an observation.
 //!
+//! Every response is one row with an array of figures: no LIMIT can cut it, a response without it is
+//! noticed, and its own numbers of cells and rows prove that it is whole.
+//!
 //! Texts only: conditions that hold users' words come from the caller, who sends these as values. Times
-//! are literals that no time zone setting can shift, and every response fits the limit that the
-//! caller adds.
+//! are literals that no time zone setting can shift.
 
 use std::fmt::Write;
 
+use serde_json::{Map, Value};
+
+use super::choice::Names;
 use super::period::{Days, FoldedMonths, Period};
 use super::state::Ledger;
 use crate::time::Timestamp;
@@ -76,17 +81,28 @@ fn rows(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
     if let Some(until) = ledger.until() {
         text = format!("created_at < {} AND {text}", until.literal());
     }
-    condition.map_or(text.clone(), |condition| format!("{text} AND {condition}"))
+    match condition {
+        Some(condition) => format!("{text} AND {condition}"),
+        None => text,
+    }
+}
+
+/// One row with the figures of all cells that `grouped` selects by these names. `row_count` is one of them.
+fn one_row(names: &str, grouped: &str) -> String {
+    format!(
+        "SELECT count() AS cells, sum(row_count) AS stored, groupArray(({names})) AS figures FROM ({grouped}) LIMIT 1"
+    )
 }
 
 /// Count and checksum of every cell, duplicates included: `period, slice, row_count, row_checksum`.
 pub fn observation(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
-    format!(
+    let grouped = format!(
         "SELECT {} AS period, {} AS slice, count() AS row_count, sum({CHECKSUM}) AS row_checksum FROM events WHERE {} GROUP BY period, slice",
         period(&ledger.months),
         slice(ledger),
         rows(ledger, days, condition)
-    )
+    );
+    one_row("period, slice, row_count, row_checksum", &grouped)
 }
 
 /// Figures with and without duplicates of the cells of one slice and some periods, from one response:
@@ -104,19 +120,20 @@ pub fn distinct(ledger: &Ledger, slice: usize, periods: &[Period], condition: Op
     if let Some(condition) = condition {
         rows = format!("{rows} AND {condition}");
     }
-    format!(
+    let grouped = format!(
         "SELECT period, sum(duplicates) AS row_count, sum(duplicates * digits) AS row_checksum, count() AS distinct_count, sum(digits) AS distinct_checksum \
          FROM (SELECT {} AS period, {CHECKSUM} AS digits, count() AS duplicates FROM events WHERE {rows} GROUP BY period, digits, {}) GROUP BY period",
         period(&ledger.months),
         IDENTITY.join(", ")
-    )
+    );
+    one_row("period, row_count, row_checksum, distinct_count, distinct_checksum", &grouped)
 }
 
 /// Figures for narrowing: of every cell, raw of all names of the ledger, and raw and distinct of those that
 /// fulfil `remaining`: `period, slice, row_count, row_checksum, remaining_count,
 /// remaining_checksum, remaining_distinct_count, remaining_distinct_checksum`.
 pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> String {
-    format!(
+    let grouped = format!(
         "SELECT period, slice, sum(duplicates) AS row_count, sum(duplicates * digits) AS row_checksum, \
          sumIf(duplicates, remains) AS remaining_count, sumIf(duplicates * digits, remains) AS remaining_checksum, \
          countIf(remains) AS remaining_distinct_count, sumIf(digits, remains) AS remaining_distinct_checksum \
@@ -126,7 +143,25 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
         slice(ledger),
         rows(ledger, Days::ALL, condition),
         IDENTITY.join(", ")
+    );
+    one_row(
+        "period, slice, row_count, row_checksum, remaining_count, remaining_checksum, remaining_distinct_count, remaining_distinct_checksum",
+        &grouped,
     )
+}
+
+/// The condition for these names, none for all, and the values of its placeholders.
+pub fn names_condition(names: &Names, prefix: &str) -> (Option<String>, Map<String, Value>) {
+    let (operator, set) = match names {
+        Names::Only(set) if set.is_empty() => return (Some("1 = 0".to_owned()), Map::new()),
+        Names::AllBut(set) if set.is_empty() => return (None, Map::new()),
+        Names::Only(set) => ("IN", set),
+        Names::AllBut(set) => ("NOT IN", set),
+    };
+    let values: Map<String, Value> =
+        set.iter().enumerate().map(|(number, name)| (format!("{prefix}_{number}"), Value::from(name.as_str()))).collect();
+    let placeholders: Vec<String> = (0..set.len()).map(|number| format!("{{{prefix}_{number}}}")).collect();
+    (Some(format!("event {operator} ({})", placeholders.join(", "))), values)
 }
 
 #[cfg(test)]
@@ -136,7 +171,7 @@ mod tests {
 
     fn ledger() -> Ledger {
         let mut ledger = Ledger::new(Choice::all(), None);
-        ledger.open_slices(Timestamp::from_day(20_000));
+        ledger.open_slices(Timestamp::from_day(20_000), [], None);
         ledger.slices.drain(1..3);
         ledger
     }
@@ -145,10 +180,10 @@ mod tests {
     fn an_observation_groups_by_period_and_slice() {
         assert_eq!(
             observation(&ledger(), Days::ALL, None),
-            "SELECT intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525 AS period, \
+            "SELECT count() AS cells, sum(row_count) AS stored, groupArray((period, slice, row_count, row_checksum)) AS figures FROM (SELECT intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525 AS period, \
              multiIf(created_at < toDateTime64('2024-10-03 00:00:00.000000', 6, 'UTC'), 0, 1) AS slice, count() AS row_count, \
              sum(reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))) AS row_checksum FROM events \
-             WHERE created_at < toDateTime64('2024-10-04 00:00:00.000000', 6, 'UTC') AND 1 = 1 GROUP BY period, slice"
+             WHERE created_at < toDateTime64('2024-10-04 00:00:00.000000', 6, 'UTC') AND 1 = 1 GROUP BY period, slice) LIMIT 1"
         );
     }
 

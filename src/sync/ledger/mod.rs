@@ -19,7 +19,6 @@ mod choice;
 mod combine;
 mod compare;
 mod decide;
-mod fingerprint;
 mod fold;
 mod full_observation;
 pub mod hogql;
@@ -32,14 +31,22 @@ mod scope;
 mod slice;
 mod state;
 
+use std::collections::BTreeMap;
+
+use crate::records::Fingerprint;
+use crate::time::Timestamp;
+
+/// Figures of cells, by the end of their slice and their period.
+pub type CellFigures = BTreeMap<Timestamp, BTreeMap<Period, Fingerprint>>;
+
 pub use assumption::{Assumption, FutureState};
 pub use cell::{Cell, Figures};
 pub use choice::{Choice, ChoiceChange, Names};
 pub use compare::{Difference, DifferenceKind, differences, prove};
 pub use decide::{Decision, ROUNDS, Read, decide, reads};
-pub use fingerprint::{Fingerprint, checksum_of};
 pub use fold::tidy;
 pub use full_observation::FullObservation;
+pub use hogql::names_condition;
 pub use period::{Days, FoldedMonths, Period};
 pub use plan::{bound, observation};
 pub use scope::Scope;

@@ -215,7 +215,7 @@ impl Life {
 
     fn sort_key(&self, row: usize) -> SortKey {
         let row = &self.rows[row];
-        SortKey { event_time: Timestamp::from_micros(row.event_time), uuid: format!("{:08x}", row.digits) }
+        SortKey { event_time: Timestamp::from_micros(row.event_time), uuid: format!("{:08x}", row.digits), identity: Vec::new() }
     }
 
     /// Makes what has been emitted so far and the ledger durable; sometimes the sync is killed then.
@@ -225,7 +225,7 @@ impl Life {
             self.rows[index].emitted += 1;
         }
         if self.check_state {
-            let parsed = Ledger::parse(&self.ledger.to_value()).map_err(|error| End::Broken(error.to_string()))?;
+            let parsed = Ledger::parse(&self.ledger.to_value()).map_err(End::Broken)?;
             if parsed != self.ledger {
                 return Err(End::Broken("the state is not the ledger".to_owned()));
             }
@@ -357,7 +357,7 @@ impl Life {
             }
             ChoiceChange::Add(names) => self.ledger.begin_added(names),
         }
-        self.ledger.open_slices(bound);
+        self.ledger.open_slices(bound, [], None);
         let mut days = observation(&self.ledger, self.asked, bound);
         let mut complete = self.reconcile(self.clock + skew, days)?;
         if let (Some(names), true) = (narrow, complete) {

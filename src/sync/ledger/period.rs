@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::Datelike;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::time::Timestamp;
@@ -40,11 +41,6 @@ impl Days {
         other.is_empty() || (self.from <= other.from && other.to <= self.to)
     }
 
-    /// Returns true if some day is in both.
-    pub fn touches(self, other: Self) -> bool {
-        self.from.max(other.from) < self.to.min(other.to)
-    }
-
     /// The days in both; may be empty.
     #[must_use]
     pub fn intersection(self, other: Self) -> Self {
@@ -57,6 +53,17 @@ impl Days {
         let month = Period::month_of(self.from);
         let from = if month.first() == self.from { self.from } else { month.days().to };
         Self { from, to: Period::month_of(self.to).first() }
+    }
+}
+
+impl fmt::Display for Days {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.from == Self::ALL.from, self.to == Self::ALL.to) {
+            (true, true) => formatter.write_str("all days"),
+            (true, false) => write!(formatter, "days before {}", Period::day(self.to)),
+            (false, true) => write!(formatter, "days from {}", Period::day(self.from)),
+            (false, false) => write!(formatter, "{} to {}", Period::day(self.from), Period::day(self.to - 1)),
+        }
     }
 }
 
@@ -75,7 +82,7 @@ impl Period {
 
     /// The calendar month that this day is in.
     pub fn month_of(day: i64) -> Self {
-        Self { first: day - i64::from(civil(day).2) + 1, month: true }
+        Self { first: day - i64::from(Timestamp::from_day(day).date().day0()), month: true }
     }
 
     /// The number of its first day since the epoch, by which the server names it.
@@ -95,28 +102,11 @@ impl Period {
     }
 }
 
-/// Year, month and day of month (both from 1) of a day since the epoch, in the Gregorian calendar.
-///
-/// Howard Hinnant's `civil_from_days`: the year begins in March here, so that leap days come last.
-fn civil(day: i64) -> (i64, u8, u8) {
-    let shifted = day + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    let calendar_month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year + era * 400 + i64::from(calendar_month <= 2);
-    let small = |number: i64| u8::try_from(number).unwrap_or_default();
-    (year, small(calendar_month), small(of_month))
-}
-
 impl fmt::Display for Period {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (year, month, day) = civil(self.first);
-        write!(formatter, "{year:04}-{month:02}")?;
-        if self.month { Ok(()) } else { write!(formatter, "-{day:02}") }
+        let first = Timestamp::from_day(self.first).date();
+        write!(formatter, "{:04}-{:02}", first.year(), first.month())?;
+        if self.month { Ok(()) } else { write!(formatter, "-{:02}", first.day()) }
     }
 }
 
@@ -174,11 +164,6 @@ impl FoldedMonths {
         if self.0.iter().any(|range| range.contains(day)) { Period::month_of(day) } else { Period::day(day) }
     }
 
-    /// The period that begins on this day; its number as the server gives it.
-    pub fn period_from(&self, first: i64) -> Period {
-        self.period_of(first)
-    }
-
     /// Widens days so that months that are touched are covered as a whole.
     #[must_use]
     pub fn whole_periods(&self, days: Days) -> Days {
@@ -220,18 +205,11 @@ impl FoldedMonths {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Datelike;
     use proptest::prelude::*;
 
     use super::*;
 
     proptest! {
-        #[test]
-        fn the_calendar_is_the_one_of_chrono(day in -200_000_i64..400_000) {
-            let date = Timestamp::from_day(day).datetime().date_naive();
-            prop_assert_eq!(civil(day), (i64::from(date.year()), u8::try_from(date.month()).unwrap(), u8::try_from(date.day()).unwrap()));
-        }
-
         #[test]
         fn every_period_is_read_as_it_is_written(day in -25_567_i64..130_000) {
             for period in [Period::day(day), Period::month_of(day)] {

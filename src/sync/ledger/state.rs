@@ -1,7 +1,7 @@
 //! The ledger of one project, as it is changed and as the state keeps it.
 //!
 //! ```json
-//! {"version": 2, "choice": {"names": {"all_but": []}}, "months": [["2016-11-01", "2026-09-01"]],
+//! {"choice": {"names": {"all_but": []}}, "months": [["2016-11-01", "2026-09-01"]],
 //!  "full": {"until": "2026-11-24T10:00:00.000000Z", "days": [null, null]},
 //!  "slices": [{"until": "2026-11-21T10:00:00.000000Z", "cells": {"2026-08": "31000 8f2c…", "2026-11-21": "1200 9f3c…"}}]}
 //! ```
@@ -15,16 +15,15 @@ use super::assumption::Assumption;
 use super::cell::{Cell, Figures};
 use super::choice::{Choice, Names};
 use super::combine::combine;
-use super::fingerprint::Fingerprint;
+use crate::records::Fingerprint;
 use super::full_observation::{FullObservation, SETTLED};
 use super::period::{FoldedMonths, Period};
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part, Slice};
-use crate::error::Error;
+use crate::posthog::RowKey;
+use crate::records::day_of;
+use crate::sync::state::stream::is_default;
 use crate::time::Timestamp;
-
-/// Version of the state; 1 was one of watermarks.
-const VERSION: u64 = 2;
 
 /// What has been emitted of a project's events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,20 +51,28 @@ pub struct Ledger {
     pub open: Vec<OpenCell>,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-/// Where rows are continued: in the order of event time and the text of the uuid.
-///
-/// Rows can share both and differ in name or distinct id. A sort key is kept only when all rows that
-/// share it have been emitted, so a page that ends between them ends before them.
+/// Where rows are continued: in the order of event time, the text of the uuid, name and distinct id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SortKey {
     pub event_time: Timestamp,
     /// Text of the uuid.
     pub uuid: String,
+    /// Name and distinct id: rows can share a uuid and differ in these.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub identity: Vec<String>,
+}
+
+impl From<RowKey> for SortKey {
+    fn from(key: RowKey) -> Self {
+        Self { event_time: key.sort_key, uuid: key.id, identity: key.identity }
+    }
+}
+
+impl From<SortKey> for RowKey {
+    fn from(key: SortKey) -> Self {
+        Self { sort_key: key.event_time, id: key.uuid, identity: key.identity }
+    }
 }
 
 /// A cell that has been read in part. Named by its bounds, not by the number of its slice: numbers
@@ -115,34 +122,17 @@ impl Ledger {
     /// Reads a ledger from a state.
     ///
     /// # Errors
-    /// A config error that names the field.
-    pub fn parse(value: &Value) -> Result<Self, Error> {
-        let unusable = |problem: String| {
-            Error::config(format!(
-                "the state is not usable: {problem}. To read everything again, start without a state"
-            ))
-        };
-        let mut fields = value.as_object().ok_or_else(|| unusable("it is not an object".to_owned()))?.clone();
-        match fields.remove("version") {
-            Some(version) if version == VERSION => {}
-            Some(version) if version.as_u64().is_some_and(|version| version > VERSION) => {
-                let problem = format!("`version` is {version}, from a newer version of this connector; upgrade it");
-                return Err(unusable(problem));
-            }
-            Some(version) => return Err(unusable(format!("`version` is {version}"))),
-            None => return Err(unusable("`version` is missing".to_owned())),
-        }
-        let ledger: Self = serde_path_to_error::deserialize(Value::Object(fields))
-            .map_err(|error| unusable(format!("`{}`: {}", error.path(), error.inner())))?;
-        ledger.validate().map_err(unusable)?;
+    /// The sentence that names the field.
+    pub fn parse(value: &Value) -> Result<Self, String> {
+        let ledger: Self =
+            serde_path_to_error::deserialize(value).map_err(|error| format!("`{}`: {}", error.path(), error.inner()))?;
+        ledger.validate()?;
         Ok(ledger)
     }
 
     /// The ledger as the state keeps it.
     pub fn to_value(&self) -> Value {
-        let mut value = json!(self);
-        value["version"] = json!(VERSION);
-        value
+        json!(self)
     }
 
     /// What serde cannot see: bounds that ascend, and periods that are folded where the state says so.
@@ -188,7 +178,7 @@ impl Ledger {
     /// the bound.
     pub fn key_of(&self, event_time: Timestamp, ingested_at: Timestamp) -> Option<CellKey> {
         let slice = self.slices.partition_point(|slice| slice.until <= ingested_at);
-        (slice < self.slices.len()).then(|| CellKey { slice, period: self.months.period_of(event_time.day()) })
+        (slice < self.slices.len()).then(|| CellKey { slice, period: self.months.period_of(day_of(event_time)) })
     }
 
     /// What has been emitted of a cell; none if nothing has.
@@ -352,7 +342,7 @@ mod tests {
         while clock < end {
             let step = if clock < end.plus_micros(-240 * HOUR) { 24 * HOUR } else { HOUR / 12 };
             clock = clock.plus_micros(step);
-            ledger.open_slices(clock);
+            ledger.open_slices(clock, [], None);
             let slice = ledger.slices.len() - 1;
             for back in [0, 1, 2, 3, 8, 20, 45, 90, 400] {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -402,22 +392,20 @@ mod tests {
             Some(Assumption { days: Days { from: 3, to: 5 }, ingested_before: Timestamp::from_day(4) }),
         );
         ledger.begin_added(Names::Only(["x".to_owned()].into()));
-        ledger.open_slices(Timestamp::from_day(20_000));
+        ledger.open_slices(Timestamp::from_day(20_000), [], None);
         let key = ledger.key(19_999, 1).unwrap();
         ledger.enter(Part::Added, key, Fingerprint::new(1, u64::MAX));
-        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "0190".into() };
+        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "0190".into(), identity: Vec::new() };
         ledger.set_open(Part::Main, key, after, Fingerprint::new(5, 6));
         assert_eq!(Ledger::parse(&ledger.to_value()).unwrap(), ledger);
     }
 
     #[test]
     fn what_is_wrong_in_a_state_is_named() {
-        let good = json!({"version": 2, "choice": {"names": {"all_but": []}}});
+        let good = json!({"choice": {"names": {"all_but": []}}});
         assert!(Ledger::parse(&good).is_ok());
         let slice = |until: &str, period: &str, cell: &str| json!({"until": until, "cells": {period: cell}});
         for (field, value, expected) in [
-            ("version", json!(3), "newer version"),
-            ("version", json!("2"), "`version`"),
             ("choice", json!({"names": 5}), "`choice.names"),
             ("months", json!([["2026-01-02", "2026-03-01"]]), "`months`"),
             ("slices", json!([slice("2026-01-01", "2026-01", "1 1")]), "`slices[0].cells.2026-01`"),
@@ -435,16 +423,16 @@ mod tests {
             let mut state = good.clone();
             state[field] = value;
             let error = Ledger::parse(&state).unwrap_err();
-            assert!(error.message().contains(expected), "{state}: {error}");
+            assert!(error.contains(expected), "{state}: {error}");
         }
     }
 
     #[test]
     fn a_position_in_a_cell_with_other_bounds_is_not_used() {
         let mut ledger = Ledger::new(Choice::all(), None);
-        ledger.open_slices(Timestamp::from_day(20_000));
+        ledger.open_slices(Timestamp::from_day(20_000), [], None);
         let key = ledger.key(19_999, 2).unwrap();
-        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "u".into() };
+        let after = SortKey { event_time: Timestamp::from_day(19_999), uuid: "u".into(), identity: Vec::new() };
         ledger.set_open(Part::Main, key, after, Fingerprint::new(1, 1));
         assert!(ledger.open(Part::Main, key).is_some());
         ledger.slices.remove(1);

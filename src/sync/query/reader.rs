@@ -13,9 +13,7 @@ use crate::sync::context::ReadContext;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::interval::Interval;
-use crate::sync::state::scan::Scan;
 use crate::sync::state::table::ProjectState;
-use crate::time::Timestamp;
 
 /// Reads one table of one project. Cheap to clone.
 #[derive(Clone)]
@@ -46,39 +44,34 @@ pub(crate) struct Histogram {
 }
 
 impl ProjectReader {
-    fn predicate(&self, scan: &Scan, interval: Interval) -> Predicate {
+    fn predicate(&self, interval: Interval) -> Predicate {
         let mut predicate = Predicate::default();
         predicate.range(self.table.sort_key, interval.from, interval.to);
-        if let Some(ingestion_time) = self.table.ingestion_time {
-            predicate.range(ingestion_time, scan.arrived_from.unwrap_or(Timestamp::MIN), scan.until);
-        }
-        if let Some(far) = self.table.far.filter(|_| scan.far) {
-            predicate.condition(far);
-        }
-        self.choose_names(&mut predicate);
         predicate
     }
 
-    /// Only the events that the user has chosen.
-    pub(crate) fn choose_names(&self, predicate: &mut Predicate) {
-        if let Some(column) = self.table.event_name_column {
-            predicate.names(column, "IN", "include", &self.context.config.include_events);
-            predicate.names(column, "NOT IN", "exclude", &self.context.config.exclude_events);
-        }
-    }
-
     /// The next page of a window: `limit` rows after `after`.
-    pub(crate) fn page(&self, scan: &Scan, interval: Interval, after: Option<&RowKey>, limit: u32) -> Query {
+    pub(crate) fn page(&self, interval: Interval, after: Option<&RowKey>, limit: u32) -> Query {
         // Everything before the key has been read; the narrower range spares the server the work.
         let from = after.map_or(interval.from, |key| key.sort_key.max(interval.from));
-        let mut predicate = self.predicate(scan, Interval { from, ..interval });
-        let (sort_key, id) = (self.table.sort_key, self.table.id);
+        self.page_of(self.predicate(Interval { from, ..interval }), after, limit)
+    }
+
+    /// The next page of the rows that fulfil a condition: `limit` rows after `after`.
+    pub(crate) fn page_of(&self, mut predicate: Predicate, after: Option<&RowKey>, limit: u32) -> Query {
+        let (sort_key, id, identity) = (self.table.sort_key, self.table.id, self.table.identity);
         if let Some(key) = after {
-            predicate.after(sort_key, id, key);
+            predicate.after(sort_key, id, identity, key);
         }
         let list: Vec<&str> = self.columns.iter().filter_map(|column| column.expression).collect();
-        let duplicates = self.table.duplicates.map(|order| format!(", {order}")).unwrap_or_default();
-        let tail = format!("ORDER BY {sort_key} ASC, toString({id}) ASC{duplicates} LIMIT {limit}");
+        let mut order = format!("{sort_key} ASC, toString({id}) ASC");
+        for column in identity {
+            order = format!("{order}, {column} ASC");
+        }
+        if let Some(duplicates) = self.table.duplicates {
+            order = format!("{order}, {duplicates}");
+        }
+        let tail = format!("ORDER BY {order} LIMIT {limit}");
         let query = predicate.select(&list.join(", "), self.table.from, &tail);
         Query { persons_at_ingestion: self.persons_at_ingestion, ..query }
     }
@@ -87,25 +80,25 @@ impl ProjectReader {
     ///
     /// # Errors
     /// When the server does not answer, or cannot count even a tiny part in time.
-    pub(crate) async fn count(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
+    pub(crate) async fn count(&self, interval: Interval) -> Result<u64, Error> {
         let different = format!("uniqExact(tuple({}, toString({})))", self.table.sort_key, self.table.id);
-        self.number(scan, interval, &different).await
+        self.number(interval, &different).await
     }
 
     /// Counts all rows of an interval, copies included.
     ///
     /// # Errors
     /// As for [`ProjectReader::count`].
-    pub(crate) async fn count_all(&self, scan: &Scan, interval: Interval) -> Result<u64, Error> {
-        self.number(scan, interval, "count()").await
+    pub(crate) async fn count_all(&self, interval: Interval) -> Result<u64, Error> {
+        self.number(interval, "count()").await
     }
 
     /// Sums up what `column` says of an interval, in parts when it is too large for one query.
-    async fn number(&self, scan: &Scan, interval: Interval, column: &str) -> Result<u64, Error> {
+    async fn number(&self, interval: Interval, column: &str) -> Result<u64, Error> {
         let mut total = 0;
         let mut parts = vec![interval];
         while let Some(part) = parts.pop() {
-            let query = self.predicate(scan, part).select(column, self.table.from, "LIMIT 1");
+            let query = self.predicate(part).select(column, self.table.from, "LIMIT 1");
             match self.ask::<(u64,)>(&query).await? {
                 Some(response) => {
                     let row = response
@@ -124,14 +117,14 @@ impl ProjectReader {
     ///
     /// # Errors
     /// When the server does not answer.
-    pub(crate) async fn histogram(&self, scan: &Scan, interval: Interval) -> Result<Histogram, Error> {
+    pub(crate) async fn histogram(&self, interval: Interval) -> Result<Histogram, Error> {
         let columns = format!("{} AS day, count()", self.table.day);
         let tail = format!("GROUP BY day ORDER BY day LIMIT {MOST_ROWS}");
         let mut histogram = Histogram::default();
         // The last part is taken first, so parts are kept in descending order.
         let mut parts = vec![interval];
         while let Some(part) = parts.pop() {
-            let query = self.predicate(scan, part).select(&columns, self.table.from, &tail);
+            let query = self.predicate(part).select(&columns, self.table.from, &tail);
             match self.ask::<(i64, u64)>(&query).await? {
                 Some(response) => {
                     let days = response.rows.iter().map(|(number, rows)| Day { number: *number, rows: Some(*rows) });

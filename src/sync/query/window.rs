@@ -14,8 +14,8 @@ use crate::sync::state::scan::{OpenWindow, Scan};
 use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
-/// Rows may become visible some minutes after they arrived. What arrived so shortly before the end
-/// of a scan is read again by the next sync, as long as its overlap reaches back that far.
+/// Rows may become visible some minutes late. What is so recent at the end of a scan is read again by the
+/// next sync, whose lookback window is longer.
 const SETTLING: TimeDelta = TimeDelta::minutes(10);
 /// How often a window is read before its disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
@@ -92,11 +92,11 @@ impl ProjectReader {
             .with_property_columns(&self.property_columns)
             .warning(&self.context.nulled);
         if attempt.received.is_some() {
-            writer = writer.counting_recent_rows(self.table, &self.columns, self.settled_until(scan));
+            writer = writer.counting_recent_rows(self.settled_until(scan));
         }
         let mut rest = None;
         for number in 1..=ATTEMPTS {
-            while let Some(smaller) = self.read_pages(scan, interval, expected, &mut attempt, &mut writer).await? {
+            while let Some(smaller) = self.read_pages(interval, expected, &mut attempt, &mut writer).await? {
                 rest = Some(Interval { from: smaller.to, to: rest.map_or(interval.to, |rest: Interval| rest.to) });
                 (interval, expected) = (smaller, None);
             }
@@ -132,7 +132,6 @@ impl ProjectReader {
     /// this one; what has been read belongs to it.
     async fn read_pages(
         &self,
-        scan: &Scan,
         interval: Interval,
         expected: Option<u64>,
         attempt: &mut WindowAttempt,
@@ -140,7 +139,7 @@ impl ProjectReader {
     ) -> Result<Option<Interval>, Error> {
         loop {
             let (records, key) = (attempt.records, attempt.after.clone());
-            match self.read_page(scan, interval, attempt, writer).await? {
+            match self.read_page(interval, attempt, writer).await? {
                 PageOutcome::TooLarge => return self.shorten(interval, attempt).map(Some),
                 PageOutcome::Rows { count: 0, .. } => return Ok(None),
                 PageOutcome::Rows { count, limit } => {
@@ -168,7 +167,6 @@ impl ProjectReader {
     /// Reads one page, however often that takes.
     async fn read_page(
         &self,
-        scan: &Scan,
         interval: Interval,
         attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
@@ -178,7 +176,7 @@ impl ProjectReader {
         loop {
             let limit = self.page_size.rows();
             let received = attempt.received.unwrap_or(0) + attempt.records;
-            let failure = match self.request_page(scan, interval, limit, attempt, writer).await {
+            let failure = match self.request_page(interval, limit, attempt, writer).await {
                 Ok(count) => {
                     if count == u64::from(limit) {
                         self.page_size.succeeded();
@@ -212,14 +210,13 @@ impl ProjectReader {
     /// that came.
     async fn request_page(
         &self,
-        scan: &Scan,
         interval: Interval,
         limit: u32,
         attempt: &mut WindowAttempt,
         writer: &mut RowWriter,
     ) -> Result<u64, Failure> {
         let context = &self.context;
-        let query = self.page(scan, interval, attempt.after.as_ref(), limit);
+        let query = self.page(interval, attempt.after.as_ref(), limit);
         let mut response = Rows::open(&context.client, context.project, &query, &context.observer).await?;
         writer.stamp();
         let mut batch = context.batch();
@@ -260,9 +257,9 @@ impl ProjectReader {
             .await
     }
 
-    /// What arrived before this is visible by now; the rest is in the next sync's overlap.
+    /// What is older than this is visible by now; the rest is in the next sync's lookback window.
     fn settled_until(&self, scan: &Scan) -> Timestamp {
-        scan.until.minus(SETTLING.min(self.context.config.method.query.lookback) + self.table.rounds_to)
+        scan.until.minus(SETTLING + self.table.rounds_to)
     }
 
     fn can_be_shortened(&self, interval: Interval, attempt: &WindowAttempt) -> bool {
@@ -296,33 +293,14 @@ impl ProjectReader {
         {
             return Ok(Audit::Agrees);
         }
-        let settled = self.settled_until(scan);
+        // Nothing but its sort key shows that a row is new. Rows that move on while they are read have been
+        // read all the same, so there may be more than are still in the window.
+        let counted = Interval { to: interval.to.min(self.settled_until(scan)), ..interval };
         let mut stored = 0;
         for _ in 0..2 {
-            if self.table.ingestion_time.is_none() {
-                // Nothing but its position says that a row is new. Rows that move on while they are read
-                // have been read all the same, so there may be more than are still there.
-                let counted = Interval { to: interval.to.min(settled), ..interval };
-                stored = if counted.is_empty() { 0 } else { self.count(scan, counted).await? };
-                if attempt.records.saturating_sub(settling.unwrap_or(0)) >= stored {
-                    return Ok(Audit::Agrees);
-                }
-                continue;
-            }
-            stored = self.count(scan, interval).await?;
-            if attempt.records == stored {
+            stored = if counted.is_empty() { 0 } else { self.count(counted).await? };
+            if attempt.records.saturating_sub(settling.unwrap_or(0)) >= stored {
                 return Ok(Audit::Agrees);
-            }
-            if let Some(settling) = settling.filter(|_| stored > attempt.records) {
-                let before = self.count(&Scan { until: settled, ..scan.clone() }, interval).await?;
-                if before + settling == attempt.records {
-                    tracing::info!(
-                        "{} {} have become visible while their neighbours were read; the next sync reads them",
-                        stored - attempt.records,
-                        self.table.stream
-                    );
-                    return Ok(Audit::Agrees);
-                }
             }
         }
         Ok(Audit::Differs { stored })

@@ -39,6 +39,11 @@ impl<T: ProjectEntry> Checkpoint<T> {
         self.output.state(&self.stream, state.to_value()).await
     }
 
+    /// Changes what the state keeps for a project, for the next state that is emitted.
+    pub async fn note(&self, id: u64, change: impl FnOnce(&mut T)) {
+        change(self.state.lock().await.projects.entry(id).or_default());
+    }
+
     /// Replaces what the state keeps for a project; see [`Checkpoint::update`].
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 //! ```json
 //! {"until": "2026-11-23T14:00:00.000000Z",
 //!  "windows": [{"from": "…", "to": "…", "run": "0190…", "files": ["0191…"]}],
-//!  "compared_until": "…", "received": {"498734": 1234}, "far": {"498734": 5}, "compared_at": "…", "bytes": 1234}
+//!  "cells": {"bounds": ["…"], "emitted": {"2026-11-23T13:00:00.000000Z": {"2026-11-23": "1200 9f3c"}}}}
 //! ```
 
 use std::collections::BTreeMap;
@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::stream::is_default;
+use crate::records::Fingerprint;
+use crate::sync::ledger::{CellFigures, Part};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
@@ -24,21 +26,33 @@ pub struct ExportState {
     /// Windows with a run, in order; the first one is being read.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub windows: Vec<ExportWindow>,
-    /// Everything received before this has been compared with PostHog's count.
+    /// The cells of a ledger that the pass reads.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compared_until: Option<Timestamp>,
-    /// Records emitted since then, by hour of their arrival since the epoch.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub received: BTreeMap<i64, u64>,
-    /// Those among them that arrived more than a day before or after the time that they are about.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub far: BTreeMap<i64, u64>,
-    /// When it was compared last.
+    pub cells: Option<ExportedCells>,
+    /// When rows were counted last, to plan a pass.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub compared_at: Option<Timestamp>,
+    pub counted_at: Option<Timestamp>,
     /// Bytes that the count made the server read, which decides how often it is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
+    /// In states of version 1: what was ingested before this has been compared with PostHog's count.
+    #[serde(skip_serializing)]
+    pub compared_until: Option<Timestamp>,
+}
+
+/// The cells of a ledger that a pass reads, and what has been emitted of each by the windows that are done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedCells {
+    /// Which of the two ledgers.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub part: Part,
+    /// Ends of the ledger's slices. With others, these are other cells.
+    pub bounds: Vec<Timestamp>,
+    /// Every cell that is read, also those of which nothing has been emitted yet.
+    pub emitted: CellFigures,
+    /// Where the next window begins: what was ingested before has been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Timestamp>,
 }
 
 /// A window of ingestion time whose run has been started.
@@ -55,13 +69,10 @@ pub struct ExportWindow {
     /// Rows that these files have.
     #[serde(default, skip_serializing_if = "is_default")]
     pub rows: u64,
-    /// Their records by hour of arrival; they go with the run when it has to be started again.
+    /// What has been emitted of each cell; it goes with the run when that has to be started again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub received: BTreeMap<i64, u64>,
-    /// Those among them that are about quite another time.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub far: BTreeMap<i64, u64>,
-    /// Whether all files have been read; then the records count as received.
+    pub emitted: CellFigures,
+    /// Whether all files have been read; then the records count as emitted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
 }
@@ -69,7 +80,7 @@ pub struct ExportWindow {
 impl ExportWindow {
     /// A window whose run has just been started.
     pub(crate) fn new(interval: Interval, run: String) -> Self {
-        Self { interval, run, files: Vec::new(), rows: 0, received: BTreeMap::new(), far: BTreeMap::new(), done: false }
+        Self { interval, run, files: Vec::new(), rows: 0, emitted: CellFigures::new(), done: false }
     }
 }
 
@@ -78,15 +89,21 @@ impl ExportState {
     pub(crate) fn complete_first(&mut self) {
         let Some(window) = self.windows.first_mut() else { return };
         window.done = true;
-        add(&mut self.received, std::mem::take(&mut window.received));
-        add(&mut self.far, std::mem::take(&mut window.far));
+        let emitted = std::mem::take(&mut window.emitted);
+        if let Some(cells) = &mut self.cells {
+            add(&mut cells.emitted, emitted);
+        }
     }
 }
 
-/// Adds counts to others, hour by hour.
-pub(crate) fn add(sum: &mut BTreeMap<i64, u64>, more: BTreeMap<i64, u64>) {
-    for (hour, count) in more {
-        *sum.entry(hour).or_default() += count;
+/// Adds figures to others, cell by cell.
+pub(crate) fn add(sum: &mut CellFigures, more: CellFigures) {
+    for (slice, periods) in more {
+        let slice = sum.entry(slice).or_default();
+        for (period, figure) in periods {
+            let cell: &mut Fingerprint = slice.entry(period).or_default();
+            *cell = cell.plus(figure);
+        }
     }
 }
 

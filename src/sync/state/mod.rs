@@ -2,7 +2,6 @@
 
 pub(crate) mod checkpoint;
 pub(crate) mod error;
-pub(crate) mod event_filter;
 pub(crate) mod export;
 pub(crate) mod interval;
 pub(crate) mod scan;

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::event_filter::EventFilter;
 use super::interval::{Interval, Intervals};
-use super::stream::is_default;
 use crate::posthog::RowKey;
 use crate::time::Timestamp;
 
@@ -16,12 +14,8 @@ pub enum ScanKind {
     Backfill,
     /// What other dates in the configuration have added.
     Extension,
-    /// What has arrived since the last scan.
+    /// What has changed since the last scan.
     Tail,
-    /// What has arrived since the last check with a position before the late window.
-    Late,
-    /// What exports have left out.
-    Repair,
 }
 
 /// A piece of work with fixed bounds, so that the rows in it do not change while it is read.
@@ -32,19 +26,8 @@ pub struct Scan {
     /// Positions to read.
     #[serde(flatten)]
     pub interval: Interval,
-    /// Only rows received at this time or later.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub arrived_from: Option<Timestamp>,
-    /// Only rows received before this time; the watermark when the scan is done.
+    /// The watermark when the scan is done.
     pub until: Timestamp,
-    /// Only rows that arrived at quite another time than they are about; see [`Table::far`].
-    ///
-    /// [`Table::far`]: crate::streams::Table::far
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub far: bool,
-    /// The events that have been chosen; unknown in states of older versions.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub names: Option<EventFilter>,
     /// What has been read and agreed upon.
     #[serde(default)]
     pub closed: Intervals,
@@ -81,16 +64,15 @@ impl From<RowKey> for SavedKey {
 
 impl From<SavedKey> for RowKey {
     fn from(key: SavedKey) -> Self {
-        Self { sort_key: key.sort_key, id: key.id }
+        Self { sort_key: key.sort_key, id: key.id, identity: Vec::new() }
     }
 }
 
 impl Scan {
-    /// Whether what has been read of it is of use to somebody who wants these events at `wanted`.
-    pub fn serves(&self, names: &EventFilter, wanted: Interval, incremental: bool) -> bool {
-        let chosen = self.names.as_ref().is_none_or(|before| names.is_within(before));
+    /// Whether what has been read of it is of use to a sync that asks for `wanted`.
+    pub fn serves(&self, wanted: Interval, incremental: bool) -> bool {
         // An incremental sync reads afterwards what other dates have added.
-        chosen && (incremental || self.interval.intersection(wanted) == wanted)
+        incremental || self.interval.intersection(wanted) == wanted
     }
 
     /// Marks a window as read and agreed upon.

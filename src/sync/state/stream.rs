@@ -1,7 +1,7 @@
 //! The state of one stream: what each project has come to, and which kind of sync it belongs to.
 //!
 //! ```json
-//! {"version": 1, "projects": {"1001": {…}}, "refresh": true}
+//! {"version": 2, "projects": {"1001": {…}}, "refresh": true}
 //! ```
 //!
 //! `refresh` marks a full refresh that is under way, `complete` one that has read everything. Every
@@ -18,7 +18,8 @@ use super::error::{instant, unusable};
 use crate::error::Error;
 use crate::time::Timestamp;
 
-const VERSION: u64 = 1;
+/// Version 1 had watermarks for events, too.
+const VERSION: u64 = 2;
 
 /// What the state of a stream keeps for one project.
 pub trait ProjectEntry: Clone + Default + PartialEq + Send + Sync + 'static {
@@ -91,7 +92,7 @@ impl<T: ProjectEntry> StreamState<T> {
             }
             None => {}
             Some(version) => match version.as_u64() {
-                Some(VERSION) => {}
+                Some(1..=VERSION) => {}
                 Some(newer) if newer > VERSION => {
                     return Err(unusable(format_args!(
                         "`version` is {newer}, from a newer version of this connector; upgrade it"

@@ -1,47 +1,43 @@
 //! The state of a table stream: how far each project has been read.
 //!
 //! ```json
-//! {"version": 1, "projects": {"1001": {
-//!   "method": "query",
-//!   "covered": {"from": "2026-01-01T00:00:00.000000Z", "to": "2299-01-01T00:00:00.000000Z"},
-//!   "created_at": "2026-11-23T14:00:00.000000Z",
-//!   "late_check": {"until": "2026-11-23T14:00:00.000000Z", "bytes": 1234, "before": "…"},
-//!   "scan": {"kind": "tail", "from": "…", "to": "…", "arrived_from": "…", "until": "…",
-//!            "closed": [{"from": "…", "to": "…"}],
-//!            "open": [{"from": "…", "to": "…", "after": {"position": "…", "id": "…"}, "rows": 50000}]}}}}
+//! {"version": 2, "projects": {
+//!   "1001": {"ledger": {"choice": …, "slices": […]}, "export": {…}},
+//!   "1002": {"method": "query", "covered": {"from": "…", "to": "…"}, "last_seen_at": "2026-11-23T14:00:00.000000Z",
+//!     "scan": {"kind": "tail", "from": "…", "to": "…", "until": "…", "closed": [{"from": "…", "to": "…"}],
+//!              "open": [{"from": "…", "to": "…", "after": {"position": "…", "id": "…"}, "rows": 50000}]}}}}
 //! ```
 //!
-//! The watermark has the cursor field's name (`created_at` for events): everything that the server
-//! received before it has been read. `scan` is there while one is under way, `export` when the
-//! project is read by file exports ([`ExportState`]). Unknown keys are
-//! ignored; states of Airbyte's own connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`)
-//! are understood.
+//! Events have a ledger. Other streams, and events that cannot be compared, have a watermark under the
+//! cursor field's name: everything that the server received before it has been read. `scan` and
+//! `export` are there while something is under way. Unknown keys are ignored; states of Airbyte's own
+//! connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`) are understood.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::error::{instant, unusable};
-use super::event_filter::EventFilter;
 use super::export::ExportState;
 use super::interval::Interval;
 use super::scan::Scan;
 use super::stream::ProjectEntry;
 use crate::error::Error;
+use crate::sync::ledger::{Ledger, Names};
 use crate::time::Timestamp;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ProjectState {
+    /// What has been emitted, in figures.
+    pub ledger: Option<Ledger>,
     /// Everything that was received before this has been read.
     pub watermark: Option<Timestamp>,
     /// Positions that have been read up to the watermark, to notice other dates in the configuration.
     pub covered: Option<Interval>,
     /// The choice of event names, to notice another one.
-    pub names: Option<EventFilter>,
+    pub names: Option<Names>,
     /// Where another connector stopped.
     pub resume_from: Option<Timestamp>,
-    /// The last search for very late rows.
-    pub late_check: Option<LateCheck>,
     /// The scan under way.
     pub scan: Option<Scan>,
     /// The method that moved the watermark last.
@@ -62,27 +58,6 @@ pub enum LastMethod {
     Export,
 }
 
-/// The last search for rows that arrived later than the late window allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LateCheck {
-    /// Everything received before this has been looked at.
-    pub until: Timestamp,
-    /// Bytes that it made the server read, which decides how often it is done.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bytes: Option<u64>,
-    /// Positions before this have not been looked at by some sync since then, whose late window may have
-    /// been shorter than it is now.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub before: Option<Timestamp>,
-}
-
-impl LateCheck {
-    /// Everything received before `until` has been looked at, whatever that has cost.
-    pub fn of(until: Timestamp) -> Self {
-        Self { until, bytes: None, before: None }
-    }
-}
-
 impl ProjectEntry for ProjectState {
     const UNDERSTANDS_OTHER_CONNECTORS: bool = true;
 
@@ -93,12 +68,14 @@ impl ProjectEntry for ProjectState {
             return Err(unusable(format_args!("`{place}` is not an object")));
         }
         Ok(Self {
+            ledger: read("ledger")
+                .map(|ledger| Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}"))))
+                .transpose()?,
             watermark: time(cursor_field)?,
             covered: part(value, place, "covered")?,
-            names: part(value, place, "names")?,
+            names: names(value, place)?,
             resume_from: time("resume_from")?,
-            late_check: part(value, place, "late_check")?,
-            scan: part(value, place, "scan")?,
+            scan: if is_obsolete(value) { None } else { part(value, place, "scan")? },
             method: part(value, place, "method")?,
             export: part(value, place, "export")?.unwrap_or_default(),
             exports_failed_at: time("exports_failed_at")?,
@@ -112,12 +89,12 @@ impl ProjectEntry for ProjectState {
                 state[field] = value;
             }
         };
+        set("ledger", self.ledger.as_ref().map(Ledger::to_value));
         set("method", self.method.map(|method| json!(method)));
         set("covered", self.covered.map(|covered| json!(covered)));
         set("names", self.names.as_ref().map(|names| json!(names)));
         set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
         set("resume_from", self.resume_from.map(|from| json!(from)));
-        set("late_check", self.late_check.map(|check| json!(check)));
         set("scan", self.scan.as_ref().map(|scan| json!(scan)));
         set("exports_failed_at", self.exports_failed_at.map(|at| json!(at)));
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
@@ -125,10 +102,34 @@ impl ProjectEntry for ProjectState {
     }
 
     fn resume_from(&mut self, from: Timestamp) {
-        if self.watermark.is_none() {
+        if self.watermark.is_none() && self.ledger.is_none() {
             self.resume_from.get_or_insert(from);
         }
     }
+}
+
+/// Whether the scan is one of version 1 that asks for times of ingestion. Events have a ledger now.
+fn is_obsolete(project: &Value) -> bool {
+    project["scan"]["arrived_from"].is_string() || matches!(project["scan"]["kind"].as_str(), Some("late" | "repair"))
+}
+
+/// The choice of names, also as version 1 wrote it: two lists, of which an empty first one means all.
+fn names(project: &Value, place: &str) -> Result<Option<Names>, Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Saved {
+        Set(Names),
+        Lists {
+            #[serde(default)]
+            include: Vec<String>,
+            #[serde(default)]
+            exclude: Vec<String>,
+        },
+    }
+    Ok(part(project, place, "names")?.map(|saved| match saved {
+        Saved::Set(names) => names,
+        Saved::Lists { include, exclude } => Names::new(&include, &exclude),
+    }))
 }
 
 /// Reads one part of a project's state, if it is there.

@@ -56,7 +56,7 @@ impl Fingerprint {
 
 /// What one row adds to the checksum: the last eight bytes of its id as hex digits of either case.
 ///
-/// `PostHog` computes the same by [`CHECKSUM`](super::hogql::CHECKSUM); its column is a UUID, so nothing
+/// `PostHog` computes the same in a query; its column is a UUID, so nothing
 /// else comes from there. For any other text this still has a value, so that nothing a server sends can
 /// stop a sync: a byte that is not a hex digit counts as `0`, and a short text is filled with `0` in
 /// front. In `ClickHouse` that is

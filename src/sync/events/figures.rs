@@ -1,0 +1,230 @@
+//! Asks PostHog for the figures of cells.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{self, Deserializer, Visitor};
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::posthog::Query;
+use crate::posthog::http::GiveUp;
+use crate::records::Fingerprint;
+use crate::sync::context::ReadContext;
+use crate::sync::ledger::{CellKey, Days, Figures, Ledger, NarrowedFigures, Names, Period, hogql, names_condition};
+
+
+/// How often figures are asked for in a row before it is final that they are not whole.
+const ATTEMPTS: u32 = 3;
+/// Bytes that an observation reads for each row, where the server does not say how many it has read.
+const BYTES_A_ROW: u64 = 40;
+/// Periods in one question, so that its text stays short.
+const MOST_PERIODS: usize = 50;
+
+/// What an observation shows.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// Rows as stored, of every cell that has any.
+    pub(super) figures: BTreeMap<CellKey, Fingerprint>,
+    /// Bytes that the server has read for it.
+    pub(super) bytes: u64,
+}
+
+/// Observes all cells of some days, in parts when that is too much for one query.
+///
+/// # Errors
+/// When PostHog does not answer, or its figures are not whole.
+pub(super) async fn observe(
+    context: &ReadContext,
+    ledger: &Ledger,
+    names: &Names,
+    days: Days,
+) -> Result<Observed, GiveUp> {
+    let mut observed = Observed::default();
+    let today = context.client.now().day() + 1;
+    let mut parts = vec![ledger.months.whole_periods(days)];
+    while let Some(part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        let query = query(names, "observed", |condition| hogql::observation(ledger, part, condition));
+        let Some(answer) = ask(context, &query, 2).await? else {
+            let (first, second) = halves(ledger, part, today).ok_or_else(|| too_large(part))?;
+            parts.extend([second, first]);
+            continue;
+        };
+        observed.bytes += answer.bytes;
+        for row in answer.rows {
+            let [period, slice, count, checksum] = row.as_slice() else { return Err(unexpected().into()) };
+            let key = usize::try_from(slice.0).ok().and_then(|slice| ledger.key(period.day(), slice));
+            let key = key.ok_or_else(unexpected)?;
+            observed.figures.insert(key, Fingerprint::new(count.unsigned(), checksum.unsigned()));
+        }
+    }
+    Ok(observed)
+}
+
+/// Figures with and without duplicates of some cells of one slice. Cells without rows are left out.
+///
+/// # Errors
+/// As for [`observe`].
+pub(super) async fn distinct(
+    context: &ReadContext,
+    ledger: &Ledger,
+    names: &Names,
+    slice: usize,
+    periods: &[Period],
+) -> Result<BTreeMap<CellKey, Figures>, GiveUp> {
+    let mut found = BTreeMap::new();
+    let mut parts: Vec<&[Period]> = periods.chunks(MOST_PERIODS).collect();
+    while let Some(part) = parts.pop() {
+        let query = query(names, "observed", |condition| hogql::distinct(ledger, slice, part, condition));
+        let Some(answer) = ask(context, &query, 1).await? else {
+            let (first, second) = part.split_at(part.len() / 2);
+            if first.is_empty() {
+                let days = part.first().map_or(Days::ALL, |period| period.days());
+                return Err(too_large(days).into());
+            }
+            parts.extend([second, first]);
+            continue;
+        };
+        for row in answer.rows {
+            let [period, raw_count, raw_checksum, count, checksum] = row.as_slice() else {
+                return Err(unexpected().into());
+            };
+            let key = ledger.key(period.day(), slice).ok_or_else(unexpected)?;
+            let raw = Fingerprint::new(raw_count.unsigned(), raw_checksum.unsigned());
+            let distinct = Fingerprint::new(count.unsigned(), checksum.unsigned());
+            found.insert(key, Figures { raw, distinct });
+        }
+    }
+    Ok(found)
+}
+
+/// Figures of all cells, of the ledger's names and of those that remain when it is narrowed to `remaining`.
+///
+/// # Errors
+/// As for [`observe`]; it cannot be asked for in parts.
+pub(super) async fn narrowed(
+    context: &ReadContext,
+    ledger: &Ledger,
+    remaining: &Names,
+) -> Result<BTreeMap<CellKey, NarrowedFigures>, GiveUp> {
+    let (condition, mut values) = names_condition(&ledger.choice.names, "held");
+    let (remains, more) = names_condition(remaining, "remaining");
+    values.extend(more);
+    let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
+    let query = Query { text, values, persons_at_ingestion: false };
+    let Some(answer) = ask(context, &query, 2).await? else { return Err(too_large(Days::ALL).into()) };
+    let mut found = BTreeMap::new();
+    for row in answer.rows {
+        let [period, slice, figures @ ..] = row.as_slice() else { return Err(unexpected().into()) };
+        let numbers: Vec<u64> = figures.iter().map(Number::unsigned).collect();
+        let [held, held_sum, raw, raw_sum, distinct, distinct_sum] = numbers.as_slice() else {
+            return Err(unexpected().into());
+        };
+        let key = usize::try_from(slice.0).ok().and_then(|slice| ledger.key(period.day(), slice));
+        let wanted =
+            Figures { raw: Fingerprint::new(*raw, *raw_sum), distinct: Fingerprint::new(*distinct, *distinct_sum) };
+        let figures = NarrowedFigures { held_raw: Fingerprint::new(*held, *held_sum), wanted };
+        found.insert(key.ok_or_else(unexpected)?, figures);
+    }
+    Ok(found)
+}
+
+/// A number of a figure. PostHog's are JSON numbers; other servers write large ones as strings.
+#[derive(Debug, Clone, Copy)]
+struct Number(i128);
+
+impl Number {
+    /// Modulo 2^64, as the server adds up.
+    fn unsigned(&self) -> u64 {
+        u64::try_from(self.0.rem_euclid(1 << 64)).unwrap_or_default()
+    }
+
+    /// A day; one that no calendar has if it is out of bounds.
+    fn day(self) -> i64 {
+        i64::try_from(self.0).unwrap_or(i64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyNumber;
+        impl Visitor<'_> for AnyNumber {
+            type Value = Number;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a whole number")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number.into()))
+            }
+
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
+                Ok(Number(number.into()))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map(Number).map_err(|_| E::custom(format!("`{text}` is not a whole number")))
+            }
+        }
+        deserializer.deserialize_any(AnyNumber)
+    }
+}
+
+/// Figures of cells, as many as the response says it has.
+struct Answer {
+    rows: Vec<Vec<Number>>,
+    bytes: u64,
+}
+
+/// Asks for figures; none when that is too much for one query. What the server says of its own figures,
+/// their number and the rows in them (at `count_at` of each), has to be true: figures that are left out
+/// would hide rows.
+async fn ask(context: &ReadContext, query: &Query, count_at: usize) -> Result<Option<Answer>, GiveUp> {
+    let mut problem = String::new();
+    for _ in 0..ATTEMPTS {
+        let response = match context.ask::<(Number, Number, Vec<Vec<Number>>)>(query).await {
+            Ok(response) => response,
+            Err(GiveUp::TooLarge { .. }) => return Ok(None),
+            Err(give_up) => return Err(give_up),
+        };
+        let Some((cells, stored, rows)) = response.rows.into_iter().next() else {
+            "a response without a row".clone_into(&mut problem);
+            continue;
+        };
+        let counted = rows.iter().filter_map(|row| row.get(count_at)).fold(0_u64, |sum, count| sum.wrapping_add(count.unsigned()));
+        if i128::try_from(rows.len()).is_ok_and(|length| length == cells.0) && counted == stored.unsigned() {
+            let bytes = response.bytes_read.unwrap_or_else(|| counted.saturating_mul(BYTES_A_ROW));
+            return Ok(Some(Answer { rows, bytes }));
+        }
+        problem = format!("{} cells with {counted} rows instead of {} with {}", rows.len(), cells.0, stored.0);
+    }
+    Err(GiveUp::Fatal(Error::transient(format!(
+        "PostHog's figures of events are not whole ({problem}), {ATTEMPTS} times in a row. Nothing was skipped; try again later"
+    ))))
+}
+
+fn unexpected() -> Error {
+    Error::system("PostHog's figures of events are about cells that were not asked for; report this as a bug")
+}
+
+fn too_large(days: Days) -> Error {
+    Error::transient(format!("PostHog cannot count the events of {days} within its time limit; try again later"))
+}
+
+/// Cuts days in two where a period begins. What lies ahead of today is cut off first: there are few events.
+fn halves(ledger: &Ledger, days: Days, today: i64) -> Option<(Days, Days)> {
+    let middle = if days.from < today && today < days.to { today } else { days.from + (days.to - days.from) / 2 };
+    let begin = ledger.months.period_of(middle).first();
+    let middle = if begin > days.from { begin } else { ledger.months.period_of(days.from).days().to };
+    (days.from < middle && middle < days.to).then_some((Days { to: middle, ..days }, Days { from: middle, ..days }))
+}
+
+/// A query about events of these names.
+fn query(names: &Names, prefix: &str, text: impl FnOnce(Option<&str>) -> String) -> Query {
+    let (condition, values) = names_condition(names, prefix);
+    Query { text: text(condition.as_deref()), values, persons_at_ingestion: false }
+}

@@ -1,0 +1,292 @@
+//! Reads a window page by page, and enters its cells into the ledger.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Map;
+
+use super::windows::Window;
+use crate::error::Error;
+use crate::posthog::http::{Failure, NextAttempt};
+use crate::posthog::query::Rows;
+use crate::posthog::{Predicate, Query, RowKey};
+use crate::records::{Fingerprint, RecordSink, RowWriter, day_of};
+use crate::sync::ledger::{CellKey, Ledger, Names, Part, Period, hogql, names_condition};
+use crate::sync::query::reader::ProjectReader;
+use crate::sync::state::interval::Interval;
+use crate::sync::state::table::ProjectState;
+use crate::time::Timestamp;
+
+/// Reads the windows of one part of a ledger. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Pages {
+    pub(super) reader: Arc<ProjectReader>,
+    pub(super) part: Part,
+    /// Events that the part is about.
+    pub(super) names: Names,
+    /// The ledger, for its slices and months.
+    pub(super) ledger: Arc<Ledger>,
+}
+
+/// How far a window has been read.
+struct Progress {
+    /// The last row.
+    after: Option<RowKey>,
+    /// Rows before this have been read, too.
+    from: Timestamp,
+    /// Where the part being read ends, if the window is too large for the server.
+    to: Option<Timestamp>,
+    /// What has been emitted of each cell that is not closed.
+    emitted: BTreeMap<Period, Fingerprint>,
+    /// Cells before this one have been closed.
+    closed: Option<Period>,
+    /// Rows received, duplicates included; unknown when an earlier sync has read a part.
+    received: Option<u64>,
+}
+
+/// How a page has ended.
+enum Page {
+    Rows { count: u64, limit: u32 },
+    TooLarge,
+}
+
+impl Pages {
+    /// Reads a window. Its cells are in the state then, and every record of them has been emitted.
+    ///
+    /// # Errors
+    /// When PostHog stops answering usefully.
+    pub(super) async fn read(&self, window: &Window) -> Result<(), Error> {
+        let reader = &self.reader;
+        let mut writer = RowWriter::new(reader.table, &reader.columns, &reader.context.stream, reader.context.project)
+            .with_property_columns(&reader.property_columns)
+            .warning(&reader.context.nulled)
+            .counting_days();
+        let mut progress = Progress {
+            after: None,
+            from: Timestamp::from_day(window.days.from),
+            to: None,
+            emitted: BTreeMap::new(),
+            closed: None,
+            received: Some(0),
+        };
+        if let Some(open) = &window.open {
+            progress.after = Some(open.after.clone().into());
+            progress.emitted.insert(open.period, open.emitted);
+            progress.received = None;
+        }
+        let end = Timestamp::from_day(window.days.to);
+        loop {
+            let before = progress.after.clone();
+            match self.read_page(window, &mut progress, &mut writer).await? {
+                Page::TooLarge => progress.to = Some(self.shorter(window, &progress)?),
+                Page::Rows { count, limit } => {
+                    if count > 0 && progress.after == before {
+                        return Err(Error::system(format!(
+                            "PostHog answers with the same page of events of {} again and again",
+                            window.describe()
+                        )));
+                    }
+                    // A page with fewer rows than asked for is the last one, unless the server has a lower
+                    // limit than it admits; then rows are still missing.
+                    let missing = progress.received.is_some_and(|received| received < window.rows);
+                    if count > 0 && (count == u64::from(limit) || missing && progress.to.is_none()) {
+                        self.note(window, &mut progress, false).await?;
+                        continue;
+                    }
+                    let Some(to) = progress.to.filter(|to| *to < end) else { break };
+                    // Rows are not spread evenly: dare twice as much each time.
+                    let length = Interval { from: progress.from, to }.length().saturating_mul(2);
+                    progress.from = to;
+                    progress.to = Some(to.plus_micros(length)).filter(|next| *next < end);
+                }
+            }
+        }
+        self.note(window, &mut progress, true).await
+    }
+
+    /// Enters cells that have been read, and how far the one under way has been.
+    async fn note(&self, window: &Window, progress: &mut Progress, ended: bool) -> Result<(), Error> {
+        let current = progress.after.clone().filter(|_| !ended);
+        let current = current.map(|key| (self.ledger.months.period_of(day_of(key.sort_key)), key));
+        let closed = progress.close(window, current.as_ref().map(|(period, _)| *period));
+        let (part, slice) = (self.part, window.slice);
+        let open = current.map(|(period, key)| {
+            let emitted = progress.emitted.get(&period).copied().unwrap_or_default();
+            (CellKey { slice, period }, key, emitted)
+        });
+        self.reader
+            .checkpoint
+            .update(self.reader.context.project, |state: &mut ProjectState| {
+                let Some(ledger) = &mut state.ledger else { return };
+                for (period, figure) in closed {
+                    ledger.enter(part, CellKey { slice, period }, figure);
+                }
+                if let Some((key, after, emitted)) = open {
+                    ledger.set_open(part, key, after.into(), emitted);
+                }
+            })
+            .await
+    }
+
+    /// Reads one page, however often that takes.
+    async fn read_page(
+        &self,
+        window: &Window,
+        progress: &mut Progress,
+        writer: &mut RowWriter,
+    ) -> Result<Page, Error> {
+        let (context, page_size) = (&self.reader.context, &self.reader.page_size);
+        let mut retry = context.client.retry();
+        let mut may_be_tiny = false;
+        loop {
+            let limit = page_size.rows();
+            let before = progress.after.clone();
+            let failure = match self.request(window, limit, progress, writer).await {
+                Ok(count) => {
+                    if count == u64::from(limit) {
+                        page_size.succeeded();
+                    }
+                    return Ok(Page::Rows { count, limit });
+                }
+                Err(failure) => failure,
+            };
+            if progress.after != before {
+                retry.progress();
+            }
+            match retry.after(failure, context.client.limiter()).await? {
+                NextAttempt::Same => {}
+                NextAttempt::Smaller if page_size.too_large(limit, may_be_tiny) => {}
+                NextAttempt::Smaller if !may_be_tiny && self.shorter(window, progress).is_ok() => {
+                    return Ok(Page::TooLarge);
+                }
+                // The window is tiny as well: the rows themselves must be huge.
+                NextAttempt::Smaller if !may_be_tiny => may_be_tiny = true,
+                NextAttempt::Smaller => {
+                    return Err(Error::transient(format!(
+                        "PostHog cannot answer even for one event of {}; try again later",
+                        window.describe()
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Sends one request and emits its rows as they come. A failure leaves the progress at the last row
+    /// that came.
+    async fn request(
+        &self,
+        window: &Window,
+        limit: u32,
+        progress: &mut Progress,
+        writer: &mut RowWriter,
+    ) -> Result<u64, Failure> {
+        let context = &self.reader.context;
+        let query = self.query(window, progress, limit);
+        let mut response = Rows::open(&context.client, context.project, &query, &context.observer).await?;
+        writer.stamp();
+        let mut batch = context.batch();
+        loop {
+            let mut sink = RecordSink::new(writer, &mut batch.lines);
+            let outcome = response.read(&mut sink).await;
+            let written = sink.written();
+            batch.records += written.records;
+            progress.received = progress.received.map(|received| received + written.rows);
+            let ended = !matches!(outcome, Ok(None));
+            batch.send(ended).await?;
+            if ended {
+                for (day, figure) in writer.take_figures() {
+                    let cell = progress.emitted.entry(self.ledger.months.period_of(day)).or_default();
+                    *cell = cell.plus(figure);
+                }
+                let last = writer.last_key().map_err(|problem| Error::system(problem.0))?;
+                progress.after = last.or(progress.after.take());
+                return outcome.map(Option::unwrap_or_default);
+            }
+        }
+    }
+
+    /// The next page of a window.
+    fn query(&self, window: &Window, progress: &Progress, limit: u32) -> Query {
+        let mut predicate = Predicate::default();
+        if let Some(from) = self.ledger.ingested_from(window.slice) {
+            predicate.from("created_at", from);
+        }
+        if let Some(slice) = self.ledger.slices.get(window.slice) {
+            predicate.before("created_at", slice.until);
+        }
+        predicate.condition(hogql::in_days(window.days), Map::new());
+        // Everything before the last row has been read; the narrower range spares the server the work.
+        let from = progress.after.as_ref().map_or(progress.from, |key| key.sort_key.max(progress.from));
+        if from > Timestamp::from_day(window.days.from) {
+            predicate.from("timestamp", from);
+        }
+        if let Some(to) = progress.to {
+            predicate.before("timestamp", to);
+        }
+        let (condition, values) = names_condition(&self.names, "chosen");
+        if let Some(condition) = condition {
+            predicate.condition(condition, values);
+        }
+        self.reader.page_of(predicate, progress.after.as_ref(), limit)
+    }
+
+    /// Where to end instead, if the server cannot cope with the part being read.
+    fn shorter(&self, window: &Window, progress: &Progress) -> Result<Timestamp, Error> {
+        let from = progress.after.as_ref().map_or(progress.from, |key| key.sort_key.max(progress.from));
+        let left = Interval { from, to: progress.to.unwrap_or(Timestamp::from_day(window.days.to)) };
+        let halves = left.halve(self.reader.context.client.now());
+        halves.map(|(first, _)| first.to).ok_or_else(|| {
+            Error::transient(format!("the events of {} cannot be read in smaller parts", window.describe()))
+        })
+    }
+}
+
+impl Progress {
+    /// Takes out the cells before `current`, or all that are left, with what has been emitted of each.
+    fn close(&mut self, window: &Window, current: Option<Period>) -> BTreeMap<Period, Fingerprint> {
+        let is_closed = |period: &Period| current.is_none_or(|current| *period < current);
+        let was_closed = |period: &Period| self.closed.is_some_and(|closed| *period < closed);
+        let mut closed: BTreeMap<Period, Fingerprint> = window
+            .periods
+            .iter()
+            .filter(|period| is_closed(period) && !was_closed(period))
+            .map(|period| (*period, Fingerprint::EMPTY))
+            .collect();
+        self.closed = current.or(self.closed);
+        self.emitted.retain(|period, figure| {
+            let is_closed = is_closed(period);
+            if is_closed {
+                closed.insert(*period, *figure);
+            }
+            !is_closed
+        });
+        closed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sync::ledger::Days;
+
+    #[test]
+    fn every_cell_is_closed_once_with_all_of_its_rows() {
+        let day = Period::day;
+        let figure = |count| Fingerprint::new(count, count);
+        let window =
+            Window { slice: 0, days: Days { from: 1, to: 6 }, periods: vec![day(1), day(2), day(5)], rows: 9, open: None };
+        let mut progress = Progress {
+            after: None,
+            from: Timestamp::MIN,
+            to: None,
+            emitted: [(day(1), figure(3)), (day(2), figure(1))].into(),
+            closed: None,
+            received: None,
+        };
+        assert_eq!(progress.close(&window, Some(day(2))), [(day(1), figure(3))].into());
+        assert_eq!(progress.close(&window, Some(day(2))), BTreeMap::new());
+        progress.emitted.insert(day(3), figure(2));
+        let all = [(day(2), figure(1)), (day(3), figure(2)), (day(5), Fingerprint::EMPTY)];
+        assert_eq!(progress.close(&window, None), all.into());
+    }
+}

@@ -1,0 +1,466 @@
+//! Compares the ledger of one project with PostHog's figures, and reads until they agree.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+use tracing::Instrument;
+
+use super::begin::{Beginning, begin};
+use super::figures::{self, Observed};
+use super::pages::Pages;
+use super::windows::{Window, windows};
+use crate::error::Error;
+use crate::posthog::http::{GiveUp, Refusal};
+use crate::sync::export::{ExportOutcome, ExportReader};
+use crate::sync::ledger::{
+    CellKey, Choice, ChoiceChange, Days, Decision, Difference, Figures, Ledger, Names, Part, ROUNDS, Scope, bound,
+    decide, differences, observation, prove, tidy,
+};
+use crate::sync::observer::OnEstimate;
+use crate::sync::query::reader::ProjectReader;
+use crate::sync::state::export::ExportState;
+use crate::sync::state::table::ProjectState;
+use crate::time::{DAY, Timestamp};
+
+/// Reads the events of one project.
+pub struct EventReader {
+    reader: ProjectReader,
+    /// The other way to fetch many rows, if there is one.
+    exports: Option<ExportReader>,
+    /// Whether it is known which columns the instance has.
+    has_columns: bool,
+    repeats: u64,
+}
+
+/// How reading events has ended.
+pub enum EventsRead {
+    /// What has been emitted agrees with PostHog's figures.
+    Complete,
+    /// PostHog does not answer such questions, for this reason.
+    NotComparable(Refusal),
+}
+
+/// What one round of comparing has found.
+#[derive(Default)]
+struct Round {
+    /// Days of the cells that have been read.
+    read: Option<Days>,
+    /// Cells that still differ when no more rounds are left.
+    differs: Vec<(Part, Difference)>,
+    bytes: u64,
+}
+
+impl EventReader {
+    /// A reader that fetches rows by queries, or by `exports` where they are many.
+    pub fn new(reader: ProjectReader, exports: Option<ExportReader>) -> Self {
+        Self { reader, exports, has_columns: false, repeats: 0 }
+    }
+
+    /// Reads what the ledger and PostHog differ in.
+    ///
+    /// # Errors
+    /// When PostHog stops answering usefully, or the figures cannot be made to agree. What has been read
+    /// is in the state.
+    pub async fn run(&mut self, on_estimate: OnEstimate<'_>) -> Result<EventsRead, Error> {
+        match self.reconcile(on_estimate).await {
+            Ok(()) => Ok(EventsRead::Complete),
+            Err(GiveUp::Refused(refusal)) => Ok(EventsRead::NotComparable(refusal)),
+            Err(give_up) => Err(give_up.into()),
+        }
+    }
+
+    async fn reconcile(&mut self, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
+        let context = self.reader.context.clone();
+        let wanted = Choice { names: self.names(), filter: None };
+        let state = self.reader.checkpoint.project(context.project).await;
+        let clock = context.client.now();
+        let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, clock)?;
+        if let Some(notice) = notice {
+            tracing::info!("{notice}");
+        }
+        let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
+        let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
+        ledger.open_slices(bound, [], kept);
+        self.change(|state| {
+            *state = ProjectState {
+                ledger: Some(ledger),
+                export: state.export.clone(),
+                exports_failed_at: state.exports_failed_at,
+                method: state.method,
+                ..ProjectState::default()
+            };
+        })
+        .await?;
+        self.finish_export(on_estimate).await?;
+        let mut days = self.compare_and_read(bound, on_estimate).await?;
+        if let Some(names) = narrow {
+            self.narrow(names, &wanted).await?;
+            days = self.compare_and_read(bound, on_estimate).await?;
+        }
+        let _ = days;
+        if self.repeats > 0 {
+            tracing::info!("{} of these events may have been emitted before", self.repeats);
+        }
+        Ok(())
+    }
+
+    /// Reads until nothing differs, and tidies the ledger. Returns the days that were observed.
+    async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<Days, GiveUp> {
+        let asked = self.days();
+        let days = observation(&self.ledger().await, asked, bound);
+        let (mut to_compare, mut bytes, mut last) = (days, 0, Round::default());
+        let mut clock = self.reader.context.client.now();
+        for round in 0..=ROUNDS {
+            clock = self.reader.context.client.now();
+            last = self.round(round, to_compare, clock, on_estimate).await?;
+            if round == 0 {
+                bytes = last.bytes;
+            }
+            match last.read {
+                // The other cells have just been found to agree.
+                Some(read) => to_compare = read,
+                None => break,
+            }
+        }
+        let complete = last.differs.is_empty();
+        let scope = Scope { days, is_full: days == asked, is_complete: complete, bytes: Some(bytes) };
+        self.change_ledger(|ledger| {
+            if complete && scope.is_full {
+                ledger.join_added(scope, clock);
+            }
+            tidy(ledger, scope, clock);
+        })
+        .await?;
+        if complete { Ok(days) } else { Err(disagreement(&last.differs).into()) }
+    }
+
+    /// Compares once, and reads what differs unless this is the last round.
+    async fn round(
+        &mut self,
+        round: u32,
+        days: Days,
+        clock: Timestamp,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<Round, GiveUp> {
+        let mut outcome = Round::default();
+        for part in [Part::Main, Part::Added] {
+            let Some(names) = self.names_of(part).await else { continue };
+            let mut ledger = self.ledger().await;
+            let context = self.reader.context.clone();
+            let mut observed = figures::observe(&context, &ledger, &names, days).await?;
+            outcome.bytes += observed.bytes;
+            let mut found = differences(&ledger, part, &observed.figures, days);
+            let by_export = round == 0 && self.is_for_export(&found);
+            if by_export && self.split(&found).await? {
+                ledger = self.ledger().await;
+                observed = figures::observe(&context, &ledger, &names, days).await?;
+                found = differences(&ledger, part, &observed.figures, days);
+            }
+            let project = context.project;
+            self.reader
+                .checkpoint
+                .note(project, |state| {
+                    if let Some(ledger) = &mut state.ledger {
+                        prove(ledger, part, &observed.figures, clock);
+                    }
+                })
+                .await;
+            if round == ROUNDS {
+                outcome.differs.extend(found.into_iter().map(|difference| (part, difference)));
+                continue;
+            }
+            let keys = self.decide(part, &names, &found, clock).await?;
+            if keys.is_empty() {
+                continue;
+            }
+            let touched = keys.iter().map(|key| key.period.days());
+            let hull = touched.chain(outcome.read).reduce(|a, b| Days { from: a.from.min(b.from), to: a.to.max(b.to) });
+            outcome.read = hull;
+            self.report(round, &keys, &observed);
+            on_estimate(keys.iter().filter_map(|key| observed.figures.get(key)).map(|figure| figure.count).sum());
+            self.fetch(part, names, keys, &observed, by_export, on_estimate).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Decides which cells to read, and notes in the ledger what needs no reading.
+    async fn decide(
+        &mut self,
+        part: Part,
+        names: &Names,
+        found: &[Difference],
+        clock: Timestamp,
+    ) -> Result<Vec<CellKey>, GiveUp> {
+        let ledger = self.ledger().await;
+        let is_unclear = |difference: &&Difference| {
+            let cell = ledger.cell(part, difference.key);
+            decide(cell, ledger.is_assumed(part, difference.key), difference.observed, None) == Decision::AskDistinct
+        };
+        let mut unclear: BTreeMap<usize, Vec<_>> = BTreeMap::new();
+        for difference in found.iter().filter(is_unclear) {
+            unclear.entry(difference.key.slice).or_default().push(difference.key.period);
+        }
+        let mut distinct: BTreeMap<CellKey, Figures> = BTreeMap::new();
+        for (slice, periods) in unclear {
+            distinct.extend(figures::distinct(&self.reader.context, &ledger, names, slice, &periods).await?);
+        }
+        let (mut keys, mut gone, mut assumed, mut noted) = (Vec::new(), BTreeMap::new(), 0_u64, Vec::new());
+        for Difference { key, observed, .. } in found.iter().copied() {
+            let cell = ledger.cell(part, key);
+            // A cell that is not among them has no rows any more.
+            let figures = cell.map(|_| distinct.get(&key).copied().unwrap_or_default());
+            match decide(cell, ledger.is_assumed(part, key), observed, figures) {
+                Decision::Assume => {
+                    assumed += observed.count;
+                    noted.push((key, None, observed));
+                }
+                Decision::NoteRaw(figures) => noted.push((key, Some(figures), observed)),
+                Decision::NoteGone(figures, count) => {
+                    *gone.entry(key.period).or_insert(0_u64) += count;
+                    noted.push((key, Some(figures), observed));
+                }
+                Decision::Read | Decision::AskDistinct => {
+                    if let Some(cell) = cell {
+                        self.repeats += cell.emitted.count;
+                        tracing::info!(
+                            "events of {}: PostHog has {} and showed {} before, so they are read again; {} of them are repeats",
+                            key.period,
+                            figures.unwrap_or_default().distinct.count,
+                            cell.emitted.count,
+                            cell.emitted.count
+                        );
+                    }
+                    keys.push(key);
+                }
+            }
+        }
+        for (period, count) in gone {
+            tracing::info!("{count} events of {period} are gone from PostHog: deleted, expired or merged");
+        }
+        if assumed > 0 {
+            tracing::info!("{assumed} events are taken for read, as the state says");
+        }
+        if !noted.is_empty() {
+            self.change_ledger(|ledger| {
+                for (key, figures, observed) in noted {
+                    match figures {
+                        Some(figures) => ledger.note(part, key, figures, clock),
+                        None => ledger.assume(key, observed),
+                    }
+                }
+            })
+            .await?;
+        }
+        Ok(keys)
+    }
+
+    fn report(&self, round: u32, keys: &[CellKey], observed: &Observed) {
+        let rows: u64 = keys.iter().filter_map(|key| observed.figures.get(key)).map(|figure| figure.count).sum();
+        let periods: BTreeSet<_> = keys.iter().map(|key| key.period).collect();
+        if let (Some(first), Some(last)) = (periods.first(), periods.last()) {
+            let again = if round == 0 { "" } else { ", once more" };
+            tracing::info!("reading about {rows} events of {} days from {first} to {last}{again}", periods.len());
+        }
+    }
+
+    /// Reads cells, by export or by query.
+    async fn fetch(
+        &mut self,
+        part: Part,
+        names: Names,
+        mut keys: Vec<CellKey>,
+        observed: &Observed,
+        by_export: bool,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<(), GiveUp> {
+        if by_export {
+            let ledger = self.ledger().await;
+            // What was ingested last may not be stored yet, so files may lack some of it.
+            let newest = ledger.slices.len().saturating_sub(1);
+            let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.slice == newest);
+            if !exported.is_empty() && self.export(part, &names, &ledger, &exported, on_estimate).await? {
+                keys = recent;
+            }
+        }
+        self.query(part, names, &keys, observed).await.map_err(GiveUp::from)
+    }
+
+    /// Reads cells by export. Returns false if exports do not work here.
+    async fn export(
+        &mut self,
+        part: Part,
+        names: &Names,
+        ledger: &Ledger,
+        keys: &[CellKey],
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<bool, GiveUp> {
+        let Some(exports) = &self.exports else { return Ok(false) };
+        match exports.read_cells(part, names, ledger, keys, on_estimate).await? {
+            ExportOutcome::Complete => Ok(true),
+            ExportOutcome::Impossible => {
+                self.exports = None;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Goes on with an export that an earlier sync has begun, if its cells are still those of the ledger.
+    async fn finish_export(&mut self, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
+        let context = self.reader.context.clone();
+        let state = self.reader.checkpoint.project(context.project).await;
+        let Some(cells) = state.export.cells.clone() else { return Ok(()) };
+        let ledger = self.ledger().await;
+        let bounds: Vec<Timestamp> =
+            ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len()).collect();
+        let names = self.names_of(cells.part).await;
+        if let (Some(exports), Some(names), true) = (&self.exports, names, bounds == cells.bounds) {
+            tracing::info!("going on with an export that was interrupted");
+            if exports.resume_cells(cells, &names, &ledger, on_estimate).await? == ExportOutcome::Impossible {
+                self.exports = None;
+            }
+            return Ok(());
+        }
+        if let Some(exports) = &self.exports {
+            exports.cancel_all(&state.export).await;
+        }
+        self.change(|state| state.export = ExportState::default()).await.map_err(GiveUp::from)
+    }
+
+    /// Whether these are so many rows that they are worth an export. What an export leaves out is read by query.
+    fn is_for_export(&self, found: &[Difference]) -> bool {
+        let rows: u64 = found.iter().map(|difference| difference.observed.count).sum();
+        self.exports.is_some() && rows > self.reader.context.config.export_above
+    }
+
+    /// Cuts long slices of which nothing has been emitted where export windows will end.
+    ///
+    /// An export leaves out events that were ingested long after they happened. In slices as long as a
+    /// window these are cells of their own, so reading them by query repeats nothing.
+    async fn split(&mut self, found: &[Difference]) -> Result<bool, GiveUp> {
+        let Some(exports) = &self.exports else { return Ok(false) };
+        let ledger = self.ledger().await;
+        let long = |index: usize| {
+            let slice = ledger.slices.get(index)?;
+            let is_new = slice.is_empty() && !ledger.open.iter().any(|open| open.ingested_before == slice.until);
+            is_new.then_some((ledger.ingested_from(index), slice.until))
+        };
+        let slices: BTreeSet<usize> = found.iter().map(|difference| difference.key.slice).collect();
+        let mut cuts = Vec::new();
+        for (from, until) in slices.into_iter().filter_map(long) {
+            let from = match from {
+                Some(from) => from,
+                None => exports.beginning().await?,
+            };
+            let mut day = from.day() + 1;
+            while Timestamp::from_day(day) < until.plus_micros(-DAY) {
+                cuts.push(Timestamp::from_day(day));
+                day += exports.window_days();
+            }
+        }
+        if cuts.is_empty() {
+            return Ok(false);
+        }
+        self.change_ledger(|ledger| ledger.split(&cuts)).await?;
+        Ok(true)
+    }
+
+    /// Reads cells by query, several windows at a time.
+    async fn query(&mut self, part: Part, names: Names, keys: &[CellKey], observed: &Observed) -> Result<(), Error> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        if !self.has_columns {
+            self.reader.choose_columns().await?;
+            self.has_columns = true;
+        }
+        let ledger = Arc::new(self.ledger().await);
+        let config = &self.reader.context.config;
+        let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
+        let most_days = config.window_days.map_or(i64::MAX, i64::from);
+        let mut queue: VecDeque<Window> =
+            windows(&ledger, part, keys, &observed.figures, target, most_days).into();
+        let pages = Pages { reader: Arc::new(self.reader.clone()), part, names, ledger };
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < concurrency {
+                let Some(window) = queue.pop_front() else { break };
+                let pages = pages.clone();
+                running.spawn(async move { pages.read(&window).await }.in_current_span());
+            }
+            match running.join_next().await {
+                None => return Ok(()),
+                Some(Ok(outcome)) => outcome?,
+                Some(Err(error)) => {
+                    return Err(Error::system("a task of this connector has failed").with_details(error.to_string()));
+                }
+            }
+        }
+    }
+
+    /// Takes over the figures of fewer names, now that the ledger agrees.
+    async fn narrow(&mut self, names: Names, wanted: &Choice) -> Result<(), GiveUp> {
+        let ledger = self.ledger().await;
+        let observed = figures::narrowed(&self.reader.context, &ledger, &names).await?;
+        tracing::info!("fewer events are chosen than before; what has been emitted of the others is forgotten");
+        self.change_ledger(|ledger| {
+            ledger.narrow(names, &observed);
+            if let ChoiceChange::Add(names) = ChoiceChange::between(&ledger.choice, wanted) {
+                ledger.begin_added(names);
+            }
+        })
+        .await
+    }
+
+    /// Names that the configuration asks for.
+    fn names(&self) -> Names {
+        let config = &self.reader.context.config;
+        Names::new(&config.include_events, &config.exclude_events)
+    }
+
+    /// Days that the configuration asks for.
+    fn days(&self) -> Days {
+        let config = &self.reader.context.config;
+        let to = config.end.map_or(Days::ALL.to, |end| end.plus_micros(DAY - 1).day());
+        Days { from: config.start.day(), to }
+    }
+
+    async fn names_of(&self, part: Part) -> Option<Names> {
+        let ledger = self.ledger().await;
+        match part {
+            Part::Main => Some(ledger.choice.names),
+            Part::Added => ledger.added,
+        }
+    }
+
+    async fn ledger(&self) -> Ledger {
+        let state = self.reader.checkpoint.project(self.reader.context.project).await;
+        state.ledger.unwrap_or_else(|| Ledger::new(Choice { names: self.names(), filter: None }, None))
+    }
+
+    async fn change(&self, change: impl FnOnce(&mut ProjectState)) -> Result<(), GiveUp> {
+        Ok(self.reader.checkpoint.update(self.reader.context.project, change).await?)
+    }
+
+    async fn change_ledger(&self, change: impl FnOnce(&mut Ledger)) -> Result<(), GiveUp> {
+        self.change(|state| {
+            if let Some(ledger) = &mut state.ledger {
+                change(ledger);
+            }
+        })
+        .await
+    }
+}
+
+/// The sentence for figures that could not be made to agree.
+fn disagreement(differs: &[(Part, Difference)]) -> Error {
+    const MOST: usize = 5;
+    let mut days: Vec<String> = differs.iter().take(MOST).map(|(_, difference)| difference.describe()).collect();
+    if differs.len() > MOST {
+        days.push(format!("and {} more", differs.len() - MOST));
+    }
+    Error::system(format!(
+        "events do not agree with PostHog's figures after {ROUNDS} attempts: {}. Everything else was read; the next sync tries again",
+        days.join("; ")
+    ))
+}
