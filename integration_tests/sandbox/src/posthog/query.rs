@@ -282,7 +282,7 @@ fn page(page: &Page<'_>) -> Done {
             for index in select.counts() {
                 for row in &mut rows {
                     if let Some(Value::Integer(count)) = row.get_mut(index) {
-                        *count += by;
+                        *count += i128::from(*by);
                     }
                 }
             }

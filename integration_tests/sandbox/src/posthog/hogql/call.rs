@@ -8,7 +8,7 @@ use super::operate::interval_function;
 use super::value::{Kind, Value};
 use crate::posthog::error::ApiError;
 
-const KNOWN: [&str; 15] = [
+const KNOWN: [&str; 23] = [
     "concat",
     "toString",
     "toDateTime64",
@@ -24,6 +24,14 @@ const KNOWN: [&str; 15] = [
     "toFloat",
     "toInt",
     "now",
+    "if",
+    "multiIf",
+    "toDayOfMonth",
+    "toTimeZone",
+    "right",
+    "reverse",
+    "unhex",
+    "reinterpretAsUInt32",
 ];
 
 impl Lowering<'_> {
@@ -84,6 +92,26 @@ impl Lowering<'_> {
             ("toUnixTimestamp64Milli", Some(Kind::Time(..)), 1) => (Function::UnixMillis, Kind::Integer("Int64")),
             ("toStartOfDay", Some(Kind::Time(_, zone)), 1) => (Function::StartOfDay, Kind::Time(0, zone)),
             ("toStartOfHour", Some(Kind::Time(_, zone)), 1) => (Function::StartOfHour, Kind::Time(0, zone)),
+            ("toDayOfMonth", Some(Kind::Time(..) | Kind::Date), 1) => (Function::DayOfMonth, Kind::Integer("UInt8")),
+            ("toTimeZone", Some(Kind::Time(digits, _)), 2) => {
+                let [time, zone] = <[Expression; 2]>::try_from(arguments).map_err(|_| wrong_number(name))?;
+                return Ok(Expression { kind: Kind::Time(digits, zone_of(&zone)?), ..time });
+            }
+            ("if", _, 3) => return branches(name, arguments),
+            ("multiIf", _, 3..) if arguments.len() % 2 == 1 => return branches(name, arguments),
+            ("right", Some(Kind::Text | Kind::Bytes), 2) => {
+                let Some(Node::Literal(Value::Integer(count))) = arguments.get(1).map(|argument| &argument.node) else {
+                    return Err(ApiError::unsupported("`right` by anything but a number"));
+                };
+                let count =
+                    usize::try_from(*count).map_err(|_| ApiError::unsupported("`right` by less than nothing"))?;
+                (Function::Right(count), Kind::Bytes)
+            }
+            ("reverse", Some(Kind::Text | Kind::Bytes), 1) => (Function::Reverse, Kind::Bytes),
+            ("unhex", Some(Kind::Text | Kind::Bytes), 1) => (Function::Unhex, Kind::Bytes),
+            ("reinterpretAsUInt32", Some(Kind::Text | Kind::Bytes), 1) => {
+                (Function::ReinterpretUInt32, Kind::Integer("UInt32"))
+            }
             (coalesce, Some(kind), 1..) if coalesce.eq_ignore_ascii_case("coalesce") => {
                 for argument in arguments.iter_mut().skip(1) {
                     *argument = self.adapted(argument.clone(), &kind)?;
@@ -119,16 +147,42 @@ impl Lowering<'_> {
             Some(_) => return Err(ApiError::unsupported("a precision of toDateTime64 other than 0 to 6")),
         };
         let zone = arguments.get(if name == "toDateTime64" { 2 } else { 1 });
-        let zone = match zone.map(|zone| &zone.node) {
+        let zone = match zone {
             None => self.literals,
-            Some(Node::Literal(Value::Text(zone))) => {
-                zone.parse().map_err(|_| ApiError::code("bad_arguments", format!("Unknown time zone {zone:?}")))?
-            }
-            Some(_) => return Err(ApiError::unsupported("a time zone that is no literal")),
+            Some(zone) => zone_of(zone)?,
         };
         let unit = 10_i64.pow(6 - u32::from(digits));
         Ok(instant(time(text, zone)?.div_euclid(unit) * unit, digits, zone))
     }
+}
+
+/// `if` and `multiIf`: conditions with the values that they choose, and the value without any.
+fn branches(name: &str, arguments: Vec<Expression>) -> Lowered {
+    let (pairs, otherwise) = arguments.as_chunks::<2>();
+    if let Some([condition, _]) = pairs.iter().find(|[condition, _]| !condition.kind.is_condition()) {
+        let detail = format!("Illegal type {} of a condition of function {name}", condition.kind.name());
+        return Err(ApiError::code("illegal_type_of_argument", detail));
+    }
+    let values: Vec<&Expression> = pairs.iter().map(|[_, value]| value).chain(otherwise).collect();
+    let kind = values.first().map_or(Kind::Null, |first| first.kind.clone());
+    let integers = values.iter().all(|value| matches!(value.kind, Kind::Integer(_)));
+    let kind = match values.iter().find(|value| value.kind != kind) {
+        None => kind,
+        Some(_) if integers => Kind::Integer("Int64"),
+        Some(other) => {
+            let detail = format!("There is no supertype for types {}, {}", kind.name(), other.kind.name());
+            return Err(ApiError::code("no_common_type", detail));
+        }
+    };
+    let nullable = values.iter().any(|value| value.nullable);
+    Ok(Expression { node: Node::Call(Function::MultiIf, arguments), kind, nullable })
+}
+
+fn zone_of(argument: &Expression) -> Result<Tz, ApiError> {
+    let Node::Literal(Value::Text(zone)) = &argument.node else {
+        return Err(ApiError::unsupported("a time zone that is no literal"));
+    };
+    zone.parse().map_err(|_| ApiError::code("bad_arguments", format!("Unknown time zone {zone:?}")))
 }
 
 fn instant(micros: i64, digits: u8, zone: Tz) -> Expression {

@@ -1,12 +1,11 @@
 //! Runs a query over the rows of one project.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
+use super::aggregate::State;
 use super::column::Column;
-use super::expression::{Arithmetic, Expression, Scope};
-use super::function;
-use super::lower::{Aggregate, AggregateFunction};
+use super::expression::{Expression, Scope};
 use super::row::{EventRow, Row};
 use super::schema::PersonsOnEvents;
 use super::select::{Select, is_timestamp};
@@ -178,7 +177,9 @@ fn grouped<'a>(select: &'a Select, groups: &'a [Expression], rows: &[Row<'a>], l
         let key = groups.iter().map(|key| key.evaluate(scope)).collect();
         let group = found.entry(key).or_insert_with(|| Group { sample: Some(*row), states: fresh() });
         for (aggregate, state) in select.aggregates.iter().zip(&mut group.states) {
-            state.add(aggregate.argument.as_ref().map(|argument| argument.evaluate(scope)));
+            if aggregate.condition.as_ref().is_none_or(|condition| condition.holds(scope)) {
+                state.add(aggregate.argument.as_ref().map(|argument| argument.evaluate(scope)));
+            }
         }
     }
     let done: Vec<(Option<Row<'_>>, Vec<Value<'static>>)> = found
@@ -208,86 +209,4 @@ fn grouped<'a>(select: &'a Select, groups: &'a [Expression], rows: &[Row<'a>], l
     });
     results.truncate(limit);
     results.into_iter().map(|(_, outputs)| outputs).collect()
-}
-
-/// What an aggregate function has seen so far.
-enum State<'a> {
-    Count(i64),
-    Distinct(BTreeSet<Value<'a>>),
-    Least(Option<Value<'a>>),
-    Greatest(Option<Value<'a>>),
-    First(Option<Value<'a>>),
-    Sum(Option<Value<'a>>),
-    Average(f64, f64),
-}
-
-impl<'a> State<'a> {
-    fn new(aggregate: &Aggregate) -> Self {
-        match aggregate.function {
-            AggregateFunction::Count => Self::Count(0),
-            AggregateFunction::UniqExact => Self::Distinct(BTreeSet::new()),
-            AggregateFunction::Min => Self::Least(None),
-            AggregateFunction::Max => Self::Greatest(None),
-            AggregateFunction::Any => Self::First(None),
-            AggregateFunction::Average => Self::Average(0.0, 0.0),
-            AggregateFunction::Sum => Self::Sum(None),
-        }
-    }
-
-    /// `value` is `None` for `count()`; NULL is never counted.
-    fn add(&mut self, value: Option<Value<'a>>) {
-        let value = match value {
-            Some(Value::Null) => return,
-            value => value,
-        };
-        match (self, value) {
-            (Self::Count(count), _) => *count += 1,
-            (Self::Distinct(seen), Some(value)) => {
-                seen.insert(value);
-            }
-            (Self::Least(least), Some(value)) => {
-                if least.as_ref().is_none_or(|least| value < *least) {
-                    *least = Some(value);
-                }
-            }
-            (Self::Greatest(greatest), Some(value)) => {
-                if greatest.as_ref().is_none_or(|greatest| value > *greatest) {
-                    *greatest = Some(value);
-                }
-            }
-            (Self::First(first), Some(value)) => {
-                first.get_or_insert(value);
-            }
-            (Self::Sum(sum), Some(value)) => {
-                *sum = Some(match sum {
-                    Some(sum) => function::compute(Arithmetic::Plus, sum, &value),
-                    None => value,
-                });
-            }
-            (Self::Average(sum, count), Some(value)) => {
-                *sum += value.number().unwrap_or_default();
-                *count += 1.0;
-            }
-            (_, None) => {}
-        }
-    }
-
-    fn finish(self, aggregate: &Aggregate) -> Value<'static> {
-        match self {
-            Self::Count(count) => Value::Integer(count),
-            Self::Distinct(seen) => Value::Integer(i64::try_from(seen.len()).unwrap_or(i64::MAX)),
-            Self::Average(sum, count) => Value::Float(sum / count),
-            Self::Least(Some(value))
-            | Self::Greatest(Some(value))
-            | Self::First(Some(value))
-            | Self::Sum(Some(value)) => value.into_owned(),
-            // ClickHouse gives the type's default for no rows, 1970 for a time.
-            Self::Least(None) | Self::Greatest(None) | Self::First(None) | Self::Sum(None) => {
-                match aggregate.argument.as_ref() {
-                    Some(argument) if !argument.nullable => argument.kind.default_value(),
-                    _ => Value::Null,
-                }
-            }
-        }
-    }
 }

@@ -89,10 +89,19 @@ pub(crate) enum Function {
     Coalesce,
     Concat,
     IntDiv,
+    /// Condition, value, condition, value, and so on; at the end what there is otherwise.
+    MultiIf,
     UnixSeconds,
     UnixMillis,
     StartOfDay,
     StartOfHour,
+    DayOfMonth,
+    /// So many bytes at the end.
+    Right(usize),
+    Reverse,
+    Unhex,
+    /// Of four bytes, the lowest one first.
+    ReinterpretUInt32,
     Arithmetic(Arithmetic),
     /// So many units later than the first argument.
     Shift(Unit),
@@ -134,8 +143,8 @@ impl Expression {
             Node::Literal(value) => value.clone(),
             Node::Column(column) => scope.row.map_or(Value::Null, |row| row.column(*column)),
             Node::Tuple(items) => Value::Tuple(items.iter().map(|item| item.evaluate(scope)).collect()),
-            Node::Call(function, arguments) => call(function, arguments, scope),
-            Node::Aggregate(index) => scope.aggregates.get(*index).cloned().unwrap_or(Value::Null),
+            Node::Call(function, arguments) => call(function, arguments, scope).fitted(&self.kind),
+            Node::Aggregate(index) => scope.aggregates.get(*index).cloned().unwrap_or(Value::Null).fitted(&self.kind),
             _ => Value::Integer(self.holds(scope).into()),
         }
     }

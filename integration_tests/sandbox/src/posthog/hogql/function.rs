@@ -3,12 +3,13 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use chrono::{DateTime, Days, Months, NaiveDate, NaiveDateTime, Timelike};
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, Timelike};
 use chrono_tz::Tz;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::bytes;
 use super::expression::{Arithmetic, Expression, Function, Scope};
 use super::value::{Kind, Unit, Value, date, day_of, local, midnight, plain};
 
@@ -22,6 +23,11 @@ pub(crate) fn call<'a>(function: &Function, arguments: &'a [Expression], scope: 
         (Function::Coalesce, first) => {
             let rest = (1..arguments.len()).map(value);
             std::iter::once(first).chain(rest).find(|value| *value != Value::Null).unwrap_or(Value::Null)
+        }
+        (Function::MultiIf, _) => {
+            let (branches, otherwise) = arguments.as_chunks::<2>();
+            let chosen = branches.iter().find(|[condition, _]| condition.holds(scope)).map(|[_, value]| value);
+            chosen.or(otherwise.first()).map_or(Value::Null, |chosen| chosen.evaluate(scope))
         }
         (Function::Concat, _) => {
             let texts: Option<Vec<String>> = (0..arguments.len())
@@ -40,8 +46,10 @@ pub(crate) fn call<'a>(function: &Function, arguments: &'a [Expression], scope: 
         },
         (Function::ToFloat, Value::Text(text)) => text.trim().parse().map_or(Value::Null, Value::Float),
         (Function::ToFloat, number) => number.number().map_or(Value::Null, Value::Float),
-        (Function::ToInteger, Value::Text(text)) => text.trim().parse().map_or(Value::Null, Value::Integer),
-        (Function::ToInteger, Value::Float(number)) => Value::Integer(truncated(number)),
+        (Function::ToInteger, Value::Text(text)) => {
+            text.trim().parse::<i64>().map_or(Value::Null, |number| Value::Integer(number.into()))
+        }
+        (Function::ToInteger, Value::Float(number)) => Value::Integer(truncated(number).into()),
         (Function::ToInteger, Value::Integer(number)) => Value::Integer(number),
         (Function::ToDate, Value::Time(micros)) => day_of(micros, zone).map_or(Value::Null, Value::Date),
         (Function::ToDate, date @ Value::Date(_)) => date,
@@ -59,12 +67,24 @@ pub(crate) fn call<'a>(function: &Function, arguments: &'a [Expression], scope: 
             Value::Integer(right) => left.checked_div(right).map_or(Value::Null, Value::Integer),
             _ => Value::Null,
         },
-        (Function::UnixSeconds, Value::Time(micros)) => Value::Integer(micros.div_euclid(1_000_000)),
-        (Function::UnixMillis, Value::Time(micros)) => Value::Integer(micros.div_euclid(1000)),
+        (Function::UnixSeconds, Value::Time(micros)) => Value::Integer(micros.div_euclid(1_000_000).into()),
+        // A plain division in ClickHouse, which rounds towards 1970.
+        (Function::UnixMillis, Value::Time(micros)) => Value::Integer((micros / 1000).into()),
         (Function::StartOfDay, Value::Time(micros)) => start_of(micros, zone, true),
         (Function::StartOfHour, Value::Time(micros)) => start_of(micros, zone, false),
+        (Function::DayOfMonth, Value::Time(micros)) => day_of(micros, zone).map_or(Value::Null, day_of_month),
+        (Function::DayOfMonth, Value::Date(days)) => day_of_month(days),
+        (Function::Right(count), text) => bytes::of(text).map_or(Value::Null, |text| bytes::right(text, *count)),
+        (Function::Reverse, text) => bytes::of(text).map_or(Value::Null, bytes::reversed),
+        (Function::Unhex, text) => bytes::of(text).map_or(Value::Null, |text| bytes::unhex(&text)),
+        (Function::ReinterpretUInt32, text) => bytes::of(text).map_or(Value::Null, |text| bytes::number(&text)),
         _ => Value::Null,
     }
+}
+
+fn day_of_month<'a>(days: i64) -> Value<'a> {
+    let date = i32::try_from(days).ok().and_then(NaiveDate::from_epoch_days);
+    date.map_or(Value::Null, |date| Value::Integer(date.day().into()))
 }
 
 fn start_of<'a>(micros: i64, zone: Tz, day: bool) -> Value<'a> {
@@ -85,7 +105,7 @@ fn truncated(number: f64) -> i64 {
 
 pub(super) fn compute<'a>(arithmetic: Arithmetic, left: &Value<'_>, right: &Value<'_>) -> Value<'a> {
     if let (Value::Integer(left), Value::Integer(right)) = (left, right) {
-        // As in ClickHouse, what doesn't fit starts over.
+        // The lower half is right whatever is lost above it.
         match arithmetic {
             Arithmetic::Plus => return Value::Integer(left.wrapping_add(*right)),
             Arithmetic::Minus => return Value::Integer(left.wrapping_sub(*right)),
@@ -103,7 +123,8 @@ pub(super) fn compute<'a>(arithmetic: Arithmetic, left: &Value<'_>, right: &Valu
 }
 
 /// Days and longer units are those of the calendar in `zone`.
-fn shift<'a>(from: &Value<'_>, unit: Unit, count: i64, zone: Tz) -> Option<Value<'a>> {
+fn shift<'a>(from: &Value<'_>, unit: Unit, count: i128, zone: Tz) -> Option<Value<'a>> {
+    let count = i64::try_from(count).ok()?;
     let seconds = match unit {
         Unit::Second => 1,
         Unit::Minute => 60,

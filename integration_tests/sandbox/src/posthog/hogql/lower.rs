@@ -10,6 +10,7 @@ use sqlparser::ast::{
 };
 use uuid::Uuid;
 
+use super::aggregate::{Aggregate, AggregateFunction};
 use super::column::Column;
 use super::expression::{Arithmetic, Comparison, Expression, Function, Node, Scope};
 use super::operate::{arithmetic, folded, instant_of_day, interval};
@@ -20,25 +21,6 @@ use super::value::{Kind, Value, day_of, parse_time};
 use crate::posthog::error::ApiError;
 
 pub(super) type Lowered = Result<Expression, ApiError>;
-
-/// An aggregate function and its argument.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Aggregate {
-    pub(crate) function: AggregateFunction,
-    pub(crate) argument: Option<Expression>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum AggregateFunction {
-    Count,
-    UniqExact,
-    Min,
-    Max,
-    Sum,
-    Average,
-    /// The first value that comes along.
-    Any,
-}
 
 /// Turns the expressions of one query into typed ones.
 pub(crate) struct Lowering<'s> {
@@ -210,10 +192,10 @@ impl Lowering<'_> {
             }
             (Node::Literal(Value::Text(text)), Kind::Date) => Ok(Expression::literal(day(text)?, Kind::Date)),
             (Node::Literal(Value::Text(text)), Kind::Integer(_)) => {
-                let number = text.parse().map_err(|_| {
+                let number = text.parse::<i64>().map_err(|_| {
                     ApiError::code("type_mismatch", format!("Cannot convert string '{text}' to type {}", wanted.name()))
                 })?;
-                Ok(Expression::literal(Value::Integer(number), wanted.clone()))
+                Ok(Expression::literal(Value::Integer(number.into()), wanted.clone()))
             }
             _ => Ok(literal),
         }
@@ -242,56 +224,10 @@ impl Lowering<'_> {
             Some(DuplicateTreatment::Distinct) if name.eq_ignore_ascii_case("count") => true,
             Some(_) => return Err(ApiError::unsupported(format_args!("DISTINCT or ALL in `{name}`"))),
         };
-        if let Some(aggregate) = aggregate(&name, distinct) {
-            return self.aggregate(&name, aggregate, arguments);
+        if let Some((function, conditional)) = AggregateFunction::find(&name, distinct) {
+            return self.aggregate(&name, function, conditional, arguments);
         }
         Ok(folded(self.call(&name, arguments)?))
-    }
-
-    fn aggregate(&mut self, name: &str, function: AggregateFunction, mut arguments: Vec<Expression>) -> Lowered {
-        let argument = arguments.pop();
-        if !arguments.is_empty() || (argument.is_none() && function != AggregateFunction::Count) {
-            return Err(wrong_number(name));
-        }
-        let (kind, nullable) = match (function, &argument) {
-            (AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Any, Some(argument)) => {
-                (argument.kind.clone(), argument.nullable)
-            }
-            (AggregateFunction::Sum | AggregateFunction::Average, Some(argument)) => {
-                let kind = match &argument.kind {
-                    Kind::Integer(_) | Kind::Float if function == AggregateFunction::Average => Kind::Float,
-                    Kind::Integer(of) if of.starts_with('U') || *of == "Bool" => Kind::Integer("UInt64"),
-                    Kind::Integer(_) => Kind::Integer("Int64"),
-                    Kind::Float => Kind::Float,
-                    other => {
-                        let detail = format!("Illegal type {} of argument for aggregate function {name}", other.name());
-                        return Err(ApiError::code("illegal_type_of_argument", detail));
-                    }
-                };
-                (kind, argument.nullable)
-            }
-            _ => (Kind::Integer("UInt64"), false),
-        };
-        let aggregate = Aggregate { function, argument };
-        let index = self.aggregates.iter().position(|known| *known == aggregate).unwrap_or_else(|| {
-            self.aggregates.push(aggregate);
-            self.aggregates.len() - 1
-        });
-        Ok(Expression { node: Node::Aggregate(index), kind, nullable })
-    }
-}
-
-fn aggregate(name: &str, distinct: bool) -> Option<AggregateFunction> {
-    match name.to_ascii_lowercase().as_str() {
-        "count" if distinct => Some(AggregateFunction::UniqExact),
-        "count" => Some(AggregateFunction::Count),
-        "min" => Some(AggregateFunction::Min),
-        "max" => Some(AggregateFunction::Max),
-        "sum" => Some(AggregateFunction::Sum),
-        "avg" => Some(AggregateFunction::Average),
-        "any" => Some(AggregateFunction::Any),
-        _ if name == "uniqExact" => Some(AggregateFunction::UniqExact),
-        _ => None,
     }
 }
 
@@ -315,8 +251,8 @@ fn literal(value: &SqlValue) -> Lowered {
             Ok(Expression::literal(Value::Text(Cow::Owned(text.clone())), Kind::Text))
         }
         SqlValue::Number(text, _) => {
-            if let Ok(number) = text.parse() {
-                return Ok(Expression::literal(Value::Integer(number), Kind::Integer("Int64")));
+            if let Ok(number) = text.parse::<i64>() {
+                return Ok(Expression::literal(Value::Integer(number.into()), Kind::Integer("Int64")));
             }
             let fraction = text.parse().ok().filter(|_| text.contains('.'));
             let number = fraction.ok_or_else(|| ApiError::unsupported(format_args!("the number {text}")))?;

@@ -4,6 +4,8 @@
 //! Everything else is refused with a 400 that names it, so that a query the stand-in would get
 //! wrong never looks as if it worked.
 
+mod aggregate;
+mod bytes;
 mod call;
 mod column;
 mod evaluate;

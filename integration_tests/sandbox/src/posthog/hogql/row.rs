@@ -46,7 +46,7 @@ impl<'a> Row<'a> {
                 _ => None,
             },
             Row::CohortPerson(cohort, person) => match column {
-                Column::CohortId => Some(Value::Integer(cohort)),
+                Column::CohortId => Some(Value::Integer(cohort.into())),
                 Column::PersonId => Some(Value::Uuid(person)),
                 Column::One => Some(Value::Integer(1)),
                 _ => None,
@@ -124,7 +124,7 @@ fn of_session(session: &Session, column: Column) -> Option<Value<'_>> {
         Own::End => Value::Time(session.end),
         Own::MaxInsertedAt => Value::Time(session.max_inserted_at),
         Own::Urls => Value::Tuple(session.urls.iter().map(|url| text(url)).collect()),
-        Own::UrlCount => Value::Integer(i64::try_from(session.urls.len()).unwrap_or(i64::MAX)),
+        Own::UrlCount => Value::Integer(i128::try_from(session.urls.len()).unwrap_or(i128::MAX)),
         Own::Text(which, empty) => {
             let value = match which {
                 SessionText::EntryUrl => &session.entry_url,
@@ -137,12 +137,12 @@ fn of_session(session: &Session, column: Column) -> Option<Value<'_>> {
             };
             if empty == Empty::Null && value.is_empty() { Value::Null } else { text(value) }
         }
-        Own::Pageviews => Value::Integer(session.pageviews),
-        Own::Autocaptures => Value::Integer(session.autocaptures),
-        Own::Screens => Value::Integer(session.screens),
-        Own::CountUpToTwo => Value::Integer(session.count_up_to_two()),
+        Own::Pageviews => Value::Integer(session.pageviews.into()),
+        Own::Autocaptures => Value::Integer(session.autocaptures.into()),
+        Own::Screens => Value::Integer(session.screens.into()),
+        Own::CountUpToTwo => Value::Integer(session.count_up_to_two().into()),
         Own::ChannelType => text("Direct"),
-        Own::Duration => Value::Integer(session.duration()),
+        Own::Duration => Value::Integer(session.duration().into()),
         Own::IsBounce => Value::Integer(session.is_bounce().into()),
         Own::LargestPaint => Value::Float(session.largest_paint?),
         Own::Attribution(index) => text(session.attribution.get(index)?.as_deref()?),

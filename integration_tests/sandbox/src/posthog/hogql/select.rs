@@ -12,9 +12,10 @@ use sqlparser::ast::{
 use sqlparser::dialect::ClickHouseDialect;
 use sqlparser::parser::Parser;
 
+use super::aggregate::{Aggregate, AggregateFunction};
 use super::column::Column;
 use super::expression::{Expression, Node};
-use super::lower::{Aggregate, AggregateFunction, Lowering};
+use super::lower::Lowering;
 use super::refusal::similar;
 use super::schema::Schema;
 use super::table::{Source, Table};
@@ -63,7 +64,12 @@ pub(crate) struct Setting {
 pub(crate) fn compile(text: &str, values: &Map<String, Json>, setting: Setting) -> Result<Select, ApiError> {
     let sql = super::placeholder::fill(text, values)?;
     let query = parse(&sql).map_err(|error| ApiError::code("syntax_error", error))?;
-    check(&query, setting)
+    let select = check(&query, setting)?;
+    // The driver behind PostHog tries to read them as UTF-8.
+    if let Some(output) = select.outputs.iter().find(|output| output.expression.kind.holds_bytes()) {
+        return Err(ApiError::unsupported(format_args!("the bytes `{}` in an answer", output.name)));
+    }
+    Ok(select)
 }
 
 /// A query or one that stands in place of a table.
@@ -254,7 +260,7 @@ fn name(expr: &Expr) -> String {
     }
 }
 
-fn has_aggregate(expression: &Expression) -> bool {
+pub(super) fn has_aggregate(expression: &Expression) -> bool {
     match &expression.node {
         Node::Aggregate(_) => true,
         Node::Literal(_) | Node::Column(_) => false,
@@ -307,7 +313,11 @@ impl Select {
     pub(crate) fn reads(&self, column: Column) -> bool {
         let outputs = self.outputs.iter().map(|output| &output.expression);
         outputs.chain(&self.filter).chain(self.order.iter().map(|(by, _)| by)).any(|each| each.reads(column))
-            || self.aggregates.iter().filter_map(|each| each.argument.as_ref()).any(|each| each.reads(column))
+            || self
+                .aggregates
+                .iter()
+                .flat_map(|each| each.argument.iter().chain(&each.condition))
+                .any(|each| each.reads(column))
     }
 }
 
@@ -315,6 +325,14 @@ fn narrow(filter: &Expression, range: &mut (i64, i64)) {
     use super::expression::Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
     match &filter.node {
         Node::All(items) => items.iter().for_each(|item| narrow(item, range)),
+        Node::Any(items) => {
+            let each = items.iter().map(|item| {
+                let mut own = *range;
+                narrow(item, &mut own);
+                own
+            });
+            *range = each.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1))).unwrap_or(*range);
+        }
         Node::Compare(comparison, left, right) => {
             let (comparison, bound) = match (is_timestamp(left), is_timestamp(right)) {
                 (true, false) => (*comparison, time(right)),

@@ -1,3 +1,5 @@
+mod figures;
+
 use chrono_tz::Tz;
 use serde_json::{Map, Value as Json, json};
 use uuid::Uuid;
@@ -258,6 +260,21 @@ fn whatever_is_not_understood_is_refused_by_name() {
         ("SELECT key FROM groups WHERE index > 'many'", "type_mismatch"),
         ("SELECT uuid FROM events JOIN persons ON 1 = 1", "FROM"),
         ("SELECT lower(event) FROM events", "function `lower`"),
+        ("SELECT countDistinctIf(event, 1 = 1) FROM events", "function `countDistinctIf`"),
+        ("SELECT right(event, 3) FROM events", "bytes `right(event, 3)`"),
+        ("SELECT groupArray((event, unhex(event))) FROM events", "bytes"),
+        ("SELECT count() FROM events WHERE right(event, 1) = 'a'", "illegal_type"),
+        ("SELECT right(event, -1) FROM events", "`right`"),
+        ("SELECT unhex(1) FROM events", "illegal_type"),
+        ("SELECT toTimeZone(timestamp, event) FROM events", "time zone"),
+        ("SELECT toTimeZone(timestamp, 'Mars') FROM events", "Unknown time zone"),
+        ("SELECT if(1 = 1, event, 0) FROM events", "no_common_type"),
+        ("SELECT if(event, 1, 0) FROM events", "illegal_type"),
+        ("SELECT multiIf(1 = 1, 1, 1 = 1, 0) FROM events", "illegal_type"),
+        ("SELECT sumIf(1, event) FROM events", "illegal_type"),
+        ("SELECT sumIf(1 = 1) FROM events", "number_of_arguments"),
+        ("SELECT groupArray() FROM events", "number_of_arguments"),
+        ("SELECT sum(count()) FROM events", "illegal_aggregation"),
         ("SELECT nope FROM events", "Unable to resolve field: nope"),
         ("SELECT DISTINCT uuid FROM events", "clauses"),
         ("SELECT uuid FROM events FINAL", "FROM"),

@@ -11,9 +11,12 @@ use uuid::Uuid;
 #[derive(Debug, Clone)]
 pub(crate) enum Value<'a> {
     Null,
-    Integer(i64),
+    /// Of any of ClickHouse's types up to 64 bits.
+    Integer(i128),
     Float(f64),
     Text(Cow<'a, str>),
+    /// A text of ClickHouse that need not be UTF-8, in the middle of an expression.
+    Bytes(Vec<u8>),
     Uuid(Uuid),
     /// Microseconds since 1970.
     Time(i64),
@@ -43,6 +46,7 @@ pub(crate) enum Kind {
     Integer(&'static str),
     Float,
     Text,
+    Bytes,
     Uuid,
     /// Digits of the fraction, and the zone it is shown in.
     Time(u8, Tz),
@@ -60,7 +64,7 @@ impl Kind {
             Self::Null => "Nullable(Nothing)".to_owned(),
             Self::Integer(name) => (*name).to_owned(),
             Self::Float => "Float64".to_owned(),
-            Self::Text => "String".to_owned(),
+            Self::Text | Self::Bytes => "String".to_owned(),
             Self::Date => "Date".to_owned(),
             Self::Interval(unit) => format!("Interval{unit:?}"),
             Self::Array(item) => format!("Array({})", item.name()),
@@ -80,9 +84,25 @@ impl Kind {
             Self::Date => Value::Date(0),
             Self::Array(_) => Value::Tuple(Vec::new()),
             Self::Text => Value::Text(Cow::Borrowed("")),
+            Self::Bytes => Value::Bytes(Vec::new()),
             Self::Uuid => Value::Uuid(Uuid::nil()),
             Self::Time(..) => Value::Time(0),
             Self::Tuple(items) => Value::Tuple(items.iter().map(Self::default_value).collect()),
+        }
+    }
+
+    /// Whether it is the type of a comparison.
+    pub(crate) fn is_condition(&self) -> bool {
+        matches!(self, Self::Integer("UInt8" | "Bool"))
+    }
+
+    /// Whether there are bytes in it, which nothing but a few functions can take.
+    pub(crate) fn holds_bytes(&self) -> bool {
+        match self {
+            Self::Bytes => true,
+            Self::Array(item) => item.holds_bytes(),
+            Self::Tuple(items) => items.iter().any(Self::holds_bytes),
+            _ => false,
         }
     }
 
@@ -94,6 +114,7 @@ impl Kind {
             | (Self::Integer(_) | Self::Float, Self::Integer(_) | Self::Float)
             | (Self::Date, Self::Date)
             | (Self::Text, Self::Text)
+            | (Self::Bytes, Self::Bytes)
             | (Self::Uuid, Self::Uuid)
             | (Self::Time(..), Self::Time(..)) => true,
             (Self::Tuple(left), Self::Tuple(right)) => {
@@ -110,7 +131,7 @@ pub(crate) fn uuid_order(uuid: Uuid) -> u128 {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "what ClickHouse does when it compares both")]
-fn float(integer: i64) -> f64 {
+fn float(integer: i128) -> f64 {
     integer as f64
 }
 
@@ -125,13 +146,13 @@ impl Eq for Value<'_> {}
 impl Ord for Value<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         match (self, other) {
-            (Self::Integer(left), Self::Integer(right))
-            | (Self::Time(left), Self::Time(right))
-            | (Self::Date(left), Self::Date(right)) => left.cmp(right),
+            (Self::Integer(left), Self::Integer(right)) => left.cmp(right),
+            (Self::Time(left), Self::Time(right)) | (Self::Date(left), Self::Date(right)) => left.cmp(right),
             (Self::Float(left), Self::Float(right)) => left.total_cmp(right),
             (Self::Integer(left), Self::Float(right)) => float(*left).total_cmp(right),
             (Self::Float(left), Self::Integer(right)) => left.total_cmp(&float(*right)),
             (Self::Text(left), Self::Text(right)) => left.as_bytes().cmp(right.as_bytes()),
+            (Self::Bytes(left), Self::Bytes(right)) => left.cmp(right),
             (Self::Uuid(left), Self::Uuid(right)) => uuid_order(*left).cmp(&uuid_order(*right)),
             (Self::Tuple(left), Self::Tuple(right)) => left.cmp(right),
             _ => self.rank().cmp(&other.rank()),
@@ -150,7 +171,7 @@ impl Value<'_> {
     fn rank(&self) -> u8 {
         match self {
             Self::Integer(_) | Self::Float(_) => 0,
-            Self::Text(_) => 1,
+            Self::Text(_) | Self::Bytes(_) => 1,
             Self::Uuid(_) => 2,
             Self::Time(_) => 3,
             Self::Date(_) => 4,
@@ -168,11 +189,21 @@ impl Value<'_> {
         }
     }
 
+    /// The value in its type. As in ClickHouse, integers that don't fit start over.
+    pub(crate) fn fitted(self, kind: &Kind) -> Self {
+        match (self, kind) {
+            (Self::Integer(number), Kind::Integer("UInt64")) => Self::Integer(number & i128::from(u64::MAX)),
+            (Self::Integer(number), Kind::Integer("Int64")) => Self::Integer((number << 64) >> 64),
+            (value, _) => value,
+        }
+    }
+
     pub(crate) fn into_owned(self) -> Value<'static> {
         match self {
             Self::Null => Value::Null,
             Self::Integer(value) => Value::Integer(value),
             Self::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
+            Self::Bytes(bytes) => Value::Bytes(bytes),
             Self::Uuid(uuid) => Value::Uuid(uuid),
             Self::Time(micros) => Value::Time(micros),
             Self::Float(value) => Value::Float(value),
@@ -190,6 +221,8 @@ impl Value<'_> {
             (Self::Float(value), _) => out.extend_from_slice(serde_json::json!(value).to_string().as_bytes()),
             (Self::Date(days), _) => write_text(&date(*days), out),
             (Self::Text(text), _) => write_text(text, out),
+            // Refused before any row is looked at.
+            (Self::Bytes(bytes), _) => write_text(&String::from_utf8_lossy(bytes), out),
             (Self::Uuid(uuid), _) => {
                 let mut buffer = Uuid::encode_buffer();
                 out.push(b'"');
