@@ -358,3 +358,23 @@ async fn persons_are_as_before() {
     let rows = query(&posthog, sql).await.rows();
     assert_eq!(rows, [json!([Uuid::from_u128(5).to_string(), "2026-03-01T12:00:00Z", "a@b", 1, null])]);
 }
+
+#[tokio::test]
+async fn figures_of_all_days_come_in_one_row() {
+    let posthog = sandbox().await;
+    posthog.generate(1001, 3000, 1, instant());
+    let events = posthog.events(1001);
+    let mut days: BTreeMap<i64, (u64, u64)> = BTreeMap::new();
+    for event in &events {
+        let day = days.entry(event.timestamp.div_euclid(DAY)).or_default();
+        *day = (day.0 + 1, day.1 + u64::try_from(event.uuid.as_u128() & 0xffff_ffff).unwrap());
+    }
+    let days: Vec<Value> = days.into_iter().map(|(day, (rows, sum))| json!([day, 0, rows, sum])).collect();
+    assert!(days.len() > 10);
+    let sql = "SELECT count() AS cells, sum(row_count) AS stored, \
+        groupArray((period, slice, row_count, row_checksum)) AS figures FROM (SELECT \
+        intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525 AS period, 0 AS slice, \
+        count() AS row_count, sum(reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))) AS row_checksum \
+        FROM events WHERE 1 = 1 GROUP BY period, slice) LIMIT 1";
+    assert_eq!(query(&posthog, sql).await.rows(), [json!([days.len(), events.len(), days])]);
+}
