@@ -80,6 +80,10 @@ pub fn uuid_prefix(day: i64) -> String {
 
 /// The date of a day number since 1970.
 pub fn date(day: i64) -> String {
-    let date = i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days);
-    date.map_or_else(String::new, |date| date.to_string())
+    calendar_day(day).map_or_else(String::new, |date| date.to_string())
+}
+
+/// The day of the calendar with a number since 1970.
+pub fn calendar_day(day: i64) -> Option<NaiveDate> {
+    i32::try_from(day).ok().and_then(NaiveDate::from_epoch_days)
 }

@@ -20,8 +20,10 @@ use memchr::memmem;
 use posthog_sandbox::posthog::{Exports, Sandbox};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::question::Question;
+use super::condition::{Span, Times};
+use super::question::{Key, Question};
 use crate::events::{DAY, date, of_day, samples, uuid_prefix};
 use crate::http::{Client, PROJECT};
 
@@ -61,8 +63,10 @@ pub(super) struct Content {
     first: i64,
     days: i64,
     templates: i64,
-    /// The timestamp and the uuid of the last event of each template.
-    last: Vec<(i64, String)>,
+    /// The last event of each template.
+    last: Vec<Key>,
+    /// Sum of the last eight hex digits of the uuids of each template.
+    checksums: Vec<u64>,
     /// Exported rows by hour of arrival.
     hours: BTreeMap<i64, u64>,
     file: Bytes,
@@ -95,11 +99,17 @@ impl Content {
         let first = Utc::now().timestamp_micros().div_euclid(DAY) - AGE - days;
         let sandbox = Sandbox::builder().exports(Exports::default()).start().await?;
         let samples = samples().await?;
-        let (mut last, mut hours) = (Vec::new(), BTreeMap::new());
+        let (mut last, mut checksums, mut hours) = (Vec::new(), Vec::new(), BTreeMap::new());
         for day in first..first + templates {
             let events = of_day(&samples, day, size.page);
             let end = events.last().context("a day has no events")?;
-            last.push((end.timestamp, end.uuid.to_string()));
+            last.push(Key {
+                timestamp: end.timestamp,
+                uuid: end.uuid.to_string(),
+                event: end.event.clone(),
+                distinct_id: end.distinct_id.clone(),
+            });
+            checksums.push(events.iter().map(|event| digits(event.uuid)).fold(0, u64::wrapping_add));
             if day == first {
                 for event in &events {
                     *hours.entry(event.created_at.div_euclid(HOUR)).or_default() += u64::try_from(days)?;
@@ -111,7 +121,7 @@ impl Content {
         let file = export(&client, &sandbox.url(), first).await?;
         let file_length = std::io::copy(&mut MultiGzDecoder::new(&*file), &mut std::io::sink())?;
         let pages = Mutex::default();
-        Ok(Self { sandbox, client, size, first, days, templates, last, hours, file, file_length, pages })
+        Ok(Self { sandbox, client, size, first, days, templates, last, checksums, hours, file, file_length, pages })
     }
 
     /// The address of the sandbox.
@@ -144,10 +154,19 @@ impl Content {
             }
             Question::Page { columns, from, to, after: Some((position, id)), .. } => {
                 let day = self.one_day(from.div_euclid(DAY) * DAY, to)?;
-                let (end, last) = self.last_key(day)?;
-                ensure!(position == end && id == last, "{id} is not the last event of {}", date(day));
-                let answer = json!({"columns": [], "error": null, "hogql": columns, "results": [], "types": []});
-                return pack(answer.to_string().into(), gzip, true);
+                let last = self.last_key(day)?;
+                ensure!(position == last.timestamp && id == last.uuid, "{id} is not the last event of {}", date(day));
+                return empty_page(&columns, gzip);
+            }
+            Question::ArrivedPage { columns, times, after, limit } => {
+                ensure!(limit == self.size.page, "pages have {} rows, not {limit}", self.size.page);
+                let Some(day) = self.next_day(times, after.as_ref())? else { return empty_page(&columns, gzip) };
+                return self.page(PageId { columns, day, gzip }).await;
+            }
+            Question::Figures(figures) => {
+                let arrived = self.day_from(figures.arrived.from)?..self.day_from(figures.arrived.to)?;
+                let of_day = |day| Ok((self.size.page, self.checksum(day)?));
+                figures.answer(arrived, |instant| self.day_from(instant), of_day)?
             }
             Question::Days { from, to } => {
                 let rows: Vec<Value> = self.whole_days(from, to)?.map(|day| json!([day, self.size.page])).collect();
@@ -189,16 +208,44 @@ impl Content {
         Ok(day(from)..day(to))
     }
 
+    /// The first day with events that all happen and arrive at an instant or after it; the day after the
+    /// last one if there is none.
+    fn day_from(&self, instant: i64) -> anyhow::Result<i64> {
+        let (day, end) = (instant.div_euclid(DAY), self.first + self.days);
+        let begun = instant.rem_euclid(DAY) > 0;
+        ensure!(!begun || !(self.first..end).contains(&day), "only whole days are known, not a part of {}", date(day));
+        Ok((day + i64::from(begun)).clamp(self.first, end))
+    }
+
+    /// The first day after a key, if it has events at these times.
+    fn next_day(&self, times: Times, after: Option<&Key>) -> anyhow::Result<Option<i64>> {
+        let Times { mut happened, arrived } = times;
+        if let Some(key) = after {
+            let day = key.timestamp.div_euclid(DAY);
+            ensure!(*key == self.last_key(day)?, "{} is not the last event of {}", key.uuid, date(day));
+            happened = happened.and(Span { from: (day + 1) * DAY, ..Span::ALL });
+        }
+        let from = self.day_from(happened.from)?.max(self.day_from(arrived.from)?);
+        let to = self.day_from(happened.to)?.min(self.day_from(arrived.to)?);
+        Ok((from < to).then_some(from))
+    }
+
     /// The template of a day.
     fn template(&self, day: i64) -> i64 {
         (day - self.first) % self.templates
     }
 
-    fn last_key(&self, day: i64) -> anyhow::Result<(i64, String)> {
+    fn last_key(&self, day: i64) -> anyhow::Result<Key> {
         let template = self.template(day);
-        let (timestamp, uuid) = self.last.get(usize::try_from(template)?).context("a day has no template")?;
-        let rest = uuid.get(8..).unwrap_or_default();
-        Ok((timestamp + (day - self.first - template) * DAY, format!("{}{rest}", uuid_prefix(day))))
+        let last = self.last.get(usize::try_from(template)?).context("a day has no template")?.clone();
+        let rest = last.uuid.get(8..).unwrap_or_default();
+        let uuid = format!("{}{rest}", uuid_prefix(day));
+        Ok(Key { timestamp: last.timestamp + (day - self.first - template) * DAY, uuid, ..last })
+    }
+
+    /// The checksum of the uuids of a day. Those of its template differ only in their beginning.
+    fn checksum(&self, day: i64) -> anyhow::Result<u64> {
+        self.checksums.get(usize::try_from(self.template(day))?).copied().context("a day has no template")
     }
 
     fn pages(&self) -> std::sync::MutexGuard<'_, HashMap<PageId, Answer>> {
@@ -251,6 +298,18 @@ impl Content {
     pub(super) fn file(&self) -> Answer {
         Answer { body: self.file.clone(), unpacked: self.file_length, gzip: true, events: true }
     }
+}
+
+/// The last eight hex digits of a uuid.
+fn digits(uuid: Uuid) -> u64 {
+    let [.., first, second, third, fourth] = uuid.into_bytes();
+    u32::from_be_bytes([first, second, third, fourth]).into()
+}
+
+/// A page after the last event.
+fn empty_page(columns: &str, gzip: bool) -> anyhow::Result<Answer> {
+    let answer = json!({"columns": [], "error": null, "hogql": columns, "results": [], "types": []});
+    pack(answer.to_string().into(), gzip, true)
 }
 
 /// Exports a day from the sandbox, as one file.

@@ -4,7 +4,9 @@
 //! it keeps in memory; whatever else is asked goes to the sandbox behind it. A query that it does not
 //! know is answered with 400.
 
+mod condition;
 mod content;
+mod figures;
 mod question;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,7 +150,7 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
             let asked: Value = serde_json::from_slice(&body)?;
             let query = &asked["query"];
             let sql = query["query"].as_str().unwrap_or_default();
-            let question = recognize(sql, query["values"]["after_id"].as_str())?;
+            let question = recognize(sql, &query["values"])?;
             let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
             let gzip =
                 shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
@@ -231,3 +233,6 @@ fn respond(status: u16, body: Body) -> Response<Body> {
     response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests;
