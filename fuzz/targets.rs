@@ -18,7 +18,7 @@ use source_posthog::posthog::{After, Consumed, Malformed, Predicate, Query, Row,
 use source_posthog::protocol::StreamDescriptor;
 use source_posthog::protocol::state::SavedStates;
 use source_posthog::protocol::{ConfiguredCatalog, Lines, Stream};
-use source_posthog::records::{ExportWriter, RowWriter, Written};
+use source_posthog::records::{ExportWriter, Fingerprint, RowWriter, Written};
 use source_posthog::streams::{
     self, EVENTS, KEYSET_STREAMS, LISTS, PERSONS, PropertyColumns, PropertyType, Source, TABLES, Table,
 };
@@ -176,6 +176,7 @@ struct Outcome {
     rows: u64,
     records: u64,
     settling: Option<u64>,
+    figures: Vec<(i64, Fingerprint)>,
     last: Result<Option<RowKey>, Malformed>,
     /// Without the time of emission, which differs from writer to writer.
     lines: Vec<String>,
@@ -186,7 +187,7 @@ impl Reading {
         let columns = table.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
         let writer =
-            RowWriter::new(table, &columns, &stream(table.stream), 7).counting_recent_rows(table, &columns, from);
+            RowWriter::new(table, &columns, &stream(table.stream), 7).counting_recent_rows(from).counting_days();
         Self { writer, lines: Lines::default(), records: 0, is_hot }
     }
 
@@ -202,8 +203,8 @@ impl Reading {
             })
             .collect();
         assert_eq!(lines.len() as u64, self.records);
-        let (settling, last) = (self.writer.settling(), self.writer.last_key());
-        Ok(Outcome { rows, records: self.records, settling, last, lines })
+        let (settling, figures, last) = (self.writer.settling(), self.writer.take_figures(), self.writer.last_key());
+        Ok(Outcome { rows, records: self.records, settling, figures, last, lines })
     }
 }
 
@@ -302,7 +303,8 @@ fn with_value(value: &str) -> Query {
     let mut predicate = Predicate::default();
     predicate.names("event", "IN", "include", &[value.to_owned()]);
     predicate.names("event", "NOT IN", "exclude", &[value.to_owned(), value.to_owned()]);
-    predicate.after("timestamp", "uuid", &RowKey { sort_key: Timestamp::MIN, id: value.to_owned() });
+    let key = RowKey { sort_key: Timestamp::MIN, id: value.to_owned(), identity: vec![value.to_owned(); 2] };
+    predicate.after("timestamp", "uuid", &["event", "distinct_id"], &key);
     predicate.after_values(&[("toString(distinct_id)".to_owned(), After::Text(value.to_owned()))]);
     predicate.select("uuid, event", "events", "ORDER BY timestamp ASC LIMIT 5")
 }

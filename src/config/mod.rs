@@ -254,9 +254,7 @@ fn method(raw: RawMethod) -> Result<Method, Error> {
         RawMethod::Export(_) => Vec::new(),
     };
     let (choice, ingestion_delay, query) = match raw {
-        RawMethod::Auto(auto) => {
-            (MethodChoice::Auto, auto.settle_minutes, RawQuery::default())
-        }
+        RawMethod::Auto(auto) => (MethodChoice::Auto, auto.settle_minutes, RawQuery::default()),
         RawMethod::Export(export) => (MethodChoice::Export, export.settle_minutes, RawQuery::default()),
         RawMethod::Query(query) => (MethodChoice::Query, query.settle_minutes, query),
     };

@@ -101,7 +101,8 @@ impl Predicate {
     /// UUIDs differently from their text.
     pub fn after(&mut self, sort_key: &str, id: &str, identity: &[&str], key: &RowKey) {
         self.values.insert("after_id".to_owned(), Value::from(key.id.as_str()));
-        let (mut columns, mut values) = (format!("{sort_key}, toString({id})"), key.sort_key.literal() + ", {after_id}");
+        let (mut columns, mut values) =
+            (format!("{sort_key}, toString({id})"), key.sort_key.literal() + ", {after_id}");
         for (column, value) in identity.iter().zip(&key.identity) {
             let name = format!("after_{column}");
             columns = format!("{columns}, {column}");

@@ -27,8 +27,9 @@ use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescripto
 use crate::records::{NulledValues, ProjectWriter};
 use crate::streams::{self, EVENTS, KeysetStream, List, PropertyColumns, Source, Table};
 use crate::sync::{
-    Checkpoint, EventReader, EventsRead, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, OnEstimate,
-    PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
+    Checkpoint, EventReader, EventsRead, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod,
+    ListReader, ListState, OnEstimate, PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext,
+    StreamObserver, StreamState, Supervision,
 };
 
 /// Where exports have failed, `auto` does without them for so long.

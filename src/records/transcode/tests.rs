@@ -11,6 +11,7 @@ use crate::posthog::row_reader::RowReader;
 use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
 use crate::protocol::Lines;
 use crate::protocol::StreamDescriptor;
+use crate::records::Fingerprint;
 use crate::records::{RowWriter, Written};
 use crate::streams::EVENTS;
 use crate::time::Timestamp;
@@ -31,7 +32,7 @@ impl Reading {
         let stream = StreamDescriptor { name: EVENTS.stream.into(), namespace: None };
         let columns = EVENTS.selected(true);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_recent_rows(&EVENTS, &columns, from);
+        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_recent_rows(from).counting_days();
         if let Some(level) = level {
             writer = writer.at_level(level);
         }
@@ -50,6 +51,7 @@ impl Reading {
                 records: self.records,
                 duplicates: self.duplicates,
                 settling: self.writer.settling(),
+                figures: self.writer.take_figures(),
                 last: self.writer.last_key(),
                 lines: without_time(self.lines.as_bytes()),
             });
@@ -84,6 +86,7 @@ struct Outcome {
     records: u64,
     duplicates: u64,
     settling: Option<u64>,
+    figures: Vec<(i64, Fingerprint)>,
     last: Result<Option<RowKey>, Malformed>,
     lines: Vec<String>,
 }

@@ -31,7 +31,11 @@ pub(super) fn begin(state: &ProjectState, wanted: &Choice, clock: Timestamp) -> 
         Some(ledger) => {
             // Its figures are compared all the same, so a clock that was ahead hides nothing.
             let ahead = ledger.until().filter(|until| *until > clock);
-            let notice = ahead.map(|until| format!("the last sync's bound ({until}) is ahead of PostHog's clock ({clock}); one of the clocks was wrong"));
+            let notice = ahead.map(|until| {
+                format!(
+                    "the last sync's bound ({until}) is ahead of PostHog's clock ({clock}); one of the clocks was wrong"
+                )
+            });
             (ledger.clone(), notice)
         }
         None => assumed(state, wanted, clock)?,
@@ -48,7 +52,9 @@ pub(super) fn begin(state: &ProjectState, wanted: &Choice, clock: Timestamp) -> 
             narrow = Some(names);
         }
         ChoiceChange::Add(names) => {
-            notice = Some("more events are chosen than before; those that are new are read from the start date on".to_owned());
+            notice = Some(
+                "more events are chosen than before; those that are new are read from the start date on".to_owned(),
+            );
             ledger.begin_added(names);
         }
     }
@@ -87,6 +93,7 @@ fn ahead(FutureState { claimed, clock }: FutureState) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sync::ledger::Days;
 
     fn at(text: &str) -> Timestamp {
         Timestamp::parse(text).unwrap()

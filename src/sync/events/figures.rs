@@ -3,16 +3,15 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{self, Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{self, Deserializer, Visitor};
 
 use crate::error::Error;
 use crate::posthog::Query;
 use crate::posthog::http::GiveUp;
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
-use crate::sync::ledger::{CellKey, Days, Figures, Ledger, NarrowedFigures, Names, Period, hogql, names_condition};
-
+use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql, names_condition};
 
 /// How often figures are asked for in a row before it is final that they are not whole.
 const ATTEMPTS: u32 = 3;
@@ -195,7 +194,10 @@ async fn ask(context: &ReadContext, query: &Query, count_at: usize) -> Result<Op
             "a response without a row".clone_into(&mut problem);
             continue;
         };
-        let counted = rows.iter().filter_map(|row| row.get(count_at)).fold(0_u64, |sum, count| sum.wrapping_add(count.unsigned()));
+        let counted = rows
+            .iter()
+            .filter_map(|row| row.get(count_at))
+            .fold(0_u64, |sum, count| sum.wrapping_add(count.unsigned()));
         if i128::try_from(rows.len()).is_ok_and(|length| length == cells.0) && counted == stored.unsigned() {
             let bytes = response.bytes_read.unwrap_or_else(|| counted.saturating_mul(BYTES_A_ROW));
             return Ok(Some(Answer { rows, bytes }));

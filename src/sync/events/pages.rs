@@ -129,12 +129,7 @@ impl Pages {
     }
 
     /// Reads one page, however often that takes.
-    async fn read_page(
-        &self,
-        window: &Window,
-        progress: &mut Progress,
-        writer: &mut RowWriter,
-    ) -> Result<Page, Error> {
+    async fn read_page(&self, window: &Window, progress: &mut Progress, writer: &mut RowWriter) -> Result<Page, Error> {
         let (context, page_size) = (&self.reader.context, &self.reader.page_size);
         let mut retry = context.client.retry();
         let mut may_be_tiny = false;
@@ -273,8 +268,13 @@ mod tests {
     fn every_cell_is_closed_once_with_all_of_its_rows() {
         let day = Period::day;
         let figure = |count| Fingerprint::new(count, count);
-        let window =
-            Window { slice: 0, days: Days { from: 1, to: 6 }, periods: vec![day(1), day(2), day(5)], rows: 9, open: None };
+        let window = Window {
+            slice: 0,
+            days: Days { from: 1, to: 6 },
+            periods: vec![day(1), day(2), day(5)],
+            rows: 9,
+            open: None,
+        };
         let mut progress = Progress {
             after: None,
             from: Timestamp::MIN,

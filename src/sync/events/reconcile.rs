@@ -311,8 +311,7 @@ impl EventReader {
         let state = self.reader.checkpoint.project(context.project).await;
         let Some(cells) = state.export.cells.clone() else { return Ok(()) };
         let ledger = self.ledger().await;
-        let bounds: Vec<Timestamp> =
-            ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len()).collect();
+        let bounds: Vec<Timestamp> = ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len()).collect();
         let names = self.names_of(cells.part).await;
         if let (Some(exports), Some(names), true) = (&self.exports, names, bounds == cells.bounds) {
             tracing::info!("going on with an export that was interrupted");
@@ -378,8 +377,7 @@ impl EventReader {
         let config = &self.reader.context.config;
         let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
         let most_days = config.window_days.map_or(i64::MAX, i64::from);
-        let mut queue: VecDeque<Window> =
-            windows(&ledger, part, keys, &observed.figures, target, most_days).into();
+        let mut queue: VecDeque<Window> = windows(&ledger, part, keys, &observed.figures, target, most_days).into();
         let pages = Pages { reader: Arc::new(self.reader.clone()), part, names, ledger };
         let mut running = JoinSet::new();
         loop {

@@ -79,7 +79,8 @@ mod tests {
     fn cut(ledger: &Ledger, wanted: &[(usize, i64)], observed: &[(usize, i64, u64)]) -> Vec<(usize, i64, i64, u64)> {
         let key = |slice, day| CellKey { slice, period: Period::day(day) };
         let keys: Vec<CellKey> = wanted.iter().map(|(slice, day)| key(*slice, *day)).collect();
-        let observed = observed.iter().map(|(slice, day, rows)| (key(*slice, *day), Fingerprint::new(*rows, 1))).collect();
+        let observed =
+            observed.iter().map(|(slice, day, rows)| (key(*slice, *day), Fingerprint::new(*rows, 1))).collect();
         windows(ledger, Part::Main, &keys, &observed, 100, 1000)
             .into_iter()
             .map(|window| (window.slice, window.days.from, window.days.to, window.rows))
@@ -91,7 +92,10 @@ mod tests {
         let ledger = Ledger::new(Choice::all(), None);
         let observed = [(0, 10, 60), (0, 12, 30), (0, 13, 30), (0, 20, 500), (1, 10, 1)];
         let wanted = [(0, 10), (0, 12), (0, 13), (0, 20), (1, 10)];
-        assert_eq!(cut(&ledger, &wanted, &observed), [(0, 10, 13, 90), (0, 13, 14, 30), (0, 20, 21, 500), (1, 10, 11, 1)]);
+        assert_eq!(
+            cut(&ledger, &wanted, &observed),
+            [(0, 10, 13, 90), (0, 13, 14, 30), (0, 20, 21, 500), (1, 10, 11, 1)]
+        );
     }
 
     #[test]

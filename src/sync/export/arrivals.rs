@@ -8,8 +8,8 @@ use super::reader::ExportReader;
 use crate::error::Error;
 use crate::posthog::Predicate;
 use crate::posthog::query::{MOST_ROWS, Small};
-use crate::sync::query::reader::sum;
 use crate::sync::ledger::names_condition;
+use crate::sync::query::reader::sum;
 use crate::sync::state::export::{HOUR, start_of};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
@@ -111,7 +111,8 @@ impl ExportReader {
             predicate.range(source.sort_key, part.from, part.to);
             predicate.range(ingestion_time, stretch.from, stretch.to);
             let names = self.names();
-            if let (Some(_), (Some(condition), values)) = (source.event_name_column, names_condition(&names, "chosen")) {
+            if let (Some(_), (Some(condition), values)) = (source.event_name_column, names_condition(&names, "chosen"))
+            {
                 predicate.condition(condition, values);
             }
             match reader.ask::<T>(&predicate.select(columns, source.from, tail)).await? {

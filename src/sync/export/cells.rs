@@ -100,12 +100,8 @@ impl ExportReader {
         on_estimate: OnEstimate<'_>,
     ) -> Result<ExportOutcome, Error> {
         let part = cells.part;
-        let selection = Cells {
-            names: names.clone(),
-            bounds: cells.bounds,
-            months: ledger.months.clone(),
-            wanted: cells.emitted,
-        };
+        let selection =
+            Cells { names: names.clone(), bounds: cells.bounds, months: ledger.months.clone(), wanted: cells.emitted };
         let reader = Self { cells: Some(Arc::new(selection)), ..self.clone() };
         let outcome = reader.export_pass(pass, on_estimate).await?;
         let change = |state: &mut ProjectState| {

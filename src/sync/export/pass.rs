@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 
-
 use super::file::FilesRead;
 use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
 use super::run::{Prepared, Running};
@@ -15,8 +14,8 @@ use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
-use crate::sync::observer::OnEstimate;
 use crate::sync::context::LOOKBACK;
+use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
@@ -267,11 +266,7 @@ impl ExportReader {
     }
 
     /// Reads window after window, while the next runs are being prepared.
-    async fn windows(
-        &self,
-        pass: Interval,
-        stored: Option<&StoredByHour>,
-    ) -> Result<ExportEnd, Error> {
+    async fn windows(&self, pass: Interval, stored: Option<&StoredByHour>) -> Result<ExportEnd, Error> {
         let (reader, project) = (&self.reader, self.reader.context.project);
         let (mut running, mut windows, longest) = self.resumed(pass).await;
         let mut exported = ExportTotals::default();

@@ -108,12 +108,7 @@ impl KeysetReader {
         let now = self.context.client.now();
         if let Some(watermark) = state.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant)
         {
-            warn_if_ahead(
-                self.keyset.stream,
-                watermark,
-                watermark.minus(LOOKBACK),
-                now,
-            );
+            warn_if_ahead(self.keyset.stream, watermark, watermark.minus(LOOKBACK), now);
         }
         state.begun = self.cursor().map(|_| state.begun.unwrap_or(now));
         let (mut bytes, first) = (0, state.part);

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::records::Fingerprint;
 use super::full_observation::SETTLED;
 use super::period::Days;
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part};
 use super::state::Ledger;
+use crate::records::Fingerprint;
 use crate::time::Timestamp;
 
 /// A cell in which `PostHog` and the ledger differ.

@@ -2,10 +2,10 @@
 
 use super::cell::{Cell, Figures};
 use super::compare::Difference;
-use crate::records::Fingerprint;
 use super::period::Period;
 use super::rules::{Rule, holds};
 use super::slice::CellKey;
+use crate::records::Fingerprint;
 use std::collections::BTreeMap;
 
 /// After this many rounds of reading a cell that still differs ends the sync INCOMPLETE.

@@ -122,9 +122,9 @@ fn fold(ledger: &mut Ledger, observed: Days, clock: Timestamp) {
 mod tests {
     use super::super::assumption::Assumption;
     use super::super::choice::Choice;
-    use crate::records::Fingerprint;
     use super::super::rules::BROKEN;
     use super::*;
+    use crate::records::Fingerprint;
 
     /// A ledger with one slice a day that ends at each of these days, and a cell in each.
     fn ledger(ends: impl Iterator<Item = i64>) -> Ledger {

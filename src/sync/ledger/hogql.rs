@@ -158,8 +158,11 @@ pub fn names_condition(names: &Names, prefix: &str) -> (Option<String>, Map<Stri
         Names::Only(set) => ("IN", set),
         Names::AllBut(set) => ("NOT IN", set),
     };
-    let values: Map<String, Value> =
-        set.iter().enumerate().map(|(number, name)| (format!("{prefix}_{number}"), Value::from(name.as_str()))).collect();
+    let values: Map<String, Value> = set
+        .iter()
+        .enumerate()
+        .map(|(number, name)| (format!("{prefix}_{number}"), Value::from(name.as_str())))
+        .collect();
     let placeholders: Vec<String> = (0..set.len()).map(|number| format!("{{{prefix}_{number}}}")).collect();
     (Some(format!("event {operator} ({})", placeholders.join(", "))), values)
 }

@@ -215,7 +215,11 @@ impl Life {
 
     fn sort_key(&self, row: usize) -> SortKey {
         let row = &self.rows[row];
-        SortKey { event_time: Timestamp::from_micros(row.event_time), uuid: format!("{:08x}", row.digits), identity: Vec::new() }
+        SortKey {
+            event_time: Timestamp::from_micros(row.event_time),
+            uuid: format!("{:08x}", row.digits),
+            identity: Vec::new(),
+        }
     }
 
     /// Makes what has been emitted so far and the ledger durable; sometimes the sync is killed then.

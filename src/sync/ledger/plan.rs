@@ -58,7 +58,12 @@ impl Ledger {
     ///
     /// `cuts` are further ends of slices, such as those of export windows. The slices up to the one that ends
     /// at `keep` stay even if they hold nothing.
-    pub fn open_slices(&mut self, bound: Timestamp, cuts: impl IntoIterator<Item = Timestamp>, keep: Option<Timestamp>) {
+    pub fn open_slices(
+        &mut self,
+        bound: Timestamp,
+        cuts: impl IntoIterator<Item = Timestamp>,
+        keep: Option<Timestamp>,
+    ) {
         let kept = self.slices.iter().rposition(|slice| !slice.is_empty()).map_or(0, |last| last + 1);
         let is_open = |until| self.open.iter().any(|open| open.ingested_before == until);
         let opened = self.slices.iter().rposition(|slice| is_open(slice.until)).map_or(0, |last| last + 1);

@@ -15,12 +15,12 @@ use super::assumption::Assumption;
 use super::cell::{Cell, Figures};
 use super::choice::{Choice, Names};
 use super::combine::combine;
-use crate::records::Fingerprint;
 use super::full_observation::{FullObservation, SETTLED};
 use super::period::{FoldedMonths, Period};
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part, Slice};
 use crate::posthog::RowKey;
+use crate::records::Fingerprint;
 use crate::records::day_of;
 use crate::sync::state::stream::is_default;
 use crate::time::Timestamp;
@@ -124,8 +124,8 @@ impl Ledger {
     /// # Errors
     /// The sentence that names the field.
     pub fn parse(value: &Value) -> Result<Self, String> {
-        let ledger: Self =
-            serde_path_to_error::deserialize(value).map_err(|error| format!("`{}`: {}", error.path(), error.inner()))?;
+        let ledger: Self = serde_path_to_error::deserialize(value)
+            .map_err(|error| format!("`{}`: {}", error.path(), error.inner()))?;
         ledger.validate()?;
         Ok(ledger)
     }

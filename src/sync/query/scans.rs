@@ -96,7 +96,10 @@ impl ProjectReader {
             if scan.serves(wanted, self.context.incremental) {
                 return Some(scan.clone());
             }
-            tracing::info!("the dates ask for {} that the read under way leaves out; it is started again", self.table.stream);
+            tracing::info!(
+                "the dates ask for {} that the read under way leaves out; it is started again",
+                self.table.stream
+            );
         }
         let now = self.context.client.now();
         let scan = |kind, from: Timestamp, to: Timestamp| {

@@ -69,7 +69,9 @@ impl ProjectEntry for ProjectState {
         }
         Ok(Self {
             ledger: read("ledger")
-                .map(|ledger| Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}"))))
+                .map(|ledger| {
+                    Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}")))
+                })
                 .transpose()?,
             watermark: time(cursor_field)?,
             covered: part(value, place, "covered")?,
@@ -142,6 +144,7 @@ fn part<T: DeserializeOwned>(project: &Value, place: &str, field: &str) -> Resul
 mod tests {
     use super::*;
     use crate::posthog::RowKey;
+    use crate::sync::state::export::ExportWindow;
     use crate::sync::state::interval::Intervals;
     use crate::sync::state::scan::ScanKind;
     use crate::sync::state::stream::StreamState;
@@ -162,28 +165,30 @@ mod tests {
         let mut scan = Scan {
             kind: ScanKind::Tail,
             interval,
-            arrived_from: Some(at("2026-01-01")),
             until: at("2026-01-02"),
-            far: true,
-            names: Some(EventFilter::default()),
             closed: Intervals::default(),
             open: Vec::new(),
         };
         let first = Interval { to: at("2026-01-05"), ..interval };
         let second = Interval { from: at("2026-01-05"), ..interval };
-        scan.set_open(second, Some((RowKey { sort_key: at("2026-01-06T00:00:00.000001Z"), id: "u".into() }, 7)));
+        scan.set_open(
+            second,
+            Some((RowKey { sort_key: at("2026-01-06T00:00:00.000001Z"), id: "u".into(), identity: Vec::new() }, 7)),
+        );
         scan.close(first);
+        let mut ledger = Ledger::new(crate::sync::ledger::Choice::all(), None);
+        ledger.open_slices(at("2026-01-02"), [], None);
         let project = ProjectState {
+            ledger: Some(ledger),
             watermark: Some(at("2026-01-01T00:00:00.123456Z")),
             covered: Some(interval),
-            names: Some(EventFilter { include: vec!["a".into()], exclude: Vec::new() }),
+            names: Some(Names::new(&["a".into()], &[])),
             resume_from: None,
-            late_check: Some(LateCheck::of(at("2026-01-01"))),
             scan: Some(scan),
             method: Some(LastMethod::Export),
             export: ExportState {
                 until: Some(at("2026-01-03")),
-                received: [(490_000, 7)].into(),
+                windows: vec![ExportWindow::new(interval, "run".into())],
                 bytes: Some(5),
                 ..ExportState::default()
             },
@@ -216,18 +221,33 @@ mod tests {
     fn errors_of_invalid_states_name_the_field() {
         for (state, expected) in [
             (json!(5), "not an object"),
-            (json!({"version": 2}), "newer version"),
+            (json!({"version": 3}), "newer version"),
             (json!({"version": "x"}), "`version`"),
             (json!({"version": 1, "projects": []}), "`projects`"),
             (json!({"version": 1, "projects": {"a": {}}}), "`projects.a`"),
             (json!({"version": 1, "projects": {"7": {"created_at": 5}}}), "`projects.7.created_at`"),
             (json!({"version": 1, "projects": {"7": {"scan": {"kind": "tail"}}}}), "`projects.7.scan`"),
             (json!({"version": 1, "projects": {"7": {"method": "magic"}}}), "`projects.7.method`"),
+            (json!({"version": 2, "projects": {"7": {"ledger": {"choice": 5}}}}), "`projects.7.ledger`: `choice`"),
             (json!({"1001": {"timestamp": "soon"}}), "`1001.timestamp`"),
             (json!({"cursor": {"a": 1}}), "`cursor`"),
         ] {
             let error = parse(&state).unwrap_err();
             assert!(error.message().contains(expected), "{state}: {error}");
         }
+    }
+
+    #[test]
+    fn states_of_events_of_version_1_are_read() {
+        let scan = json!({"kind": "late", "from": "2026-01-01", "to": "2026-02-01", "arrived_from": "2026-01-01",
+            "until": "2026-01-02", "far": true, "closed": [], "open": []});
+        let export = json!({"compared_until": "2026-01-01T10:00:00Z", "received": {"1": 2}, "windows": [
+            {"from": "2026-01-01", "to": "2026-01-02", "run": "r", "received": {"1": 2}}]});
+        let project = json!({"created_at": "2026-01-01T12:00:00Z", "names": {"include": ["a"], "exclude": ["b"]},
+            "late_check": {"until": "2026-01-01"}, "scan": scan, "export": export, "method": "export"});
+        let state = parse(&json!({"version": 1, "projects": {"7": project}})).unwrap().project(7);
+        assert_eq!((state.watermark, state.scan, state.ledger), (Some(at("2026-01-01T12:00:00Z")), None, None));
+        assert_eq!(state.names, Some(Names::new(&["a".into()], &["b".into()])));
+        assert_eq!(state.export.compared_until, Some(at("2026-01-01T10:00:00Z")));
     }
 }
