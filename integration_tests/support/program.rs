@@ -27,9 +27,11 @@ pub(crate) struct Outcome {
 }
 
 impl Source {
-    /// A source with the key `phx_full` at `url`; events from 2020 on.
+    /// A source with the key `phx_full` at `url`; events from 2020 on, exported however few they are where
+    /// exports are the method.
     pub(crate) fn new(url: &str) -> Self {
-        let config = json!({"api_key": "phx_full", "base_url": url, "start_date": "2020-01-01T00:00:00Z"});
+        let start_date = "2020-01-01T00:00:00Z";
+        let config = json!({"api_key": "phx_full", "base_url": url, "start_date": start_date, "export_above": 0});
         Self { directory: TempDir::new().unwrap(), config, environment: Vec::new() }
     }
 
