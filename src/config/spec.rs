@@ -119,7 +119,7 @@ pub(super) struct RawConfig {
     pub(super) attempts: Bounded<1, 1_000, 10>,
     /// # Deadline of an export run (minutes)
     /// The longest time that one file export may take. A run that takes longer is cancelled and started
-    /// again in two parts.
+    /// again in shorter parts.
     #[schemars(extend("order" = 22, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_deadline_minutes: Bounded<1, 1_440, 30>,
 }

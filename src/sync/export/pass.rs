@@ -339,7 +339,7 @@ impl ExportReader {
             let (interval, run) = (window.interval, window.run.clone());
             self.supervision.ended(&run);
             if too_long && windows.cut(interval, self.supervision.length_after(interval.length())) {
-                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
+                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in shorter parts");
                 self.put_all_back(&mut running, &mut windows).await?;
                 continue;
             }
