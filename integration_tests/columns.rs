@@ -108,7 +108,7 @@ async fn missing_scope_makes_property_columns_strings_with_a_warning() {
     assert_eq!(streams[0]["json_schema"]["properties"]["property_total"]["type"][1], "string");
     let warnings = outcome.messages.logs("WARN").join("\n");
     assert!(
-        warnings.contains("`property_definition:read`") && warnings.contains("their columns are texts"),
+        warnings.contains("`property_definition:read`") && warnings.contains("their columns are strings"),
         "{warnings}"
     );
 }

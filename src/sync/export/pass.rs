@@ -23,7 +23,7 @@ use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
-/// So often may the files of a window differ from what PostHog says that it has exported.
+/// How many times the files of a window may differ from the number of rows that PostHog reports.
 const MOST_DIFFERING: u32 = 2;
 /// Where exports have not been proven to work, the first run has a window of a day at most.
 const PROOF_WINDOW: i64 = 24 * HOUR;
@@ -110,7 +110,7 @@ impl ExportReader {
         tracing::info!("{} by file exports, stored in PostHog {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
             tracing::info!(
-                "PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
+                "PostHog does not export {} whose events are ingested three or more days after they end; a full refresh with `method` `query` reads them",
                 reader.table.stream
             );
         }
@@ -160,7 +160,7 @@ impl ExportReader {
             }
         }
         let lookback = reader.context.config.method.query.lookback;
-        // A pass whose end has been reached is over, even if the sync ended before it could say so.
+        // A pass whose end has been reached is over, even if the sync ended before it could record that.
         let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
         let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
@@ -209,7 +209,7 @@ impl ExportReader {
         }
         reader.warn_about_state(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
-        // What has come in before a date can only be about that date if a clock was ahead.
+        // Events ingested before a date can only be from that date if a clock was ahead.
         let restart = if wanted.from < covered.from {
             Some(None)
         } else if wanted.to > covered.to {
@@ -499,7 +499,7 @@ impl ExportReader {
         Ok(ExportEnd::Impossible)
     }
 
-    /// Cancels a run that nobody will read. What cannot be cancelled is left alone.
+    /// Cancels a run that is no longer needed. A run that cannot be cancelled is left alone.
     async fn cancel(&self, run: &str) {
         let client = &self.reader.context.client;
         let exports = self.exports();
