@@ -83,8 +83,8 @@ impl RowWriter {
         self
     }
 
-    /// Counts, from now on, the rows that arrived at `from` or later, or whose position is not before it
-    /// where nothing tells the arrival; see [`RowWriter::settling`].
+    /// Counts, from now on, the rows that arrived at `from` or later, or whose sort key is not before it
+    /// where the ingestion time is unknown; see [`RowWriter::settling`].
     #[must_use]
     pub fn counting_recent_rows(mut self, table: &Table, columns: &[Column], from: Timestamp) -> Self {
         let column = match table.ingestion_time {

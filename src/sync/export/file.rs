@@ -27,7 +27,7 @@ const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct FileProgress {
     lines: LineReader,
-    /// Tells this version of the file from others.
+    /// Identifies this version of the file.
     tag: Option<HeaderValue>,
     emitted: Emitted,
     /// Rows that came for the first time.
@@ -54,7 +54,7 @@ enum Attempt {
     Done,
     /// The run's files are gone.
     Gone,
-    /// It broke off; the reader knows where, or begins anew.
+    /// It broke off; the reader knows where, or starts from scratch.
     Broken(Failure),
 }
 
@@ -64,7 +64,7 @@ pub(super) enum FilesRead {
     Complete(u64),
     /// The files have expired.
     Expired,
-    /// The files do not have the rows that `PostHog` says it has exported.
+    /// The number of rows differs from what `PostHog` reports as exported.
     RowsDiffer {
         /// Rows of all files.
         read: u64,
@@ -74,8 +74,8 @@ pub(super) enum FilesRead {
 }
 
 impl ExportReader {
-    /// Reads the files of a run that have not been read yet. `rows` is what `PostHog` says that the run
-    /// has; while files have fewer, the list is asked for again, since files are noted one by one.
+    /// Reads the files of a run that have not been read yet. `rows` is the number of rows that
+    /// `PostHog` reports for the run; while files have fewer, the list is asked for again, since files are noted one by one.
     ///
     /// # Errors
     /// When a file cannot be downloaded whole.
@@ -170,7 +170,7 @@ impl ExportReader {
     ) -> Result<Attempt, Error> {
         let reader = &self.reader;
         let exports = self.exports();
-        // A signed address lasts for minutes only, so each attempt asks for its own.
+        // A signed URL is valid for minutes only, so each attempt asks for its own.
         let url = match exports.file(run, file).await {
             Ok(FileUrl::At(url)) => url,
             Ok(FileUrl::Gone(reason)) => {
