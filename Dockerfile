@@ -50,7 +50,7 @@ USER 1000:1000
 FROM runtime AS destination
 ARG VERSION=0.1.0
 COPY --from=build /build/programs/destination-patterns /airbyte/destination-patterns
-# Airbyte starts what this variable says, through a shell; ENTRYPOINT is for everybody else.
+# Airbyte runs the command in this variable through a shell; ENTRYPOINT is for all other uses.
 ENV AIRBYTE_ENTRYPOINT="/airbyte/destination-patterns"
 ENTRYPOINT ["/airbyte/destination-patterns"]
 LABEL io.airbyte.name="destination-patterns" \
@@ -68,6 +68,6 @@ ENTRYPOINT ["/airbyte/source-posthog"]
 LABEL io.airbyte.name="source-posthog" \
       io.airbyte.version="${VERSION}" \
       org.opencontainers.image.title="source-posthog" \
-      org.opencontainers.image.description="Airbyte source for PostHog that never loses an event without saying so" \
+      org.opencontainers.image.description="Airbyte source for PostHog that never drops an event silently" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.licenses="MIT"

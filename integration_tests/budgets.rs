@@ -48,7 +48,7 @@ async fn read(posthog: &Sandbox, page_size: u32, settings: Value) -> (Messages, 
     };
     let mut config = json!({
         "api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z",
-        "method": {"type": "query", "page_size": page_size},
+        "method": {"type": "query", "page_size": page_size, "settle_minutes": 0},
     });
     config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     let (config, catalog) = (file("config.json", &config), file("catalog.json", &catalog(&["events"], "incremental")));

@@ -108,7 +108,7 @@ async fn missing_scope_makes_property_columns_strings_with_a_warning() {
     assert_eq!(streams[0]["json_schema"]["properties"]["property_total"]["type"][1], "string");
     let warnings = outcome.messages.logs("WARN").join("\n");
     assert!(
-        warnings.contains("`property_definition:read`") && warnings.contains("their columns are texts"),
+        warnings.contains("`property_definition:read`") && warnings.contains("their columns are strings"),
         "{warnings}"
     );
 }
@@ -120,7 +120,7 @@ async fn events_time_step_limits_the_window() {
     let catalog = catalog(&["events"], "full_refresh");
     let mut pages = Vec::new();
     for days in [None, Some(3)] {
-        let mut source = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
+        let mut source = Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}));
         if let Some(days) = days {
             source = source.with("events_time_step", json!(days));
         }

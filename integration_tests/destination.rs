@@ -152,17 +152,17 @@ async fn lost_response_repeats_at_most_one_batch() {
 #[tokio::test]
 async fn permanent_failure_ends_the_run_and_acknowledges_nothing_more() {
     for (outcome, expected) in [
-        (Outcome::status(401), "config_error: the webhook does not let us in"),
-        (Outcome::status(403), "config_error: the webhook does not let us in"),
+        (Outcome::status(401), "config_error: the webhook denies access"),
+        (Outcome::status(403), "config_error: the webhook denies access"),
         (Outcome::status(404), "config_error: there is no such webhook"),
         (Outcome::status(410), "config_error: there is no such webhook"),
         (
             Outcome::Status { code: 302, headers: vec![("location".into(), format!("https://new.example/{WEBHOOK}"))] },
             "config_error: the webhook redirects to https://new.example",
         ),
-        (Outcome::status(400), "system_error: the webhook at http://127.0.0.1/… refuses a record of events"),
-        (Outcome::status(422), "system_error: the webhook at http://127.0.0.1/… refuses a record"),
-        (Outcome::status(501), "system_error: the webhook at http://127.0.0.1/… refuses a record"),
+        (Outcome::status(400), "system_error: the webhook at http://127.0.0.1/… rejects a record of events"),
+        (Outcome::status(422), "system_error: the webhook at http://127.0.0.1/… rejects a record"),
+        (Outcome::status(501), "system_error: the webhook at http://127.0.0.1/… rejects a record"),
         (Outcome::status(505), "system_error"),
         (Outcome::status(500), "transient_error: the webhook at http://127.0.0.1/… did not accept a batch"),
     ] {
@@ -342,8 +342,8 @@ async fn invalid_input_is_rejected() {
     let webhook = Webhook::start().await.unwrap();
     let destination = Destination::new(&webhook);
     for (input, expected) in [
-        (record("sessions", 1), "config_error: a record of the stream `sessions`"),
-        (state("sessions", 1), "config_error: a state of the stream `sessions`"),
+        (record("sessions", 1), "config_error: received a record of the stream `sessions`"),
+        (state("sessions", 1), "config_error: received a state of the stream `sessions`"),
         (
             "{\"type\":\"RECORD\",\"record\":{\"stre\n".to_owned(),
             "system_error: a RECORD or STATE line is not valid JSON",

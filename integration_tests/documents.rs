@@ -199,7 +199,7 @@ fn messages_quoted_in_documents_exist_in_the_sources() {
     let quoted = quoted_messages();
     assert!(quoted.len() > 50, "only {} messages", quoted.len());
     let gone: Vec<&String> = quoted.difference(&literals).collect();
-    assert!(gone.is_empty(), "docs/troubleshooting.md quotes what no program says:\n{gone:#?}");
+    assert!(gone.is_empty(), "docs/troubleshooting.md quotes messages that are not in the sources:\n{gone:#?}");
 }
 
 #[test]

@@ -281,7 +281,7 @@ async fn both_methods_produce_the_same_record_of_an_event() {
     posthog.load_dataset(PROJECT, two_hours_ago()).unwrap();
     let catalog = catalog(&["events"], "incremental");
     let exported = Source::new(&posthog.url()).with_exports().read_all(&catalog, None).await;
-    let query = json!({"type": "query", "person_properties": true});
+    let query = json!({"type": "query", "person_properties": true, "settle_minutes": 0});
     let queried = Source::new(&posthog.url()).with("method", query).read_all(&catalog, None).await;
     let mut by_id: BTreeMap<&str, &Value> = BTreeMap::new();
     for record in exported.records("events") {
@@ -309,7 +309,7 @@ async fn both_methods_produce_the_same_record_of_an_event() {
 async fn sync_resumes_from_the_state_of_the_other_method() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.generate(PROJECT, 400, 3, two_hours_ago());
-    let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
+    let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}));
     let by_export = Source::new(&posthog.url()).with_exports();
     let catalog = catalog(&["events"], "incremental");
     let (mut state, mut seen) = (None, BTreeSet::new());

@@ -88,7 +88,7 @@ async fn queries_ask_only_for_columns_that_the_instance_has() {
             };
             let server = Server { schema, refusals, ..Server::cloud_2026() };
             let posthog = instance(server, Exports::default()).await;
-            let source = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
+            let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}));
             let messages = source.read_all(&catalog(&STREAMS, "incremental"), None).await;
             assert_eq!(messages.id_set("events"), event_ids(&posthog));
             assert!(!messages.records("sessions").is_empty() && !messages.records("persons").is_empty());
@@ -183,7 +183,7 @@ async fn both_methods_give_an_event_the_person_at_ingestion() {
     posthog.merge(PROJECT, &senders[0], &senders[1]);
     let catalog = catalog(&["events"], "incremental");
     let by_export = persons_of(&Source::new(&posthog.url()).with_exports().read_all(&catalog, None).await);
-    let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
+    let by_query = Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}));
     assert_eq!(persons_of(&by_query.read_all(&catalog, None).await), by_export);
 }
 

@@ -236,16 +236,20 @@ async fn wrong_proxy_password_is_explained() {
         let source = source.with("allow_http", json!(true)).with_environment(name, &variable);
         let (status, message) = source.with_environment("RUST_LOG", "trace").check().await;
         assert_eq!(status, "FAILED");
-        assert!(message.contains("the proxy does not let us in") && message.contains(name), "{scheme}: {message}");
+        assert!(message.contains("the proxy requires authentication") && message.contains(name), "{scheme}: {message}");
         let destination = Destination::new(&webhook)
             .with("webhook_url", json!(moved(&webhook.url(), scheme, HOST, port(&webhook.url()))))
             .with("allow_http", json!(true))
             .with_environment(name, &variable)
             .with_environment("RUST_LOG", "trace");
         let outcomes = destination.write(&line()).await;
-        assert!(outcomes.error().starts_with("config_error: the proxy does not let us in"), "{}", outcomes.error());
+        assert!(
+            outcomes.error().starts_with("config_error: the proxy requires authentication"),
+            "{}",
+            outcomes.error()
+        );
         let (status, message) = destination.check(&[]).await;
-        assert!(status == "FAILED" && message.contains("the proxy does not let us in"), "{message}");
+        assert!(status == "FAILED" && message.contains("the proxy requires authentication"), "{message}");
     }
     assert!(posthog.requests().is_empty() && webhook.received().is_empty());
     // The API without the proxy, the files with it.
@@ -256,7 +260,10 @@ async fn wrong_proxy_password_is_explained() {
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let errors = outcome.messages.errors();
-    assert!(errors[0].starts_with("config_error") && errors[0].contains("the proxy does not let us in"), "{errors:?}");
+    assert!(
+        errors[0].starts_with("config_error") && errors[0].contains("the proxy requires authentication"),
+        "{errors:?}"
+    );
     assert!(posthog.file_requests().is_empty());
     assert!(proxy.seen().iter().all(|Proxied { let_in, .. }| !let_in));
 }

@@ -246,7 +246,8 @@ async fn persons_are_read_fully_and_incrementally() {
 #[tokio::test]
 async fn persons_with_times_rounded_to_the_hour_are_read() {
     let posthog = sandbox_with_persons(50).await;
-    let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "overlap_minutes": 1}));
+    let source =
+        Source::new(&posthog.url()).with("method", json!({"type": "query", "overlap_minutes": 1, "settle_minutes": 0}));
     let catalog = catalog(&["persons"], "incremental");
     let first = source.read_all(&catalog, None).await;
     posthog.insert_person(PROJECT, person(9_000, minutes_ago(1), Some(minutes_ago(50))));

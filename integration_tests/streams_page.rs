@@ -15,17 +15,17 @@ const HEAD: &str = "# Streams
 <!-- Written from the streams' definitions by `make spec`; do not edit. -->
 
 All fields may be null, and later versions may add fields. Records of a project carry its number as `project_id`. \
-The cursor is defined by the connector: an incremental sync reads what is new at it, whatever cursor a catalog names.
+The cursor is defined by the connector; a cursor in the catalog is ignored.
 
-A stream that the key's scopes do not allow is still in the catalog. `check` lists such streams; reading one ends with an \
-error that names the scope, and the other streams are read.
+The catalog contains all streams, including those for which the key lacks the scope. `check` lists the latter; reading one ends with \
+an error that names the scope, and the other streams are read.
 
 ";
 
 fn describe(source: Source) -> String {
     match source {
         Source::Table(table) if table.export.is_some() => {
-            "file exports (scope `batch_export:write`) or queries (scope `query:read`); see the method in the README"
+            "file exports (scope `batch_export:write`) or queries (scope `query:read`); see [Two methods](../README.md#two-methods)"
                 .into()
         }
         Source::Table(_) => "queries, scope `query:read`".into(),
@@ -33,7 +33,7 @@ fn describe(source: Source) -> String {
         Source::List(list) => {
             let parts = match list.passes {
                 Passes::One => "",
-                Passes::Archived => "; archived objects are asked for as well",
+                Passes::Archived => "; including archived objects",
                 Passes::PropertyTypes => "; properties of events, persons, sessions and every group type",
             };
             format!("the list `{}`, scope `{}`{parts}", list.path, list.scope)
@@ -80,15 +80,15 @@ fn section(stream: &Stream) -> String {
 const METHODS: &str = "## Where the two methods differ
 
 Events, persons and sessions can be read by file exports or by queries. The records have the same fields either way, \
-and `person_id` of an event is the person at ingestion by both. What differs:
+and `person_id` of an event is the person at ingestion by both. The differences:
 
 | stream | | file exports | queries |
 |---|---|---|---|
 | `persons` | records | one for each distinct id | one for each person |
-| `persons` | deleted persons | marked by `is_deleted` | not there any more |
-| `persons` | changes found | all | those of persons who have been active since |
-| `sessions` | sessions whose events come in three or more days after their end | left out by PostHog | read by a full refresh |
-| `events` | events that the project's retention hides | read while PostHog still has them | not there |
+| `persons` | deleted persons | marked by `is_deleted` | missing |
+| `persons` | changes found | all | only those of persons who have been active since |
+| `sessions` | sessions whose events are ingested three or more days after they end | left out by PostHog | read by a full refresh |
+| `events` | events that the project's retention hides | read while PostHog still stores them | missing |
 ";
 
 /// The fields that only one of the methods fills, from the streams' definitions.

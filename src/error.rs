@@ -1,4 +1,4 @@
-//! The error that ends a command or a stream, as the protocol wants to hear of it.
+//! The error that ends a command or a stream, in the protocol's terms.
 //!
 //! Code that decides on errors uses typed errors of its own module; at the edge of a stream or a
 //! command they become an [`Error`], which knows how Airbyte classifies it and what the user can do.
@@ -17,12 +17,12 @@ pub enum FailureType {
     /// The other side or the network is in trouble; a later attempt can succeed.
     #[serde(rename = "transient_error")]
     Transient,
-    /// Something happened that should not: data that disagree, or a defect of this connector.
+    /// Something happened that should not: data that disagree, or a bug in this connector.
     #[serde(rename = "system_error")]
     System,
 }
 
-/// A failure with a sentence for the user and, where there is more to say, details for the log.
+/// A failure with a message for the user and, if there are any, details for the log.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct Error {
     failure_type: FailureType,
@@ -52,7 +52,7 @@ impl Error {
         Self::new(FailureType::System, message)
     }
 
-    /// The reader of stdout has gone; nothing more can be said there.
+    /// The reader of stdout has gone; nothing more can be written there.
     pub fn output_closed() -> Self {
         Self { output_closed: true, ..Self::system("stdout was closed by its reader, so the command stopped") }
     }
@@ -100,7 +100,7 @@ impl Error {
         self.details.as_deref()
     }
 
-    /// Returns true if the failure is that nobody reads stdout any more.
+    /// Returns true if the failure is that stdout has been closed.
     pub fn is_output_closed(&self) -> bool {
         self.output_closed
     }

@@ -1,16 +1,23 @@
-//! What `--help` says at its end, the same way for every command of both programs: examples,
-//! environment variables and exit codes.
+//! The end of `--help`, in the same form for every command of both programs: examples, environment
+//! variables and exit codes.
 
-/// What the environment can say to every command.
+/// The environment variables that every command reads.
 const COMMON_VARIABLES: &[(&str, &str)] = &[
     ("LOG_LEVEL", "error, warn, info (default), debug or trace"),
     ("HTTPS_PROXY", "proxy for every request, except to hosts in NO_PROXY"),
     ("SSL_CERT_FILE", "certificates to trust, in place of the system's"),
 ];
 
-/// The end of a help text. `examples` are command lines, `variables` are names and meanings of what
-/// the command reads from the environment besides the common ones, `success` says what exit code 0
-/// means.
+/// Exit code 0 of a command that either succeeds or fails.
+pub(crate) const DONE: &str = "done";
+/// Exit code 0 of `check`.
+pub(crate) const CHECK_DONE: &str = "the result has been printed, SUCCEEDED or FAILED";
+/// Exit code 0 of a program, whatever the command.
+pub(crate) const PROGRAM_DONE: &str = "done; for `check` also when the result is FAILED";
+
+/// The end of a help text. `examples` are command lines, `variables` are names and meanings of the
+/// environment variables that the command reads besides the common ones, `success` is the meaning of
+/// exit code 0.
 pub(crate) fn after(examples: &str, variables: &[(&str, &str)], success: &str) -> String {
     let indent = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") };
     let indented: Vec<String> = examples.lines().map(indent).collect();
@@ -21,7 +28,7 @@ pub(crate) fn after(examples: &str, variables: &[(&str, &str)], success: &str) -
         .map(|(name, meaning)| format!("  {name:width$}  {meaning}\n"))
         .collect();
     format!(
-        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; the last TRACE message says why and what to do\n  2  the command line is wrong\n  Ended by SIGINT or SIGTERM, it has written whole lines.",
+        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; the last TRACE message contains the reason and what to do\n  2  the command line is wrong\n  SIGINT and SIGTERM end it after the last whole line (130 and 143 in a shell).",
         indented.concat(),
         listed.concat()
     )

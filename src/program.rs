@@ -61,7 +61,7 @@ where
             }
         }
         if let End::Command(Err(error)) = &end {
-            // When stdout is closed, closing the writer says so.
+            // If stdout is closed, closing the writer reports it.
             drop(output.message(&Message::error(error, None)).await);
         }
         (end, writer.close(&output).await)
@@ -82,9 +82,9 @@ where
     }
 }
 
-/// What is said of a panic.
+/// The report of a panic.
 fn panic_message(panic: &str) -> Message {
-    let error = Error::system("this connector has a defect and stopped; what was read up to the last STATE is safe")
+    let error = Error::system("the connector stopped because of a bug; everything up to the last STATE is safe")
         .with_details(panic);
     Message::error(&error, None)
 }

@@ -2,7 +2,7 @@
 //!
 //! [`Secret`] keeps our own code from printing one. Others print them, too: a server that quotes the
 //! request in its error page, or a library's trace. So every secret is remembered when it is made,
-//! and `redact` takes it out of whatever this process says.
+//! and `redact` removes it from all output of this process.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,7 +18,7 @@ const REDACTED: &str = "[secret]";
 /// Longest first, since one can be part of another.
 static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// Keeps a text, and what JSON and addresses make of it, out of all that this process says.
+/// Keeps a secret, and its JSON and URL encodings, out of all output of this process.
 pub(crate) fn remember(secret: &str) {
     if secret.len() < SHORTEST {
         return;

@@ -48,7 +48,7 @@ impl Timestamp {
 
     /// Reads the JSON text of an instant in any form in which `PostHog` has been seen to write one: a
     /// string as [`Timestamp::parse`] reads it, or a number of seconds, milliseconds or microseconds
-    /// since the epoch, told apart by size. (Arrow turns ClickHouse's `DateTime` into a number of seconds:
+    /// since the epoch, distinguished by size. (Arrow turns ClickHouse's `DateTime` into a number of seconds:
     /// `_inserted_at` and, on PostHog Cloud, `created_at` of exported persons.)
     pub fn parse_json(json: &str) -> Option<Self> {
         match json.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {

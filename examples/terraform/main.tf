@@ -28,7 +28,7 @@ variable "airbyte_client_secret" {
 }
 
 variable "workspace_id" {
-  description = "The workspace, as in the address of its pages."
+  description = "ID of the workspace, as in the URL of its pages."
   type        = string
 }
 

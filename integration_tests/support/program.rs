@@ -30,8 +30,8 @@ impl Source {
     /// A source with the key `phx_full` at `url`; events from 2020 on, exported however few they are where
     /// exports are the method.
     pub(crate) fn new(url: &str) -> Self {
-        let start_date = "2020-01-01T00:00:00Z";
-        let config = json!({"api_key": "phx_full", "base_url": url, "start_date": start_date, "export_above": 0});
+        let config = json!({"api_key": "phx_full", "base_url": url, "start_date": "2020-01-01T00:00:00Z",
+            "export_above": 0, "method": {"type": "auto", "settle_minutes": 0}});
         Self { directory: TempDir::new().unwrap(), config, environment: Vec::new() }
     }
 
@@ -45,7 +45,7 @@ impl Source {
     /// Reads with pages of at most `rows` rows.
     #[must_use]
     pub(crate) fn with_page_size(self, rows: u32) -> Self {
-        self.with("method", json!({"type": "query", "page_size": rows}))
+        self.with("method", json!({"type": "query", "page_size": rows, "settle_minutes": 0}))
     }
 
     /// Reads by file exports.

@@ -40,7 +40,7 @@ fn write_completions(program: &Command, directory: &Path) -> anyhow::Result<()> 
 /// `PROGRAM.1` and a page per command, `PROGRAM-COMMAND.1`.
 fn write_manual(program: &Command, directory: &Path) -> anyhow::Result<()> {
     create(directory)?;
-    // `help` says no more than the pages do.
+    // `help` has nothing that the pages do not have.
     let program = program.clone().disable_help_subcommand(true);
     clap_mangen::generate_to(program, directory)
         .with_context(|| format!("cannot write manual pages to {}", directory.display()))

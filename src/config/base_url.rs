@@ -1,27 +1,27 @@
-//! The address of a `PostHog` instance, in the many ways in which people write it.
+//! The URL of a `PostHog` instance, in the many ways in which people write it.
 
 use url::Url;
 
 use crate::net::is_loopback;
 
-/// Address of PostHog Cloud US, the default.
+/// URL of PostHog Cloud US, the default.
 pub(super) const DEFAULT: &str = "https://us.posthog.com";
 
-/// Makes the root of the private API's address from what the user wrote.
+/// Turns what the user wrote into the root URL of the private API.
 ///
-/// A missing scheme becomes https; trailing slashes, `/api` and everything of a copied page address
-/// after `/project/` go; `app.posthog.com` and the ingestion hosts become the host of the same
+/// A missing scheme becomes https; trailing slashes, `/api` and everything after `/project/` in a
+/// copied page URL are removed; `app.posthog.com` and the ingestion hosts become the host of the same
 /// region, because redirects would cost the API key.
 ///
 /// # Errors
-/// A sentence that says what is wrong and what to write instead.
+/// A sentence describing the problem and what to write instead.
 pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url = Url::parse(&with_scheme).map_err(|error| {
         // What stands before an @ can be a password.
         let quoted = if text.contains('@') { "…@…" } else { text };
-        format!("`{quoted}` is not an address ({error}); write it like {DEFAULT}")
+        format!("`{quoted}` is not a valid URL ({error}); write it like {DEFAULT}")
     })?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("contains a user name or a password; only the API key is used to log in".to_owned());
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_in_usual_notations_are_accepted() {
+    fn urls_in_usual_notations_are_accepted() {
         for (text, expected) in [
             ("https://us.posthog.com", "https://us.posthog.com/"),
             ("https://eu.posthog.com/", "https://eu.posthog.com/"),
@@ -83,12 +83,12 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_would_leak_the_key_are_rejected() {
+    fn urls_that_would_leak_the_key_are_rejected() {
         assert!(normalise("http://posthog.internal", false).unwrap_err().contains("allow_http"));
         assert!(normalise("ftp://example.com", false).unwrap_err().contains("ftp"));
         assert!(normalise("https://user:pass@example.com", false).unwrap_err().contains("password"));
         assert!(normalise("", false).is_err());
         let error = normalise("https://user:s3cret@exa mple", false).unwrap_err();
-        assert!(error.contains("not an address") && !error.contains("s3cret"), "{error}");
+        assert!(error.contains("not a valid URL") && !error.contains("s3cret"), "{error}");
     }
 }

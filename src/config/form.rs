@@ -37,7 +37,7 @@ pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
 /// environment variable `variable`.
 ///
 /// # Errors
-/// A config error when the configured text is a reference such as `${NAME}`, which nobody replaces.
+/// A config error when the configured string is a reference such as `${NAME}`, which is never replaced.
 pub fn secret(
     field: &str,
     configured: Option<Secret>,
@@ -143,8 +143,8 @@ pub(crate) mod tests {
         config
     }
 
-    /// Asserts that a program does what its specification says: a setting without a value has the
-    /// default, and a number outside of its bounds is refused by its full path and these bounds.
+    /// Asserts that a program behaves as its specification promises: a setting without a value has the
+    /// default, and a number out of bounds is rejected with its full path and these bounds.
     pub(crate) fn assert_kept(specification: &Value, base: &Value, parse: impl Fn(&[u8]) -> Result<String, Error>) {
         let parse = |config: &Value| parse(config.to_string().as_bytes());
         let mut found = Vec::new();

@@ -238,7 +238,7 @@ fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
         let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(custom.primary_key))?;
         if primary_key.is_empty() {
             return Err(Error::config(format!(
-                "{} is empty; name columns that tell all rows apart",
+                "{} is empty; name columns that uniquely identify a row",
                 field("primary_key")
             )));
         }

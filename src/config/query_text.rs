@@ -1,4 +1,4 @@
-//! Checks the text of a custom query.
+//! Checks a custom query.
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one. So it must be one whole
 //! SELECT without LIMIT and OFFSET, and must not leave its parentheses. Strings, names and comments
@@ -6,10 +6,10 @@
 //! than that are refused: templates (`f'…'`) and tags (`<a>…</a>`), inside of which quotes and
 //! parentheses mean something else.
 
-/// Checks what can be checked without asking the server.
+/// Checks everything that can be checked without asking the server.
 ///
 /// # Errors
-/// A sentence that says what is wrong with the query's text.
+/// A sentence describing the problem.
 pub fn check_text(query: &str) -> Result<(), String> {
     let mut words: Vec<String> = Vec::new();
     let mut depth = 0_i32;

@@ -30,14 +30,14 @@ const MAX_PAGE_SIZE: u32 = 50_000;
 pub(super) struct RawConfig {
     /// # Personal API key
     /// A personal API key (it starts with `phx_`) with the scopes `query:read`, `project:read` and, for
-    /// file exports, `batch_export:write`. Make one in PostHog under Settings > Personal API keys. A
+    /// file exports, `batch_export:write`. Create one in PostHog under Settings > Personal API keys. A
     /// project token (`phc_…`) does not work. On the command line, the environment variable
     /// POSTHOG_API_KEY can supply it instead.
     #[schemars(extend("order" = 0, "group" = "connection"))]
     pub(super) api_key: Option<Secret>,
-    /// # PostHog address
-    /// Where you open PostHog in the browser: PostHog Cloud US, PostHog Cloud EU, or the address of your
-    /// own instance.
+    /// # PostHog URL
+    /// Where you open PostHog in the browser: PostHog Cloud US, PostHog Cloud EU, or the URL of your own
+    /// instance.
     #[serde(deserialize_with = "form::text")]
     #[schemars(extend("order" = 1, "group" = "connection", "always_show" = true, "default" = base_url::DEFAULT,
         "examples" = ["https://us.posthog.com", "https://eu.posthog.com", "https://posthog.example.com"]))]
@@ -49,15 +49,15 @@ pub(super) struct RawConfig {
         "pattern_descriptor" = "YYYY-MM-DDTHH:mm:ssZ", "examples" = ["2026-01-01T00:00:00Z"]))]
     pub(super) start_date: Option<String>,
     /// # End date
-    /// Events with this timestamp or a later one are not read. Leave it empty to keep reading what is
-    /// new. UTC.
+    /// Events with this timestamp or a later one are not read. Leave it empty to keep reading new events.
+    /// UTC.
     #[serde(deserialize_with = "form::text")]
     #[schemars(extend("order" = 3, "group" = "data", "format" = "date-time", "pattern" = DATE_PATTERN,
         "pattern_descriptor" = "YYYY-MM-DDTHH:mm:ssZ", "examples" = ["2026-07-01T00:00:00Z"]))]
     pub(super) end_date: Option<String>,
     /// # Project IDs
-    /// The projects to read, by the number that PostHog shows under Settings > Project. Leave it empty
-    /// to read every project that the key can see.
+    /// IDs of the projects to read, as shown in PostHog under Settings > Project. Leave it empty to read
+    /// every project that the key can access.
     #[serde(deserialize_with = "identifiers")]
     #[schemars(extend("order" = 4, "group" = "data", "examples" = [[12345]]))]
     pub(super) project_ids: Option<Vec<u64>>,
@@ -65,8 +65,8 @@ pub(super) struct RawConfig {
     /// Exact names of the events to read. Leave it empty to read all.
     #[schemars(extend("order" = 5, "group" = "data", "examples" = [["$pageview", "order completed"]]))]
     pub(super) include_events: Option<Vec<String>>,
-    /// # Not these events
-    /// Exact names of events to leave out.
+    /// # Exclude events
+    /// Exact names of the events to leave out.
     #[schemars(extend("order" = 6, "group" = "data", "examples" = [["$feature_flag_called"]]))]
     pub(super) exclude_events: Option<Vec<String>>,
     /// # Method
@@ -76,16 +76,16 @@ pub(super) struct RawConfig {
     pub(super) method: RawMethod,
     /// # Share of the rate limits
     /// How much of PostHog's request limits (240 queries a minute, 2,400 an hour) this connector may
-    /// use. Leave room for other users of the same key.
+    /// use. Leave room for everything else that uses the same key.
     #[serde(deserialize_with = "form::or_default")]
     #[schemars(extend("order" = 8, "group" = "limits"))]
     pub(super) rate_limit_share: Share,
-    /// # Requests at a time
-    /// PostHog Cloud runs at most 3 queries of a project at a time.
+    /// # Parallel requests
+    /// PostHog Cloud runs at most 3 queries per project in parallel.
     #[schemars(extend("order" = 9, "group" = "limits"))]
     pub(super) concurrency: Bounded<1, 32, 3>,
     /// # Allow an unencrypted connection
-    /// Allow an address with http:// that is not this machine. The API key is then sent in the clear.
+    /// Allow an http:// URL that does not point to this machine. The API key is then sent unencrypted.
     #[serde(deserialize_with = "form::or_default")]
     #[schemars(extend("order" = 10, "group" = "connection"))]
     pub(super) allow_http: bool,
@@ -99,28 +99,28 @@ pub(super) struct RawConfig {
     #[schemars(extend("order" = 19, "group" = "data", "examples" = [["email"]]))]
     pub(super) person_property_columns: Option<Vec<String>>,
     /// # Days per window
-    /// Most days of events that are read as one window. Windows are planned by the number of events;
-    /// this is for configurations of Airbyte's own connector.
+    /// Maximum number of days of events in one window. Windows are planned by the number of events; this
+    /// setting only exists for configurations of Airbyte's own connector.
     #[schemars(extend("order" = 21, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) events_time_step: Option<Bounded<1, 91>>,
-    /// # Your own queries
-    /// HogQL queries that become streams of their own. `check` tries them; LIMIT and OFFSET are not
-    /// allowed, since the connector reads page by page itself.
+    /// # Custom queries
+    /// HogQL queries, each of which becomes a stream. `check` tests them. LIMIT and OFFSET are not
+    /// allowed, because the connector does the paging.
     #[schemars(extend("order" = 20, "group" = "data"))]
     pub(super) custom_queries: Option<Vec<CustomQuery>>,
-    // PostHog may wait 30 s for a free query slot, and runs queries for up to 60 s on one's own instance.
-    /// # Longest silence (seconds)
-    /// How long PostHog may be silent in the middle of an answer before it is asked again.
+    // PostHog may wait 30 s for a free query slot, and self-hosted instances run queries for up to 60 s.
+    /// # Read timeout (seconds)
+    /// How long PostHog may send nothing in the middle of a response before the request is repeated.
     #[schemars(extend("order" = 11, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) read_timeout_seconds: Bounded<1, 3_600, 120>,
     // With the waits of the retry policy, about 4 minutes.
     /// # Attempts
-    /// How often in a row, without any progress, something is tried before the sync fails.
+    /// Give up after this many failed attempts in a row.
     #[schemars(extend("order" = 12, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) attempts: Bounded<1, 1_000, 10>,
     /// # Deadline of an export run (minutes)
-    /// The longest time that one file export may take. A run that takes longer is cancelled and started
-    /// again in two parts.
+    /// How long one file export may take. A run that takes longer is cancelled and started again in
+    /// shorter parts.
     #[schemars(extend("order" = 22, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_deadline_minutes: Bounded<1, 1_440, 30>,
     /// # Export above (events)
@@ -150,7 +150,7 @@ impl Default for Share {
     }
 }
 
-/// A query of the user's that is a stream of its own.
+/// A query by the user that becomes a stream.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[schemars(description = "")]
 pub struct CustomQuery {
@@ -164,12 +164,12 @@ pub struct CustomQuery {
         "examples" = ["SELECT toDate(timestamp) AS day, event, count() AS total FROM events GROUP BY day, event"]))]
     pub query: String,
     /// # Primary key
-    /// Columns that tell all rows of a project apart.
+    /// Columns that uniquely identify a row within a project.
     #[schemars(extend("order" = 2, "examples" = [["day", "event"]]))]
     pub primary_key: Vec<String>,
     /// # Cursor field
     /// A column (time, date or whole number) that only grows; incremental syncs read the rows from its
-    /// last value on. Leave it empty to read everything every time.
+    /// last value on. Leave it empty to read all rows in every sync.
     #[serde(default, deserialize_with = "form::text")]
     #[schemars(extend("order" = 3, "examples" = ["day"]))]
     pub cursor_field: Option<String>,
@@ -179,15 +179,15 @@ pub struct CustomQuery {
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum RawMethod {
     /// # Automatic
-    /// File exports where the key has the scope `batch_export:write` and PostHog offers them, otherwise
-    /// queries. `check` and the log say which it is. Exported rows may be billed by PostHog.
+    /// File exports if the key has the scope `batch_export:write` and PostHog supports them, otherwise
+    /// queries. `check` and the log show which one was chosen. PostHog may bill exported rows.
     Auto(RawAuto),
     /// # File exports
-    /// PostHog's own way to move much data: it prepares files, which are then downloaded. Needs the
-    /// scope `batch_export:write`. Exported rows may be billed by PostHog.
+    /// PostHog's own way to move large amounts of data: it prepares files, which are then downloaded.
+    /// Requires the scope `batch_export:write`. PostHog may bill exported rows.
     Export(RawExport),
     /// # Queries
-    /// Read through PostHog's query API. Works with PostHog Cloud and with your own instance, and needs
+    /// Read through PostHog's query API. Works with PostHog Cloud and self-hosted instances, and requires
     /// only the scope `query:read`.
     Query(RawQuery),
 }
@@ -227,13 +227,13 @@ pub(super) struct RawQuery {
     #[schemars(description = SETTLE, extend("order" = 1))]
     pub(super) settle_minutes: SettleMinutes,
     /// # Rows per page
-    /// The most rows asked for in one request. The connector asks for fewer by itself when PostHog finds
-    /// a page too large.
+    /// Maximum number of rows per request. The connector requests fewer when PostHog rejects a page as
+    /// too large.
     #[schemars(extend("order" = 3))]
     pub(super) page_size: Bounded<1, MAX_PAGE_SIZE, MAX_PAGE_SIZE>,
     /// # Read person properties
-    /// Fill `person_properties` of events. It makes every query slower, because PostHog joins persons to
-    /// events.
+    /// Fill `person_properties` of events. This makes every query slower, because PostHog joins persons
+    /// to events.
     #[serde(deserialize_with = "form::or_default")]
     #[schemars(extend("order" = 4))]
     pub(super) person_properties: bool,
@@ -258,7 +258,7 @@ impl Obsolete {
     }
 }
 
-/// Numbers, or texts that are numbers, since forms and Terraform like to send texts.
+/// Numbers, or strings that contain numbers, because forms and Terraform often send strings.
 fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u64>>, D::Error> {
     let Some(values) = Option::<Vec<Value>>::deserialize(deserializer)? else { return Ok(None) };
     let number = |value: &Value| match value {
@@ -267,7 +267,7 @@ fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
         _ => None,
     };
     let wrong =
-        |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's address"));
+        |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's URL"));
     values.iter().map(|value| number(value).ok_or_else(|| wrong(value))).collect::<Result<_, _>>().map(Some)
 }
 

@@ -1,6 +1,6 @@
 //! Which STATEs may be acknowledged.
 //!
-//! A STATE is released when every record that came before it has been delivered or set aside, and
+//! A STATE is released when every record that came before it has been delivered or dead-lettered, and
 //! when every earlier STATE has been released. Records of several streams travel at the same time
 //! and arrive in any order; only what is still on its way matters.
 
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::batch::Ordinal;
 
-/// Keeps the books of one run.
+/// The STATEs of one run that wait, and the records they wait for.
 #[derive(Debug, Default)]
 pub(super) struct Acknowledgements {
     next: Ordinal,
@@ -30,11 +30,11 @@ struct Waiting {
 /// A STATE that may be acknowledged.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Released {
-    /// The line as it came in.
+    /// The line as received.
     pub(super) line: Vec<u8>,
-    /// Records since the STATE before it, set aside ones not counted.
+    /// Records since the STATE before it, without dead-lettered ones.
     pub(super) records: u64,
-    /// Records that were set aside.
+    /// Records that were dead-lettered.
     pub(super) rejected: u64,
 }
 
@@ -52,7 +52,7 @@ impl Acknowledgements {
         *self.pending.entry(first).or_default() += 1;
     }
 
-    /// That batch has arrived, except for the records that were set aside.
+    /// That batch has arrived, except for dead-lettered records.
     pub(super) fn end(&mut self, first: Ordinal, stream: usize, dead_lettered: &[Ordinal]) {
         if let Some(count) = self.pending.get_mut(&first) {
             *count -= 1;
@@ -106,7 +106,7 @@ mod tests {
         State(Option<usize>),
         /// The open batch of a stream is sent.
         Send(usize),
-        /// One of the sent batches arrives, with or without a record set aside.
+        /// One of the sent batches arrives, with or without a dead-lettered record.
         Arrive(usize, bool),
     }
 

@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-/// A record's place among all records that came in.
+/// A record's place among all records received.
 pub(super) type Ordinal = u64;
 
 /// One record, ready to be sent.

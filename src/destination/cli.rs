@@ -22,7 +22,7 @@ source-posthog read --quiet --config config.json \\
   | destination-patterns write --config patterns.json \\
     --catalog catalog.json --state-file state.json
 
-The smallest patterns.json, with the address in PATTERNS_WEBHOOK_URL:
+The smallest patterns.json, with the URL in PATTERNS_WEBHOOK_URL:
   {}
 
 `destination-patterns help COMMAND` has examples for each command.";
@@ -42,18 +42,15 @@ source-posthog read --quiet --config config.json \\
   | destination-patterns write --config patterns.json \\
     --catalog catalog.json --state-file state.json
 
-Deliver what was read before:
+Deliver records from a file:
   destination-patterns write --config patterns.json \\
     --catalog catalog.json < messages.jsonl";
-
-const DONE: &str = "done";
-const CHECK_DONE: &str = "done; for `check` also when the answer is FAILED";
 
 /// Delivers records to a Patterns webhook and acknowledges a state only when everything before it has arrived.
 ///
 /// Reads Airbyte messages from standard input and prints acknowledged states on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "destination-patterns", version, after_help = help::after(EXAMPLES, VARIABLES, CHECK_DONE), propagate_version = true)]
+#[command(name = "destination-patterns", version, after_help = help::after(EXAMPLES, VARIABLES, help::PROGRAM_DONE), propagate_version = true)]
 pub struct DestinationArguments {
     /// What to do.
     #[command(subcommand)]
@@ -65,15 +62,15 @@ pub struct DestinationArguments {
 pub enum DestinationCommand {
     /// Print the specification of the configuration
     ///
-    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Asks
-    /// nobody and needs no configuration.
-    #[command(after_help = help::after(SPEC_EXAMPLES, &[], DONE))]
+    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Works
+    /// offline and needs no configuration.
+    #[command(after_help = help::after(SPEC_EXAMPLES, &[], help::DONE))]
     Spec,
-    /// Ask whether the webhook is there
+    /// Test the connection to the webhook
     ///
-    /// Prints one `CONNECTION_STATUS` message, SUCCEEDED or FAILED with the reason and what to do. Sends
+    /// Prints one `CONNECTION_STATUS` message: SUCCEEDED, or FAILED with the reason and what to do. Sends
     /// a HEAD request and no record, unless `--send-test-record` is given.
-    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]
+    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, help::CHECK_DONE))]
     Check {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
@@ -82,13 +79,12 @@ pub enum DestinationCommand {
         #[arg(long)]
         send_test_record: bool,
     },
-    /// Deliver the records that come in on standard input
+    /// Deliver the records read from standard input
     ///
-    /// Reads Airbyte messages, one a line. Prints a STATE when every record before it has been
-    /// accepted by the webhook, or set aside in `dead_letter_file`. When the source has failed, so
-    /// does this command, after it has delivered what came in: the exit code of the pipe tells the
-    /// truth.
-    #[command(after_help = help::after(WRITE_EXAMPLES, VARIABLES, "every record has been delivered or set aside, and the source has not failed"))]
+    /// Reads Airbyte messages, one per line. Prints a STATE once every record before it has been
+    /// accepted by the webhook or written to `dead_letter_file`. If the source fails, this command
+    /// delivers everything it received and fails as well, so the exit code of the pipe covers both.
+    #[command(after_help = help::after(WRITE_EXAMPLES, VARIABLES, "every record has been delivered or dead-lettered, and the source has not failed"))]
     Write(WriteArguments),
 }
 
@@ -98,13 +94,13 @@ pub struct WriteArguments {
     /// Configuration file (JSON)
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-    /// Configured catalog (JSON): the streams that will come
+    /// Configured catalog (JSON): the same as the source's
     #[arg(long, value_name = "FILE")]
     pub catalog: PathBuf,
     /// Keep the acknowledged states in this file, for `--state` of the next `source-posthog read`
     #[arg(long, value_name = "FILE")]
     pub state_file: Option<PathBuf>,
-    /// Show no live line, even when standard error is a terminal
+    /// Hide the progress line
     #[arg(long)]
     pub quiet: bool,
 }

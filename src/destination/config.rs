@@ -15,19 +15,19 @@ use crate::error::Error;
 use crate::net::is_loopback;
 use crate::secret::{Secret, remember};
 
-/// Environment variable that supplies the webhook's address when the file has none.
+/// Environment variable that supplies the webhook's URL when the file has none.
 pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
 /// Environment variable that supplies the bearer token when the file has none.
 pub(super) const BEARER_TOKEN_VARIABLE: &str = "PATTERNS_BEARER_TOKEN";
 /// Environment variable that supplies the signing secret when the file has none.
 pub(super) const SIGNING_SECRET_VARIABLE: &str = "PATTERNS_SIGNING_SECRET";
-/// Longer last parts of a webhook's address are no words.
+/// Longer last segments of a webhook's URL are not words.
 const LONGEST_WORD: usize = 16;
 
 /// A configuration that has been checked.
 #[derive(Debug)]
 pub(super) struct WebhookConfig {
-    /// The webhook's address, which is its password.
+    /// The webhook's URL, which is also its password.
     pub(super) webhook: WebhookUrl,
     /// What a record looks like in the request.
     pub(super) shape: Shape,
@@ -52,16 +52,16 @@ pub(super) struct WebhookConfig {
     /// Headers that the user wants, credentials included.
     pub(super) headers: HeaderMap,
     pub(super) signing_key: Option<SigningKey>,
-    /// Where refused records go, instead of ending the sync.
+    /// File for rejected records; without it, the first one ends the sync.
     pub(super) dead_letter_file: Option<PathBuf>,
 }
 
-/// An address that cannot be printed, except for its host.
+/// A URL of which only scheme and host can be printed.
 #[derive(Clone)]
 pub(super) struct WebhookUrl(Url);
 
 impl WebhookUrl {
-    /// The address itself, for the one place that sends to it.
+    /// The URL itself, for the one place that sends requests to it.
     pub(super) fn expose(&self) -> &Url {
         &self.0
     }
@@ -139,7 +139,7 @@ impl WebhookConfig {
 fn webhook_url_of(url: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
     // The text is a secret, so messages do not quote it.
     let url = Url::parse(url.expose()).inspect(remember_parts).map_err(|error| {
-        Error::config(format!("`webhook_url` is not an address ({error}); copy it from the webhook node"))
+        Error::config(format!("`webhook_url` is not a valid URL ({error}); copy it from the webhook node"))
     })?;
     match url.scheme() {
         "https" => Ok(WebhookUrl(url)),
@@ -268,7 +268,7 @@ mod tests {
     fn config_errors_name_the_field_and_never_the_address() {
         for (text, expected) in [
             ("{}", "`webhook_url` is missing"),
-            (r#"{"webhook_url":"s3cret"}"#, "`webhook_url` is not an address"),
+            (r#"{"webhook_url":"s3cret"}"#, "`webhook_url` is not a valid URL"),
             (r#"{"webhook_url":"http://example.com/s3cret"}"#, "allow_http"),
             (r#"{"webhook_url":"ftp://example.com/s3cret"}"#, "`webhook_url`"),
             (r#"{"webhook_url":"https://e.com/x","batch":{"max_records":0}}"#, "`batch.max_records`"),

@@ -1,6 +1,6 @@
-//! The file for records that the webhook has refused for good.
+//! The file for records that the webhook has permanently rejected.
 //!
-//! One JSON object a line: `{"stream", "at", "status", "reason", "record"}`. A line is on the disk
+//! One JSON object per line: `{"stream", "at", "status", "reason", "record"}`. A line is on the disk
 //! before the STATE that covers its record is acknowledged.
 
 use std::fs::{File, OpenOptions};
@@ -34,7 +34,7 @@ impl DeadLetters {
     /// Appends records and waits until they are on the disk.
     ///
     /// # Errors
-    /// When the disk does not take them.
+    /// When they cannot be written.
     pub(super) async fn write(&self, stream: &str, entries: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
         let at = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
         let (stream, reason) = (Value::from(stream), Value::from(reason));
@@ -48,7 +48,7 @@ impl DeadLetters {
         }
         let mut file = self.file.lock().await;
         file.write_all(&lines).and_then(|()| file.sync_data()).map_err(|error| {
-            Error::system(format!("refused records could not be written to `dead_letter_file`: {error}"))
+            Error::system(format!("rejected records could not be written to `dead_letter_file`: {error}"))
         })
     }
 }

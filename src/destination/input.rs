@@ -28,7 +28,7 @@ pub(super) fn start(input: impl Read + Send + 'static) -> mpsc::Receiver<Block> 
                 return;
             }
             if let Err(error) = result {
-                // When nobody listens any more, nobody wants to know.
+                // If the receiver is gone, the error no longer matters.
                 drop(sender.blocking_send(Err(error)));
             }
             if ended {

@@ -1,7 +1,7 @@
 //! `destination-patterns`: delivers records to a webhook.
 //!
-//! A STATE is acknowledged only when every record before it has arrived or has been set aside on
-//! disk. Whatever cannot be delivered ends the run with an error; nothing is dropped.
+//! A STATE is acknowledged only when every record before it has arrived or has been dead-lettered on
+//! disk. A record that cannot be delivered ends the run with an error; nothing is dropped.
 
 mod acknowledgements;
 mod batch;

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::spec::Shape;
 
-/// A record as it comes in.
+/// A record as received.
 #[derive(Debug, Deserialize)]
 pub(super) struct Record<'a> {
     /// Stream name.

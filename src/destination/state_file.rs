@@ -50,7 +50,7 @@ impl StateFile {
         } else {
             serde_json::from_slice(&text).map_err(|error| {
                 Error::config(format!(
-                    "`{}` does not hold an array of states ({error}); move it away to start anew",
+                    "`{}` does not hold an array of states ({error}); move it away to start from scratch",
                     path.display()
                 ))
             })?

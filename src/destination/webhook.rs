@@ -1,4 +1,4 @@
-//! Sends batches to the webhook until they have arrived or are refused for good.
+//! Sends batches to the webhook until they have arrived or are permanently rejected.
 
 use std::collections::VecDeque;
 use std::io::Write;
@@ -33,7 +33,7 @@ const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
 /// Of an answer, no more than this is looked at.
 const EXCERPT: usize = 2_048;
 /// Whose certificate it is, in messages.
-const SERVER: &str = "the address in `webhook_url`";
+const SERVER: &str = "the server at `webhook_url`";
 
 /// The webhook. Shared by all deliveries.
 pub(super) struct Webhook {
@@ -41,7 +41,7 @@ pub(super) struct Webhook {
     config: Arc<WebhookConfig>,
     dead_letters: Option<DeadLetters>,
     output: Output,
-    /// Nobody sends before this: the webhook has asked for patience.
+    /// No request is sent before this: the webhook has asked clients to wait.
     paused_until: Mutex<Option<Instant>>,
     /// Most records that the webhook has shown to take in one request.
     most_records: AtomicUsize,
@@ -57,11 +57,11 @@ pub(super) struct Delivered {
     pub(super) records: u64,
     /// Size of the batch.
     pub(super) bytes: usize,
-    /// Records that were refused and set aside.
+    /// Records that were dead-lettered.
     pub(super) dead_lettered: Vec<Ordinal>,
 }
 
-/// What the webhook says to a request.
+/// What to do after a response of the webhook.
 enum RetryAction {
     Accepted,
     /// Try again, at the earliest after this time.
@@ -79,7 +79,7 @@ enum RetryAction {
         status: u16,
         reason: String,
     },
-    /// The address, the credentials or the method is wrong.
+    /// The URL, the credentials or the method is wrong.
     Fatal(Error),
 }
 
@@ -87,7 +87,7 @@ impl Webhook {
     /// Prepares the client.
     ///
     /// # Errors
-    /// When no certificates are installed, or the file for refused records cannot be written.
+    /// When no certificates are installed, or the dead-letter file cannot be written.
     pub(super) fn new(config: Arc<WebhookConfig>, output: &Output) -> Result<Self, Error> {
         let http = client_builder()
             .default_headers(config.headers.clone())
@@ -105,7 +105,7 @@ impl Webhook {
     /// Asks whether the webhook is there, without sending a record.
     ///
     /// # Errors
-    /// When it is not, or does not let us in.
+    /// When it is not, or denies access.
     pub(super) async fn probe(&self) -> Result<String, Error> {
         let request = self.http.request(Method::HEAD, self.config.webhook.expose().clone());
         let response = request.send().await.map_err(|error| {
@@ -116,7 +116,7 @@ impl Webhook {
         })?;
         match retry_action(response.status(), response.headers(), "") {
             RetryAction::Fatal(error) => Err(error),
-            // Many webhooks know POST only, and say so to anything else.
+            // Many webhooks support POST only and reject everything else.
             _ => Ok(format!("{} answers ({}); no record was sent", self.config.webhook, response.status().as_u16())),
         }
     }
@@ -142,8 +142,8 @@ impl Webhook {
     /// Delivers a batch of the named stream.
     ///
     /// # Errors
-    /// When it cannot be delivered in the configured time, or is refused and refused records are not
-    /// to be set aside.
+    /// When it cannot be delivered in the configured time, or is rejected and there is no
+    /// dead-letter file.
     pub(super) async fn deliver(&self, name: &str, batch: RequestBatch) -> Result<Delivered, Error> {
         let (first, stream) = (batch.first(), batch.stream);
         let begin = Instant::now();
@@ -181,7 +181,7 @@ impl Webhook {
         parts.push_back(entries);
     }
 
-    /// Sends one request until there is a final verdict: accepted, too large or refused.
+    /// Sends one request until there is a final result: accepted, too large or rejected.
     async fn deliver_part(&self, name: &str, part: &[Entry], begin: Instant) -> Result<RetryAction, Error> {
         let mut waits = self.waits();
         let mut attempts = 0;
@@ -201,15 +201,15 @@ impl Webhook {
                     let wait = wait.map_or(own, |asked| asked.min(LONGEST_REQUESTED_WAIT));
                     if begin.elapsed() + wait > self.config.max_elapsed {
                         return Err(Error::transient(format!(
-                            "the webhook at {} did not accept a batch in {attempts} attempts and {} s, the last time with: {reason}. \
-                             What was not acknowledged is sent again by the next sync",
+                            "the webhook at {} did not accept a batch in {attempts} attempts and {} s; last error: {reason}. \
+                             The next sync sends unacknowledged records again",
                             self.config.webhook,
                             begin.elapsed().as_secs()
                         )));
                     }
                     tracing::info!(
-                        "attempt {attempts} of a batch of {name} failed, next one in {} ms: {reason}",
-                        wait.as_millis()
+                        "attempt {attempts} to deliver a batch of {name} failed, retrying in {:.1} s: {reason}",
+                        wait.as_secs_f64()
                     );
                     self.pause_for(wait);
                     self.output.progress().waiting(&format!("waiting {} s for the webhook", wait.as_secs()));
@@ -222,11 +222,11 @@ impl Webhook {
     async fn dead_letter(&self, name: &str, part: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
         let Some(dead_letters) = &self.dead_letters else {
             return Err(Error::system(format!(
-                "the webhook at {} refuses a record of {name} for good: {reason}. To go on without such records, set `dead_letter_file`",
+                "the webhook at {} rejects a record of {name} permanently: {reason}. To continue without such records, set `dead_letter_file`",
                 self.config.webhook
             )));
         };
-        tracing::warn!("{} records of {name} were refused and set aside: {reason}", part.len());
+        tracing::warn!("{} records of {name} were rejected and written to `dead_letter_file`: {reason}", part.len());
         dead_letters.write(name, part, status, reason).await
     }
 
@@ -333,14 +333,11 @@ fn retry_action(status: StatusCode, headers: &HeaderMap, excerpt: &str) -> Retry
                 .map(|url| url.origin())
                 .filter(url::Origin::is_tuple)
                 .map_or_else(|| "another path".to_owned(), |origin| origin.ascii_serialization());
-            fatal(format!("the webhook redirects to {origin}; set `webhook_url` to the final address"))
+            fatal(format!("the webhook redirects to {origin}; set `webhook_url` to the final URL"))
         }
-        401 | 403 => {
-            fatal("the webhook does not let us in; check `bearer_token`, `headers` and `webhook_url`".to_owned())
-        }
+        401 | 403 => fatal("the webhook denies access; check `bearer_token`, `headers` and `webhook_url`".to_owned()),
         404 | 410 => fatal(
-            "there is no such webhook (any more); copy the address of the webhook node to `webhook_url` again"
-                .to_owned(),
+            "there is no such webhook (any more); copy the URL of the webhook node to `webhook_url` again".to_owned(),
         ),
         407 => fatal(proxy_refusal()),
         413 => RetryAction::TooLarge { status: code, reason },
@@ -387,13 +384,13 @@ mod tests {
             RetryAction::Accepted => "accepted",
             RetryAction::Retry { .. } => "again",
             RetryAction::TooLarge { .. } => "too large",
-            RetryAction::Rejected { .. } => "refused",
+            RetryAction::Rejected { .. } => "rejected",
             RetryAction::Fatal(_) => "wrong",
         };
         for (codes, expected) in [
             (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),
             (&[413], "too large"),
-            (&[400, 402, 405, 406, 415, 422, 451, 501, 505], "refused"),
+            (&[400, 402, 405, 406, 415, 422, 451, 501, 505], "rejected"),
             (&[300, 301, 302, 307, 308, 401, 403, 404, 410], "wrong"),
         ] {
             for code in codes {

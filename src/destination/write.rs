@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! stdin ─► blocks of lines ─► batch per stream ─► requests (bounded per stream) ─► webhook
-//!                        └─► STATE ─► ledger ◄── arrived, set aside ──┘
-//!                                        └─► state file, stdout
+//!                        └─► STATE ─► acknowledgements ◄── arrived, dead-lettered ──┘
+//!                                            └─► state file, stdout
 //! ```
 
 use std::borrow::Cow;
@@ -45,7 +45,7 @@ struct Line<'a> {
     trace: Option<Trace>,
 }
 
-/// What the source has to say to people.
+/// A log message of the source.
 #[derive(Deserialize)]
 struct Log {
     #[serde(default)]
@@ -176,7 +176,7 @@ impl Run {
         }
         self.release().await?;
         debug_assert_eq!(self.acknowledgements.waiting(), 0);
-        // Everything that came has been delivered, but it was not everything.
+        // Everything received has been delivered, but the source did not send everything.
         if let Some(error) = self.source_error.take() {
             return Err(error);
         }
@@ -185,14 +185,14 @@ impl Run {
         }
         let streams: Vec<&str> = self.begun.iter().map(String::as_str).collect();
         Err(Error::system(format!(
-            "the source stopped in the middle of {}, without saying why: it was ended from outside, or ran out of memory. Everything that came has been delivered; the next sync continues",
+            "the source stopped in the middle of {} without an error message: it was killed or ran out of memory. Everything received has been delivered; the next sync continues",
             streams.join(", ")
         )))
     }
 
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {
         for line in block.split(|byte| *byte == b'\n') {
-            // Anything that is not a message is somebody's log line and none of our business.
+            // Anything that is not a message is another program's log line.
             let Ok(message) = serde_json::from_slice::<Line<'_>>(line) else {
                 let matters = is_truncated_message(line);
                 // Only the very last line of the input can lack its line feed.
@@ -218,7 +218,7 @@ impl Run {
         Ok(())
     }
 
-    /// In a pipe, what the source says comes in here and would be lost.
+    /// In a pipe, the source's log and errors end up here and would otherwise be lost.
     fn pass_on(&mut self, log: Option<Log>, trace: Option<Trace>) {
         if let Some(Log { level, message }) = log.filter(|log| !log.message.is_empty()) {
             match level.as_str() {
@@ -253,7 +253,7 @@ impl Run {
         let descriptor = StreamDescriptor { name: record.stream.clone(), namespace: record.namespace.clone() };
         let Some(stream) = self.numbers.get(&descriptor).copied() else {
             return Err(Error::config(format!(
-                "a record of the stream `{}` came in, which is not in the catalog; use the same catalog for source and destination",
+                "received a record of the stream `{}`, which is not in the catalog; use the same catalog for source and destination",
                 descriptor.name
             )));
         };
@@ -302,7 +302,7 @@ impl Run {
             None => None,
             Some(stream) => Some(self.numbers.get(&stream.stream_descriptor).copied().ok_or_else(|| {
                 Error::config(format!(
-                    "a state of the stream `{}` came in, which is not in the catalog; use the same catalog for source and destination",
+                    "received a state of the stream `{}`, which is not in the catalog; use the same catalog for source and destination",
                     stream.stream_descriptor.name
                 ))
             })?),
@@ -370,9 +370,9 @@ impl Run {
     fn report(&self, begin: Instant) {
         let totals = &self.totals;
         tracing::info!(
-            "{} records received, {} delivered in {} batches to {}, {} not chosen by `allowed_event_types`, {} refused and set aside, in {:.1} s",
-            totals.received,
+            "delivered {} of {} records in {} batches to {}, {} not selected by `allowed_event_types`, {} dead-lettered, in {:.1} s",
             totals.delivered,
+            totals.received,
             totals.requests,
             self.config.webhook,
             totals.filtered,
@@ -381,13 +381,13 @@ impl Run {
         );
         for (name, _) in self.matched.iter().filter(|(_, count)| **count == 0) {
             tracing::warn!(
-                "`allowed_event_types` has `{name}`, but no such event came in; names are compared exactly, case included"
+                "`allowed_event_types` has `{name}`, but no such event was received; names are compared exactly, case included"
             );
         }
     }
 }
 
-/// A STATE line as it came in, with `destinationStats` added at the end of its state.
+/// A STATE line as received, with `destinationStats` added at the end of its state.
 fn acknowledged(state: &Released) -> Result<Vec<u8>, Error> {
     let unusable = || Error::system("a STATE is not an object");
     let text = std::str::from_utf8(&state.line).map_err(|_| unusable())?.trim_end();

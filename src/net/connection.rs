@@ -18,11 +18,11 @@ const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", 
 /// Longer waits are never asked for on purpose.
 const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 
-/// What all clients have in common: proxies as the environment says.
+/// The settings that all clients share: proxies from the environment.
 pub(crate) fn client_builder() -> reqwest::ClientBuilder {
     let exempt = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
     match exempt.as_deref().map(str::trim) {
-        // The library takes it for all names, but not for addresses that are numbers.
+        // The library applies it to host names only, not to IP addresses.
         Some("*") => reqwest::Client::builder().no_proxy(),
         _ => reqwest::Client::builder(),
     }
@@ -30,7 +30,7 @@ pub(crate) fn client_builder() -> reqwest::ClientBuilder {
 
 /// What the user has to do about a failed request, if waiting cannot help.
 ///
-/// `server` says whose certificate it is, as in "the address in `base_url`".
+/// `server` names the other side in the message, as in "the server at `base_url`".
 pub(crate) fn connection_advice(error: &reqwest::Error, server: &str) -> Option<Error> {
     let message = match tls_error(error) {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem, server),
@@ -43,9 +43,9 @@ pub(crate) fn connection_advice(error: &reqwest::Error, server: &str) -> Option<
     Some(Error::config(message))
 }
 
-/// The sentence for status 407, which a proxy answers, never the server behind it.
+/// The message for status 407, which always comes from a proxy, never from the server behind it.
 pub(crate) fn proxy_refusal() -> String {
-    "the proxy does not let us in; write user name and password into HTTPS_PROXY (for http:// addresses HTTP_PROXY) as http://user:password@host:port, special characters percent-encoded".to_owned()
+    "the proxy requires authentication (407); put the credentials in HTTPS_PROXY (for http:// URLs in HTTP_PROXY) as http://user:password@host:port, special characters percent-encoded".to_owned()
 }
 
 /// The failure of a client that cannot be built; with rustls, that is for want of certificates.
@@ -57,7 +57,7 @@ pub(crate) fn client_build_error(error: reqwest::Error) -> Error {
     Error::config(format!("cannot prepare encrypted connections: {fix}")).with_details(describe(error))
 }
 
-/// Keeps the passwords of proxies out of everything that is said.
+/// Keeps the passwords of proxies out of all output.
 pub(crate) fn remember_proxy_passwords() {
     for value in PROXY_VARIABLES.iter().filter_map(|name| std::env::var(name).ok()) {
         // Between the last colon before the last @ of the part in front of the path; no parser, since
@@ -126,10 +126,8 @@ fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
     false
 }
 
-/// Says what went wrong on the way.
-///
-/// The sources of a reqwest error say what really happened, so all of them are shown. The address is
-/// left out, because it can be a secret.
+/// Describes a transport error with all its causes: the outermost one alone is too vague. The URL is left
+/// out, because it can be a secret.
 pub(crate) fn describe(error: reqwest::Error) -> String {
     let error = error.without_url();
     let mut message = error.to_string();
@@ -155,11 +153,11 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
     Some(wait.min(LONGEST_PAUSE))
 }
 
-/// Returns true if the address is one of this machine itself.
+/// Returns true if the URL points to this machine.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     match url.host() {
-        Some(Host::Ipv4(url)) => url.is_loopback(),
-        Some(Host::Ipv6(url)) => url.is_loopback(),
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
         Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
         None => false,
     }

@@ -54,7 +54,7 @@ pub struct Project {
     pub name: String,
     /// When it was made.
     pub created_at: Option<Timestamp>,
-    /// All that the API tells, as JSON text.
+    /// The whole object as the API returns it.
     pub json: Box<RawValue>,
 }
 

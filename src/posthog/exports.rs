@@ -1,8 +1,8 @@
 //! File download exports: `PostHog` prepares files, which are then downloaded.
 //!
 //! `POST /api/projects/:id/file_download_batch_exports/` starts a run for an interval of ingestion
-//! time of at most seven days, `GET …/:run/` tells its status, `GET …/:run/download/:file/` redirects
-//! to a signed address on another host (`products/batch_exports/backend/api/file_download.py`).
+//! time of at most seven days, `GET …/:run/` returns its status, `GET …/:run/download/:file/` redirects
+//! to a signed URL on another host (`products/batch_exports/backend/api/file_download.py`).
 
 use reqwest::Method;
 use std::collections::BTreeSet;
@@ -36,10 +36,10 @@ pub struct ExportRequest {
     pub exclude: BTreeSet<String>,
 }
 
-/// How a run stands.
+/// The status of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunStatus {
-    /// The files are not ready yet; `PostHog`'s word for it.
+    /// The files are not ready yet; `PostHog`'s name for the status.
     Preparing(String),
     /// These files can be downloaded.
     Ready {
@@ -48,11 +48,11 @@ pub enum RunStatus {
         /// Rows that `PostHog` has exported, which it bills; unknown to servers from before September 2026.
         rows: Option<u64>,
     },
-    /// It has been cancelled, by us or by somebody else.
+    /// It has been cancelled, by this program or from elsewhere.
     Cancelled,
     /// There will be no files.
     Failed {
-        /// `PostHog`'s word for it, such as `FailedRetryable`.
+        /// `PostHog`'s name for the status, such as `FailedRetryable`.
         status: String,
         /// `PostHog`'s explanation.
         reason: String,
@@ -70,7 +70,7 @@ pub enum Availability {
     Missing,
     /// The key lacks [`SCOPE`].
     MissingScope,
-    /// The server forbids it, in these words.
+    /// The server forbids it, with this message.
     Forbidden(String),
 }
 
@@ -114,8 +114,8 @@ impl<'a> Exports<'a> {
 
     /// Finds out whether the key may start runs and whether the instance has them.
     ///
-    /// An incomplete request is sent: whoever may not start runs is refused, everybody else hears
-    /// what is missing. Nothing is started.
+    /// An incomplete request is sent: a key that may not start runs is rejected for that reason, any other
+    /// because the request is incomplete. Nothing is started.
     ///
     /// # Errors
     /// When there is no usable answer.
@@ -162,10 +162,11 @@ impl<'a> Exports<'a> {
         }
     }
 
-    /// Cancels a run that will not be read. A run that has ended, or that nobody knows, is left alone.
+    /// Cancels a run that will not be read. A run that has ended, or that PostHog does not know, is left
+    /// alone.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn cancel(&self, run: &str) -> Result<(), Failure> {
         let path = self.path(&format!("{run}/cancel/"));
         let request = Request { method: Method::POST, path: &path, body: Some(&json!({})) };
@@ -175,10 +176,10 @@ impl<'a> Exports<'a> {
         }
     }
 
-    /// Asks how a run stands.
+    /// Asks for the status of a run.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn status(&self, run: &str) -> Result<RunStatus, Failure> {
         let path = self.path(&format!("{run}/"));
         let request = Request { method: Method::GET, path: &path, body: None };
@@ -197,13 +198,13 @@ impl<'a> Exports<'a> {
         })
     }
 
-    /// Whether a run that is said to be running has ended without any files.
+    /// Whether a run that is reported as running has ended without any files.
     ///
-    /// `PostHog` shows such a run as running for ever; but asked for its first file, it says that
-    /// there is none (404) instead of asking for patience (400).
+    /// `PostHog` reports such a run as running forever; but a request for its first file is answered with
+    /// 404 (no such file) rather than 400 (not ready).
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn has_ended_empty(&self, run: &str) -> Result<bool, Failure> {
         match self.client.location(&self.path(&format!("{run}/download/0/")), self.observer).await {
             Ok(_) | Err(Failure::Refused(Refusal { status: 400, .. })) => Ok(false),
@@ -215,7 +216,7 @@ impl<'a> Exports<'a> {
     /// Asks where a file is.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn file(&self, run: &str, file: &str) -> Result<FileUrl, Failure> {
         match self.client.location(&self.path(&format!("{run}/download/{file}/")), self.observer).await {
             Ok(url) => Ok(FileUrl::At(url)),

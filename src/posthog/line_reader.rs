@@ -4,7 +4,7 @@
 //! Every line is handed over once and whole. [`LineReader::finish`] fails unless the file has ended
 //! as gzip demands, checksum included, and with a line feed or the end of a line: a file that was cut
 //! or altered is never taken for a whole one. What was handed over before such an end may be wrong;
-//! [`Emitted`] tells what has to be corrected when the file is read again.
+//! [`Emitted`] keeps track of it, so that it is corrected when the file is read again.
 //!
 //! # Memory
 //! One line and what one piece of input unpacks to, whatever the size of the file; for [`Emitted`]
@@ -97,7 +97,7 @@ fn corrupt(error: std::io::Error) -> Malformed {
 
 /// The lines of one file that have been handed over, over several attempts.
 ///
-/// Checksums tell whether a line that comes again is the same as before.
+/// Checksums show whether a repeated line is the same as before.
 #[derive(Debug, Default)]
 pub struct Emitted {
     checksums: Vec<u32>,

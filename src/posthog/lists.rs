@@ -2,7 +2,7 @@
 //!
 //! There is no one envelope: most lists answer with `{"count", "next", "results"}`, some without a
 //! count, session recordings with `has_next`, group types with a bare array, and old versions of
-//! `actions` with all objects and no `next` at all. What the envelope says decides where a list ends;
+//! `actions` with all objects and no `next` at all. The envelope alone determines where a list ends;
 //! the number of objects never does, since a server may have a lower limit than was asked for.
 
 use std::collections::HashSet;
@@ -23,7 +23,7 @@ pub struct ListPage {
     pub objects: Vec<Box<RawValue>>,
     /// Query string of the page that follows; none at the end.
     pub next: Option<String>,
-    /// Number of objects in the whole list, when the server tells.
+    /// Number of objects in the whole list, if the server reports it.
     pub count: Option<u64>,
 }
 
@@ -62,7 +62,7 @@ impl<'a> Pages<'a> {
         self.seen.insert(query.to_owned());
         let path = format!("{}?{query}", self.path);
         let json: Box<RawValue> = self.client.get_as(self.class, &path, self.client.retry(), self.observer).await?;
-        let unusable = |error| GiveUp::Unusable(format!("PostHog's answer to {} is no list: {error}", self.path));
+        let unusable = |error| GiveUp::Unusable(format!("PostHog's response to {} is not a list: {error}", self.path));
         if json.get().starts_with('[') {
             let objects = serde_json::from_str(json.get()).map_err(unusable)?;
             return Ok(ListPage { objects, next: None, count: None });
@@ -71,7 +71,10 @@ impl<'a> Pages<'a> {
         let next = match envelope.next {
             Some(link) => Some(self.follow(&link)?),
             None if envelope.has_next => Some(advance(query, envelope.results.len()).ok_or_else(|| {
-                GiveUp::Unusable(format!("PostHog says that {} goes on, but its page is empty", self.path))
+                GiveUp::Unusable(format!(
+                    "PostHog announces another page of {}, but the current one is empty",
+                    self.path
+                ))
             })?),
             None => None,
         };
@@ -90,7 +93,7 @@ impl<'a> Pages<'a> {
         let url = base.join(link).ok().filter(|url| same_host(url, base)).ok_or_else(|| {
             let host = Url::parse(link).ok().and_then(|url| url.host_str().map(str::to_owned));
             Error::config(format!(
-                "PostHog's list {} refers to another host ({}) for its next page, which is not followed; set `base_url` to the address that the instance has in its own settings (SITE_URL)",
+                "PostHog's list {} refers to another host ({}) for its next page, which is not followed; set `base_url` to the URL in the instance's own setting SITE_URL",
                 self.path,
                 host.unwrap_or_else(|| "unreadable".to_owned())
             ))

@@ -21,7 +21,7 @@ impl Rows {
     /// Sends a query.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn open(client: &Client, project: u64, query: &Query, observer: &dyn Observer) -> Result<Self, Failure> {
         let path = format!("api/projects/{project}/query/");
         let body = query.body();
@@ -78,7 +78,7 @@ pub async fn describe(
 /// Reads all rows of a small answer.
 ///
 /// # Errors
-/// A [`Failure`] that says how to go on.
+/// A [`Failure`], which determines how to go on.
 pub async fn small<T: DeserializeOwned + Send>(
     client: &Client,
     project: u64,

@@ -63,7 +63,7 @@ pub struct Consumed {
     pub rows: u64,
     /// Their length in bytes, with the commas in front of them.
     pub bytes: usize,
-    /// Whether the next row is incomplete. Otherwise whoever gave the bytes has to look at it.
+    /// Whether the next row is incomplete. Otherwise the caller has to handle it.
     pub incomplete: bool,
 }
 

@@ -1,13 +1,13 @@
-//! Complete lines, with room behind them.
+//! Complete lines, with spare bytes behind them.
 
-/// Lines that are ready to be written, and room for more.
+/// Lines that are ready to be written, and space for more.
 ///
-/// The room keeps its bytes, whatever they are, from use to use: making room would otherwise mean
-/// filling it with zeros every time, which costs as much as copying the lines.
+/// The spare bytes keep their old content from use to use: clearing them every time would cost as much
+/// as copying the lines.
 #[derive(Debug, Default)]
 pub struct Lines {
     bytes: Vec<u8>,
-    /// Number of bytes at the end that are room.
+    /// Number of spare bytes at the end.
     spare: usize,
 }
 
@@ -29,15 +29,15 @@ impl Lines {
         self.spare = self.bytes.len();
     }
 
-    /// The lines as a vector, to append to. There is no room any more.
+    /// The lines as a vector, to append to. Drops the spare bytes.
     pub fn as_vec(&mut self) -> &mut Vec<u8> {
         self.bytes.truncate(self.len());
         self.spare = 0;
         &mut self.bytes
     }
 
-    /// At least `size` bytes behind the lines. What is written there counts once
-    /// [`Lines::written`] has been told.
+    /// At least `size` bytes behind the lines. What is written there becomes part of the lines with
+    /// [`Lines::written`].
     pub fn spare(&mut self, size: usize) -> &mut [u8] {
         let begin = self.len();
         if self.spare < size {
@@ -47,7 +47,7 @@ impl Lines {
         self.bytes.get_mut(begin..).unwrap_or_default()
     }
 
-    /// Counts the first bytes of the room as lines.
+    /// Counts the first spare bytes as lines.
     pub fn written(&mut self, size: usize) {
         self.spare -= size.min(self.spare);
     }

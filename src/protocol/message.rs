@@ -1,6 +1,6 @@
 //! Messages other than RECORD.
 //!
-//! RECORD lines are the hot path and are written as bytes by whoever has the data (see
+//! RECORD lines are the hot path and are written as bytes where the data are (see
 //! [`record_prefix`]). Every message serialises `type` first and without spaces, so that a text
 //! filter such as `grep '^{"type":"STATE"'` works.
 

@@ -4,9 +4,8 @@
 //! order in which they were handed over, so a STATE follows every record that its sender sent
 //! before it. The queue between the two is bounded: a slow reader of stdout slows the tasks down.
 //!
-//! The writer also keeps the books that depend on this order: the number of records since a
-//! stream's last STATE (`sourceStats`), RUNNING in front of the first record, and no two identical
-//! STATEs in a row.
+//! The writer also does everything that depends on this order: it counts the records since a stream's
+//! last STATE (`sourceStats`), sends RUNNING before the first record, and omits repeated STATEs.
 
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -185,10 +184,10 @@ impl Writer {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
         let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress });
-        let ledger = Ledger { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
+        let stdout = StdoutWriter { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
-            move || run(items, &shared, ledger)
+            move || run(items, &shared, stdout)
         });
         (Output { queue, shared }, Self { thread })
     }
@@ -199,7 +198,7 @@ impl Writer {
     /// When stdout has been closed by its reader or could not be written.
     pub async fn close(self, output: &Output) -> Result<(), Error> {
         output.progress().finish();
-        // When the thread has ended already, its result says why.
+        // If the thread has ended already, its result contains the reason.
         drop(output.queue.send(Item::Close).await);
         let joined = tokio::task::spawn_blocking(move || self.thread.join()).await;
         match joined {
@@ -211,26 +210,26 @@ impl Writer {
     }
 }
 
-fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut ledger: Ledger<impl Write>) -> io::Result<()> {
+fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWriter<impl Write>) -> io::Result<()> {
     while let Some(first) = items.blocking_recv() {
         let mut next = Some(first);
         while let Some(item) = next {
-            ledger.write_logs(shared)?;
+            stdout.write_logs(shared)?;
             match item {
-                Item::Line(line) => ledger.sink.write_all(&line)?,
+                Item::Line(line) => stdout.sink.write_all(&line)?,
                 Item::Records { stream, lines, count } => {
-                    ledger.records(&stream, lines.as_bytes(), count)?;
+                    stdout.records(&stream, lines.as_bytes(), count)?;
                     lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
                 }
-                Item::State { stream, state } => ledger.state(&stream, state)?,
+                Item::State { stream, state } => stdout.state(&stream, state)?,
                 Item::LogsWaiting => {}
-                Item::Close => return ledger.sink.flush(),
+                Item::Close => return stdout.sink.flush(),
             }
             next = items.try_recv().ok();
         }
         // Nothing else waits: let the reader have it now.
-        ledger.sink.flush()?;
+        stdout.sink.flush()?;
     }
     Ok(())
 }
@@ -250,11 +249,11 @@ fn recycle(shared: &Shared, mut buffer: Lines) {
 pub fn write_unqueued(message: &Message) {
     let line = [b"\n".to_vec(), to_line(message)].concat();
     let mut stdout = io::stdout().lock();
-    // There is nobody left to tell when this fails.
+    // A failure here cannot be reported anywhere.
     drop(stdout.write_all(&line).and_then(|()| stdout.flush()));
 }
 
-struct Ledger<W: Write> {
+struct StdoutWriter<W: Write> {
     sink: BufWriter<W>,
     streams: HashMap<Arc<StreamDescriptor>, StreamCounts>,
 }
@@ -266,7 +265,7 @@ struct StreamCounts {
     last_state: Option<Value>,
 }
 
-impl<W: Write> Ledger<W> {
+impl<W: Write> StdoutWriter<W> {
     fn write_logs(&mut self, shared: &Shared) -> io::Result<()> {
         let logs = std::mem::take(&mut *lock(&shared.logs));
         if logs.dropped > 0 {

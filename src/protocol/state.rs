@@ -37,8 +37,9 @@ impl SavedStates {
         let mut file = Self::default();
         // STATE messages one a line are several documents.
         for document in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
-            let document = document
-                .map_err(|error| Error::config(format!("not JSON: {error}; leave `--state` out to start anew")))?;
+            let document = document.map_err(|error| {
+                Error::config(format!("not JSON: {error}; leave `--state` out to start from scratch"))
+            })?;
             file.add_document(document)?;
         }
         Ok(file)
@@ -60,7 +61,7 @@ impl SavedStates {
                 }
                 Ok(())
             }
-            _ => Err(Error::config("neither an array nor an object; leave `--state` out to start anew")),
+            _ => Err(Error::config("neither an array nor an object; leave `--state` out to start from scratch")),
         }
     }
 

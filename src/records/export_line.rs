@@ -37,7 +37,7 @@ pub struct ExportWriter {
     open: Vec<u8>,
 }
 
-/// When a record's row happened and arrived, for whoever filters and counts.
+/// Event and ingestion time of a record's row, for filtering and counting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LineTimes {
     /// Value of the table's position, such as `timestamp` of events.
@@ -169,7 +169,7 @@ impl ExportWriter {
     }
 }
 
-/// A property as the column that `PostHog` makes from it: a text, whatever it was.
+/// A property as the column that `PostHog` derives from it: always a string.
 fn as_text(property: &str) -> Cow<'_, str> {
     if property.starts_with('"') || property == "null" {
         return Cow::Borrowed(property);

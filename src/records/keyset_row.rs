@@ -73,7 +73,7 @@ impl KeysetRowWriter {
     /// What the last row is ordered by, as JSON values; empty before the first row.
     ///
     /// # Errors
-    /// When the server's texts are no JSON.
+    /// When the server's values are not valid JSON.
     pub fn last(&self) -> Result<Vec<Value>, Malformed> {
         self.last.iter().map(|text| serde_json::from_str(text).map_err(|error| Malformed(error.to_string()))).collect()
     }

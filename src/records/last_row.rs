@@ -21,8 +21,8 @@ impl LastRow {
 
     /// Whether a row with this key cannot follow the last one, because pages are in ascending order.
     ///
-    /// A row that comes once more, or in the place of another, would be taken for that one when rows
-    /// are counted. Keys whose texts do not tell their order pass.
+    /// A row that is sent twice, or in place of another, would go unnoticed, because only the number of
+    /// rows is compared with the count. Keys whose order cannot be derived from their JSON pass.
     pub(super) fn is_behind(&self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
         let (sort_key, id) = (sort_key.as_ref(), id.as_ref());
         if self.sort_key != sort_key {

@@ -39,7 +39,7 @@ impl<'o> Object<'o> {
         Ok(Self { values })
     }
 
-    /// The JSON texts of some fields, as one text that tells objects apart.
+    /// The values of some fields, joined into one string that identifies the object.
     pub fn key(&self, fields: &[&str]) -> String {
         let texts: Vec<&str> =
             fields.iter().map(|field| self.values.get(*field).map_or("", |value| value.get())).collect();
@@ -54,7 +54,7 @@ impl<'o> Object<'o> {
     /// The value of a field in a record, changed where it holds secrets.
     fn value(&self, field: &str) -> Option<String> {
         let value = self.values.get(field)?.get();
-        // PostHog decrypts the payloads of such flags for whoever has a key.
+        // PostHog decrypts the payloads of such flags for every API key.
         let secret =
             field == "filters" && self.values.get("has_encrypted_payloads").is_some_and(|flag| flag.get() == "true");
         if !secret {
@@ -91,7 +91,7 @@ impl ObjectWriter {
         self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
     }
 
-    /// Says which fields were left out because this version does not know them.
+    /// Logs which fields were left out because this version does not know them.
     pub fn report(&self) {
         if !self.unknown.is_empty() {
             let names: Vec<&str> = self.unknown.iter().map(String::as_str).collect();

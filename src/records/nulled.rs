@@ -15,7 +15,7 @@ impl NulledValues {
     pub(super) fn warn(&self, field: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "a value of `{field}` is not what the schema says, so it is null; such values are listed in the records' `meta.changes`"
+                "a value of `{field}` does not match the schema, so it is null; such values are listed in the records' `meta.changes`"
             );
         }
     }

@@ -1,4 +1,4 @@
-//! `catalog`: a configured catalog, so that nobody has to write one by hand.
+//! `catalog`: prints a configured catalog, so that it need not be written by hand.
 
 use super::cli::CatalogArguments;
 use super::discover::known_streams;

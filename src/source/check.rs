@@ -16,13 +16,13 @@ use crate::protocol::{Message, Output};
 use crate::streams::{EVENTS, LISTS, List};
 use crate::time::days;
 
-/// Somebody is waiting for the answer: do not try as long as `read` does.
+/// A user is waiting for the result, so give up earlier than `read` does.
 const ATTEMPTS: usize = 4;
 
 /// Scope of all streams that come from queries.
 const TABLE_SCOPE: &str = "query:read";
 
-/// Prints whether the configuration works: what is wrong and how to mend it, or what was found.
+/// Prints whether the configuration works: what is wrong and how to fix it, or what was found.
 pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
     let connection_status = match examine(config).await {
         Ok(found) => ConnectionStatus::new(Ok(&found)),

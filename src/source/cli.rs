@@ -45,12 +45,12 @@ const READ_EXAMPLES: &str = "\
 source-posthog read --config config.json --catalog catalog.json \\
   > messages.jsonl
 
-Continue where that ended, with a file of the STATE messages:
+Continue from there, with a file of the STATE messages:
   grep '^{\"type\":\"STATE\"' messages.jsonl > states.jsonl
   source-posthog read --config config.json --catalog catalog.json \\
     --state states.jsonl
 
-Deliver to a Patterns webhook, and go on next time where this time ended:
+Deliver to a Patterns webhook, and continue from there next time:
   touch state.json
   source-posthog read --quiet --config config.json \\
       --catalog catalog.json --state state.json \\
@@ -64,14 +64,11 @@ source-posthog catalog --config config.json --streams events,persons \\
 source-posthog catalog --config config.json --sync-mode full_refresh \\
   > catalog.json";
 
-const DONE: &str = "done";
-const CHECK_DONE: &str = "done; for `check` also when the answer is FAILED";
-
-/// Reads events, persons, sessions and more from PostHog and never loses an event without saying so.
+/// Reads events, persons, sessions and more from PostHog, and never drops an event silently.
 ///
-/// Speaks the Airbyte protocol: one JSON message a line on standard output.
+/// Speaks the Airbyte protocol: one JSON message per line on standard output.
 #[derive(Debug, Parser)]
-#[command(name = "source-posthog", version, after_help = help::after(EXAMPLES, VARIABLES, CHECK_DONE), propagate_version = true)]
+#[command(name = "source-posthog", version, after_help = help::after(EXAMPLES, VARIABLES, help::PROGRAM_DONE), propagate_version = true)]
 pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
@@ -83,16 +80,16 @@ pub struct Arguments {
 pub enum Command {
     /// Print the specification of the configuration
     ///
-    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Asks
-    /// nobody and needs no configuration.
-    #[command(after_help = help::after(SPEC_EXAMPLES, &[], DONE))]
+    /// Prints one SPEC message: every setting with its meaning, type, default and bounds. Works
+    /// offline and needs no configuration.
+    #[command(after_help = help::after(SPEC_EXAMPLES, &[], help::DONE))]
     Spec,
-    /// Try the configuration with real requests, project by project
+    /// Test the configuration with real requests, project by project
     ///
-    /// Prints one `CONNECTION_STATUS` message. SUCCEEDED says how each project will be read and which
-    /// streams the API key cannot read; FAILED says what is wrong and what to do. Writes nothing to
+    /// Prints one `CONNECTION_STATUS` message. SUCCEEDED comes with the method for each project and the
+    /// streams that the API key cannot read; FAILED with the reason and what to do. Writes nothing to
     /// PostHog.
-    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, "the answer is there, SUCCEEDED or FAILED"))]
+    #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, help::CHECK_DONE))]
     Check {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
@@ -100,9 +97,9 @@ pub enum Command {
     },
     /// Print the streams that can be read, with their schemas
     ///
-    /// Prints one CATALOG message. Asks PostHog only when the configuration has custom queries or
-    /// property columns.
-    #[command(after_help = help::after(DISCOVER_EXAMPLES, VARIABLES, DONE))]
+    /// Prints one CATALOG message. Sends requests to PostHog only if the configuration has custom queries
+    /// or property columns.
+    #[command(after_help = help::after(DISCOVER_EXAMPLES, VARIABLES, help::DONE))]
     Discover {
         /// Configuration file (JSON)
         #[arg(long, value_name = "FILE")]
@@ -110,16 +107,16 @@ pub enum Command {
     },
     /// Read records and print them, with states to continue from
     ///
-    /// Prints RECORD and STATE messages. A STATE covers every record before it; give the last one of
-    /// each stream as `--state` to continue there, after an interruption as well. A stream that fails
-    /// ends with a TRACE message and status INCOMPLETE, the others are read to their end.
+    /// Prints RECORD and STATE messages. A STATE covers every record before it; pass the last one of
+    /// each stream as `--state` to continue from there, also after an interruption. A stream that fails
+    /// ends with a TRACE message and the status INCOMPLETE; the others are read to the end.
     #[command(after_help = help::after(READ_EXAMPLES, VARIABLES, "every stream has been read completely"))]
     Read(ReadArguments),
     /// Print a configured catalog, ready for `read`
     ///
-    /// It is the file that Airbyte writes for `read`: which streams to read, and how. Names of streams
-    /// are those that `discover` prints.
-    #[command(after_help = help::after(CATALOG_EXAMPLES, VARIABLES, DONE))]
+    /// A configured catalog is the file that Airbyte writes for `read`: which streams to read, and how.
+    /// `discover` prints the names of the streams.
+    #[command(after_help = help::after(CATALOG_EXAMPLES, VARIABLES, help::DONE))]
     Catalog(CatalogArguments),
 }
 
@@ -131,11 +128,11 @@ pub struct ReadArguments {
     /// Configured catalog (JSON): which streams to read and how
     #[arg(long, value_name = "FILE")]
     pub catalog: PathBuf,
-    /// State to continue from: a JSON array of states as Airbyte keeps it, or STATE messages one a
+    /// State to continue from: a JSON array of states, as Airbyte keeps it, or STATE messages, one per
     /// line; without it, or with an empty file, everything is read
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Show no live line, even when standard error is a terminal
+    /// Hide the progress line
     #[arg(long)]
     pub quiet: bool,
 }
@@ -157,9 +154,9 @@ pub struct CatalogArguments {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Mode {
-    /// What is new since the state
+    /// New data since the state
     Incremental,
-    /// Everything, every time
+    /// All data, every time
     FullRefresh,
 }
 

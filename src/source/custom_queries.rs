@@ -25,7 +25,7 @@ pub(super) fn check_names(config: &Config) -> Result<(), Error> {
 /// Asks a project for the columns of all custom queries.
 ///
 /// # Errors
-/// When a query is wrong, with the server's words, or there is no usable answer.
+/// When a query is wrong, with the server's message, or there is no usable response.
 pub(super) async fn describe_all(
     client: &Client,
     config: &Config,

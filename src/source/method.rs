@@ -56,7 +56,7 @@ pub(super) fn is_posthog_cloud(base: &Url) -> bool {
 /// Finds out how a project can be read. `key` is what is known about it.
 ///
 /// # Errors
-/// When exports are wanted and impossible, or there is no usable answer.
+/// When exports are configured but impossible, or there is no usable response.
 pub(super) async fn choose(
     client: &Client,
     config: &Config,

@@ -46,7 +46,7 @@ pub(super) fn any(config: &Config) -> bool {
 }
 
 /// Asks for the types of the chosen properties, project after project until all are known. Without
-/// the scope for it, all are texts, which the log says.
+/// the scope for it, all are strings, and a warning is logged.
 ///
 /// # Errors
 /// When `PostHog` does not answer usefully.
@@ -73,7 +73,7 @@ pub(super) async fn types(
                     Err(GiveUp::Refused(refusal)) => {
                         let error = Error::from(GiveUp::Refused(refusal));
                         tracing::warn!(
-                            "project {project}: the types of properties are not known, so their columns are texts: {error}"
+                            "project {project}: the types of properties are not known, so their columns are strings: {error}"
                         );
                         break;
                     }

@@ -1,4 +1,4 @@
-//! `read`: all chosen streams, one after the other; their projects side by side.
+//! `read`: all chosen streams, one after the other; their projects in parallel.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -237,7 +237,8 @@ impl Sync {
         Ok(complete)
     }
 
-    /// What one stream's state says of failed exports holds for the project's other streams, too.
+    /// If exports have failed for one stream of a project, the project's other streams do not try them
+    /// either.
     fn recall_failed_exports(&self, jobs: &[Job]) {
         let rested = self.client.now().minus(FAILED_EXPORTS_REST);
         for plan in self.projects.iter().filter(|plan| plan.method.as_ref().is_ok_and(ChosenMethod::is_automatic)) {
@@ -251,14 +252,14 @@ impl Sync {
         }
     }
 
-    /// Cancels the export runs that nobody will read when the process is ended now.
+    /// Cancels export runs that would be left unread if the process ended now.
     fn cancel_unread_runs(&self) -> impl Future<Output = ()> + Send + 'static {
         let client = self.client.clone();
         let projects: Vec<_> = self.projects.iter().map(|plan| (plan.id, Arc::clone(&plan.supervision))).collect();
         async move {
             for (project, supervision) in projects {
                 for run in supervision.unread() {
-                    // The process is about to end: one attempt, whatever comes of it.
+                    // The process is about to end: one attempt, and a failure is ignored.
                     drop(Exports::new(&client, project, &Silent).cancel(&run).await);
                 }
             }

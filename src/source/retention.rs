@@ -20,8 +20,8 @@ struct Fields {
     events_retention_enforced: Option<bool>,
 }
 
-/// What has to be said of a project's retention to a user who wants events from `start` on; none when
-/// nothing is hidden and nothing will be soon.
+/// A notice about a project's retention for a user who wants events from `start` on; none when nothing
+/// is hidden and nothing will be soon.
 pub(super) fn notice(project: &Project, start: Timestamp, now: Timestamp) -> Option<String> {
     let fields: Fields = serde_json::from_str(project.json.get()).ok()?;
     let months = fields.event_retention_months.filter(|_| fields.events_retention_enforced == Some(true))?;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     pub field: &'static str,
-    /// `HogQL` expression; none when queries cannot tell the value.
+    /// `HogQL` expression; `None` if queries do not provide the value.
     pub expression: Option<&'static str>,
     pub exported: ExportedAs,
     pub kind: Kind,
@@ -28,24 +28,24 @@ pub enum ExportedAs {
 /// How a value is treated on its way from an answer to a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// A text, passed on as it is.
+    /// A string, passed on unchanged.
     String,
-    /// A text that `PostHog` leaves empty when there is none; then null.
+    /// A string that `PostHog` leaves empty when there is none; then null.
     OptionalString,
     /// An instant, passed on in UTC with microseconds.
     Timestamp,
-    /// A JSON document inside a text, which becomes an object.
+    /// JSON inside a string, which becomes an object.
     Json,
-    /// A truth value, which some versions send as 0 or 1.
+    /// A boolean, which some versions send as 0 or 1.
     Boolean,
     Integer,
     Number,
     /// A day without a time.
     Date,
-    /// A list of texts.
+    /// A list of strings.
     Strings,
     List,
-    /// Anything, passed on as it is.
+    /// Anything, passed on unchanged.
     Any,
 }
 
@@ -61,7 +61,7 @@ impl Column {
         Self { expression: Some(expression), ..self }
     }
 
-    /// Queries cannot tell the value.
+    /// Queries do not provide the value.
     #[must_use]
     pub const fn not_selected(self) -> Self {
         Self { expression: None, ..self }

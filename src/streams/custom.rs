@@ -1,4 +1,4 @@
-//! Streams of the user's own `HogQL` queries.
+//! Streams of custom `HogQL` queries.
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one.
 
@@ -7,7 +7,7 @@ use super::keyset::{KeysetStream, KeysetTable};
 use crate::config::CustomQuery;
 use crate::error::Error;
 
-/// The stream of a query whose columns and types the server has told.
+/// The stream of a query with the columns and types that the server has reported.
 ///
 /// # Errors
 /// A config error when key or cursor are not among the columns, or a column cannot be addressed.

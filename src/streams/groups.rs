@@ -1,4 +1,4 @@
-//! `groups`: companies, teams and whatever else events are about besides persons.
+//! `groups`: companies, teams and other entities that events belong to besides persons.
 //!
 //! Columns are those of `HogQL`'s `groups` table. Its `updated_at` moves with every change.
 

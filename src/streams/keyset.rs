@@ -25,7 +25,7 @@ pub struct KeysetStream {
 pub struct KeysetTable {
     /// A `HogQL` table, or a query in parentheses with a name.
     pub from: &'static str,
-    /// A field that tells this part from the others, and its value as JSON text.
+    /// A field that identifies this part, and its value as JSON.
     pub label: Option<(&'static str, &'static str)>,
     /// Whether some versions of `PostHog` do without it.
     pub optional: bool,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::table::PROJECT_FIELD;
 
-/// The field that says what a property definition is about.
+/// The field with the kind of object that a property definition belongs to.
 pub(crate) const TYPE_FIELD: &str = "type";
 
 /// A stream that is read from one list endpoint.
@@ -42,7 +42,7 @@ pub enum Passes {
     PropertyTypes,
 }
 
-/// A field that tells when an object changed.
+/// A field with the time of an object's last change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Change {
     /// The field, which becomes the cursor.

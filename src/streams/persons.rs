@@ -1,6 +1,6 @@
 //! `persons`: the people behind the events.
 //!
-//! Exports tell when a person was updated, and of deletions; they have one row per distinct id.
+//! Exports include the time of the last update and deleted persons; they have one row per distinct id.
 //! Queries have one row per person but no time of change. `last_seen_at` is the nearest: it moves
 //! with every event of a person, and with it the person's properties, but an edit of properties
 //! without an event may not move it. `PostHog` rounds it down to the hour
@@ -26,7 +26,7 @@ const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 11]
         Column::new(
             "updated_at",
             Kind::Timestamp,
-            "When the person changed last, as far as PostHog tells: exactly in file exports; in queries when the person was last seen.",
+            "When the person last changed: exact in file exports; in queries, when the person was last seen.",
         )
         .selected_as(updated_at)
         .exported_as(ExportedAs::Field("_inserted_at")),
@@ -92,7 +92,7 @@ pub static PERSONS: Table = persons(
     Some(("last_seen_at", &PERSONS_BY_CREATION)),
 );
 
-/// The stream on instances from before February 2026, where nothing says when a person was last seen.
+/// The stream on instances from before February 2026, which do not store when a person was last seen.
 static PERSONS_BY_CREATION: Table = persons(
     &columns("created_at", LAST_SEEN_AT.not_selected()),
     "created_at",

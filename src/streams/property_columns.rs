@@ -1,4 +1,4 @@
-//! Properties that the user wants as typed fields of their own.
+//! Properties that the user has chosen as typed columns.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::table::Table;
 
-/// The lifted properties of one stream.
+/// The property columns of one stream.
 #[derive(Debug, Default)]
 pub struct PropertyColumns {
     columns: Vec<PropertyColumn>,
@@ -23,11 +23,11 @@ pub struct PropertyColumn {
 /// Types of properties, as `PostHog` knows them (`property_type` of property definitions).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PropertyType {
-    /// A text; whatever is no text becomes its JSON.
+    /// A string; other values become their JSON.
     String,
-    /// A number, or a text that is one.
+    /// A number, or a string that contains one.
     Number,
-    /// A truth value, or a text that is one.
+    /// A boolean, or a string that contains one.
     Boolean,
     /// An instant.
     Time,
@@ -44,7 +44,7 @@ impl PropertyType {
         }
     }
 
-    /// The kind of a field in a catalog; text when the catalog does not tell.
+    /// The kind of a field in a catalog; a string if the catalog has none.
     pub fn of_schema(schema: Option<&Value>) -> Self {
         let Some(schema) = schema else { return Self::String };
         let is = |kind: &str| match &schema["type"] {
@@ -72,7 +72,7 @@ impl PropertyType {
 }
 
 impl PropertyColumns {
-    /// The fields for some properties of `table`; `kind` tells the type of a field and its property.
+    /// The fields for some properties of `table`; `kind` returns the type for a field and its property.
     pub fn new(table: &Table, properties: &[String], kind: impl Fn(&str, &str) -> PropertyType) -> Self {
         let schema = table.schema();
         let mut taken: BTreeSet<String> =

@@ -1,7 +1,7 @@
 //! `sessions`: visits, as `PostHog` computes them from events.
 //!
-//! A session changes as long as events come in for it. Exports tell when that happened. Queries
-//! only know when a session began, so every sync reads those that may still have been open.
+//! A session changes as long as its events are ingested. Exports include the time of the last change.
+//! Queries only have the start of a session, so every sync reads those that may still have been open.
 //! Columns are those of PostHog's own export (`batch_exports/…/sql/sessions.py`); older versions
 //! lack some of them, which are null then.
 
@@ -29,26 +29,26 @@ pub static SESSIONS: Table = Table {
         Column::new("session_id", Kind::String, "Identifies the session."),
         Column::new("distinct_id", Kind::OptionalString, "The visitor."),
         // Neither HogQL's nor the export's sessions promise a person; older versions have one.
-        Column::new("person_id", Kind::OptionalString, "The person behind the visitor, where PostHog tells."),
+        Column::new("person_id", Kind::OptionalString, "The person behind the visitor, if PostHog provides it."),
         Column::new("start_timestamp", Kind::Timestamp, "Time of the first event.").selected_as("`$start_timestamp`"),
         Column::new("end_timestamp", Kind::Timestamp, "Time of the last event so far.").selected_as("`$end_timestamp`"),
         Column::new("updated_at", Kind::Timestamp, "When the session changed last. Only filled by file exports.")
             .not_selected()
             .exported_as(ExportedAs::Field("_inserted_at")),
-        Column::new("urls", Kind::Strings, "Addresses that were visited.").selected_as("`$urls`"),
-        number("num_uniq_urls", "`$num_uniq_urls`", "Number of different addresses."),
-        text("entry_current_url", "`$entry_current_url`", "First address."),
-        text("entry_pathname", "`$entry_pathname`", "Path of the first address."),
-        text("entry_hostname", "`$entry_hostname`", "Host of the first address."),
-        text("end_current_url", "`$end_current_url`", "Last address."),
-        text("end_pathname", "`$end_pathname`", "Path of the last address."),
-        text("end_hostname", "`$end_hostname`", "Host of the last address."),
+        Column::new("urls", Kind::Strings, "URLs that were visited.").selected_as("`$urls`"),
+        number("num_uniq_urls", "`$num_uniq_urls`", "Number of different URLs."),
+        text("entry_current_url", "`$entry_current_url`", "First URL."),
+        text("entry_pathname", "`$entry_pathname`", "Path of the first URL."),
+        text("entry_hostname", "`$entry_hostname`", "Host of the first URL."),
+        text("end_current_url", "`$end_current_url`", "Last URL."),
+        text("end_pathname", "`$end_pathname`", "Path of the last URL."),
+        text("end_hostname", "`$end_hostname`", "Host of the last URL."),
         text("entry_referring_domain", "`$entry_referring_domain`", "Where the visitor came from."),
-        text("entry_utm_source", "`$entry_utm_source`", "UTM source of the first address."),
-        text("entry_utm_campaign", "`$entry_utm_campaign`", "UTM campaign of the first address."),
-        text("entry_utm_medium", "`$entry_utm_medium`", "UTM medium of the first address."),
-        text("entry_utm_term", "`$entry_utm_term`", "UTM term of the first address."),
-        text("entry_utm_content", "`$entry_utm_content`", "UTM content of the first address."),
+        text("entry_utm_source", "`$entry_utm_source`", "UTM source of the first URL."),
+        text("entry_utm_campaign", "`$entry_utm_campaign`", "UTM campaign of the first URL."),
+        text("entry_utm_medium", "`$entry_utm_medium`", "UTM medium of the first URL."),
+        text("entry_utm_term", "`$entry_utm_term`", "UTM term of the first URL."),
+        text("entry_utm_content", "`$entry_utm_content`", "UTM content of the first URL."),
         text("entry_gclid", "`$entry_gclid`", "Google click id."),
         text("entry_gad_source", "`$entry_gad_source`", "Google ad source."),
         text("entry_fbclid", "`$entry_fbclid`", "Facebook click id."),

@@ -55,7 +55,7 @@ pub struct Table {
     pub export: Option<&'static str>,
 }
 
-/// The field that says which project a record belongs to.
+/// The field with the project that a record belongs to.
 pub(crate) const PROJECT_FIELD: &str = "project_id";
 
 impl Table {

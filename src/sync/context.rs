@@ -1,4 +1,4 @@
-//! What every reader of a stream has at hand, whatever it reads and however.
+//! What all readers of streams share.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The sentences for the user when `PostHog` refuses, or nothing more is tried.
+//! The messages for the user when `PostHog` refuses a request or the connector gives up.
 
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, LONGEST_THROTTLING, Reason, Refusal};
@@ -12,7 +12,7 @@ impl From<GiveUp> for Error {
                 Self::transient("PostHog cannot answer in time; try again later").with_details(message)
             }
             GiveUp::Attempts { attempts, last } => Self::transient(format!(
-                "PostHog did not answer usefully in {attempts} attempts, the last time with: {last}"
+                "gave up after {attempts} attempts; last error from PostHog: {last}"
             )),
             GiveUp::Limits { message } => Self::transient(format!(
                 "PostHog has refused every request for {} hours because of its limits; sync less often, or lower `concurrency` and `rate_limit_share`",
@@ -24,7 +24,7 @@ impl From<GiveUp> for Error {
     }
 }
 
-/// What a refusal means, and what to do about it.
+/// The meaning of a refusal, and what to do about it.
 fn refused(refusal: &Refusal) -> Error {
     let Refusal { reason, summary, path, .. } = refusal;
     let error = match reason {
@@ -45,7 +45,7 @@ fn refused(refusal: &Refusal) -> Error {
         Reason::NotFound => Error::config(
             "PostHog does not know the project; check `project_ids` and that `base_url` is the right region",
         ),
-        Reason::NotPostHog => Error::config("the answer does not come from PostHog's API; check `base_url`"),
+        Reason::NotPostHog => Error::config("the response does not come from PostHog's API; check `base_url`"),
         Reason::Proxy => Error::config(crate::net::proxy_refusal()),
         Reason::UnknownColumn(column) => Error::config(format!(
             "PostHog does not know `{column}` ({summary}); correct it if it is in a custom query, otherwise leave the stream out"

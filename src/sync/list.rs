@@ -78,14 +78,14 @@ struct Reading {
     seen: HashSet<String>,
 }
 
-/// How many objects the server says that a pass has.
+/// The number of objects of a pass, as reported by the server.
 enum Counted {
     /// The server has nothing of the kind.
     NoSuchList,
-    /// It does not say.
+    /// The server does not report it.
     Unknown,
-    /// The most that any page has said: an object that is deleted meanwhile hides another one behind
-    /// the border of two pages.
+    /// The highest count of any page: an object that is deleted meanwhile moves another one across a page
+    /// boundary, where it is skipped.
     Objects(u64),
 }
 
@@ -187,7 +187,7 @@ impl ListReader {
         }
     }
 
-    /// Whether an object has changed since; one that does not tell may have.
+    /// Whether an object has changed since; true if it has no time of change.
     fn is_new(&self, object: &Object<'_>, since: Option<Timestamp>) -> bool {
         let (Some(change), Some(since)) = (self.list.change, since) else { return true };
         object.instant(change.field).is_none_or(|changed| changed >= with_lookback(since, change.lookback_hours))

@@ -8,10 +8,10 @@ use crate::posthog::http::Observer;
 use crate::protocol::message::Message;
 use crate::protocol::{Output, StreamDescriptor};
 
-/// Hears how many rows a scan is going to read.
+/// Is called with the number of rows that a scan is going to read.
 pub type OnEstimate<'a> = &'a (dyn Fn(u64) + Send + Sync);
 
-/// Tells the platform that a stream waits for a limit.
+/// Reports to the platform that a stream waits for a limit.
 #[derive(Clone)]
 pub struct StreamObserver {
     /// Where messages go.

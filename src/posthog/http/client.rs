@@ -24,7 +24,7 @@ use crate::time::Timestamp;
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bodies are read in pieces of this size at most.
 const PIECE: usize = 64 * 1024;
-/// Error bodies beyond this tell nothing more.
+/// Error bodies are read up to this size; more would not help.
 const EXCERPT: usize = 64 * 1024;
 /// Account answers and list pages are far below this; more means that something else answers.
 const LARGEST_JSON: usize = 64 * 1024 * 1024;
@@ -93,9 +93,9 @@ impl Client {
         Retry::with_attempts(self.inner.attempts)
     }
 
-    /// The server's clock, as its last answer told it.
+    /// The server's clock, from the `Date` header of its last response.
     ///
-    /// Ingestion times of events are stamped by the server, so bounds on them must be, too.
+    /// Ingestion times of events come from the server's clock, so bounds on them must, too.
     pub fn now(&self) -> Timestamp {
         Timestamp::now().plus_micros(self.inner.skew.load(Ordering::Relaxed) * 1_000_000)
     }
@@ -103,7 +103,7 @@ impl Client {
     /// Sends one request and returns its answer when it is a success.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn send(
         &self,
         class: Class,
@@ -128,7 +128,7 @@ impl Client {
     /// Sends one request and reads its JSON answer.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on.
+    /// A [`Failure`], which determines how to go on.
     pub async fn json<T: DeserializeOwned>(
         &self,
         class: Class,
@@ -167,10 +167,10 @@ impl Client {
         retry.run(self.limiter(), || self.json(class, &request, observer)).await
     }
 
-    /// The address that a path redirects to. Nothing is sent there.
+    /// The URL that a path redirects to. Nothing is sent there.
     ///
     /// # Errors
-    /// A [`Failure`] that says how to go on; also when the answer is no redirect.
+    /// A [`Failure`], which determines how to go on; also when the response is not a redirect.
     pub async fn location(&self, path: &str, observer: &dyn Observer) -> Result<Url, Failure> {
         let _permit = self.inner.limiter.acquire(Class::General, observer).await;
         let url = self.url(path)?;
@@ -181,13 +181,13 @@ impl Client {
             return Err(self.refusal(status, response, path, Class::General).await);
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        url.join(location).map_err(|_| Failure::transient("PostHog redirects to an address that is none"))
+        url.join(location).map_err(|_| Failure::transient("PostHog redirects to an invalid URL"))
     }
 
-    /// The full address of a path below the instance's root.
+    /// The full URL of a path below the instance's root.
     fn url(&self, path: &str) -> Result<Url, Failure> {
         self.inner.base.join(path.trim_start_matches('/')).map_err(|error| {
-            Failure::Fatal(Error::system(format!("`{path}` is not a path below the PostHog address: {error}")))
+            Failure::Fatal(Error::system(format!("`{path}` is not a path below the PostHog URL: {error}")))
         })
     }
 
@@ -200,7 +200,7 @@ impl Client {
             };
         }
         let mut body = Vec::new();
-        // What is left of an error page when it is cut still tells most of it.
+        // Even the beginning of a truncated error page usually identifies the problem.
         while let Ok(Some(chunk)) = response.chunk().await {
             body.extend_from_slice(&chunk);
             if body.len() > EXCERPT {

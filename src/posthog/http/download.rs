@@ -1,6 +1,6 @@
 //! Downloads from the host that keeps exported files.
 //!
-//! It is another host than `PostHog`, reached through a signed address. So this client has no API
+//! It is another host than `PostHog`, reached through a signed URL. So this client has no API
 //! key at all: nothing that the file host does, further redirects included, can make it see one.
 
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl FileClient {
         client_builder()
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
             .redirect(policy)
-            // A signed address is a secret; the next host must not hear of it.
+            // A signed URL is a secret; the next host must not learn it.
             .referer(false)
             // Files are stored compressed; they are checked and unpacked here.
             .no_gzip()
@@ -65,11 +65,11 @@ impl FileClient {
     /// Asks for a file, or for the rest of it from byte `from` on if it still is the file with `tag`.
     ///
     /// # Errors
-    /// A [`Failure`]; [`Failure::Refused`] when the file host does not accept the address (any more).
+    /// A [`Failure`]; [`Failure::Refused`] when the file host does not accept the URL (any more).
     pub async fn get(&self, url: &Url, from: u64, tag: Option<&HeaderValue>) -> Result<FileResponse, Failure> {
         if !is_safe(url, self.allow_http) {
             return Err(Failure::Fatal(Error::config(
-                "PostHog refers to files at an address without encryption; set `method` to `query`",
+                "PostHog offers the files at an unencrypted URL; set `method` to `query`",
             )));
         }
         let mut headers = HeaderMap::new();
@@ -113,7 +113,7 @@ impl FileResponse {
         self.body.next().await.map_err(broken)
     }
 
-    /// What tells this version of the file from others; without it, a rest cannot be asked for.
+    /// Identifies this version of the file; without it, a download cannot be resumed.
     pub fn tag(&self) -> Option<HeaderValue> {
         let tag = self.body.response().headers().get(ETAG)?;
         // A weak tag does not promise the same bytes.

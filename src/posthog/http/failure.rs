@@ -1,4 +1,4 @@
-//! What an unsuccessful request means for the one who made it: ask again, ask for less, or give up.
+//! What a failed request means for its caller: ask again, ask for less, or give up.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::net::{connection_advice, describe, retry_after};
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
     /// Neither waiting nor asking for less can help, and it is not `PostHog` that refuses: no usable
-    /// connection, or nobody reads stdout any more.
+    /// connection, or stdout has been closed.
     #[error("{0}")]
     Fatal(Error),
     /// The server has refused the request for good (4xx).
@@ -28,13 +28,13 @@ pub enum Failure {
         class: Class,
         /// What the server asked for.
         pause: Option<Duration>,
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
     /// The query takes too long or too much memory: ask for fewer rows or a smaller window.
     #[error("{message}")]
     TooLarge {
-        /// The server's words.
+        /// The server's message.
         message: String,
     },
     /// A later attempt can succeed.
@@ -62,7 +62,7 @@ impl Failure {
     /// A failure on the way: no connection, a cut or stalled body, an undecodable one.
     pub fn from_transport(error: reqwest::Error) -> Self {
         let (is_builder, is_connect) = (error.is_builder(), error.is_connect());
-        let known = connection_advice(&error, "the address in `base_url`");
+        let known = connection_advice(&error, "the server at `base_url`");
         let mut message = describe(error);
         if let Some(known) = known {
             return Self::Fatal(known.with_details(message));
@@ -73,7 +73,7 @@ impl Failure {
             );
         }
         if is_connect {
-            message = format!("no connection to the address in `base_url`: {message}");
+            message = format!("no connection to `base_url`: {message}");
         }
         Self::transient(message)
     }
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn statuses_are_told_apart() {
+    fn statuses_are_classified() {
         let html = "<html><title>502 Bad Gateway</title></html>";
         for (status, body, expected) in [
             (400, json("invalid_input", "Syntax error"), "refused"),

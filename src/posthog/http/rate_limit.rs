@@ -1,10 +1,10 @@
-//! The gate that every request passes: how many run at a time, how many in a minute and an hour,
-//! and nobody while a limit is used up.
+//! Limits all requests: how many run in parallel, how many in a minute and an hour, and none while a
+//! limit is used up.
 //!
 //! `PostHog` counts requests in sliding windows per key, runs three queries of a project at a time,
-//! and has a byte budget per project (`rate_limit.py`, `api_queries_budget.py`). The gate stays below
-//! the request limits by itself; whatever else is refused with 429 pauses all requests, because the
-//! limits are shared.
+//! and has a byte budget per project (`rate_limit.py`, `api_queries_budget.py`). The limiter stays
+//! below the request limits by itself; any other response with 429 pauses all requests of its class,
+//! because the limits are shared.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Waits shorter than this are not worth a word.
+/// Shorter waits are not reported.
 const WORTH_MENTIONING: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -31,13 +31,13 @@ pub enum Class {
     Recordings,
 }
 
-/// Hears of waits, to tell the user.
+/// Is notified of waits, to report them to the user.
 pub trait Observer: Send + Sync {
     /// Requests wait until `until`, because of `reason`.
     fn waiting(&self, reason: &str, until: DateTime<Utc>);
 }
 
-/// Says nothing.
+/// Reports nothing.
 pub struct Silent;
 
 impl Observer for Silent {
@@ -57,13 +57,13 @@ struct Counters {
     paused: [Option<(Instant, String)>; 3],
 }
 
-/// Keeps a request's place at the gate until it is dropped.
+/// Keeps a request's place until it is dropped.
 pub struct Permit {
     _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl RateLimiter {
-    /// A gate for `concurrency` requests at a time that uses `share` (above 0, up to 1) of the limits.
+    /// A limiter for `concurrency` parallel requests that uses `share` (above 0, up to 1) of the limits.
     pub fn new(concurrency: usize, share: f64) -> Self {
         let window = |count: u32, length| RequestWindow::new(part(count, share), length);
         Self {
@@ -80,8 +80,8 @@ impl RateLimiter {
     pub async fn acquire(&self, class: Class, observer: &dyn Observer) -> Permit {
         loop {
             self.wait(class, observer).await;
-            // Whoever waits for a limit keeps no permit from the other classes. The semaphore is never
-            // closed, so there is always a permit in the end.
+            // Only after the wait, so that requests waiting for a limit do not hold permits that other
+            // classes could use. The semaphore is never closed, so `acquire_owned` cannot fail.
             let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
             let mut counters = self.counters();
             if counters.wait(class).is_none() {

@@ -1,4 +1,4 @@
-//! What to tell the user when PostHog's address redirects.
+//! The error message for a redirect by PostHog.
 //!
 //! Redirects of the API are never followed: another host must not get the key, and a query that is
 //! sent again as a GET would mean something else.
@@ -7,14 +7,16 @@ use url::Url;
 
 use crate::error::Error;
 
-/// The error of an answer that sends `asked`, an address below `base`, to `location`.
+/// The error for a response that redirects `asked`, a URL below `base`, to `location`.
 pub(super) fn redirect_error(base: &Url, asked: &Url, location: &str) -> Error {
     let Some(target) = asked.join(location).ok().and_then(plain).filter(|_| !location.is_empty()) else {
-        return Error::config("PostHog redirects nowhere; set `base_url` to the address where PostHog itself answers");
+        return Error::config(
+            "PostHog sends a redirect without a valid target; set `base_url` to the URL of PostHog itself",
+        );
     };
     if target.origin() == base.origin() {
         return Error::config(format!(
-            "PostHog redirects to {target}; a login page may be in front of it, or `base_url` has the wrong path: set `base_url` to the address where PostHog itself answers"
+            "PostHog redirects to {target}; a login page may be in front of it, or `base_url` has the wrong path: set `base_url` to the URL of PostHog itself"
         ));
     }
     let below = asked.path().strip_prefix(base.path()).unwrap_or_default().trim_end_matches('/');
@@ -26,11 +28,11 @@ pub(super) fn redirect_error(base: &Url, asked: &Url, location: &str) -> Error {
             let root_url = root_url.as_str().trim_end_matches('/');
             format!("PostHog redirects to {target}; set `base_url` to {root_url}")
         }
-        None => format!("PostHog redirects to {target}; set `base_url` to the address where PostHog itself answers"),
+        None => format!("PostHog redirects to {target}; set `base_url` to the URL of PostHog itself"),
     })
 }
 
-/// The address without what can be a secret; none if it has no host.
+/// The URL without the parts that can be secret; `None` if it has no host.
 fn plain(mut url: Url) -> Option<Url> {
     url.set_query(None);
     url.set_fragment(None);
@@ -44,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_say_where_base_url_should_point() {
+    fn messages_name_the_right_base_url() {
         let base = Url::parse("https://us.posthog.com/").unwrap();
         let asked = base.join("api/projects/1/query/").unwrap();
         for (location, expected) in [
@@ -56,9 +58,9 @@ mod tests {
                 "redirects to https://sso.example/login; set `base_url`",
             ),
             ("/login?s3cret", "redirects to https://us.posthog.com/login; a login page"),
-            ("mailto:s3cret", "redirects nowhere"),
-            ("", "redirects nowhere"),
-            ("https://[s3cret", "redirects nowhere"),
+            ("mailto:s3cret", "redirect without a valid target"),
+            ("", "redirect without a valid target"),
+            ("https://[s3cret", "redirect without a valid target"),
         ] {
             let message = redirect_error(&base, &asked, location).to_string();
             assert!(message.contains(expected) && !message.contains("s3cret"), "{location}: {message}");

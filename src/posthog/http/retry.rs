@@ -92,7 +92,7 @@ impl Retry {
         self.gateway_timeouts = 0;
     }
 
-    /// Waits as the failure demands and says how to go on.
+    /// Waits as the failure demands and returns how to go on.
     ///
     /// # Errors
     /// When the failure is final, or has happened too often.
@@ -130,7 +130,12 @@ impl Retry {
             return Err(GiveUp::Attempts { attempts: self.attempts, last: message });
         }
         let wait = self.next_wait();
-        tracing::info!("attempt {} failed, next one in {} ms: {message}", self.attempts, wait.as_millis());
+        tracing::info!(
+            "attempt {} of {} failed, retrying in {:.1} s: {message}",
+            self.attempts,
+            self.most,
+            wait.as_secs_f64()
+        );
         tokio::time::sleep(wait).await;
         Ok(NextAttempt::Same)
     }

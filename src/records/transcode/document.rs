@@ -11,7 +11,7 @@ use super::sink::Sink;
 /// Writes the document that begins at `at`, behind the string's opening quote, and returns the place
 /// behind its closing quote. `open` is scratch space for what is open: `}` or `]` for each level.
 ///
-/// Control characters are left to whoever sees the whole row; see [`super::scan::is_text`].
+/// Control characters are checked for the row as a whole; see [`super::scan::is_text`].
 // Not inlined: in a row's function the loop has too few registers.
 #[inline(never)]
 pub fn embed<S: Simd>(
@@ -118,13 +118,13 @@ fn members<S: Simd>(simd: S, bytes: &[u8], mut at: usize, sink: &mut Sink<'_>) -
     key(simd, bytes, at, sink)
 }
 
-/// A usual member: a text without escapes or a scalar, no spaces, all of it within a window, and another
+/// A usual member: a string without escapes or a scalar, no spaces, all of it within a window, and another
 /// one behind it; returns the place of that one. Otherwise nothing has been written.
 ///
 /// One look at the window finds the ends of key and value alike.
 #[inline(always)]
 fn member<S: Simd>(simd: S, bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Option<usize> {
-    /// Whatever the window holds, so many bytes can be copied from wherever in it.
+    /// As many bytes as may be copied, starting anywhere in the window.
     const ROOM: usize = WINDOW + 2 * STEP;
     let (quote, source) = bytes.get(at..)?.split_first_chunk()?;
     let source: &[u8; ROOM] = source.first_chunk()?;

@@ -7,7 +7,7 @@ use fearless_simd::{Level, Simd, dispatch};
 use super::scan::{Stop, after_spaces, byte, scalar, string};
 use crate::records::json_fields::FieldNames;
 
-/// Where the values of an object stand that somebody looks for.
+/// Where the requested values of an object stand.
 pub(in crate::records) type Places = [Option<Range<usize>>];
 
 /// An object whose values are looked for in a value of another object.

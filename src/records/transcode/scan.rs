@@ -127,7 +127,7 @@ pub fn hexadecimal(bytes: &[u8], at: usize) -> Result<u16, Stop> {
     Ok(number)
 }
 
-/// The end of a number, a truth value or null, behind which there is at least one more byte.
+/// The end of a number, a boolean or null, behind which there is at least one more byte.
 pub fn scalar(bytes: &[u8], at: usize) -> Result<usize, Stop> {
     let literal = |text: &[u8]| {
         let found = bytes.get(at..).unwrap_or_default();

@@ -50,7 +50,7 @@ impl<'r> Sink<'r> {
         self.end = length;
     }
 
-    /// What comes next, to be written in place; [`Sink::skip`] tells how much has been.
+    /// The next bytes, to be written in place; [`Sink::skip`] records how many were.
     #[inline(always)]
     pub(super) fn spare<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         self.spare.get_mut(self.end..)?.first_chunk_mut()

@@ -96,7 +96,7 @@ fn copy_plain(response: &[u8], size: usize) -> Result<Outcome, Malformed> {
     Reading::new(None).read(response, size).0
 }
 
-/// What the hot path makes of it, whatever the processor can do; and the number of rows that it took.
+/// The hot path's result, which must be the same at every SIMD level; and the number of rows that it took.
 fn hot(response: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
     let mut readings = levels().into_iter().map(|level| Reading::new(Some(level)).read(response, size));
     let (outcome, taken) = readings.next().unwrap();

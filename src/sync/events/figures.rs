@@ -11,7 +11,8 @@ use crate::posthog::Query;
 use crate::posthog::http::GiveUp;
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
-use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql, names_condition};
+use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
+use crate::time::Timestamp;
 
 /// How often figures are asked for in a row before it is final that they are not whole.
 const ATTEMPTS: u32 = 3;
@@ -46,7 +47,7 @@ pub(super) async fn observe(
         if part.is_empty() {
             continue;
         }
-        let query = query(names, "observed", |condition| hogql::observation(ledger, part, condition));
+        let query = query(context, names, |condition| hogql::observation(ledger, part, condition));
         let Some(answer) = ask(context, &query, 2).await? else {
             let (first, second) = halves(ledger, part, today).ok_or_else(|| too_large(part))?;
             parts.extend([second, first]);
@@ -77,7 +78,7 @@ pub(super) async fn distinct(
     let mut found = BTreeMap::new();
     let mut parts: Vec<&[Period]> = periods.chunks(MOST_PERIODS).collect();
     while let Some(part) = parts.pop() {
-        let query = query(names, "observed", |condition| hogql::distinct(ledger, slice, part, condition));
+        let query = query(context, names, |condition| hogql::distinct(ledger, slice, part, condition));
         let Some(answer) = ask(context, &query, 1).await? else {
             let (first, second) = part.split_at(part.len() / 2);
             if first.is_empty() {
@@ -109,8 +110,8 @@ pub(super) async fn narrowed(
     ledger: &Ledger,
     remaining: &Names,
 ) -> Result<BTreeMap<CellKey, NarrowedFigures>, GiveUp> {
-    let (condition, mut values) = names_condition(&ledger.choice.names, "held");
-    let (remains, more) = names_condition(remaining, "remaining");
+    let (condition, mut values) = hogql::condition(&ledger.choice.names, asked(context), "held");
+    let (remains, more) = hogql::names_condition(remaining, "remaining");
     values.extend(more);
     let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
     let query = Query { text, values, persons_at_ingestion: false };
@@ -225,8 +226,13 @@ fn halves(ledger: &Ledger, days: Days, today: i64) -> Option<(Days, Days)> {
     (days.from < middle && middle < days.to).then_some((Days { to: middle, ..days }, Days { from: middle, ..days }))
 }
 
-/// A query about events of these names.
-fn query(names: &Names, prefix: &str, text: impl FnOnce(Option<&str>) -> String) -> Query {
-    let (condition, values) = names_condition(names, prefix);
+/// A query about events of these names at the times that the configuration asks for.
+fn query(context: &ReadContext, names: &Names, text: impl FnOnce(Option<&str>) -> String) -> Query {
+    let (condition, values) = hogql::condition(names, asked(context), "chosen");
     Query { text: text(condition.as_deref()), values, persons_at_ingestion: false }
+}
+
+/// Event times that the configuration asks for.
+pub(super) fn asked(context: &ReadContext) -> (Timestamp, Timestamp) {
+    (context.config.start, context.config.end.unwrap_or(Timestamp::MAX))
 }

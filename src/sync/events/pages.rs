@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use serde_json::Map;
 
+use super::figures::asked;
 use super::windows::Window;
 use crate::error::Error;
 use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
 use crate::posthog::{Predicate, Query, RowKey};
 use crate::records::{Fingerprint, RecordSink, RowWriter, day_of};
-use crate::sync::ledger::{CellKey, Ledger, Names, Part, Period, hogql, names_condition};
+use crate::sync::ledger::{CellKey, Ledger, Names, Part, Period, hogql};
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
@@ -19,7 +20,7 @@ use crate::time::Timestamp;
 
 /// Reads the windows of one part of a ledger. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Pages {
+pub(super) struct WindowReader {
     pub(super) reader: Arc<ProjectReader>,
     pub(super) part: Part,
     /// Events that the part is about.
@@ -50,7 +51,7 @@ enum Page {
     TooLarge,
 }
 
-impl Pages {
+impl WindowReader {
     /// Reads a window. Its cells are in the state then, and every record of them has been emitted.
     ///
     /// # Errors
@@ -218,7 +219,7 @@ impl Pages {
         if let Some(to) = progress.to {
             predicate.before("timestamp", to);
         }
-        let (condition, values) = names_condition(&self.names, "chosen");
+        let (condition, values) = hogql::condition(&self.names, asked(&self.reader.context), "chosen");
         if let Some(condition) = condition {
             predicate.condition(condition, values);
         }

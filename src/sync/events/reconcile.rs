@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::begin::{Beginning, begin};
 use super::figures::{self, Observed};
-use super::pages::Pages;
+use super::pages::WindowReader;
 use super::windows::{Window, windows};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
@@ -93,20 +93,19 @@ impl EventReader {
         })
         .await?;
         self.finish_export(on_estimate).await?;
-        let mut days = self.compare_and_read(bound, on_estimate).await?;
+        self.compare_and_read(bound, on_estimate).await?;
         if let Some(names) = narrow {
             self.narrow(names, &wanted).await?;
-            days = self.compare_and_read(bound, on_estimate).await?;
+            self.compare_and_read(bound, on_estimate).await?;
         }
-        let _ = days;
         if self.repeats > 0 {
             tracing::info!("{} of these events may have been emitted before", self.repeats);
         }
         Ok(())
     }
 
-    /// Reads until nothing differs, and tidies the ledger. Returns the days that were observed.
-    async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<Days, GiveUp> {
+    /// Reads until nothing differs, and tidies the ledger.
+    async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let asked = self.days();
         let days = observation(&self.ledger().await, asked, bound);
         let (mut to_compare, mut bytes, mut last) = (days, 0, Round::default());
@@ -132,7 +131,7 @@ impl EventReader {
             tidy(ledger, scope, clock);
         })
         .await?;
-        if complete { Ok(days) } else { Err(disagreement(&last.differs).into()) }
+        if complete { Ok(()) } else { Err(disagreement(&last.differs).into()) }
     }
 
     /// Compares once, and reads what differs unless this is the last round.
@@ -177,7 +176,7 @@ impl EventReader {
             let touched = keys.iter().map(|key| key.period.days());
             let hull = touched.chain(outcome.read).reduce(|a, b| Days { from: a.from.min(b.from), to: a.to.max(b.to) });
             outcome.read = hull;
-            self.report(round, &keys, &observed);
+            Self::report(round, &keys, &observed);
             on_estimate(keys.iter().filter_map(|key| observed.figures.get(key)).map(|figure| figure.count).sum());
             self.fetch(part, names, keys, &observed, by_export, on_estimate).await?;
         }
@@ -255,12 +254,12 @@ impl EventReader {
         Ok(keys)
     }
 
-    fn report(&self, round: u32, keys: &[CellKey], observed: &Observed) {
+    fn report(round: u32, keys: &[CellKey], observed: &Observed) {
         let rows: u64 = keys.iter().filter_map(|key| observed.figures.get(key)).map(|figure| figure.count).sum();
         let periods: BTreeSet<_> = keys.iter().map(|key| key.period).collect();
         if let (Some(first), Some(last)) = (periods.first(), periods.last()) {
-            let again = if round == 0 { "" } else { ", once more" };
-            tracing::info!("reading about {rows} events of {} days from {first} to {last}{again}", periods.len());
+            let again = if round == 0 { "" } else { " that are still missing" };
+            tracing::info!("reading {rows} events{again}, of {} days or months from {first} to {last}", periods.len());
         }
     }
 
@@ -323,7 +322,7 @@ impl EventReader {
         if let Some(exports) = &self.exports {
             exports.cancel_all(&state.export).await;
         }
-        self.change(|state| state.export = ExportState::default()).await.map_err(GiveUp::from)
+        self.change(|state| state.export = ExportState::default()).await
     }
 
     /// Whether these are so many rows that they are worth an export. What an export leaves out is read by query.
@@ -351,7 +350,8 @@ impl EventReader {
                 Some(from) => from,
                 None => exports.beginning().await?,
             };
-            let mut day = from.day() + 1;
+            let first = found.iter().map(|difference| difference.key.period.first()).min();
+            let mut day = first.map_or(from.day(), |first| from.day().max(first - 1)) + 1;
             while Timestamp::from_day(day) < until.plus_micros(-DAY) {
                 cuts.push(Timestamp::from_day(day));
                 day += exports.window_days();
@@ -378,7 +378,7 @@ impl EventReader {
         let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
         let most_days = config.window_days.map_or(i64::MAX, i64::from);
         let mut queue: VecDeque<Window> = windows(&ledger, part, keys, &observed.figures, target, most_days).into();
-        let pages = Pages { reader: Arc::new(self.reader.clone()), part, names, ledger };
+        let pages = WindowReader { reader: Arc::new(self.reader.clone()), part, names, ledger };
         let mut running = JoinSet::new();
         loop {
             while running.len() < concurrency {

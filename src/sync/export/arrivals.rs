@@ -20,7 +20,7 @@ const MOST_HOURS: i64 = 40_000;
 const MOST_ATTEMPTS: u32 = 3;
 
 /// Rows by the number of the hour since the epoch, and the bytes that the server has read to count
-/// them, when it tells.
+/// them, if it reports them.
 pub(crate) type Arrivals = (BTreeMap<i64, u64>, Option<u64>);
 
 impl ExportReader {

@@ -26,7 +26,7 @@ const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
 #[derive(Default)]
 struct FileProgress {
     lines: LineReader,
-    /// Tells this version of the file from others.
+    /// Identifies this version of the file.
     tag: Option<HeaderValue>,
     emitted: Emitted,
     /// Rows that came for the first time.
@@ -51,7 +51,7 @@ enum Attempt {
     Done,
     /// The run's files are gone.
     Gone,
-    /// It broke off; the reader knows where, or begins anew.
+    /// It broke off; the reader knows where, or starts from scratch.
     Broken(Failure),
 }
 
@@ -61,7 +61,7 @@ pub(super) enum FilesRead {
     Complete(u64),
     /// The files have expired.
     Expired,
-    /// The files do not have the rows that `PostHog` says it has exported.
+    /// The number of rows differs from what `PostHog` reports as exported.
     RowsDiffer {
         /// Rows of all files.
         read: u64,
@@ -71,8 +71,8 @@ pub(super) enum FilesRead {
 }
 
 impl ExportReader {
-    /// Reads the files of a run that have not been read yet. `rows` is what `PostHog` says that the run
-    /// has; while files have fewer, the list is asked for again, since files are noted one by one.
+    /// Reads the files of a run that have not been read yet. `rows` is the number of rows that
+    /// `PostHog` reports for the run; while files have fewer, the list is asked for again, since files are noted one by one.
     ///
     /// # Errors
     /// When a file cannot be downloaded whole.
@@ -166,7 +166,7 @@ impl ExportReader {
     ) -> Result<Attempt, Error> {
         let reader = &self.reader;
         let exports = self.exports();
-        // A signed address lasts for minutes only, so each attempt asks for its own.
+        // A signed URL is valid for minutes only, so each attempt asks for its own.
         let url = match exports.file(run, file).await {
             Ok(FileUrl::At(url)) => url,
             Ok(FileUrl::Gone(reason)) => {
@@ -233,23 +233,19 @@ impl ExportReader {
             return Ok(());
         }
         progress.rows += 1;
-        let cell = match &self.cells {
-            Some(cells) => match cells.cell_of(&times) {
-                Some(cell) => Some(cell),
-                None => return Ok(()),
-            },
-            None => {
-                let wanted = self.reader.wanted();
-                let inside = wanted.from <= times.sort_key && times.sort_key < wanted.to;
-                if self.reader.table.bounded_by_dates && !inside {
-                    return Ok(());
-                }
-                None
-            }
+        let cell = self.cells.as_ref().map(|cells| cells.cell_of(&times));
+        let wanted = self.reader.wanted();
+        let is_wanted = match &cell {
+            Some(cell) => cell.is_some(),
+            None if self.reader.table.bounded_by_dates => wanted.from <= times.sort_key && times.sort_key < wanted.to,
+            None => true,
         };
+        if !is_wanted {
+            return Ok(());
+        }
         writer.write(line, batch.lines.as_vec())?;
         batch.records += 1;
-        if let Some((slice, period)) = cell {
+        if let Some((slice, period)) = cell.flatten() {
             let figure = progress.emitted_cells.entry(slice).or_default().entry(period).or_default();
             figure.add_uuid(writer.id(line));
         }

@@ -10,6 +10,7 @@
 //! afterwards.
 
 mod arrivals;
+mod cell_pass;
 mod cells;
 mod file;
 mod pass;

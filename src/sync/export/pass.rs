@@ -23,7 +23,7 @@ use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
-/// So often may the files of a window differ from what PostHog says that it has exported.
+/// How many times the files of a window may differ from the number of rows that PostHog reports.
 const MOST_DIFFERING: u32 = 2;
 /// Where exports have not been proven to work, the first run has a window of a day at most.
 const PROOF_WINDOW: i64 = 24 * HOUR;
@@ -137,7 +137,7 @@ impl ExportReader {
         tracing::info!("exporting {} ingested from {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() {
             tracing::info!(
-                "PostHog does not export {} whose events come in three or more days after their end; a full refresh with `method` `query` has them",
+                "PostHog does not export {} whose events are ingested three or more days after they end; a full refresh with `method` `query` reads them",
                 reader.table.stream
             );
         }
@@ -167,7 +167,7 @@ impl ExportReader {
                 self.cancel(&window.run).await;
             }
         }
-        // A pass whose end has been reached is over, even if the sync ended before it could say so.
+        // A pass whose end has been reached is over, even if the sync ended before it could record that.
         let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
         let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
         let from = match (state.export.windows.first(), state.watermark) {
@@ -215,7 +215,7 @@ impl ExportReader {
         }
         reader.warn_about_state(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
-        // What has come in before a date can only be about that date if a clock was ahead.
+        // Events ingested before a date can only be from that date if a clock was ahead.
         let restart = if wanted.from < covered.from {
             Some(None)
         } else if wanted.to > covered.to {
@@ -338,7 +338,7 @@ impl ExportReader {
             let (interval, run) = (window.interval, window.run.clone());
             self.supervision.ended(&run);
             if too_long && windows.cut(interval, self.supervision.length_after(interval.length())) {
-                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
+                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in shorter parts");
                 self.put_all_back(&mut running, &mut windows).await?;
                 continue;
             }
@@ -493,7 +493,7 @@ impl ExportReader {
         Ok(ExportEnd::Impossible)
     }
 
-    /// Cancels a run that nobody will read. What cannot be cancelled is left alone.
+    /// Cancels a run that is no longer needed. A run that cannot be cancelled is left alone.
     pub(super) async fn cancel(&self, run: &str) {
         let client = &self.reader.context.client;
         let exports = self.exports();

@@ -15,7 +15,7 @@ use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
 use crate::time::{DAY, Timestamp, days};
 
-/// Clocks of senders may be ahead: an event of the start date can have come in the day before.
+/// Clocks of senders may be ahead: an event of the start date can have been ingested the day before.
 pub(super) const CLOCKS_AHEAD: u32 = 1;
 
 /// Reads one table of one project by exports. Cheap to clone.
@@ -70,13 +70,13 @@ impl ExportReader {
         self.reader.context.config.window_days.map_or(longest, |days| longest.min(days.into()))
     }
 
-    /// What has come in before this is not about the configured dates, unless a clock was ahead.
+    /// Events ingested before this are outside the configured dates, unless a clock was ahead.
     pub(super) fn earliest(&self) -> Timestamp {
         self.reader.context.config.start.minus(days(CLOCKS_AHEAD))
     }
 }
 
-/// Whether nothing has been exported yet, and no other state says where to begin.
+/// Whether nothing has been exported yet, and no other state contains a starting point.
 pub(super) fn begins(state: &ProjectState) -> bool {
     state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty()
 }

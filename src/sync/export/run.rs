@@ -24,9 +24,9 @@ const PERHAPS_EMPTY_AFTER: Duration = Duration::from_mins(1);
 /// are noted some time after a run's end.
 const SURELY_EMPTY_AFTER: Duration = Duration::from_secs(20);
 /// `PostHog` notes the files of a run that has ended one by one, and tries again after a second when that
-/// fails. So long must their list stay the same where nothing else would tell that one is missing.
+/// fails. So long must their list stay the same where a missing file would not be noticed otherwise.
 const SURELY_ALL_AFTER: Duration = Duration::from_secs(2);
-/// What a run has taken, at most, that had ended before anybody looked at it.
+/// Assumed longest duration of a run that had ended before its first status request.
 const UNWATCHED: Duration = Duration::from_secs(10);
 /// So long may files be missing from the list of a run that has ended with rows.
 const NOTED_AFTER: Duration = Duration::from_mins(2);
@@ -60,7 +60,7 @@ pub(super) enum Prepared {
     Files {
         /// Their ids.
         files: Vec<String>,
-        /// Rows that they have altogether, if `PostHog` says so.
+        /// Total rows, if `PostHog` reports them.
         rows: Option<u64>,
     },
     /// Without files; another run may succeed.
@@ -168,7 +168,7 @@ impl ExportReader {
         }
     }
 
-    /// Tells the user, and the platform, that this is a wait and no hang.
+    /// Shows the user, and the platform, that this is a wait and not a hang.
     fn mention(&self, window: &ExportWindow, word: &str, elapsed: Duration) {
         let reader = &self.reader;
         let text = format!("PostHog prepares the export of {} ({word} for {} s)", window.interval, elapsed.as_secs());

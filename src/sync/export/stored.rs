@@ -91,7 +91,7 @@ impl ExportReader {
         let query = predicate.select(&format!("min({})", reader.table.sort_key), reader.table.from, "LIMIT 1");
         let response = reader.ask::<(Box<RawValue>,)>(&query).await?;
         let first = response.and_then(|response| Timestamp::parse_json(response.rows.first()?.0.get()));
-        // Of no rows at all, the server says that the first is of 1970.
+        // The server returns 1970 as the minimum of no rows.
         let first = first.filter(|first| *first > Timestamp::MIN && *first < stored.first());
         stored.hides_older = first.is_some();
         Ok(first.map(|first| Timestamp::from_day(first.day())))

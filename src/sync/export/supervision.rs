@@ -129,7 +129,7 @@ impl Supervision {
         self.known().running.remove(run);
     }
 
-    /// Runs that nobody will read when this process ends now.
+    /// Runs that would be left unread if this process ended now.
     pub fn unread(&self) -> Vec<String> {
         self.known().running.iter().cloned().collect()
     }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::streams::Kind;
 use crate::time::Timestamp;
 
-/// The value as an instant; none when it is no time.
+/// The value as an instant; `None` if it is not a time.
 pub(crate) fn instant(value: &Value) -> Option<Timestamp> {
     Timestamp::parse_json(&value.to_string())
 }
@@ -29,8 +29,8 @@ pub(crate) fn literal(kind: Kind, value: &Value) -> Option<String> {
     before(kind, value, TimeDelta::zero(), Days::new(0))
 }
 
-/// A literal for where the next sync begins: what comes in late is about a time shortly before the last
-/// one's end, or about the day before.
+/// A literal for where the next sync begins: shortly before the end of the last one, or the day before,
+/// because of rows that are added late.
 pub(crate) fn with_lookback(kind: Kind, value: &Value, lookback: TimeDelta) -> Option<String> {
     before(kind, value, lookback, Days::new(u64::try_from(lookback.num_days()).unwrap_or(0) + 1))
 }

@@ -42,8 +42,8 @@ pub struct KeysetState {
     /// Fingerprint of the query that is read, and of its order.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// The last value of the cursor field in this sync that was not ahead of its begin: a row that is
-    /// about the future must not hide those that come until then.
+    /// The last value of the cursor field in this sync that was not ahead of its begin: a row with a
+    /// future value must not make later syncs skip the rows before it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reached: Option<Value>,
     /// When the sync under way was begun, by the server's clock.
@@ -139,7 +139,7 @@ impl KeysetReader {
             bytes += cost;
             if self.keyset.key_must_be_unique && before.keys < before.rows {
                 return Err(GiveUp::Fatal(Error::config(format!(
-                    "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that tell all rows apart",
+                    "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that uniquely identify a row",
                     self.keyset.stream, before.rows, before.keys
                 ))));
             }
@@ -180,8 +180,8 @@ impl KeysetReader {
         ))))
     }
 
-    /// Tells one query and its order from another: a position in the rows of one says nothing about
-    /// those of another.
+    /// Identifies a query and its order: a place in the rows of one query means nothing in those of
+    /// another.
     fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
         let parts = self.keyset.parts.iter().map(|part| part.from);
@@ -200,7 +200,8 @@ impl KeysetReader {
         self.keyset.columns.iter().find(|column| column.field == cursor)
     }
 
-    /// An incremental sync goes by the cursor, so it cannot see rows that lack one. The first says so.
+    /// Incremental syncs select rows by the cursor, so rows without one are never read. The first sync
+    /// warns about them.
     async fn mention_rows_without_cursor(&self, state: &KeysetState) -> Result<(), Error> {
         let Some((cursor, expression)) = self.cursor().and_then(|column| Some((column.field, column.expression?)))
         else {
@@ -254,7 +255,7 @@ impl KeysetReader {
 
     fn unusable(&self, value: &Value) -> Error {
         Error::config(format!(
-            "the state of `{}` is not usable: {value} is no value of its cursor field. To read everything again, start without a state",
+            "the state of `{}` is not usable: {value} is not a value of its cursor field. To read everything again, start without a state",
             self.keyset.stream
         ))
     }

@@ -150,6 +150,19 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
     )
 }
 
+/// The condition for these events at these times, none for all, and the values of its placeholders.
+///
+/// Days of a ledger are whole. Where the configuration asks for a part of its first or last day, their cells
+/// are about that part.
+pub fn condition(names: &Names, asked: (Timestamp, Timestamp), prefix: &str) -> (Option<String>, Map<String, Value>) {
+    let (chosen, values) = names_condition(names, prefix);
+    let within_a_day = |instant: &Timestamp| *instant != Timestamp::from_day(instant.day());
+    let from = Some(asked.0).filter(within_a_day).map(|from| format!("timestamp >= {}", from.literal()));
+    let to = Some(asked.1).filter(within_a_day).map(|to| format!("timestamp < {}", to.literal()));
+    let conditions: Vec<String> = [chosen, from, to].into_iter().flatten().collect();
+    ((!conditions.is_empty()).then(|| conditions.join(" AND ")), values)
+}
+
 /// The condition for these names, none for all, and the values of its placeholders.
 pub fn names_condition(names: &Names, prefix: &str) -> (Option<String>, Map<String, Value>) {
     let (operator, set) = match names {

@@ -36,7 +36,7 @@ pub struct ExportState {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
     /// In states of version 1: what was ingested before this has been compared with PostHog's count.
-    #[serde(skip_serializing)]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub compared_until: Option<Timestamp>,
 }
 
