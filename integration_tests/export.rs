@@ -149,15 +149,15 @@ async fn event_names_are_filtered_by_the_server_and_dates_by_the_connector() {
     assert!(!wanted.is_empty());
     assert_eq!(messages.id_set("events"), wanted);
     for run in posthog.export_runs() {
-        assert_eq!((run.include.len(), run.exclude.as_slice()), (2, &["job_started".to_owned()][..]));
+        assert_eq!((run.include.len(), run.exclude.len()), (2, 0));
     }
 }
 
 #[tokio::test]
-async fn second_sync_exports_only_new_events() {
+async fn second_sync_reads_only_what_is_new_and_starts_no_run_for_a_few() {
     let posthog = sandbox_with_exports(Exports::default()).await;
     posthog.generate(PROJECT, 300, 3, two_hours_ago());
-    let source = Source::new(&posthog.url()).with_exports();
+    let source = Source::new(&posthog.url()).with_exports().with("export_above", json!(100));
     let catalog = catalog(&["events"], "incremental");
     let first = source.read_all(&catalog, None).await;
     // One that is visible late, one with an old timestamp, and one on time.
@@ -175,9 +175,8 @@ async fn second_sync_exports_only_new_events() {
     let second = source.read_all(&catalog, Some(&first.state())).await;
     let added: BTreeSet<String> = [1_u128, 2, 3].iter().map(|number| Uuid::from_u128(*number).to_string()).collect();
     assert_eq!(second.id_set("events"), added);
-    assert_eq!(posthog.export_runs().len() - before, 1);
-    let runs = posthog.export_runs();
-    assert_eq!(runs[before - 1].end, runs[before].start, "no gap and no overlap between syncs");
+    assert!(before > 0, "the first sync had many events to read");
+    assert_eq!(posthog.export_runs().len(), before);
 }
 
 #[tokio::test]
@@ -186,7 +185,7 @@ async fn export_syncs_resume_from_every_state_with_the_same_runs() {
     let posthog = sandbox_with_exports(exports).await;
     posthog.generate(PROJECT, 500, 3, two_hours_ago());
     for mode in ["incremental", "full_refresh"] {
-        let source = Source::new(&posthog.url()).with_exports();
+        let source = Source::new(&posthog.url()).with_exports().with("export_above", json!(100));
         let catalog = catalog(&["events"], mode);
         let before = posthog.export_runs().len();
         let whole = source.read_all(&catalog, None).await;
@@ -365,8 +364,7 @@ async fn events_that_exports_omit_are_detected_and_read_by_query() {
     let catalog = catalog(&["events"], "incremental");
     let whole = source.read_all(&catalog, None).await;
     assert_eq!(whole.id_set("events"), event_ids(&posthog));
-    let warnings = whole.logs("WARN").join("\n");
-    assert!(warnings.contains("exports have left out") && warnings.contains("is read by query"), "{warnings}");
+    assert!(whole.text().contains("that are still missing"), "{}", whole.without_records());
     let records = whole.records("events").len();
     assert!(records < event_ids(&posthog).len() + 60, "{records} records: only what is far is read by query");
     for line in whole.state_lines() {

@@ -154,7 +154,7 @@ async fn configuration_catalog_and_state_of_airbytes_connector_run_unchanged() {
         let messages = source.read_all(&catalog, Some(&state)).await;
         assert!(messages.id_set("events").is_superset(&new));
         let ours = messages.stream_state("events");
-        assert_eq!(ours["version"], 1);
+        assert_eq!(ours["version"], 2);
         // From then on it is a state of this connector.
         let again = source.read_all(&catalog, Some(&messages.state())).await;
         assert!(again.records("events").len() < messages.records("events").len());

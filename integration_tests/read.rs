@@ -94,8 +94,7 @@ async fn second_sync_reads_only_new_events() {
     let second = source.read_all(&catalog, Some(&first.state())).await;
     assert_eq!(second.ids("events").len(), 10);
     let third = source.read_all(&catalog, Some(&second.state())).await;
-    assert_eq!(third.ids("events").len(), 10, "the overlap of one hour is read again");
-    assert_ne!(second.stream_state("events"), third.stream_state("events"));
+    assert_eq!(third.ids("events").len(), 0, "nothing is read twice");
 }
 
 #[tokio::test]
@@ -382,7 +381,7 @@ async fn sync_resumes_from_a_state_of_airbytes_own_connector() {
     let state = state_file("events", &json!({"timestamp": at.to_string()}));
     let catalog = catalog(&["events"], "incremental");
     let one = Source::new(&posthog.url()).with("project_ids", json!([1001])).read_all(&catalog, Some(&state)).await;
-    assert_eq!(one.ids("events").len(), 5);
+    assert_eq!(one.ids("events").len(), 6, "with the one that was ingested late");
     let both = Source::new(&posthog.url()).read_all(&catalog, Some(&one.state())).await;
     assert_eq!(both.records("events").iter().filter(|record| record["project_id"] == 1002).count(), 10);
 }

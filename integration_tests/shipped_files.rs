@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::support::program::{Source, repository_file, run};
+use crate::support::program::{Source, catalog, repository_file, run, state_file};
 use crate::support::world::{PROJECT, assert_events, event, sandbox, two_hours_ago};
 
 /// Microseconds of a time of day in UTC.
@@ -130,5 +130,21 @@ async fn state_from_the_future_reads_nothing_with_a_warning() {
         let found = warnings.iter().any(|warning| warning.starts_with(&expected) && warning.ends_with(&fields));
         assert!(found, "{stream}: {warnings:?}");
     }
-    assert!(!source.read_all(&catalog_of(&state), None).await.ids("events").is_empty(), "there was something to read");
+    assert!(!source.read_all(&catalog_of(&state), None).await.ids("persons").is_empty(), "there was something to read");
+}
+
+/// Events are read by figures, so a time that has not come cannot be what was read.
+#[tokio::test]
+async fn watermark_of_events_in_the_future_is_refused() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 50, 3, two_hours_ago());
+    let watermark = json!({"version": 1, "projects": {"1001": {"created_at": "2099-01-01T00:00:00Z"}}});
+    let cursor = json!({"1001": {"timestamp": "2099-01-01T00:00:00Z"}});
+    for state in [watermark, cursor] {
+        let state = state_file("events", &state);
+        let outcome = Source::new(&posthog.url()).read(&catalog(&["events"], "incremental"), Some(&state)).await;
+        assert_eq!((outcome.code, outcome.messages.records("events").len()), (Some(1), 0));
+        let error = outcome.messages.errors().join("\n");
+        assert!(error.contains("read up to 2099-01-01") && error.contains("start without a state"), "{error}");
+    }
 }

@@ -12,6 +12,7 @@ use crate::posthog::http::GiveUp;
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
 use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
+use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
 /// How often figures are asked for in a row before it is final that they are not whole.
@@ -41,16 +42,12 @@ pub(super) async fn observe(
     days: Days,
 ) -> Result<Observed, GiveUp> {
     let mut observed = Observed::default();
-    let today = context.client.now().day() + 1;
-    let mut parts = vec![ledger.months.whole_periods(days)];
+    let whole = ledger.months.whole_periods(days);
+    let mut parts = vec![Part::whole(whole)];
     while let Some(part) = parts.pop() {
-        if part.is_empty() {
-            continue;
-        }
-        let query = query(context, names, |condition| hogql::observation(ledger, part, condition));
+        let query = query(context, names, &part, |condition| hogql::observation(ledger, whole, condition));
         let Some(answer) = ask(context, &query, 2).await? else {
-            let (first, second) = halves(ledger, part, today).ok_or_else(|| too_large(part))?;
-            parts.extend([second, first]);
+            parts.extend(part.halves(context)?);
             continue;
         };
         observed.bytes += answer.bytes;
@@ -58,7 +55,8 @@ pub(super) async fn observe(
             let [period, slice, count, checksum] = row.as_slice() else { return Err(unexpected().into()) };
             let key = usize::try_from(slice.0).ok().and_then(|slice| ledger.key(period.day(), slice));
             let key = key.ok_or_else(unexpected)?;
-            observed.figures.insert(key, Fingerprint::new(count.unsigned(), checksum.unsigned()));
+            let figure: &mut Fingerprint = observed.figures.entry(key).or_default();
+            *figure = figure.plus(Fingerprint::new(count.unsigned(), checksum.unsigned()));
         }
     }
     Ok(observed)
@@ -75,27 +73,26 @@ pub(super) async fn distinct(
     slice: usize,
     periods: &[Period],
 ) -> Result<BTreeMap<CellKey, Figures>, GiveUp> {
-    let mut found = BTreeMap::new();
-    let mut parts: Vec<&[Period]> = periods.chunks(MOST_PERIODS).collect();
-    while let Some(part) = parts.pop() {
-        let query = query(context, names, |condition| hogql::distinct(ledger, slice, part, condition));
-        let Some(answer) = ask(context, &query, 1).await? else {
-            let (first, second) = part.split_at(part.len() / 2);
-            if first.is_empty() {
-                let days = part.first().map_or(Days::ALL, |period| period.days());
-                return Err(too_large(days).into());
-            }
-            parts.extend([second, first]);
-            continue;
-        };
-        for row in answer.rows {
-            let [period, raw_count, raw_checksum, count, checksum] = row.as_slice() else {
-                return Err(unexpected().into());
+    let mut found: BTreeMap<CellKey, Figures> = BTreeMap::new();
+    for periods in periods.chunks(MOST_PERIODS) {
+        let (Some(first), Some(last)) = (periods.first(), periods.last()) else { continue };
+        let mut parts = vec![Part::whole(Days { from: first.days().from, to: last.days().to })];
+        while let Some(part) = parts.pop() {
+            let query = query(context, names, &part, |condition| hogql::distinct(ledger, slice, periods, condition));
+            let Some(answer) = ask(context, &query, 1).await? else {
+                parts.extend(part.halves(context)?);
+                continue;
             };
-            let key = ledger.key(period.day(), slice).ok_or_else(unexpected)?;
-            let raw = Fingerprint::new(raw_count.unsigned(), raw_checksum.unsigned());
-            let distinct = Fingerprint::new(count.unsigned(), checksum.unsigned());
-            found.insert(key, Figures { raw, distinct });
+            for row in answer.rows {
+                let [period, raw_count, raw_checksum, count, checksum] = row.as_slice() else {
+                    return Err(unexpected().into());
+                };
+                let key = ledger.key(period.day(), slice).ok_or_else(unexpected)?;
+                let raw = Fingerprint::new(raw_count.unsigned(), raw_checksum.unsigned());
+                let distinct = Fingerprint::new(count.unsigned(), checksum.unsigned());
+                let figures = found.entry(key).or_default();
+                *figures = Figures { raw: figures.raw.plus(raw), distinct: figures.distinct.plus(distinct) };
+            }
         }
     }
     Ok(found)
@@ -115,7 +112,12 @@ pub(super) async fn narrowed(
     values.extend(more);
     let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
     let query = Query { text, values, persons_at_ingestion: false };
-    let Some(answer) = ask(context, &query, 2).await? else { return Err(too_large(Days::ALL).into()) };
+    let Some(answer) = ask(context, &query, 2).await? else {
+        return Err(Error::transient(
+            "PostHog cannot count all events within its time limit; try again later, or choose as many events as before",
+        )
+        .into());
+    };
     let mut found = BTreeMap::new();
     for row in answer.rows {
         let [period, slice, figures @ ..] = row.as_slice() else { return Err(unexpected().into()) };
@@ -214,21 +216,39 @@ fn unexpected() -> Error {
     Error::system("PostHog's figures of events are about cells that were not asked for; report this as a bug")
 }
 
-fn too_large(days: Days) -> Error {
-    Error::transient(format!("PostHog cannot count the events of {days} within its time limit; try again later"))
+/// A part of the event times that are asked about. Figures add up over any parts.
+#[derive(Debug)]
+struct Part {
+    times: Interval,
+    /// Whether it is all of them, so that no condition is needed.
+    is_whole: bool,
 }
 
-/// Cuts days in two where a period begins. What lies ahead of today is cut off first: there are few events.
-fn halves(ledger: &Ledger, days: Days, today: i64) -> Option<(Days, Days)> {
-    let middle = if days.from < today && today < days.to { today } else { days.from + (days.to - days.from) / 2 };
-    let begin = ledger.months.period_of(middle).first();
-    let middle = if begin > days.from { begin } else { ledger.months.period_of(days.from).days().to };
-    (days.from < middle && middle < days.to).then_some((Days { to: middle, ..days }, Days { from: middle, ..days }))
+impl Part {
+    fn whole(days: Days) -> Self {
+        let (from, to) = (Timestamp::from_day(days.from), Timestamp::from_day(days.to));
+        Self { times: Interval { from, to }, is_whole: true }
+    }
+
+    /// Its halves, the second one first.
+    fn halves(&self, context: &ReadContext) -> Result<[Self; 2], Error> {
+        let (first, second) = self.times.halve(context.client.now()).ok_or_else(|| {
+            Error::transient(format!(
+                "PostHog cannot count the events from {} within its time limit; try again later",
+                self.times
+            ))
+        })?;
+        Ok([second, first].map(|times| Self { times, is_whole: false }))
+    }
 }
 
 /// A query about events of these names at the times that the configuration asks for.
-fn query(context: &ReadContext, names: &Names, text: impl FnOnce(Option<&str>) -> String) -> Query {
-    let (condition, values) = hogql::condition(names, asked(context), "chosen");
+fn query(context: &ReadContext, names: &Names, part: &Part, text: impl FnOnce(Option<&str>) -> String) -> Query {
+    let (mut condition, values) = hogql::condition(names, asked(context), "chosen");
+    if !part.is_whole {
+        let times = hogql::in_times(part.times.from, part.times.to);
+        condition = Some(condition.map_or(times.clone(), |condition| format!("{condition} AND {times}")));
+    }
     Query { text: text(condition.as_deref()), values, persons_at_ingestion: false }
 }
 

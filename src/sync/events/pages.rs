@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Map;
 
 use super::figures::asked;
-use super::windows::Window;
+use super::windows::CellWindow;
 use crate::error::Error;
 use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
@@ -56,7 +56,7 @@ impl WindowReader {
     ///
     /// # Errors
     /// When PostHog stops answering usefully.
-    pub(super) async fn read(&self, window: &Window) -> Result<(), Error> {
+    pub(super) async fn read(&self, window: &CellWindow) -> Result<(), Error> {
         let reader = &self.reader;
         let mut writer = RowWriter::new(reader.table, &reader.columns, &reader.context.stream, reader.context.project)
             .with_property_columns(&reader.property_columns)
@@ -106,7 +106,7 @@ impl WindowReader {
     }
 
     /// Enters cells that have been read, and how far the one under way has been.
-    async fn note(&self, window: &Window, progress: &mut Progress, ended: bool) -> Result<(), Error> {
+    async fn note(&self, window: &CellWindow, progress: &mut Progress, ended: bool) -> Result<(), Error> {
         let current = progress.after.clone().filter(|_| !ended);
         let current = current.map(|key| (self.ledger.months.period_of(day_of(key.sort_key)), key));
         let closed = progress.close(window, current.as_ref().map(|(period, _)| *period));
@@ -130,7 +130,12 @@ impl WindowReader {
     }
 
     /// Reads one page, however often that takes.
-    async fn read_page(&self, window: &Window, progress: &mut Progress, writer: &mut RowWriter) -> Result<Page, Error> {
+    async fn read_page(
+        &self,
+        window: &CellWindow,
+        progress: &mut Progress,
+        writer: &mut RowWriter,
+    ) -> Result<Page, Error> {
         let (context, page_size) = (&self.reader.context, &self.reader.page_size);
         let mut retry = context.client.retry();
         let mut may_be_tiny = false;
@@ -171,7 +176,7 @@ impl WindowReader {
     /// that came.
     async fn request(
         &self,
-        window: &Window,
+        window: &CellWindow,
         limit: u32,
         progress: &mut Progress,
         writer: &mut RowWriter,
@@ -202,7 +207,7 @@ impl WindowReader {
     }
 
     /// The next page of a window.
-    fn query(&self, window: &Window, progress: &Progress, limit: u32) -> Query {
+    fn query(&self, window: &CellWindow, progress: &Progress, limit: u32) -> Query {
         let mut predicate = Predicate::default();
         if let Some(from) = self.ledger.ingested_from(window.slice) {
             predicate.from("created_at", from);
@@ -227,7 +232,7 @@ impl WindowReader {
     }
 
     /// Where to end instead, if the server cannot cope with the part being read.
-    fn shorter(&self, window: &Window, progress: &Progress) -> Result<Timestamp, Error> {
+    fn shorter(&self, window: &CellWindow, progress: &Progress) -> Result<Timestamp, Error> {
         let from = progress.after.as_ref().map_or(progress.from, |key| key.sort_key.max(progress.from));
         let left = Interval { from, to: progress.to.unwrap_or(Timestamp::from_day(window.days.to)) };
         let halves = left.halve(self.reader.context.client.now());
@@ -239,7 +244,7 @@ impl WindowReader {
 
 impl Progress {
     /// Takes out the cells before `current`, or all that are left, with what has been emitted of each.
-    fn close(&mut self, window: &Window, current: Option<Period>) -> BTreeMap<Period, Fingerprint> {
+    fn close(&mut self, window: &CellWindow, current: Option<Period>) -> BTreeMap<Period, Fingerprint> {
         let is_closed = |period: &Period| current.is_none_or(|current| *period < current);
         let was_closed = |period: &Period| self.closed.is_some_and(|closed| *period < closed);
         let mut closed: BTreeMap<Period, Fingerprint> = window
@@ -269,7 +274,7 @@ mod tests {
     fn every_cell_is_closed_once_with_all_of_its_rows() {
         let day = Period::day;
         let figure = |count| Fingerprint::new(count, count);
-        let window = Window {
+        let window = CellWindow {
             slice: 0,
             days: Days { from: 1, to: 6 },
             periods: vec![day(1), day(2), day(5)],

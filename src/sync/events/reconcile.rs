@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::begin::{Beginning, begin};
 use super::figures::{self, Observed};
 use super::pages::WindowReader;
-use super::windows::{Window, windows};
+use super::windows::{CellWindow, windows};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
 use crate::sync::export::{ExportOutcome, ExportReader};
@@ -377,7 +377,7 @@ impl EventReader {
         let config = &self.reader.context.config;
         let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
         let most_days = config.window_days.map_or(i64::MAX, i64::from);
-        let mut queue: VecDeque<Window> = windows(&ledger, part, keys, &observed.figures, target, most_days).into();
+        let mut queue: VecDeque<CellWindow> = windows(&ledger, part, keys, &observed.figures, target, most_days).into();
         let pages = WindowReader { reader: Arc::new(self.reader.clone()), part, names, ledger };
         let mut running = JoinSet::new();
         loop {

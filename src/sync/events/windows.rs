@@ -7,7 +7,7 @@ use crate::sync::ledger::{CellKey, Days, Ledger, OpenCell, Part, Period};
 
 /// Cells of one slice that are read as one, by pages in the order of event time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Window {
+pub(super) struct CellWindow {
     pub(super) slice: usize,
     /// Days of event time, from the first to the last cell.
     pub(super) days: Days,
@@ -19,7 +19,7 @@ pub(super) struct Window {
     pub(super) open: Option<OpenCell>,
 }
 
-impl Window {
+impl CellWindow {
     /// Its days, for messages.
     pub(super) fn describe(&self) -> String {
         match self.periods.as_slice() {
@@ -41,10 +41,10 @@ pub(super) fn windows(
     observed: &BTreeMap<CellKey, Fingerprint>,
     target: u64,
     most_days: i64,
-) -> Vec<Window> {
+) -> Vec<CellWindow> {
     let mut keys = keys.to_vec();
     keys.sort_unstable();
-    let mut windows: Vec<Window> = Vec::new();
+    let mut windows: Vec<CellWindow> = Vec::new();
     for key in keys {
         let rows = observed.get(&key).map_or(0, |figure| figure.count);
         let days = key.period.days();
@@ -63,7 +63,7 @@ pub(super) fn windows(
                 last.periods.push(key.period);
                 last.rows += rows;
             }
-            None => windows.push(Window { slice: key.slice, days, periods: vec![key.period], rows, open }),
+            None => windows.push(CellWindow { slice: key.slice, days, periods: vec![key.period], rows, open }),
         }
     }
     windows

@@ -116,7 +116,7 @@ impl ExportReader {
         let before = reader.checkpoint.project(project).await;
         let mut stored = self.stored(pass).await?;
         if let Some(stored) = &mut stored {
-            if begins(&before) {
+            if self.cells.is_none() && begins(&before) {
                 pass.from = pass.from.min(stored.first());
                 if let Some(first) = self.hidden_before(stored).await? {
                     pass.from = pass.from.min(first);

@@ -53,6 +53,11 @@ pub fn in_days(days: Days) -> String {
     if conditions.is_empty() { "1 = 1".to_owned() } else { format!("({})", conditions.join(" AND ")) }
 }
 
+/// A condition on event time in the column's own precision.
+pub fn in_times(from: Timestamp, to: Timestamp) -> String {
+    format!("timestamp >= {} AND timestamp < {}", from.literal(), to.literal())
+}
+
 fn bound(day: i64, operator: &str) -> String {
     if day <= 0 {
         return format!("{DAY} {operator} {day}");

@@ -67,6 +67,12 @@ impl ProjectEntry for ProjectState {
         if !value.is_object() {
             return Err(unusable(format_args!("`{place}` is not an object")));
         }
+        let mut export: ExportState = part(value, place, "export")?.unwrap_or_default();
+        // Version 1 looked for very late events less often.
+        if let Some(until) = value.pointer("/late_check/until").filter(|until| !until.is_null()) {
+            let until = instant(&format!("{place}.late_check.until"), until)?;
+            export.compared_until = Some(export.compared_until.map_or(until, |compared| compared.min(until)));
+        }
         Ok(Self {
             ledger: read("ledger")
                 .map(|ledger| {
@@ -79,7 +85,7 @@ impl ProjectEntry for ProjectState {
             resume_from: time("resume_from")?,
             scan: if is_obsolete(value) { None } else { part(value, place, "scan")? },
             method: part(value, place, "method")?,
-            export: part(value, place, "export")?.unwrap_or_default(),
+            export,
             exports_failed_at: time("exports_failed_at")?,
         })
     }
@@ -248,6 +254,6 @@ mod tests {
         let state = parse(&json!({"version": 1, "projects": {"7": project}})).unwrap().project(7);
         assert_eq!((state.watermark, state.scan, state.ledger), (Some(at("2026-01-01T12:00:00Z")), None, None));
         assert_eq!(state.names, Some(Names::new(&["a".into()], &["b".into()])));
-        assert_eq!(state.export.compared_until, Some(at("2026-01-01T10:00:00Z")));
+        assert_eq!(state.export.compared_until, Some(at("2026-01-01")), "the last check for very late events");
     }
 }
