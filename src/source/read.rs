@@ -348,6 +348,7 @@ impl Sync {
                 ingestion_delay: self.config.method.ingestion_delay,
                 model,
                 may_query: self.may("query:read"),
+                falls_back: method.is_automatic() && self.may("query:read"),
                 supervision: Arc::clone(&plan.supervision),
                 cells: None,
             }),
@@ -372,7 +373,9 @@ impl Sync {
             );
             exports.may_query = false;
         }
-        if let Some(exports) = exports {
+        if let Some(exports) = exports
+            && !self.is_quicker_by_query(&mut reader).await?
+        {
             match exports.run(on_estimate).await? {
                 ExportOutcome::Complete => return Ok(()),
                 ExportOutcome::Impossible => {}
@@ -391,6 +394,26 @@ impl Sync {
         {
             tracing::warn!("project {project}: {notice}");
         }
+    }
+
+    /// Whether the first read of a table is so small that queries read it in seconds, where exports would need
+    /// a run for every week since the project began.
+    async fn is_quicker_by_query(&self, reader: &mut ProjectReader) -> Result<bool, Error> {
+        let state = reader.checkpoint.project(reader.context.project).await;
+        let is_first = state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty();
+        if !is_first || !self.may("query:read") || reader.table.stream == EVENTS.stream {
+            return Ok(false);
+        }
+        reader.choose_columns().await?;
+        let rows = reader.count_all(reader.wanted()).await?;
+        let few = rows <= self.config.export_above;
+        if few {
+            tracing::info!(
+                "{rows} {} are read by query, which is quicker than a run for every week; changes are exported by later syncs",
+                reader.table.stream
+            );
+        }
+        Ok(few)
     }
 
     /// Whether exports may be expected to work; otherwise queries read what exports would have.

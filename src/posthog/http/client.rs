@@ -14,6 +14,7 @@ use url::Url;
 use super::failure::Failure;
 use super::rate_limit::{Class, Observer, Permit, RateLimiter};
 use super::redirect::redirect_error;
+use super::refusal::Report;
 use super::retry::{GiveUp, Retry};
 use crate::config::Config;
 use crate::error::Error;
@@ -200,9 +201,15 @@ impl Client {
             };
         }
         let mut body = Vec::new();
-        // Even the beginning of a truncated error page usually identifies the problem.
-        while let Ok(Some(chunk)) = response.chunk().await {
-            body.extend_from_slice(&chunk);
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+                // What is refused, and why, stands in the JSON that has been cut.
+                Err(error) if status.is_client_error() && !Report::read(&body).is_json => {
+                    return Failure::transient(format!("the response with status {status} broke off: {error}"));
+                }
+                Ok(None) | Err(_) => break,
+            }
             if body.len() > EXCERPT {
                 break;
             }

@@ -15,7 +15,7 @@ use crate::posthog::http::{GiveUp, Refusal};
 use crate::sync::export::{ExportOutcome, ExportReader};
 use crate::sync::ledger::{
     CellKey, Choice, ChoiceChange, Days, Decision, Difference, Figures, Ledger, Names, Part, ROUNDS, Scope, bound,
-    decide, differences, observation, prove, tidy,
+    decide, differences, has_grown, observation, prove, tidy,
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
@@ -30,6 +30,8 @@ pub struct EventReader {
     exports: Option<ExportReader>,
     /// Whether it is known which columns the instance has.
     has_columns: bool,
+    /// Rows of the cells that this sync reads by query, when that was decided.
+    read: BTreeMap<(Part, CellKey), u64>,
     repeats: u64,
 }
 
@@ -54,7 +56,7 @@ struct Round {
 impl EventReader {
     /// A reader that fetches rows by queries, or by `exports` where they are many.
     pub fn new(reader: ProjectReader, exports: Option<ExportReader>) -> Self {
-        Self { reader, exports, has_columns: false, repeats: 0 }
+        Self { reader, exports, has_columns: false, read: BTreeMap::new(), repeats: 0 }
     }
 
     /// Reads what the ledger and PostHog differ in.
@@ -165,6 +167,10 @@ impl EventReader {
                     }
                 })
                 .await;
+            let grown = self.set_aside_grown(part, &mut found, clock).await;
+            if grown > 0 {
+                tracing::info!("{grown} events became visible while their days were read; the next sync reads them");
+            }
             if round == ROUNDS {
                 outcome.differs.extend(found.into_iter().map(|difference| (part, difference)));
                 continue;
@@ -181,6 +187,22 @@ impl EventReader {
             self.fetch(part, names, keys, &observed, by_export, on_estimate).await?;
         }
         Ok(outcome)
+    }
+
+    /// Takes out cells that have only grown since this sync has read them. Returns by how many rows.
+    async fn set_aside_grown(&self, part: Part, found: &mut Vec<Difference>, clock: Timestamp) -> u64 {
+        let ledger = self.ledger().await;
+        let mut rows = 0;
+        found.retain(|difference| {
+            let key = difference.key;
+            let before = self.read.get(&(part, key)).copied();
+            let grown = has_grown(ledger.cell(part, key), before, difference, ledger.is_settled(key.slice, clock));
+            if grown {
+                rows += difference.observed.count - difference.held.count;
+            }
+            !grown
+        });
+        rows
     }
 
     /// Decides which cells to read, and notes in the ledger what needs no reading.
@@ -282,6 +304,8 @@ impl EventReader {
                 keys = recent;
             }
         }
+        let rows = |key: &CellKey| observed.figures.get(key).map_or(0, |figure| figure.count);
+        self.read.extend(keys.iter().map(|key| ((part, *key), rows(key))));
         self.query(part, names, &keys, observed).await.map_err(GiveUp::from)
     }
 

@@ -319,6 +319,7 @@ impl ExportReader {
                     }
                 },
                 Prepared::Failed { reason, too_long } => (reason, too_long),
+                Prepared::Refused(reason) => return self.give_up_exports(&mut running, &reason).await,
                 Prepared::Cancelled => {
                     tracing::info!("export run {} was cancelled with its sync; it is started again", window.run);
                     self.supervision.ended(&window.run);
@@ -326,12 +327,11 @@ impl ExportReader {
                     continue;
                 }
                 Prepared::Late(deadline) => {
-                    self.cancel(&window.run).await;
                     if !self.supervision.is_proven() {
-                        running.pop_front();
                         let reason = format!("the first export has not ended in {} s", deadline.as_secs());
                         return self.give_up_exports(&mut running, &reason).await;
                     }
+                    self.cancel(&window.run).await;
                     (format!("it has not ended in {} s", deadline.as_secs()), true)
                 }
             };
@@ -395,7 +395,7 @@ impl ExportReader {
                 Start::Started(run) => {
                     runs += 1;
                     self.supervision.started(&run);
-                    running.push_back(Running::new(ExportWindow::new(interval, run)));
+                    running.push_back(Running::new(ExportWindow::new(interval, run), self.reader.context.client.now()));
                     self.note(running).await?;
                 }
                 Start::NoRoom => {
@@ -526,7 +526,7 @@ impl ExportReader {
         };
         self.supervision.started(&run);
         if let Some(first) = running.front_mut() {
-            *first = Running::new(ExportWindow::new(interval, run));
+            *first = Running::new(ExportWindow::new(interval, run), self.reader.context.client.now());
         }
         self.note(running).await
     }

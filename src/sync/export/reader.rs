@@ -31,6 +31,8 @@ pub struct ExportReader {
     pub model: &'static str,
     /// Whether the key may query.
     pub may_query: bool,
+    /// Whether queries may read what PostHog does not export for this organization.
+    pub falls_back: bool,
     /// What is known of the project's exports.
     pub supervision: Arc<Supervision>,
     /// The cells of a ledger to read; if none, everything of the configured dates.

@@ -11,10 +11,14 @@ use crate::posthog::exports::RunStatus;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::state::export::ExportWindow;
+use crate::time::Timestamp;
 
 /// Pauses between two looks at a run grow from the first to the second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// `PostHog` ends no run before the end of its interval is so old, in microseconds
+/// (`wait_for_delta_past_data_interval_end` in `batch_exports`; 30 seconds, and some for clocks).
+const OLD_ENOUGH_AFTER: i64 = 45_000_000;
 /// A wait is mentioned every so often.
 const MENTION_EVERY: Duration = Duration::from_secs(30);
 /// A run without files looks as if it were running on servers from before September 2026; after this
@@ -40,17 +44,21 @@ pub(super) struct Running {
     since: Instant,
     /// Whether this program has started it.
     is_ours: bool,
+    /// How long `PostHog` waits until the end of the interval is old enough.
+    young_for: Duration,
 }
 
 impl Running {
-    /// A window whose run has been started now.
-    pub(super) fn new(window: ExportWindow) -> Self {
-        Self { window, since: Instant::now(), is_ours: true }
+    /// A window whose run has been started now, by the server's clock.
+    pub(super) fn new(window: ExportWindow, clock: Timestamp) -> Self {
+        let young_for = window.interval.to.plus_micros(OLD_ENOUGH_AFTER).micros() - clock.micros();
+        let young_for = Duration::from_micros(u64::try_from(young_for).unwrap_or_default());
+        Self { window, since: Instant::now(), is_ours: true, young_for }
     }
 
     /// A window whose run an earlier sync has started.
     pub(super) fn resumed(window: ExportWindow) -> Self {
-        Self { window, since: Instant::now(), is_ours: false }
+        Self { window, since: Instant::now(), is_ours: false, young_for: Duration::ZERO }
     }
 }
 
@@ -70,6 +78,8 @@ pub(super) enum Prepared {
         /// Whether a shorter interval has better chances.
         too_long: bool,
     },
+    /// `PostHog` does not export for this organization; the reason.
+    Refused(String),
     /// It was cancelled when the sync that had started it was interrupted.
     Cancelled,
     /// It has not ended in this time.
@@ -139,13 +149,13 @@ impl ExportReader {
                 RunStatus::Cancelled => {
                     return Ok(Prepared::Failed { reason: "Cancelled".into(), too_long: false });
                 }
-                RunStatus::Failed { status, reason } => return failed(&status, &reason),
+                RunStatus::Failed { status, reason } => return failed(&status, &reason, self.falls_back),
                 RunStatus::Preparing(word) => {
                     was_preparing = true;
                     word
                 }
             };
-            let deadline = self.supervision.deadline();
+            let deadline = self.supervision.deadline() + running.young_for;
             if begin.elapsed() > PERHAPS_EMPTY_AFTER.min(deadline / 2) && listed.is_none() && word != "Starting" {
                 let has_ended = client.retry().run(client.limiter(), || exports.has_ended_empty(&window.run)).await?;
                 empty_since = has_ended.then(|| empty_since.unwrap_or_else(Instant::now));
@@ -180,7 +190,10 @@ impl ExportReader {
 }
 
 /// What a failed run means.
-fn failed(status: &str, reason: &str) -> Result<Prepared, Error> {
+fn failed(status: &str, reason: &str, falls_back: bool) -> Result<Prepared, Error> {
+    if status == "FailedBilling" && falls_back {
+        return Ok(Prepared::Refused(format!("PostHog does not export because of billing: {reason}")));
+    }
     if status == "FailedBilling" {
         return Err(Error::config(format!(
             "PostHog does not export because of billing ({reason}): the organization's plan or its billing limit allows no more exported rows. Raise the limit for batch exports in PostHog under Settings > Billing, or set `method` to `query`"

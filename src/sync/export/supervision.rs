@@ -105,6 +105,8 @@ impl Supervision {
     pub(super) fn read(&self, length: i64) {
         let mut known = self.known();
         known.longest_window = known.longest_window.max(Some(length));
+        // What was late was no sign of what is too long.
+        known.late_window = known.late_window.filter(|late| *late > length);
     }
 
     /// The run of a window of this length was late. Returns the length to try next: one that has been
@@ -164,6 +166,8 @@ mod tests {
         assert_eq!(supervision.length_after(7 * DAY), DAY / 2);
         assert_eq!(supervision.longest_window(), DAY / 2);
         assert_eq!(supervision.length_after(DAY / 2), DAY / 4);
+        supervision.read(7 * DAY);
+        assert_eq!(supervision.longest_window(), i64::MAX, "a longer one has worked");
     }
 
     #[test]

@@ -2,11 +2,8 @@
 
 use super::cell::{Cell, Figures};
 use super::compare::Difference;
-use super::period::Period;
 use super::rules::{Rule, holds};
-use super::slice::CellKey;
 use crate::records::Fingerprint;
-use std::collections::BTreeMap;
 
 /// After this many rounds of reading a cell that still differs ends the sync INCOMPLETE.
 pub const ROUNDS: u32 = 3;
@@ -44,34 +41,17 @@ pub fn decide(cell: Option<&Cell>, is_assumed: bool, observed: Fingerprint, figu
     }
 }
 
-/// Cells of one slice to read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read {
-    pub slice: usize,
-    /// Periods, ascending.
-    pub periods: Vec<Period>,
-    /// Whether one scan over the slice reads nothing but these cells; else they are read one by one.
-    pub is_scan: bool,
-}
-
-/// Groups cells that have to be read. A slice of which every cell has to be read, such as the newest one, is
-/// read as one scan.
-pub fn reads(keys: &[CellKey], observed: &BTreeMap<CellKey, Fingerprint>) -> Vec<Read> {
-    let mut grouped: BTreeMap<usize, Vec<Period>> = BTreeMap::new();
-    for key in keys {
-        grouped.entry(key.slice).or_default().push(key.period);
-    }
-    grouped
-        .into_iter()
-        .map(|(slice, mut periods)| {
-            periods.sort_unstable();
-            let is_scan = observed
-                .iter()
-                .filter(|(key, figure)| key.slice == slice && !figure.is_empty())
-                .all(|(key, _)| periods.binary_search(&key.period).is_ok());
-            Read { slice, periods, is_scan }
-        })
-        .collect()
+/// Whether a cell that this sync has read differs only because rows have become visible since: it had
+/// `observed_before` rows when it was decided to read it by query, and at least as many were emitted. (Files
+/// may lack rows; then as many others that are new would hide them.)
+///
+/// Such a cell is left to the next sync, which finds that it differs. To read it until it stands still would
+/// repeat it again and again while events come in.
+pub fn has_grown(cell: Option<&Cell>, observed_before: Option<u64>, difference: &Difference, is_settled: bool) -> bool {
+    let (Some(cell), Some(before)) = (cell, observed_before) else { return false };
+    let is_whole = cell.emitted.count >= before || !holds(Rule::GrownCellsAreWhole);
+    let grew = difference.observed.count > cell.raw.count && is_whole;
+    grew && !is_settled
 }
 
 impl Difference {

@@ -43,7 +43,7 @@ pub use assumption::{Assumption, FutureState};
 pub use cell::{Cell, Figures};
 pub use choice::{Choice, ChoiceChange, Names};
 pub use compare::{Difference, DifferenceKind, differences, prove};
-pub use decide::{Decision, ROUNDS, Read, decide, reads};
+pub use decide::{Decision, ROUNDS, decide, has_grown};
 pub use fold::tidy;
 pub use full_observation::FullObservation;
 pub use hogql::names_condition;

@@ -36,11 +36,13 @@ pub(super) enum Rule {
     NarrowOnlyProven,
     /// A cell that is not covered by what was observed stays as it is.
     UnobservedStays,
+    /// A cell has only grown if as many rows were emitted as had been observed.
+    GrownCellsAreWhole,
 }
 
 #[cfg(test)]
 impl Rule {
-    pub(super) const ALL: [Self; 16] = [
+    pub(super) const ALL: [Self; 17] = [
         Self::DeletionsOnlyWhenSettled,
         Self::KeepRawFigure,
         Self::RawFromOneResponse,
@@ -57,6 +59,7 @@ impl Rule {
         Self::PositionHasBounds,
         Self::NarrowOnlyProven,
         Self::UnobservedStays,
+        Self::GrownCellsAreWhole,
     ];
 }
 

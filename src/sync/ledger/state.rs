@@ -162,6 +162,11 @@ impl Ledger {
         self.slices.last().map(|slice| slice.until)
     }
 
+    /// Whether what was ingested in a slice is taken for visible; `clock` is the server's time.
+    pub fn is_settled(&self, slice: usize, clock: Timestamp) -> bool {
+        self.slices.get(slice).is_some_and(|slice| clock >= slice.until.plus_micros(SETTLED))
+    }
+
     /// The first ingestion time of a slice; none for the first one.
     pub fn ingested_from(&self, slice: usize) -> Option<Timestamp> {
         self.slices.get(slice.checked_sub(1)?).map(|before| before.until)

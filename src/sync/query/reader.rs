@@ -89,7 +89,7 @@ impl ProjectReader {
     ///
     /// # Errors
     /// As for [`ProjectReader::count`].
-    pub(crate) async fn count_all(&self, interval: Interval) -> Result<u64, Error> {
+    pub async fn count_all(&self, interval: Interval) -> Result<u64, Error> {
         self.number(interval, "count()").await
     }
 

@@ -76,7 +76,7 @@ impl ProjectReader {
     }
 
     /// The positions that the configuration asks for.
-    pub(crate) fn wanted(&self) -> Interval {
+    pub fn wanted(&self) -> Interval {
         Interval { from: self.start(), to: self.end() }
     }
 
