@@ -378,3 +378,27 @@ async fn figures_of_all_days_come_in_one_row() {
         FROM events WHERE 1 = 1 GROUP BY period, slice) LIMIT 1";
     assert_eq!(query(&posthog, sql).await.rows(), [json!([days.len(), events.len(), days])]);
 }
+
+#[tokio::test]
+async fn events_are_deleted_and_copies_merged() {
+    let posthog = sandbox().await;
+    let at = instant().timestamp_micros();
+    let row = |number: u128, created_at: i64| Event {
+        uuid: Uuid::from_u128(number),
+        timestamp: at,
+        created_at,
+        ..Event::default()
+    };
+    let hidden = Event { visible_at: Some(i64::MAX), ..row(1, at + 9) };
+    let (renamed, next_day) = (Event { event: "b".into(), ..row(1, at) }, Event { timestamp: at + DAY, ..row(1, at) });
+    let moved = Event { timestamp: at + 1, ..row(3, at + 5) };
+    posthog.insert(1001, vec![row(1, at), row(1, at + 5), row(1, at + 5), hidden, renamed, next_day]);
+    posthog.insert(1001, vec![row(2, at), row(2, at + 5), row(3, at), moved.clone()]);
+    assert_eq!(posthog.delete_events(1001, [Uuid::from_u128(2)]), 2);
+    assert_eq!(posthog.merge_duplicates(1001), 3);
+    let left: Vec<(u128, i64)> =
+        posthog.events(1001).iter().map(|event| (event.uuid.as_u128(), event.created_at - at)).collect();
+    assert_eq!(left, [(1, 5), (1, 9), (1, 0), (3, 5), (1, 0)]);
+    assert!(posthog.events(1001).contains(&moved));
+    assert_eq!((posthog.merge_duplicates(1001), posthog.delete_events(1001, [])), (0, 0));
+}

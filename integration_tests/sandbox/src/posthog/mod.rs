@@ -187,6 +187,19 @@ impl Sandbox {
         self.shared.write_tables().entry(project).or_default().insert(events);
     }
 
+    /// Removes all rows of these events. Returns how many there were.
+    pub fn delete_events(&self, project: u64, uuids: impl IntoIterator<Item = Uuid>) -> usize {
+        let uuids = uuids.into_iter().collect();
+        self.shared.write_tables().entry(project).or_default().delete(&uuids)
+    }
+
+    /// Merges what `ReplacingMergeTree` takes for copies of a row: of rows that can be seen and share day,
+    /// name, distinct id and uuid the one that came last stays. Returns how many are gone.
+    pub fn merge_duplicates(&self, project: u64) -> usize {
+        let now = self.shared.server().now().timestamp_micros();
+        self.shared.write_tables().entry(project).or_default().merge_duplicates(now)
+    }
+
     /// Adds or replaces a row of the persons table.
     pub fn insert_person(&self, project: u64, person: Person) {
         self.shared.write_tables().entry(project).or_default().put_person(person);

@@ -172,6 +172,49 @@ impl Tables {
         self.events.push(Arc::new(event));
     }
 
+    /// Keeps the rows that `is_kept`, which sees them in the order of their timestamps. Returns how many are gone.
+    fn retain(&mut self, mut is_kept: impl FnMut(&Event) -> bool) -> usize {
+        let before = self.events.len();
+        let days = &mut self.days;
+        self.events.retain(|event| {
+            let kept = is_kept(event);
+            if let (false, Some(day)) = (kept, days.get_mut(&event.timestamp.div_euclid(DAY))) {
+                day.rows -= 1;
+                day.property_bytes -= event.properties.len() as u64;
+            }
+            kept
+        });
+        *lock(&self.sessions) = None;
+        before - self.events.len()
+    }
+
+    /// Removes all rows of these events.
+    pub(crate) fn delete(&mut self, uuids: &BTreeSet<Uuid>) -> usize {
+        self.retain(|event| !uuids.contains(&event.uuid))
+    }
+
+    /// Of rows that are one to `ReplacingMergeTree` (day, name, distinct id and uuid) keeps the one that came
+    /// last. Rows that nobody sees by `now` stay.
+    pub(crate) fn merge_duplicates(&mut self, now: i64) -> usize {
+        let key = |event: &Event| {
+            let day = event.timestamp.div_euclid(DAY);
+            (day, event.event.clone(), event.distinct_id.clone(), event.uuid)
+        };
+        let there = |event: &Event| event.visible_at.is_none_or(|at| at <= now);
+        let version = |event: &Event| (event.inserted_at(), event.created_at, event.timestamp);
+        let mut last = HashMap::new();
+        for event in self.events.iter().filter(|event| there(event)) {
+            let newest = last.entry(key(event)).or_insert_with(|| version(event));
+            *newest = version(event).max(*newest);
+        }
+        let mut kept = BTreeSet::new();
+        self.retain(|event| {
+            let own = version(event);
+            // Of equal rows one stays.
+            !there(event) || last.get(&key(event)) == Some(&own) && kept.insert((key(event), own))
+        })
+    }
+
     pub(crate) fn events(&self) -> &[Arc<Event>] {
         &self.events
     }

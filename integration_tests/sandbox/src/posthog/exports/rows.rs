@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use chrono::Utc;
 use chrono_tz::Tz;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -30,9 +29,9 @@ pub(super) fn lines(
     let tables = shared.read_tables();
     let Some(tables) = tables.get(&project) else { return Ok(Vec::new()) };
     match asked.model {
-        Model::Events => events(tables, asked, timestamps(asked, server, now), server),
+        Model::Events => events(tables, asked, now, timestamps(asked, server, now), server),
         Model::Persons => persons(tables, project, asked, server),
-        Model::Sessions => session_rows::lines(tables, project, zone, asked, server),
+        Model::Sessions => session_rows::lines(tables, now, project, zone, asked, server),
     }
 }
 
@@ -46,9 +45,8 @@ fn timestamps(asked: &Asked, server: ExportServer, now: i64) -> (i64, i64) {
     }
 }
 
-/// Events that are in the table by now.
-pub(super) fn present(tables: &Tables) -> impl Iterator<Item = &Arc<Event>> {
-    let now = Utc::now().timestamp_micros();
+/// Events that are in the table by now, by the server's clock.
+pub(super) fn present(tables: &Tables, now: i64) -> impl Iterator<Item = &Arc<Event>> {
     tables.events().iter().filter(move |event| event.visible_at.is_none_or(|at| at <= now))
 }
 
@@ -75,11 +73,12 @@ struct EventLine<'a> {
 fn events(
     tables: &Tables,
     asked: &Asked,
+    now: i64,
     (earliest, latest): (i64, i64),
     server: ExportServer,
 ) -> serde_json::Result<Vec<Vec<u8>>> {
     let time = |micros| server.event_times.write(micros);
-    let mut chosen: Vec<&Event> = present(tables)
+    let mut chosen: Vec<&Event> = present(tables, now)
         .map(AsRef::as_ref)
         .filter(|event| (asked.start..asked.end).contains(&event.inserted_at()))
         .filter(|event| (earliest..latest).contains(&event.timestamp))

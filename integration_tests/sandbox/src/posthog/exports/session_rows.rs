@@ -13,12 +13,13 @@ use crate::posthog::store::{DAY, Tables};
 /// One line per session that has got an event within the interval.
 pub(super) fn lines(
     tables: &Tables,
+    now: i64,
     project: u64,
     zone: Tz,
     asked: &Asked,
     server: ExportServer,
 ) -> serde_json::Result<Vec<Vec<u8>>> {
-    let sessions = derive(present(tables));
+    let sessions = derive(present(tables, now));
     let due = |session: &&Session| {
         (asked.start..asked.end).contains(&session.max_inserted_at)
             && server.sessions_lookback_days.is_none_or(|days| {
