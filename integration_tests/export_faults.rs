@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_exported_events, assert_no_duplicates, events, key, minutes_ago, sandbox_with_exports,
+    PROJECT, assert_exported_events, assert_no_duplicates, event_ids, events, key, minutes_ago, sandbox_with_exports,
     two_hours_ago,
 };
 
@@ -159,11 +159,16 @@ async fn repeatedly_failing_run_fails_the_stream_of_a_key_that_may_not_query() {
 }
 
 #[tokio::test]
-async fn billing_failure_is_explained_in_the_error() {
+async fn billing_failure_is_explained_in_the_error_or_queries_go_on() {
     let all: Vec<u64> = (1..50).collect();
     let posthog =
         sandbox_with_events(Exports { outcomes: vec![outcome("FailedBilling", &all)], ..Exports::default() }, 50).await;
-    let outcome = Source::new(&posthog.url()).read(&catalog(&["events"], "incremental"), None).await;
+    let catalog = catalog(&["events"], "incremental");
+    let automatic = Source::new(&posthog.url()).read_all(&catalog, None).await;
+    assert_eq!(automatic.id_set("events"), event_ids(&posthog));
+    let warnings = automatic.logs("WARN").join("\n");
+    assert!(warnings.contains("because of billing") && warnings.contains("are read by query"), "{warnings}");
+    let outcome = Source::new(&posthog.url()).with_exports().read(&catalog, None).await;
     assert_eq!(outcome.code, Some(1));
     let errors = outcome.messages.errors().join("\n");
     for expected in ["config_error: project 1001", "billing", "set `method` to `query`"] {

@@ -22,6 +22,7 @@ mod instances;
 mod keyset;
 mod kill;
 mod layout;
+mod ledger;
 mod lists;
 mod migrating;
 mod network;

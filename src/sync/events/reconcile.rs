@@ -65,9 +65,17 @@ impl EventReader {
     /// When PostHog stops answering usefully, or the figures cannot be made to agree. What has been read
     /// is in the state.
     pub async fn run(&mut self, on_estimate: OnEstimate<'_>) -> Result<EventsRead, Error> {
+        let project = self.reader.context.project;
+        let before = self.reader.checkpoint.project(project).await;
         match self.reconcile(on_estimate).await {
             Ok(()) => Ok(EventsRead::Complete),
-            Err(GiveUp::Refused(refusal)) => Ok(EventsRead::NotComparable(refusal)),
+            Err(GiveUp::Refused(refusal)) => {
+                // Exports go on from their own state, unless events have been read in another way.
+                if self.read.is_empty() {
+                    self.reader.checkpoint.note(project, |state| *state = before).await;
+                }
+                Ok(EventsRead::NotComparable(refusal))
+            }
             Err(give_up) => Err(give_up.into()),
         }
     }

@@ -15,6 +15,7 @@ use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::sync::context::LOOKBACK;
+use crate::sync::ledger::Ledger;
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
@@ -181,9 +182,10 @@ impl ExportReader {
                 watermark.minus(LOOKBACK)
             }
             (None, Some(watermark)) => watermark,
-            (None, None) => match state.resume_from {
-                Some(from) => from.minus(days(CLOCKS_AHEAD)),
-                None => self.beginning().await?,
+            (None, None) => match (state.ledger.as_ref().and_then(Ledger::until), state.resume_from) {
+                (Some(until), _) => until.minus(LOOKBACK),
+                (None, Some(from)) => from.minus(days(CLOCKS_AHEAD)),
+                (None, None) => self.beginning().await?,
             },
         };
         if open.is_none() && state.watermark.is_some() && !reader.context.incremental {
