@@ -56,7 +56,9 @@ async fn both(
     sandbox.insert(PROJECT, of_day(samples, today - AGE, events));
     // The day before: the list of events leaves out what happened right at its beginning.
     let start = format!("{}T00:00:00Z", date(today - AGE - 1));
-    let source = Source::new(programs, &sandbox.url(), &start, &json!({"method": {"type": "query"}})).await?;
+    let source =
+        Source::new(programs, &sandbox.url(), &start, &json!({"method": {"type": "query", "settle_minutes": 0}}))
+            .await?;
     let folder = tempfile::tempdir()?;
     let [config, catalog] = ["config.json", "catalog.json"].map(|name| folder.path().join(name));
     let options = json!({"api_key": API_KEY, "base_url": sandbox.url(), "start_date": start, "events_time_step": 30});

@@ -48,12 +48,12 @@ pub async fn measure(
             let limits = Limits { latency, concurrency: Some(limit), ..Limits::default() };
             sandbox.set_limits(limits);
             sandbox.clear_requests();
-            let options = json!({"method": {"type": "query", "page_size": PAGE}, "concurrency": concurrency});
+            let options = json!({"method": {"type": "query", "page_size": PAGE, "settle_minutes": 0}, "concurrency": concurrency});
             let source = Source::new(programs, &sandbox.url(), &start, &options).await?;
             let used = source.subject().run().await?;
             let stats = sandbox.stats();
-            // The histogram has a row for every day, and the count of all has one.
-            let wanted = usize::try_from(windows * (EVENTS + 1))? + 1;
+            // Figures are one row, before the events are read and after.
+            let wanted = usize::try_from(windows * EVENTS)? + 2;
             ensure!(stats.rows == wanted, "{} rows were sent instead of {wanted}", stats.rows);
             if let (Some(seconds), Some(peak)) = (seconds.get_mut(index), peaks.get_mut(index)) {
                 seconds.push(used.wall);

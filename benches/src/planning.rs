@@ -40,7 +40,7 @@ pub async fn compare(programs: &Programs, page: u64) -> anyhow::Result<Planning>
         sandbox.insert(PROJECT, events);
     }
     let start = format!("{}T00:00:00Z", date(first));
-    let options = json!({"method": {"type": "query", "page_size": page}});
+    let options = json!({"method": {"type": "query", "page_size": page, "settle_minutes": 0}});
     let source = Source::new(programs, &sandbox.url(), &start, &options).await?;
     let printed = source.count(None).await?;
     ensure!(printed.records == total, "{} records came of {total} events", printed.records);

@@ -186,7 +186,20 @@ impl Server {
     /// # Errors
     /// When the server is gone.
     pub async fn compress(&self, gzip: bool) -> anyhow::Result<()> {
-        let answer = self.client.send(Method::PUT, &format!("{}/benchmark/gzip/{gzip}", self.ready.url), None).await?;
+        self.switch(&format!("gzip/{gzip}")).await
+    }
+
+    /// Whether queries for figures are refused. All files have the same events, whose figures are not those
+    /// of the pages.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn refuse_figures(&self, refused: bool) -> anyhow::Result<()> {
+        self.switch(if refused { "figures/refused" } else { "figures/given" }).await
+    }
+
+    async fn switch(&self, switch: &str) -> anyhow::Result<()> {
+        let answer = self.client.send(Method::PUT, &format!("{}/benchmark/{switch}", self.ready.url), None).await?;
         ensure!(answer.status.is_success(), "the benchmark server answers {}", answer.status);
         Ok(())
     }

@@ -29,13 +29,14 @@ pub async fn read(
     rounds: usize,
 ) -> anyhow::Result<Comparison> {
     let method = match way {
-        Way::Query | Way::QueryGzip => json!({"type": "query", "page_size": size.page}),
+        Way::Query | Way::QueryGzip => json!({"type": "query", "page_size": size.page, "settle_minutes": 0}),
         Way::Export => json!({"type": "export", "settle_minutes": 0}),
         Way::Write => anyhow::bail!("`write` does not read"),
     };
     server.compress(way == Way::QueryGzip).await?;
+    server.refuse_figures(way == Way::Export).await?;
     let ready = &server.ready;
-    let source = Source::new(programs, &ready.url, &ready.start, &json!({"method": method})).await?;
+    let source = Source::new(programs, &ready.url, &ready.start, &json!({"method": method, "export_above": 0})).await?;
     server.traffic().await?;
     let printed = source.count(None).await?;
     ensure!(printed.records == size.events, "{} records came of {} events", printed.records, size.events);
@@ -66,7 +67,8 @@ pub async fn read(
 pub async fn write(programs: &Programs, server: &Server, size: Size, rounds: usize) -> anyhow::Result<Comparison> {
     let ready = &server.ready;
     server.compress(false).await?;
-    let options = json!({"method": {"type": "query", "page_size": size.page}});
+    server.refuse_figures(false).await?;
+    let options = json!({"method": {"type": "query", "page_size": size.page, "settle_minutes": 0}});
     let source = Source::new(programs, &ready.url, &ready.start, &options).await?;
     let folder = TempDir::new_in(prepared(programs.cache())?)?;
     let [messages, config] = ["messages.jsonl", "config.json"].map(|name| folder.path().join(name));

@@ -295,6 +295,11 @@ impl Content {
         Ok((0..self.days).map(|number| number.to_string()).collect())
     }
 
+    /// Rows of these files. Each has the events of one day.
+    pub(super) fn rows_of(&self, files: &[String]) -> u64 {
+        self.size.page * files.len() as u64
+    }
+
     pub(super) fn file(&self) -> Answer {
         Answer { body: self.file.clone(), unpacked: self.file_length, gzip: true, events: true }
     }

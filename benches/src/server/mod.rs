@@ -27,7 +27,7 @@ use tokio::net::TcpListener;
 
 pub use self::content::Size;
 use self::content::{Answer, Content};
-use self::question::recognize;
+use self::question::{Question, recognize};
 use crate::drain;
 use crate::http::API_KEY;
 
@@ -64,6 +64,8 @@ struct Shared {
     files: String,
     /// Whether answers of queries are compressed for those who like it, as PostHog does.
     gzip: AtomicBool,
+    /// Whether queries for figures are refused, as with a plan that has none.
+    refuses_figures: AtomicBool,
     traffic: Mutex<Traffic>,
 }
 
@@ -109,7 +111,13 @@ pub async fn serve(size: Size, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
         })
     });
     ready(&Ready { webhook: format!("{root}/api/app/webhooks/benchmark"), url: root, start: content.start() })?;
-    let shared = Arc::new(Shared { content, files: host, gzip: AtomicBool::new(false), traffic: Mutex::default() });
+    let shared = Arc::new(Shared {
+        content,
+        files: host,
+        gzip: AtomicBool::new(false),
+        refuses_figures: AtomicBool::new(false),
+        traffic: Mutex::default(),
+    });
     let api = axum::serve(api, Router::new().fallback(handle).with_state(Arc::clone(&shared)));
     let files = axum::serve(files, Router::new().fallback(download).with_state(shared));
     tokio::try_join!(async { api.await }, async { files.await })?;
@@ -128,6 +136,10 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
         ["benchmark", "gzip", switch] => {
             shared.gzip.store(*switch == "true", Ordering::Relaxed);
+            Ok(respond(200, Body::empty()))
+        }
+        ["benchmark", "figures", switch] => {
+            shared.refuses_figures.store(*switch == "refused", Ordering::Relaxed);
             Ok(respond(200, Body::empty()))
         }
         ["api", "projects", _, rest @ ..] if !rest.is_empty() => {
@@ -151,6 +163,11 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
             let query = &asked["query"];
             let sql = query["query"].as_str().unwrap_or_default();
             let question = recognize(sql, &query["values"])?;
+            if matches!(question, Question::Figures(_)) && shared.refuses_figures.load(Ordering::Relaxed) {
+                let refusal =
+                    json!({"type": "authentication_error", "code": "permission_denied", "detail": "No figures."});
+                return Ok(respond(403, Body::from(refusal.to_string())));
+            }
             let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
             let gzip =
                 shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
@@ -182,7 +199,9 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
                 .collect();
             let [Some(from), Some(to)] = bounds[..] else { bail!("there is no run {run}") };
             let files = shared.content.files(from, to)?;
-            Ok(respond(200, Body::from(json!({"status": "Completed", "files": files}).to_string())))
+            let rows = shared.content.rows_of(&files);
+            let status = json!({"status": "Completed", "files": files, "records_completed": rows});
+            Ok(respond(200, Body::from(status.to_string())))
         }
         (&Method::GET, ["file_download_batch_exports", run, "download", file]) => {
             let mut response = respond(302, Body::empty());
