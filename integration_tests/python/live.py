@@ -80,7 +80,7 @@ def main():
         posthog = json.loads(sandbox.stdout.readline())
         with tempfile.TemporaryDirectory() as directory:
             write = lambda name, text: (pathlib.Path(directory) / name).write_text(text)
-            write("config.json", json.dumps({"api_key": posthog["api_key"], "base_url": posthog["url"], "start_date": "2020-01-01T00:00:00Z"}))
+            write("config.json", json.dumps({"api_key": posthog["api_key"], "base_url": posthog["url"], "start_date": "2020-01-01T00:00:00Z", "method": {"type": "auto", "settle_minutes": 0}}))
             write("patterns.json", json.dumps({"webhook_url": f"http://127.0.0.1:{server.server_port}/hook"}))
             write("state.json", "")
             catalog = subprocess.run(

@@ -23,8 +23,9 @@ class PostHog:
         self.url, self.project, self.api_key, self.token = (ready[key] for key in ("url", "project", "api_key", "token"))
 
     def config(self, **other):
-        """A configuration of the source."""
-        return {"api_key": self.api_key, "base_url": self.url, "start_date": START, **other}
+        """A configuration of the source that leaves nothing for the next sync."""
+        method = {"type": "auto", "settle_minutes": 0}
+        return {"api_key": self.api_key, "base_url": self.url, "start_date": START, "method": method, **other}
 
     def capture(self, events):
         """Takes in events as an SDK sends them."""
