@@ -77,7 +77,14 @@ fn section(stream: &Stream) -> String {
     text
 }
 
-const METHODS: &str = "## Where the two methods differ
+const METHODS: &str = "## Events that share a `uuid`
+
+PostHog keeps events that share a `uuid` if they differ in name, distinct ID or day. Both methods read all of them, once \
+each. A destination that deduplicates on `id` keeps one of them; so does a table into which several projects are synced \
+that have events of one `uuid`. To keep them all, deduplicate on `project_id`, `id`, `event`, `distinct_id` and the date of \
+`timestamp`.
+
+## Where the two methods differ
 
 Events, persons and sessions can be read by file exports or by queries. The records have the same fields either way, \
 and `person_id` of an event is the person at ingestion by both. The differences:
@@ -88,7 +95,7 @@ and `person_id` of an event is the person at ingestion by both. The differences:
 | `persons` | deleted persons | marked by `is_deleted` | missing |
 | `persons` | changes found | all | only those of persons who have been active since |
 | `sessions` | sessions whose events are ingested three or more days after they end | left out by PostHog | read by a full refresh |
-| `events` | events that the project's retention hides | read while PostHog still stores them | missing |
+| `events` | events that the project's retention hides | missing; `check` and the log name the first day that has events | missing, likewise |
 ";
 
 /// The fields that only one of the methods fills, from the streams' definitions.
