@@ -113,7 +113,7 @@ async fn state_of_ten_years_is_small_and_readable() {
     let state = messages.stream_state("events");
     assert!(state.to_string().len() < 10_000, "{} bytes", state.to_string().len());
     let slices = state["projects"]["1001"]["ledger"]["slices"].as_array().unwrap();
-    let yesterday = Timestamp::from_micros(minutes_ago(DAY + 60)).to_string()[..10].to_owned();
+    let yesterday = Timestamp::from_micros(minutes_ago(DAY + 60)).date().to_string();
     let cells = slices.iter().flat_map(|slice| slice["unsettled"].as_object().into_iter().flatten());
     let cell = cells.filter(|(day, _)| **day == yesterday).map(|(_, cell)| cell.as_str().unwrap()).next();
     assert!(cell.is_some_and(|cell| cell.starts_with("1 ")), "{yesterday}: {cell:?}");

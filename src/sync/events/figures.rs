@@ -43,7 +43,7 @@ pub(super) async fn observe(
 ) -> Result<Observed, GiveUp> {
     let mut observed = Observed::default();
     let whole = ledger.months.whole_periods(days);
-    let mut parts = vec![Part::whole(whole)];
+    let mut parts = vec![Span::whole(whole)];
     while let Some(part) = parts.pop() {
         let query = query(context, names, &part, |condition| hogql::observation(ledger, whole, condition));
         let Some(answer) = ask(context, &query, 2).await? else {
@@ -76,7 +76,7 @@ pub(super) async fn distinct(
     let mut found: BTreeMap<CellKey, Figures> = BTreeMap::new();
     for periods in periods.chunks(MOST_PERIODS) {
         let (Some(first), Some(last)) = (periods.first(), periods.last()) else { continue };
-        let mut parts = vec![Part::whole(Days { from: first.days().from, to: last.days().to })];
+        let mut parts = vec![Span::whole(Days { from: first.days().from, to: last.days().to })];
         while let Some(part) = parts.pop() {
             let query = query(context, names, &part, |condition| hogql::distinct(ledger, slice, periods, condition));
             let Some(answer) = ask(context, &query, 1).await? else {
@@ -216,15 +216,15 @@ fn unexpected() -> Error {
     Error::system("PostHog's figures of events are about cells that were not asked for; report this as a bug")
 }
 
-/// A part of the event times that are asked about. Figures add up over any parts.
+/// Event times that are asked about at once. Figures add up over any parts.
 #[derive(Debug)]
-struct Part {
+struct Span {
     times: Interval,
     /// Whether it is all of them, so that no condition is needed.
     is_whole: bool,
 }
 
-impl Part {
+impl Span {
     fn whole(days: Days) -> Self {
         let (from, to) = (Timestamp::from_day(days.from), Timestamp::from_day(days.to));
         Self { times: Interval { from, to }, is_whole: true }
@@ -243,7 +243,7 @@ impl Part {
 }
 
 /// A query about events of these names at the times that the configuration asks for.
-fn query(context: &ReadContext, names: &Names, part: &Part, text: impl FnOnce(Option<&str>) -> String) -> Query {
+fn query(context: &ReadContext, names: &Names, part: &Span, text: impl FnOnce(Option<&str>) -> String) -> Query {
     let (mut condition, values) = hogql::condition(names, asked(context), "chosen");
     if !part.is_whole {
         let times = hogql::in_times(part.times.from, part.times.to);

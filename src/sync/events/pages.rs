@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Map;
+use tokio::time::Instant;
 
 use super::figures::asked;
 use super::windows::CellWindow;
@@ -17,6 +19,9 @@ use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
+
+/// A page that takes longer than this is noted on the way.
+const NOTE_EVERY: Duration = Duration::from_secs(20);
 
 /// Reads the windows of one part of a ledger. Cheap to clone.
 #[derive(Clone)]
@@ -186,6 +191,7 @@ impl WindowReader {
         let mut response = Rows::open(&context.client, context.project, &query, &context.observer).await?;
         writer.stamp();
         let mut batch = context.batch();
+        let mut noted = Instant::now();
         loop {
             let mut sink = RecordSink::new(writer, &mut batch.lines);
             let outcome = response.read(&mut sink).await;
@@ -193,17 +199,30 @@ impl WindowReader {
             batch.records += written.records;
             progress.received = progress.received.map(|received| received + written.rows);
             let ended = !matches!(outcome, Ok(None));
-            batch.send(ended).await?;
+            let is_due = noted.elapsed() >= NOTE_EVERY;
+            batch.send(ended || is_due).await?;
+            if ended || is_due {
+                self.advance(progress, writer)?;
+            }
             if ended {
-                for (day, figure) in writer.take_figures() {
-                    let cell = progress.emitted.entry(self.ledger.months.period_of(day)).or_default();
-                    *cell = cell.plus(figure);
-                }
-                let last = writer.last_key().map_err(|problem| Error::system(problem.0))?;
-                progress.after = last.or(progress.after.take());
                 return outcome.map(Option::unwrap_or_default);
             }
+            if is_due {
+                self.note(window, progress, false).await?;
+                noted = Instant::now();
+            }
         }
+    }
+
+    /// Takes over what the writer has emitted.
+    fn advance(&self, progress: &mut Progress, writer: &mut RowWriter) -> Result<(), Error> {
+        for (day, figure) in writer.take_figures() {
+            let cell = progress.emitted.entry(self.ledger.months.period_of(day)).or_default();
+            *cell = cell.plus(figure);
+        }
+        let last = writer.last_key().map_err(|problem| Error::system(problem.0))?;
+        progress.after = last.or(progress.after.take());
+        Ok(())
     }
 
     /// The next page of a window.
