@@ -20,7 +20,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::account::{self, ApiKey};
 use crate::posthog::exports::Exports;
-use crate::posthog::http::{Client, FileClient, Retry, Silent};
+use crate::posthog::http::{Client, FileClient, GiveUp, Retry, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
@@ -355,18 +355,20 @@ impl Sync {
             _ => None,
         };
         if reader.table.stream == EVENTS.stream {
-            let refusal = if self.may("query:read") {
+            let refused = if self.may("query:read") {
                 match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
                     EventsRead::Complete => return Ok(()),
-                    EventsRead::NotComparable(refusal) => refusal.summary,
+                    EventsRead::NotComparable(refusal) => Some(refusal),
                 }
             } else {
-                "the API key lacks the scope `query:read`".to_owned()
+                None
             };
+            let refusal =
+                refused.as_ref().map_or("the API key lacks the scope `query:read`", |refusal| &refusal.summary);
+            let refusal = refusal.to_owned();
             let Some(exports) = &mut exports else {
-                return Err(Error::config(format!(
-                    "events cannot be read: PostHog refuses queries ({refusal}), and there are no file exports instead"
-                )));
+                let missing = || missing_scope(EVENTS.stream, "query:read");
+                return Err(refused.map_or_else(missing, |refusal| GiveUp::Refused(refusal).into()));
             };
             tracing::warn!(
                 "what is exported cannot be compared with PostHog's figures ({refusal}); PostHog's number of exported rows is the only proof"

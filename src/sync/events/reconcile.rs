@@ -32,6 +32,7 @@ pub struct EventReader {
     has_columns: bool,
     /// Rows of the cells that this sync reads by query, when that was decided.
     read: BTreeMap<(Part, CellKey), u64>,
+    has_read: bool,
     repeats: u64,
 }
 
@@ -56,7 +57,7 @@ struct Round {
 impl EventReader {
     /// A reader that fetches rows by queries, or by `exports` where they are many.
     pub fn new(reader: ProjectReader, exports: Option<ExportReader>) -> Self {
-        Self { reader, exports, has_columns: false, read: BTreeMap::new(), repeats: 0 }
+        Self { reader, exports, has_columns: false, read: BTreeMap::new(), has_read: false, repeats: 0 }
     }
 
     /// Reads what the ledger and PostHog differ in.
@@ -71,7 +72,7 @@ impl EventReader {
             Ok(()) => Ok(EventsRead::Complete),
             Err(GiveUp::Refused(refusal)) => {
                 // Exports go on from their own state, unless events have been read in another way.
-                if self.read.is_empty() {
+                if !self.has_read {
                     self.reader.checkpoint.note(project, |state| *state = before).await;
                 }
                 Ok(EventsRead::NotComparable(refusal))
@@ -116,6 +117,8 @@ impl EventReader {
 
     /// Reads until nothing differs, and tidies the ledger.
     async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
+        // Slices have other numbers than in an earlier comparison.
+        self.read.clear();
         let asked = self.days();
         let days = observation(&self.ledger().await, asked, bound);
         let (mut to_compare, mut bytes, mut last) = (days, 0, Round::default());
@@ -187,6 +190,7 @@ impl EventReader {
             if keys.is_empty() {
                 continue;
             }
+            self.has_read = true;
             let touched = keys.iter().map(|key| key.period.days());
             let hull = touched.chain(outcome.read).reduce(|a, b| Days { from: a.from.min(b.from), to: a.to.max(b.to) });
             outcome.read = hull;
