@@ -4,9 +4,10 @@ CARGO_TEST ?= cargo test --locked
 # Tests load the sandbox enough to pay for optimising it; one small run does not.
 QUICKSTART_PROFILE := --config profile.dev.package.posthog-sandbox.opt-level=0
 FUZZ_SECONDS ?= 10
+SOAK_MINUTES ?= 60
 FUZZ_TOOLS ?= $(HOME)/.cache/source-posthog/tools
 
-.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz try-posthog
+.PHONY: help build quickstart test lint unit doc spec live bench bench-quick pictures image-test deny release fuzz soak try-posthog
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -61,6 +62,10 @@ release:
 ## make fuzz        the fuzz targets, FUZZ_SECONDS each
 fuzz:
 	FUZZ_SECONDS=$(FUZZ_SECONDS) FUZZ_TOOLS=$(FUZZ_TOOLS) fuzz/run
+
+## make soak        random lives of the built program for SOAK_MINUTES (60)
+soak:
+	SOAK_MINUTES=$(SOAK_MINUTES) $(CARGO_TEST) --test integration lives::soak -- --ignored --nocapture
 
 ## make spec        the specifications, docs/streams.md and the tables of settings, generated from the types
 spec:

@@ -24,6 +24,7 @@ mod kill;
 mod layout;
 mod ledger;
 mod lists;
+mod lives;
 mod migrating;
 mod network;
 mod odd_events;
