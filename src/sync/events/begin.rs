@@ -16,7 +16,7 @@ const VERSION_1_LOOKBACK: TimeDelta = TimeDelta::minutes(60);
 #[derive(Debug)]
 pub(super) struct Beginning {
     pub(super) ledger: Ledger,
-    /// Names to narrow the ledger to, once it agrees.
+    /// Names to narrow the ledger to, before anything is read.
     pub(super) narrow: Option<Names>,
     /// What the user should know about it.
     pub(super) notice: Option<String>,

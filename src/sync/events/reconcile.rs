@@ -91,6 +91,7 @@ impl EventReader {
             tracing::info!("{notice}");
         }
         let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
+        let before = state.ledger;
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
         ledger.open_slices(bound, [], kept);
         self.change(|state| {
@@ -103,12 +104,12 @@ impl EventReader {
             };
         })
         .await?;
-        self.finish_export(on_estimate).await?;
-        self.compare_and_read(bound, on_estimate).await?;
+        // Before anything is read: no event of the other names is wanted any more.
         if let Some(names) = narrow {
             self.narrow(names, &wanted).await?;
-            self.compare_and_read(bound, on_estimate).await?;
         }
+        self.finish_export(before.as_ref(), on_estimate).await?;
+        self.compare_and_read(bound, on_estimate).await?;
         if self.repeats > 0 {
             tracing::info!("{} of these events may have been emitted before", self.repeats);
         }
@@ -340,14 +341,16 @@ impl EventReader {
         }
     }
 
-    /// Goes on with an export that an earlier sync has begun, if its cells are still those of the ledger.
-    async fn finish_export(&mut self, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
+    /// Goes on with an export that an earlier sync has begun, if its cells and names are still those of the
+    /// ledger, which was `before` in that sync's state.
+    async fn finish_export(&mut self, before: Option<&Ledger>, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let context = self.reader.context.clone();
         let state = self.reader.checkpoint.project(context.project).await;
         let Some(cells) = state.export.cells.clone() else { return Ok(()) };
         let ledger = self.ledger().await;
         let bounds: Vec<Timestamp> = ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len()).collect();
-        let names = self.names_of(cells.part).await;
+        let exported = before.and_then(|before| names_of(before, cells.part));
+        let names = names_of(&ledger, cells.part).filter(|names| Some(names) == exported.as_ref());
         if let (Some(exports), Some(names), true) = (&self.exports, names, bounds == cells.bounds) {
             tracing::info!("going on with an export that was interrupted");
             if exports.resume_cells(cells, &names, &ledger, on_estimate).await? == ExportOutcome::Impossible {
@@ -432,8 +435,14 @@ impl EventReader {
         }
     }
 
-    /// Takes over the figures of fewer names, now that the ledger agrees.
+    /// Takes over the figures of fewer names. Cells that differ are forgotten, and read with these names.
     async fn narrow(&mut self, names: Names, wanted: &Choice) -> Result<(), GiveUp> {
+        let (ledger, days, clock) = (self.ledger().await, self.days(), self.reader.context.client.now());
+        let held = ledger.choice.names.clone();
+        let observed = figures::observe(&self.reader.context, &ledger, &held, days).await?;
+        let found = differences(&ledger, Part::Main, &observed.figures, days);
+        // What needs no reading, such as merged duplicates, is noted, so that its cells agree.
+        self.decide(Part::Main, &held, &found, clock).await?;
         let ledger = self.ledger().await;
         let observed = figures::narrowed(&self.reader.context, &ledger, &names).await?;
         tracing::info!("fewer events are chosen than before; what has been emitted of the others is forgotten");
@@ -460,11 +469,7 @@ impl EventReader {
     }
 
     async fn names_of(&self, part: Part) -> Option<Names> {
-        let ledger = self.ledger().await;
-        match part {
-            Part::Main => Some(ledger.choice.names),
-            Part::Added => ledger.added,
-        }
+        names_of(&self.ledger().await, part)
     }
 
     async fn ledger(&self) -> Ledger {
@@ -483,6 +488,14 @@ impl EventReader {
             }
         })
         .await
+    }
+}
+
+/// Names that a part of a ledger is about.
+fn names_of(ledger: &Ledger, part: Part) -> Option<Names> {
+    match part {
+        Part::Main => Some(ledger.choice.names.clone()),
+        Part::Added => ledger.added.clone(),
     }
 }
 

@@ -287,6 +287,39 @@ impl Life {
         self.save()
     }
 
+    /// Decides which cells to read, and notes what needs no reading.
+    fn decide(
+        &mut self,
+        part: Part,
+        names: &Names,
+        found: &[Difference],
+        days: Days,
+        clock: Timestamp,
+    ) -> Vec<CellKey> {
+        let mut keys = Vec::new();
+        let mut distinct = None;
+        for Difference { key, observed, .. } in found.iter().copied() {
+            let is_assumed = self.ledger.is_assumed(part, key);
+            let cell = self.ledger.cell(part, key).copied();
+            let mut decision = decide(cell.as_ref(), is_assumed, observed, None);
+            if decision == Decision::AskDistinct {
+                if distinct.is_none() {
+                    distinct = Some(self.figures(names, days));
+                }
+                let figures = distinct.as_ref().and_then(|all| all.get(&key)).copied().unwrap_or_default();
+                decision = decide(cell.as_ref(), is_assumed, observed, Some(figures));
+            }
+            match decision {
+                Decision::Assume => self.ledger.assume(key, observed),
+                Decision::NoteRaw(figures) | Decision::NoteGone(figures, _) => {
+                    self.ledger.note(part, key, figures, clock);
+                }
+                Decision::Read | Decision::AskDistinct => keys.push(key),
+            }
+        }
+        keys
+    }
+
     /// Compares and reads until nothing differs.
     fn reconcile(&mut self, server_clock: i64, days: Days) -> Result<bool, End> {
         let skew = server_clock - self.clock;
@@ -309,27 +342,7 @@ impl Life {
                 if found.is_empty() || round == ROUNDS {
                     continue;
                 }
-                let mut keys = Vec::new();
-                let mut distinct = None;
-                for Difference { key, observed, .. } in found {
-                    let is_assumed = self.ledger.is_assumed(part, key);
-                    let cell = self.ledger.cell(part, key).copied();
-                    let mut decision = decide(cell.as_ref(), is_assumed, observed, None);
-                    if decision == Decision::AskDistinct {
-                        if distinct.is_none() {
-                            distinct = Some(self.figures(&names, days));
-                        }
-                        let figures = distinct.as_ref().and_then(|all| all.get(&key)).copied().unwrap_or_default();
-                        decision = decide(cell.as_ref(), is_assumed, observed, Some(figures));
-                    }
-                    match decision {
-                        Decision::Assume => self.ledger.assume(key, observed),
-                        Decision::NoteRaw(figures) | Decision::NoteGone(figures, _) => {
-                            self.ledger.note(part, key, figures, clock);
-                        }
-                        Decision::Read | Decision::AskDistinct => keys.push(key),
-                    }
-                }
+                let keys = self.decide(part, &names, &found, days, clock);
                 self.save()?;
                 if round == 0 && self.hazards.exports && self.random.chance(50) {
                     self.export(part, &names, &keys)?;
@@ -367,11 +380,14 @@ impl Life {
             ChoiceChange::Add(names) => self.ledger.begin_added(names),
         }
         self.ledger.open_slices(bound, [], None);
-        let mut days = observation(&self.ledger, self.asked, bound);
-        let mut complete = self.reconcile(self.clock + skew, days)?;
-        if let (Some(names), true) = (narrow, complete) {
-            self.pass()?;
+        if let Some(names) = narrow {
             let held = self.ledger.choice.names.clone();
+            let clock = Timestamp::from_micros(self.clock + skew);
+            let seen: BTreeMap<_, _> =
+                self.figures(&held, self.asked).into_iter().map(|(key, figures)| (key, figures.raw)).collect();
+            let found = differences(&self.ledger, Part::Main, &seen, self.asked);
+            self.decide(Part::Main, &held, &found, self.asked, clock);
+            self.pass()?;
             let behind = std::mem::take(&mut self.hazards.behind);
             let all = self.figures(&held, Days::ALL);
             let remaining = self.figures(&names, Days::ALL);
@@ -387,9 +403,9 @@ impl Life {
             if let ChoiceChange::Add(names) = ChoiceChange::between(&self.ledger.choice, &self.wanted) {
                 self.ledger.begin_added(names);
             }
-            days = observation(&self.ledger, self.asked, bound);
-            complete = self.reconcile(self.clock + skew, days)?;
         }
+        let days = observation(&self.ledger, self.asked, bound);
+        let complete = self.reconcile(self.clock + skew, days)?;
         let is_full = days == self.asked;
         let scope = Scope { days, is_full, is_complete: complete, bytes: Some(self.bytes) };
         let clock = Timestamp::from_micros(self.clock + skew);

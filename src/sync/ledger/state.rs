@@ -300,7 +300,7 @@ impl Ledger {
     /// `observed` holds figures for all names and for the remaining ones from one response, over all days
     /// of the ledger. Only a cell that agrees in that response is taken over: a row that has just become
     /// visible is in both figures, but has not been emitted. Other cells are forgotten and will be read.
-    /// Call it when the ledger agrees with `PostHog`, so that these are few.
+    /// Call it when what needs no reading has been noted, so that these are few.
     pub fn narrow(&mut self, names: Names, observed: &BTreeMap<CellKey, NarrowedFigures>) -> usize {
         self.forget_added();
         self.open.clear();
