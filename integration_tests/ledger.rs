@@ -300,6 +300,39 @@ async fn where_figures_are_refused_exports_go_on_without_them() {
     );
 }
 
+/// What a ledger has not read yet, exports have to read when figures are refused from then on.
+#[tokio::test]
+async fn figures_that_are_refused_later_lose_nothing() {
+    let body = r#"{"type":"authentication_error","code":"permission_denied","detail":"No.","attr":null}"#;
+    for (what, names, start, killed) in [
+        ("interrupted", vec![], "2020-01-01T00:00:00Z", true),
+        ("more names", vec!["$pageview"], "2020-01-01T00:00:00Z", false),
+        ("an earlier date", vec![], "2026-11-20T00:00:00Z", false),
+        ("nothing", vec![], "2020-01-01T00:00:00Z", false),
+    ] {
+        let posthog = sandbox_with_exports(Exports::default()).await;
+        posthog.generate(PROJECT, 300, 3, two_hours_ago());
+        let first = Source::new(&posthog.url())
+            .with("method", json!({"type": "query", "page_size": 20, "settle_minutes": 0}))
+            .with("include_events", json!(names))
+            .with("start_date", json!(start))
+            .read_all(&incremental(), None)
+            .await;
+        let first = if killed { first.up_to(first.state_lines()[4]) } else { first };
+        let refused = Action::Status { code: 403, body: body.into(), headers: Vec::new() };
+        posthog.set_faults(vec![Fault::query(refused)]).unwrap();
+        let second = Source::new(&posthog.url()).with_exports().read_all(&incremental(), Some(&first.state())).await;
+        let read: BTreeSet<String> = first.id_set("events").union(&second.id_set("events")).cloned().collect();
+        // PostHog leaves out what happened long before it was ingested, and nothing can notice.
+        let events = posthog.events(PROJECT);
+        let exported = events.iter().filter(|event| event.created_at - event.timestamp < 6 * 24 * 60 * MINUTE);
+        let missing: Vec<String> =
+            exported.map(|event| event.uuid.to_string()).filter(|id| !read.contains(id)).collect();
+        assert_eq!(missing, Vec::<String>::new(), "{what}: {}", second.without_records());
+        assert!(what != "nothing" || second.ids("events").len() < 20, "{} repeats", second.ids("events").len());
+    }
+}
+
 /// The bound never goes back, and the figures show what was read under a clock that was ahead.
 #[tokio::test]
 async fn clocks_that_go_wrong_lose_nothing() {

@@ -15,12 +15,12 @@ use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::sync::context::LOOKBACK;
-use crate::sync::ledger::Ledger;
+use crate::sync::ledger::Days;
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
-use crate::time::{Timestamp, days};
+use crate::time::{DAY, Timestamp, days};
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
@@ -182,7 +182,7 @@ impl ExportReader {
                 watermark.minus(LOOKBACK)
             }
             (None, Some(watermark)) => watermark,
-            (None, None) => match (state.ledger.as_ref().and_then(Ledger::until), state.resume_from) {
+            (None, None) => match (self.complete_until(&state), state.resume_from) {
                 (Some(until), _) => until.minus(LOOKBACK),
                 (None, Some(from)) => from.minus(days(CLOCKS_AHEAD)),
                 (None, None) => self.beginning().await?,
@@ -192,6 +192,14 @@ impl ExportReader {
             return Ok(None);
         }
         Ok((from < until).then_some(Interval { from, to: until }))
+    }
+
+    /// Until when everything that is asked for had been ingested and emitted, by a ledger that cannot be compared
+    /// any more.
+    fn complete_until(&self, state: &ProjectState) -> Option<Timestamp> {
+        let wanted = self.reader.wanted();
+        let days = Days { from: wanted.from.day(), to: wanted.to.plus_micros(DAY - 1).day() };
+        state.ledger.as_ref()?.complete_until(days, &self.names())
     }
 
     /// When the configuration asks for more than runs and watermark are about, they are of no use.

@@ -16,7 +16,7 @@ use super::cell::{Cell, Figures};
 use super::choice::{Choice, Names};
 use super::combine::combine;
 use super::full_observation::{FullObservation, SETTLED};
-use super::period::{FoldedMonths, Period};
+use super::period::{Days, FoldedMonths, Period};
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part, Slice};
 use crate::posthog::RowKey;
@@ -160,6 +160,12 @@ impl Ledger {
     /// The end of the newest slice: the bound of the last sync.
     pub fn until(&self) -> Option<Timestamp> {
         self.slices.last().map(|slice| slice.until)
+    }
+
+    /// The bound of the last sync that ended complete for all of these days and names; none if there is none.
+    pub fn complete_until(&self, asked: Days, names: &Names) -> Option<Timestamp> {
+        let full = self.full.filter(|full| full.days.contains_all(asked))?;
+        (self.choice.names == *names && self.added.is_none()).then_some(full.until)
     }
 
     /// Whether what was ingested in a slice is taken for visible; `clock` is the server's time.
