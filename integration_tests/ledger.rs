@@ -243,6 +243,28 @@ async fn dates_with_a_time_of_day_are_exact() {
     }
 }
 
+/// Fewer events of another part of a day are no deletions.
+#[tokio::test]
+async fn another_part_of_a_day_is_read_however_long_the_first_one_has_been_settled() {
+    let posthog = sandbox().await;
+    let day = Timestamp::from_day(Timestamp::from_micros(minutes_ago(10 * DAY)).day()).micros();
+    let hour = 60 * MINUTE;
+    let morning = (0..60).map(|number| event(number, day + i64::try_from(number).unwrap() * 10 * MINUTE));
+    let afternoon = (100..140).map(|number| event(number, day + 13 * hour + i64::try_from(number).unwrap() * MINUTE));
+    posthog.insert(PROJECT, morning.chain(afternoon).collect());
+    let noon = Timestamp::from_micros(day + 12 * hour).to_string();
+    let until_noon = || Source::new(&posthog.url()).with("end_date", json!(noon));
+    let first = until_noon().read_all(&incremental(), None).await;
+    turn_clock(&posthog, 5 * DAY);
+    let second = until_noon().read_all(&incremental(), Some(&first.state())).await;
+    assert_eq!((first.ids("events").len(), second.ids("events").len()), (60, 0));
+    let from_noon = Source::new(&posthog.url()).with("start_date", json!(noon));
+    let third = from_noon.read_all(&incremental(), Some(&second.state())).await;
+    let all: BTreeSet<String> = first.id_set("events").union(&third.id_set("events")).cloned().collect();
+    assert_eq!(all, event_ids(&posthog));
+    assert!(!third.text().contains("are gone from PostHog"), "{}", third.without_records());
+}
+
 #[tokio::test]
 async fn many_events_are_exported_and_few_are_queried() {
     let posthog = sandbox_with_exports(Exports::default()).await;

@@ -22,11 +22,16 @@ pub(super) struct Beginning {
     pub(super) notice: Option<String>,
 }
 
-/// The ledger of a state for a choice of events; `clock` is the server's.
+/// The ledger of a state for a choice of events and the event times that are asked for; `clock` is the server's.
 ///
 /// # Errors
 /// When the state is ahead of the clock, so that nothing can be made of it.
-pub(super) fn begin(state: &ProjectState, wanted: &Choice, clock: Timestamp) -> Result<Beginning, Error> {
+pub(super) fn begin(
+    state: &ProjectState,
+    wanted: &Choice,
+    asked: (Timestamp, Timestamp),
+    clock: Timestamp,
+) -> Result<Beginning, Error> {
     let (mut ledger, mut notice) = match &state.ledger {
         Some(ledger) => {
             // Its figures are compared all the same, so a clock that was ahead hides nothing.
@@ -40,12 +45,14 @@ pub(super) fn begin(state: &ProjectState, wanted: &Choice, clock: Timestamp) -> 
         }
         None => assumed(state, wanted, clock)?,
     };
+    ledger.widen(asked.0, asked.1);
     let mut narrow = None;
     match ChoiceChange::between(&ledger.choice, wanted) {
         ChoiceChange::None => ledger.forget_added(),
         ChoiceChange::Restart => {
             notice = Some("none of the events chosen now were chosen before, so all of them are read".to_owned());
             ledger = Ledger::new(wanted.clone(), None);
+            ledger.widen(asked.0, asked.1);
         }
         ChoiceChange::Narrow(names) => {
             ledger.forget_added();
@@ -100,11 +107,13 @@ mod tests {
     }
 
     const CLOCK: &str = "2026-11-27T12:00:00Z";
+    const ALL: (Timestamp, Timestamp) = (Timestamp::MIN, Timestamp::MAX);
 
     #[test]
     fn a_watermark_becomes_an_assumption_up_to_what_was_compared() {
         let mut state = ProjectState { watermark: Some(at("2026-11-27T10:00:00Z")), ..ProjectState::default() };
-        let begin = |state: &ProjectState| begin(state, &Choice::all(), at(CLOCK)).unwrap().ledger.assumed.unwrap();
+        let begin =
+            |state: &ProjectState| begin(state, &Choice::all(), ALL, at(CLOCK)).unwrap().ledger.assumed.unwrap();
         assert_eq!(begin(&state).ingested_before, at("2026-11-27T09:00:00Z"));
         assert_eq!(begin(&state).days, Days::ALL);
         state.export.compared_until = Some(at("2026-11-27T08:00:00Z"));
@@ -119,14 +128,14 @@ mod tests {
             ProjectState { watermark: Some(at("2027-01-01")), ..ProjectState::default() },
             ProjectState { resume_from: Some(at("2027-01-01")), ..ProjectState::default() },
         ] {
-            let error = begin(&state, &Choice::all(), at(CLOCK)).unwrap_err();
+            let error = begin(&state, &Choice::all(), ALL, at(CLOCK)).unwrap_err();
             assert!(error.message().contains("2027-01-01") && error.message().contains("ahead"), "{error}");
         }
     }
 
     #[test]
     fn an_empty_state_assumes_nothing() {
-        let beginning = begin(&ProjectState::default(), &Choice::all(), at(CLOCK)).unwrap();
+        let beginning = begin(&ProjectState::default(), &Choice::all(), ALL, at(CLOCK)).unwrap();
         assert_eq!((beginning.ledger.assumed, beginning.notice), (None, None));
     }
 }

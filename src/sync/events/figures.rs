@@ -45,7 +45,7 @@ pub(super) async fn observe(
     let whole = ledger.months.whole_periods(days);
     let mut parts = vec![Span::whole(whole)];
     while let Some(part) = parts.pop() {
-        let query = query(context, names, &part, |condition| hogql::observation(ledger, whole, condition));
+        let query = query(ledger, names, &part, |condition| hogql::observation(ledger, whole, condition));
         let Some(answer) = ask(context, &query, 2).await? else {
             parts.extend(part.halves(context)?);
             continue;
@@ -78,7 +78,7 @@ pub(super) async fn distinct(
         let (Some(first), Some(last)) = (periods.first(), periods.last()) else { continue };
         let mut parts = vec![Span::whole(Days { from: first.days().from, to: last.days().to })];
         while let Some(part) = parts.pop() {
-            let query = query(context, names, &part, |condition| hogql::distinct(ledger, slice, periods, condition));
+            let query = query(ledger, names, &part, |condition| hogql::distinct(ledger, slice, periods, condition));
             let Some(answer) = ask(context, &query, 1).await? else {
                 parts.extend(part.halves(context)?);
                 continue;
@@ -107,7 +107,7 @@ pub(super) async fn narrowed(
     ledger: &Ledger,
     remaining: &Names,
 ) -> Result<BTreeMap<CellKey, NarrowedFigures>, GiveUp> {
-    let (condition, mut values) = hogql::condition(&ledger.choice.names, asked(context), "held");
+    let (condition, mut values) = hogql::condition(&ledger.choice.names, ledger.asked, "held");
     let (remains, more) = hogql::names_condition(remaining, "remaining");
     values.extend(more);
     let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
@@ -242,9 +242,9 @@ impl Span {
     }
 }
 
-/// A query about events of these names at the times that the configuration asks for.
-fn query(context: &ReadContext, names: &Names, part: &Span, text: impl FnOnce(Option<&str>) -> String) -> Query {
-    let (mut condition, values) = hogql::condition(names, asked(context), "chosen");
+/// A query about events of these names at the times that the ledger is about.
+fn query(ledger: &Ledger, names: &Names, part: &Span, text: impl FnOnce(Option<&str>) -> String) -> Query {
+    let (mut condition, values) = hogql::condition(names, ledger.asked, "chosen");
     if !part.is_whole {
         let times = hogql::in_times(part.times.from, part.times.to);
         condition = Some(condition.map_or(times.clone(), |condition| format!("{condition} AND {times}")));

@@ -7,7 +7,6 @@ use std::time::Duration;
 use serde_json::Map;
 use tokio::time::Instant;
 
-use super::figures::asked;
 use super::windows::CellWindow;
 use crate::error::Error;
 use crate::posthog::http::{Failure, NextAttempt};
@@ -243,7 +242,7 @@ impl WindowReader {
         if let Some(to) = progress.to {
             predicate.before("timestamp", to);
         }
-        let (condition, values) = hogql::condition(&self.names, asked(&self.reader.context), "chosen");
+        let (condition, values) = hogql::condition(&self.names, self.ledger.asked, "chosen");
         if let Some(condition) = condition {
             predicate.condition(condition, values);
         }

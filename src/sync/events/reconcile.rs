@@ -86,7 +86,7 @@ impl EventReader {
         let wanted = Choice { names: self.names(), filter: None };
         let state = self.reader.checkpoint.project(context.project).await;
         let clock = context.client.now();
-        let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, clock)?;
+        let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, figures::asked(&context), clock)?;
         if let Some(notice) = notice {
             tracing::info!("{notice}");
         }
@@ -122,6 +122,9 @@ impl EventReader {
         self.read.clear();
         let asked = self.days();
         let days = observation(&self.ledger().await, asked, bound);
+        if days != asked {
+            tracing::info!("comparing {days}; to compare all days costs PostHog so much that it is done once a day");
+        }
         let (mut to_compare, mut bytes, mut last) = (days, 0, Round::default());
         let mut clock = self.reader.context.client.now();
         for round in 0..=ROUNDS {

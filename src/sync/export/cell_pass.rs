@@ -80,12 +80,13 @@ impl ExportReader {
         on_estimate: OnEstimate<'_>,
     ) -> Result<ExportOutcome, Error> {
         let part = cells.part;
+        let asked = ledger.asked.map_or(self.reader.wanted(), |(from, to)| Interval { from, to });
         let selection = Cells {
             names: names.clone(),
             bounds: cells.bounds,
             months: ledger.months.clone(),
             wanted: cells.emitted,
-            asked: self.reader.wanted(),
+            asked,
         };
         let reader = Self { cells: Some(Arc::new(selection)), ..self.clone() };
         let outcome = reader.export_pass(pass, on_estimate).await?;

@@ -15,12 +15,11 @@ use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::sync::context::LOOKBACK;
-use crate::sync::ledger::Days;
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
-use crate::time::{DAY, Timestamp, days};
+use crate::time::{Timestamp, days};
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
@@ -198,8 +197,7 @@ impl ExportReader {
     /// any more.
     fn complete_until(&self, state: &ProjectState) -> Option<Timestamp> {
         let wanted = self.reader.wanted();
-        let days = Days { from: wanted.from.day(), to: wanted.to.plus_micros(DAY - 1).day() };
-        state.ledger.as_ref()?.complete_until(days, &self.names())
+        state.ledger.as_ref()?.complete_until(wanted.from, wanted.to, &self.names())
     }
 
     /// When the configuration asks for more than runs and watermark are about, they are of no use.
@@ -396,7 +394,7 @@ impl ExportReader {
         most: usize,
         stored: Option<&StoredByHour>,
     ) -> Result<Started, Error> {
-        let mut runs = 0;
+        let (mut runs, mut step) = (0, CLOCK_STEP);
         while running.len() < most {
             let to = windows.to();
             let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from));
@@ -421,7 +419,8 @@ impl ExportReader {
                     )));
                 }
                 Start::InFuture => {
-                    let to = interval.to.minus(CLOCK_STEP);
+                    let to = interval.to.minus(step);
+                    step = step * 2;
                     tracing::info!("PostHog's clock is behind {}; the export ends at {to}", interval.to);
                     windows.end_at(to);
                     windows.put_back([Interval { to, ..interval }].into_iter().filter(|cut| !cut.is_empty()));

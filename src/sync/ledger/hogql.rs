@@ -15,6 +15,9 @@ use super::period::{Days, FoldedMonths, Period};
 use super::state::Ledger;
 use crate::time::Timestamp;
 
+/// The last day that the date of the server's sort key can hold, 6 June 2149.
+const LAST_DATE: i64 = 65_535;
+
 /// The number of a row's UTC day since the epoch.
 ///
 /// Not `toUnixTimestamp`, which ends in 2106. The shift by a hundred years of 365.25 days makes the
@@ -59,7 +62,8 @@ pub fn in_times(from: Timestamp, to: Timestamp) -> String {
 }
 
 fn bound(day: i64, operator: &str) -> String {
-    if day <= 0 {
+    // Dates of the server's sort key have 16 bits: beyond, a condition on the column skips rows that it should not.
+    if day <= 0 || day > LAST_DATE {
         return format!("{DAY} {operator} {day}");
     }
     format!("timestamp {operator} {}", Timestamp::from_day(day).literal())
@@ -159,11 +163,16 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
 ///
 /// Days of a ledger are whole. Where the configuration asks for a part of its first or last day, their cells
 /// are about that part.
-pub fn condition(names: &Names, asked: (Timestamp, Timestamp), prefix: &str) -> (Option<String>, Map<String, Value>) {
+pub fn condition(
+    names: &Names,
+    asked: Option<(Timestamp, Timestamp)>,
+    prefix: &str,
+) -> (Option<String>, Map<String, Value>) {
     let (chosen, values) = names_condition(names, prefix);
     let within_a_day = |instant: &Timestamp| *instant != Timestamp::from_day(instant.day());
-    let from = Some(asked.0).filter(within_a_day).map(|from| format!("timestamp >= {}", from.literal()));
-    let to = Some(asked.1).filter(within_a_day).map(|to| format!("timestamp < {}", to.literal()));
+    let (from, to) = (asked.map(|(from, _)| from), asked.map(|(_, to)| to));
+    let from = from.filter(within_a_day).map(|from| format!("timestamp >= {}", from.literal()));
+    let to = to.filter(within_a_day).map(|to| format!("timestamp < {}", to.literal()));
     let conditions: Vec<String> = [chosen, from, to].into_iter().flatten().collect();
     ((!conditions.is_empty()).then(|| conditions.join(" AND ")), values)
 }

@@ -23,7 +23,7 @@ use crate::posthog::RowKey;
 use crate::records::Fingerprint;
 use crate::records::day_of;
 use crate::sync::state::stream::is_default;
-use crate::time::Timestamp;
+use crate::time::{DAY, Timestamp};
 
 /// What has been emitted of a project's events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,9 @@ pub struct Ledger {
     /// The last sync that observed all days that were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full: Option<FullObservation>,
+    /// The widest event times that have been asked for. Cells of the days that they cut are about a part.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<(Timestamp, Timestamp)>,
     /// What is believed of a state without figures, until all of it has been observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assumed: Option<Assumption>,
@@ -113,6 +116,7 @@ impl Ledger {
             added: None,
             months: FoldedMonths::default(),
             full: None,
+            asked: None,
             assumed,
             slices: Vec::new(),
             open: Vec::new(),
@@ -162,10 +166,34 @@ impl Ledger {
         self.slices.last().map(|slice| slice.until)
     }
 
-    /// The bound of the last sync that ended complete for all of these days and names; none if there is none.
-    pub fn complete_until(&self, asked: Days, names: &Names) -> Option<Timestamp> {
-        let full = self.full.filter(|full| full.days.contains_all(asked))?;
-        (self.choice.names == *names && self.added.is_none()).then_some(full.until)
+    /// The bound of the last sync that ended complete for all of these event times and names; none if there is
+    /// none.
+    pub fn complete_until(&self, from: Timestamp, to: Timestamp, names: &Names) -> Option<Timestamp> {
+        let days = Days { from: from.day(), to: to.plus_micros(DAY - 1).day() };
+        let full = self.full.filter(|full| full.days.contains_all(days))?;
+        let is_wide = self.asked.is_some_and(|(first, end)| first <= from && to <= end);
+        (is_wide && self.choice.names == *names && self.added.is_none()).then_some(full.until)
+    }
+
+    /// Takes over the event times that are asked for now. A day that was cut before and is wanted in a larger part
+    /// is forgotten, so that it is read again: fewer rows of one part would look like deletions of the other.
+    /// Narrower times change nothing; of the days that they cut, all stays compared.
+    pub fn widen(&mut self, from: Timestamp, to: Timestamp) {
+        let Some((first, end)) = self.asked else {
+            self.asked = Some((from, to));
+            return;
+        };
+        let is_cut = |instant: Timestamp| instant != Timestamp::from_day(instant.day());
+        let cut = [(from < first && is_cut(first)).then_some(first), (to > end && is_cut(end)).then_some(end)];
+        for period in cut.into_iter().flatten().map(|instant| self.months.period_of(instant.day())) {
+            for slice in &mut self.slices {
+                slice.cells.remove(&period);
+                slice.added.remove(&period);
+            }
+            self.open.retain(|open| open.period != period);
+            self.full = None;
+        }
+        self.asked = Some((first.min(from), end.max(to)));
     }
 
     /// Whether what was ingested in a slice is taken for visible; `clock` is the server's time.
