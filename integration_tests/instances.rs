@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use posthog_sandbox::posthog::{
-    Event, ExportServer, Exports, HangingRuns, InstantFormat, Limits, RecordsCompleted, Refusals, Retention, Sandbox,
-    Schema, Server, SessionsVersion,
+    Action, Event, ExportServer, Exports, Fault, HangingRuns, InstantFormat, Limits, RecordsCompleted, Refusals,
+    Retention, Sandbox, Schema, Server, SessionsVersion,
 };
 use serde_json::json;
 
@@ -49,6 +49,19 @@ async fn every_instance_is_read_completely_by_every_method() {
         }
         assert_eq!(left_running(&posthog), 0, "{method}");
     }
+}
+
+/// A query of no rows cannot be too large, so the error says nothing about its columns.
+#[tokio::test]
+async fn columns_are_asked_for_again_when_the_server_has_no_room() {
+    let posthog = instance(Server::cloud_2026(), Exports::default()).await;
+    let body = r#"{"type":"server_error","code":"clickhouse_memory_limit_exceeded","detail":"This query ran out of memory.","attr":null}"#;
+    let no_room = Action::Status { code: 513, body: body.into(), headers: Vec::new() };
+    posthog.set_faults(vec![Fault::query(no_room).sql("person_id.* FROM sessions").times(1)]).unwrap();
+    let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}));
+    let messages = source.read_all(&catalog(&["sessions"], "incremental"), None).await;
+    assert!(posthog.requests().iter().any(|request| request.fault.is_some()), "nothing was asked");
+    assert!(!messages.records("sessions").is_empty());
 }
 
 #[tokio::test]

@@ -97,7 +97,8 @@ impl EventReader {
         self.change(|state| {
             *state = ProjectState {
                 ledger: Some(ledger),
-                export: state.export.clone(),
+                // The assumption of the ledger has taken over what version 1 had compared.
+                export: ExportState { compared_until: None, ..state.export.clone() },
                 exports_failed_at: state.exports_failed_at,
                 method: state.method,
                 ..ProjectState::default()

@@ -16,6 +16,9 @@ use crate::posthog::query::describe;
 use crate::posthog::{Predicate, Query};
 use crate::streams::Column;
 
+/// How often columns are asked for, if the server finds even no rows too large.
+const ATTEMPTS: u32 = 3;
+
 impl ProjectReader {
     /// Leaves out the columns that the instance does not have, as long as rows can be told apart without
     /// them. A table whose sort key needs a column that is missing is read in another order.
@@ -86,11 +89,16 @@ impl ProjectReader {
         let list: Vec<&str> = columns.iter().filter_map(|column| column.expression).collect();
         let query = nothing.select(&list.join(", "), self.table.from, "LIMIT 1");
         let query = Query { persons_at_ingestion: self.persons_at_ingestion, ..query };
-        match self.context.ask::<Vec<Value>>(&query).await {
-            Ok(_) | Err(GiveUp::TooLarge { .. }) => Ok(None),
-            Err(GiveUp::Refused(refusal)) if refusal.status == 400 => Ok(Some(refusal)),
-            Err(give_up) => Err(give_up.into()),
+        for _ in 0..ATTEMPTS {
+            match self.context.ask::<Vec<Value>>(&query).await {
+                Ok(_) => return Ok(None),
+                // No rows cannot be too much: the server has no room for any query at the moment.
+                Err(GiveUp::TooLarge { .. }) => {}
+                Err(GiveUp::Refused(refusal)) if refusal.status == 400 => return Ok(Some(refusal)),
+                Err(give_up) => return Err(give_up.into()),
+            }
         }
+        Ok(None)
     }
 }
 
