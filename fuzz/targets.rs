@@ -22,6 +22,7 @@ use source_posthog::records::{ExportWriter, Fingerprint, RowWriter, Written};
 use source_posthog::streams::{
     self, EVENTS, KEYSET_STREAMS, LISTS, PERSONS, PropertyColumns, PropertyType, Source, TABLES, Table,
 };
+use source_posthog::sync::ledger::{Names, names_condition};
 use source_posthog::sync::{KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
 use source_posthog::time::Timestamp;
 use sqlparser::dialect::ClickHouseDialect;
@@ -301,8 +302,12 @@ pub fn hogql(bytes: &[u8]) {
 /// A query whose values are a user's.
 fn with_value(value: &str) -> Query {
     let mut predicate = Predicate::default();
-    predicate.names("event", "IN", "include", &[value.to_owned()]);
-    predicate.names("event", "NOT IN", "exclude", &[value.to_owned(), value.to_owned()]);
+    for (names, prefix) in
+        [(Names::new(&[value.to_owned()], &[]), "include"), (Names::new(&[], &[value.to_owned()]), "exclude")]
+    {
+        let (condition, values) = names_condition(&names, prefix);
+        predicate.condition(condition.unwrap(), values);
+    }
     let key = RowKey { sort_key: Timestamp::MIN, id: value.to_owned(), identity: vec![value.to_owned(); 2] };
     predicate.after("timestamp", "uuid", &["event", "distinct_id"], &key);
     predicate.after_values(&[("toString(distinct_id)".to_owned(), After::Text(value.to_owned()))]);

@@ -81,20 +81,6 @@ impl Predicate {
         self.values.extend(values);
     }
 
-    /// `column IN (…)` or `column NOT IN (…)`; nothing when the list is empty.
-    pub fn names(&mut self, column: &str, operator: &str, prefix: &str, names: &[String]) {
-        if names.is_empty() {
-            return;
-        }
-        let mut placeholders = Vec::with_capacity(names.len());
-        for (index, name) in names.iter().enumerate() {
-            let key = format!("{prefix}_{index}");
-            placeholders.push(format!("{{{key}}}"));
-            self.values.insert(key, Value::from(name.as_str()));
-        }
-        self.conditions.push(format!("{column} {operator} ({})", placeholders.join(", ")));
-    }
-
     /// Rows after a key in the order of `(sort_key, toString(id), identity…)`.
     ///
     /// Both sides are compared by the server and in the same form, because `ClickHouse` orders
@@ -184,18 +170,20 @@ mod tests {
         let mut predicate = Predicate::default();
         let from = Timestamp::parse("2026-01-01").unwrap();
         predicate.range("timestamp", from, Timestamp::MAX);
-        predicate.names("event", "IN", "include", &["a'); DROP TABLE events --".into(), "{x}".into()]);
-        predicate.names("event", "NOT IN", "exclude", &[]);
+        predicate.condition(
+            "event = {name}".into(),
+            [("name".into(), "a'); DROP TABLE events --".into())].into_iter().collect(),
+        );
         predicate.after("timestamp", "uuid", &[], &RowKey { sort_key: from, id: "it's".into(), identity: Vec::new() });
         let query = predicate.select("uuid", "events", "ORDER BY timestamp LIMIT 5");
         assert_eq!(
             query.text,
             "SELECT uuid FROM events WHERE timestamp >= toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC') \
-             AND timestamp < toDateTime64('2299-01-01 00:00:00.000000', 6, 'UTC') AND event IN ({include_0}, {include_1}) \
+             AND timestamp < toDateTime64('2299-01-01 00:00:00.000000', 6, 'UTC') AND event = {name} \
              AND (timestamp, toString(uuid)) > (toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC'), {after_id}) \
              ORDER BY timestamp LIMIT 5"
         );
-        assert_eq!(query.values["include_0"], "a'); DROP TABLE events --");
+        assert_eq!(query.values["name"], "a'); DROP TABLE events --");
         assert_eq!(query.body()["query"]["values"]["after_id"], "it's");
         assert_eq!(query.body()["refresh"], "force_blocking");
     }

@@ -21,6 +21,7 @@ use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part, Slice};
 use crate::posthog::RowKey;
 use crate::records::Fingerprint;
+#[cfg(test)]
 use crate::records::day_of;
 use crate::sync::state::stream::is_default;
 use crate::time::{DAY, Timestamp};
@@ -215,6 +216,7 @@ impl Ledger {
 
     /// The cell in which a row with this event time and ingestion time is; none when it was ingested after
     /// the bound.
+    #[cfg(test)]
     pub fn key_of(&self, event_time: Timestamp, ingested_at: Timestamp) -> Option<CellKey> {
         let slice = self.slices.partition_point(|slice| slice.until <= ingested_at);
         (slice < self.slices.len()).then(|| CellKey { slice, period: self.months.period_of(day_of(event_time)) })
