@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use chrono::Datelike;
 use posthog_sandbox::posthog::{Action, Event};
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
@@ -125,6 +126,19 @@ impl Settings {
         let in_dates = self.start <= event.timestamp && self.end.is_none_or(|end| event.timestamp < end);
         let is_named = self.include.is_empty() || self.include.contains(&name);
         in_dates && is_named && !self.exclude.contains(&name)
+    }
+
+    /// Whether an event may come: it is asked for, or lies in a day or folded month that a date cuts. Dates that
+    /// have become narrower leave these whole.
+    pub(super) fn allows(&self, event: &Event) -> bool {
+        let month = |micros: i64| {
+            let date = source_posthog::time::Timestamp::from_micros(micros).date();
+            (date.year(), date.month())
+        };
+        let is_cut =
+            [Some(self.start), self.end].into_iter().flatten().any(|date| month(date) == month(event.timestamp));
+        let all_dates = Self { start: i64::MIN, end: None, ..self.clone() };
+        if is_cut { all_dates.asks_for(event) } else { self.asks_for(event) }
     }
 }
 

@@ -51,7 +51,9 @@ async fn run() -> Result<()> {
     println!("Patterns stand-in at {}", webhook.url());
     work.write(
         "config.json",
-        &json!({"api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z"}),
+        // Nothing here becomes visible late, so nothing has to be left for a later sync.
+        &json!({"api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z",
+            "method": {"type": "auto", "settle_minutes": 0}}),
     )?;
     work.write("patterns.json", &json!({"webhook_url": webhook.url()}))?;
     std::fs::write(work.path("state.json"), "[]")?;

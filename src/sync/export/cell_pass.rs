@@ -8,12 +8,12 @@ use super::pass::ExportOutcome;
 use super::reader::ExportReader;
 use crate::error::Error;
 use crate::records::Fingerprint;
-use crate::sync::ledger::{CellFigures, CellKey, Ledger, Names, Part};
+use crate::sync::ledger::{CellFigures, CellKey, Days, Ledger, Names, Part};
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportedCells};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
-use crate::time::Timestamp;
+use crate::time::{DAY, Timestamp};
 
 /// PostHog stores an event some time after it has received it: so much later than the last cell's ingestion
 /// time files may still hold its rows, in microseconds.
@@ -80,7 +80,12 @@ impl ExportReader {
         on_estimate: OnEstimate<'_>,
     ) -> Result<ExportOutcome, Error> {
         let part = cells.part;
-        let asked = ledger.asked.map_or(self.reader.wanted(), |(from, to)| Interval { from, to });
+        // A pass that is resumed may have cells of days that are not asked for any more.
+        let wanted = self.reader.wanted();
+        let days = Days { from: wanted.from.day(), to: wanted.to.plus_micros(DAY - 1).day() };
+        let days = ledger.months.whole_periods(days);
+        let whole = Interval { from: Timestamp::from_day(days.from), to: Timestamp::from_day(days.to) };
+        let asked = ledger.asked.map_or(whole, |(from, to)| whole.intersection(Interval { from, to }));
         let selection = Cells {
             names: names.clone(),
             bounds: cells.bounds,
