@@ -5,7 +5,7 @@
 //! A life that fails names its seed and is made shorter while it still fails; what is left is printed.
 //! `LIFE_SEED=7 cargo test --test integration lives` runs one, `make soak` runs many.
 
-#![expect(clippy::print_stderr, reason = "figures for whoever runs the lives")]
+#![expect(clippy::print_stderr, reason = "progress of long runs, for the terminal")]
 
 mod life;
 mod script;
@@ -66,7 +66,7 @@ async fn fail(seed: u64, problem: String) -> ! {
     panic!("LIFE_SEED={seed}: {problem}\n{script:#?}");
 }
 
-/// Runs lives with seeds from `first` on, until `is_over` says so for the next one.
+/// Runs lives with seeds from `first` on, until `is_over` is true of the next one.
 async fn live_all(first: u64, mut is_over: impl FnMut(u64) -> bool) {
     let began = Instant::now();
     let (mut running, mut next) = (JoinSet::new(), first);

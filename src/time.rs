@@ -41,6 +41,11 @@ impl Timestamp {
         Self(day.saturating_mul(DAY))
     }
 
+    /// Whether it is the first instant of a UTC day.
+    pub(crate) fn is_midnight(self) -> bool {
+        Self::from_day(self.day()) == self
+    }
+
     /// The number of the UTC day since the epoch.
     pub fn day(self) -> i64 {
         self.0.div_euclid(DAY)

@@ -1,4 +1,4 @@
-//! Runs a script, and says what the program has done wrong.
+//! Runs a script, and reports what the program did wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -220,7 +220,7 @@ impl Life {
             };
             match self.rows.get(&one).and_then(|rows| rows.iter().find(is_same)) {
                 None => Err(format!("there is no such event: {record}")),
-                Some(event) if !settings.allows(event) => Err(format!("nobody has asked for {record}")),
+                Some(event) if !settings.allows(event) => Err(format!("the settings do not ask for {record}")),
                 Some(event) if event.created_at > self.now() => Err(format!("it has not come yet: {record}")),
                 Some(_) => Ok(one),
             }

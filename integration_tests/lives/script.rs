@@ -10,6 +10,8 @@ use posthog_sandbox::posthog::{Action, Event};
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
 
+use crate::support::world::silent_faults;
+
 pub(super) const SECOND: i64 = 1_000_000;
 pub(super) const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
@@ -183,7 +185,7 @@ pub(super) enum Step {
         percent: u64,
         salt: u64,
     },
-    /// Rows that are copies of each other become one.
+    /// Duplicates of a row become one.
     Merge,
     Sync(Box<Sync>),
 }
@@ -459,19 +461,8 @@ fn trouble(random: &mut Random) -> Trouble {
     }
     let sql = ["properties", "AS slice, count", "distinct_count", "GROUP BY hour", r"SELECT count\(\) FROM", ""];
     let nothing = Action::Status { code: 200, body: r#"{"results":[]}"#.into(), headers: Vec::new() };
-    let action = random.pick(&[
-        Action::DropRows { rows: 1 },
-        Action::DropRows { rows: 5 },
-        Action::DuplicateRows { rows: 2 },
-        Action::Clamp { rows: 0 },
-        Action::Clamp { rows: 1 },
-        Action::Clamp { rows: 7 },
-        Action::SwapInCopy,
-        Action::WrongCount { by: -1 },
-        Action::WrongCount { by: 3 },
-        Action::Truncate { fraction: 0.6 },
-        Action::status(500),
-        nothing,
-    ]);
+    let mut actions = silent_faults();
+    actions.extend([Action::Truncate { fraction: 0.6 }, Action::status(500), nothing]);
+    let action = random.pick(&actions);
     Trouble { sql: Some(random.pick(&sql)), action, times }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Duration, NaiveTime, Utc};
-use posthog_sandbox::posthog::{Builder, Event, Exports, Key, Person, Project, Sandbox};
+use posthog_sandbox::posthog::{Action, Builder, Event, Exports, Key, Person, Project, Sandbox};
 use serde_json::Value;
 use source_posthog::time::Timestamp;
 use uuid::Uuid;
@@ -173,4 +173,20 @@ fn lenient(text: &str) -> Value {
         text.replace(&format!(":{token}"), ":null").replace(&format!("[{token}"), "[null")
     });
     serde_json::from_str(&fixed_text).unwrap_or_default()
+}
+
+/// Faults of a response that is valid all the same: rows are missing, come twice or are others, or a count is
+/// wrong.
+pub(crate) fn silent_faults() -> Vec<Action> {
+    vec![
+        Action::DropRows { rows: 1 },
+        Action::DropRows { rows: 5 },
+        Action::DuplicateRows { rows: 2 },
+        Action::Clamp { rows: 0 },
+        Action::Clamp { rows: 1 },
+        Action::Clamp { rows: 7 },
+        Action::SwapInCopy,
+        Action::WrongCount { by: -1 },
+        Action::WrongCount { by: 3 },
+    ]
 }

@@ -14,9 +14,18 @@ pub(super) struct LastRow {
 }
 
 impl LastRow {
-    /// Whether a row with this key is another copy of the last one.
-    pub(super) fn is(&self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
-        self.sort_key == sort_key.as_ref() && self.id == id.as_ref()
+    /// Whether a row with this key and these values is a duplicate of the last one. `identity` are the columns
+    /// that tell rows of one id apart, which `column` has the values of.
+    pub(super) fn is<'v>(
+        &self,
+        sort_key: impl AsRef<[u8]>,
+        id: impl AsRef<[u8]>,
+        identity: &[usize],
+        column: impl Fn(usize) -> &'v [u8],
+    ) -> bool {
+        self.sort_key == sort_key.as_ref()
+            && self.id == id.as_ref()
+            && identity.iter().zip(&self.identity).all(|(place, last)| last == column(*place))
     }
 
     /// Whether a row with this key cannot follow the last one, because pages are in ascending order.
@@ -38,27 +47,22 @@ impl LastRow {
         is_plain(&self.id) && is_plain(id) && self.id.get(..inside(&self.id)) > id.get(..inside(id))
     }
 
-    /// Remembers a row.
-    pub(super) fn set(&mut self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) {
+    /// Remembers a row; see [`LastRow::is`].
+    pub(super) fn set<'v>(
+        &mut self,
+        sort_key: impl AsRef<[u8]>,
+        id: impl AsRef<[u8]>,
+        identity: &[usize],
+        column: impl Fn(usize) -> &'v [u8],
+    ) {
         self.sort_key.clear();
         self.sort_key.extend_from_slice(sort_key.as_ref());
         self.id.clear();
         self.id.extend_from_slice(id.as_ref());
-    }
-
-    /// Whether a column that tells rows of one id apart has this value in the last row, too.
-    pub(super) fn has_identity(&self, number: usize, value: impl AsRef<[u8]>) -> bool {
-        self.identity.get(number).is_some_and(|last| last == value.as_ref())
-    }
-
-    /// Remembers a column that tells rows of one id apart.
-    pub(super) fn set_identity(&mut self, number: usize, value: impl AsRef<[u8]>) {
-        if self.identity.len() <= number {
-            self.identity.resize_with(number + 1, Vec::new);
-        }
-        if let Some(last) = self.identity.get_mut(number) {
+        self.identity.resize_with(identity.len(), Vec::new);
+        for (last, place) in self.identity.iter_mut().zip(identity) {
             last.clear();
-            last.extend_from_slice(value.as_ref());
+            last.extend_from_slice(column(*place));
         }
     }
 
@@ -86,7 +90,7 @@ mod tests {
     fn rows_are_ordered_by_sort_key_and_then_by_id() {
         let mut last = LastRow::default();
         assert!(!last.is_behind("\"2026-01-01T00:00:00Z\"", "\"a\""), "there is no last row");
-        last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"");
+        last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"", &[], |_| b"");
         for (sort_key, id, behind) in [
             ("\"2026-01-01T00:00:00.5Z\"", "\"b\"", false),
             ("\"2026-01-01T00:00:00.5Z\"", "\"a\"", true),

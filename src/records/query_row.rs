@@ -135,8 +135,8 @@ impl RowWriter {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
         let (sort_key, id) = (sort_key.get(), id.get());
-        let column = |place: usize| row.get(place).map_or("", |value| value.get());
-        if self.last.is(sort_key, id) && self.is_identical(|place| column(place).as_bytes()) {
+        let column = |place: usize| row.get(place).map_or(&[][..], |value| value.get().as_bytes());
+        if self.last.is(sort_key, id, &self.identity, column) {
             return Ok(Written::Copy);
         }
         if Timestamp::parse_json(sort_key).is_none() || !is_text(id) {
@@ -147,8 +147,9 @@ impl RowWriter {
         }
         let begin = lines.len();
         self.frame.append(id, row.iter().map(|value| value.get()), lines);
-        self.count(sort_key.as_bytes(), id.as_bytes()).inspect_err(|_| lines.truncate(begin))?;
-        self.remember(sort_key.as_bytes(), id.as_bytes(), |place| column(place).as_bytes());
+        count(&mut self.settling, &mut self.figures, sort_key.as_bytes(), id.as_bytes())
+            .inspect_err(|_| lines.truncate(begin))?;
+        self.last.set(sort_key, id, &self.identity, column);
         Ok(Written::Record)
     }
 
@@ -219,42 +220,17 @@ impl RowWriter {
     ) -> Result<(usize, Written), Stop> {
         let begin = transcode::row_begin(bytes, at, first)?;
         let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
-        let (sort_key, id) = (self.scratch.column(self.sort_key, bytes), self.scratch.column(self.id, bytes));
+        let column = |place| self.scratch.column(place, bytes);
+        let (sort_key, id) = (column(self.sort_key), column(self.id));
         if !is_text(sort_key) || !is_text(id) || self.last.is_behind(sort_key, id) {
             return Err(Stop::Unsupported);
         }
-        if self.last.is(sort_key, id) && self.is_identical(|place| self.scratch.column(place, bytes)) {
+        if self.last.is(sort_key, id, &self.identity, column) {
             return Ok((end, Written::Copy));
         }
-        self.count(sort_key, id).map_err(|_| Stop::Unsupported)?;
-        self.last.set(sort_key, id);
-        for (number, &place) in self.identity.iter().enumerate() {
-            self.last.set_identity(number, self.scratch.column(place, bytes));
-        }
+        count(&mut self.settling, &mut self.figures, sort_key, id).map_err(|_| Stop::Unsupported)?;
+        self.last.set(sort_key, id, &self.identity, column);
         Ok((end, Written::Record))
-    }
-
-    /// Whether the columns that tell rows of one id apart are those of the last row.
-    fn is_identical<'v>(&self, column: impl Fn(usize) -> &'v [u8]) -> bool {
-        self.identity.iter().enumerate().all(|(number, &place)| self.last.has_identity(number, column(place)))
-    }
-
-    fn remember<'v>(&mut self, sort_key: &[u8], id: &[u8], column: impl Fn(usize) -> &'v [u8]) {
-        self.last.set(sort_key, id);
-        for (number, &place) in self.identity.iter().enumerate() {
-            self.last.set_identity(number, column(place));
-        }
-    }
-
-    /// Counts a record that has been written.
-    fn count(&mut self, sort_key: &[u8], id: &[u8]) -> Result<(), Malformed> {
-        if let Some(settling) = &mut self.settling {
-            settling.count(sort_key)?;
-        }
-        if let Some(figures) = &mut self.figures {
-            figures.add(sort_key, id)?;
-        }
-        Ok(())
     }
 
     /// The key of the last row, for asking for what follows it.
@@ -287,6 +263,22 @@ impl Settling {
         self.records += u64::from(recent);
         Ok(())
     }
+}
+
+/// Counts a record that has been written, by the JSON texts of its key.
+fn count(
+    settling: &mut Option<Settling>,
+    figures: &mut Option<DayFigures>,
+    sort_key: &[u8],
+    id: &[u8],
+) -> Result<(), Malformed> {
+    if let Some(settling) = settling {
+        settling.count(sort_key)?;
+    }
+    if let Some(figures) = figures {
+        figures.add(sort_key, id)?;
+    }
+    Ok(())
 }
 
 fn is_text(value: impl AsRef<[u8]>) -> bool {

@@ -16,6 +16,15 @@ pub struct PageSize {
     state: Mutex<State>,
 }
 
+/// What to ask for instead of a page that was too large.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Smaller {
+    /// Fewer rows, by [`PageSize::rows`].
+    Page,
+    /// A shorter window.
+    Window,
+}
+
 #[derive(Debug)]
 struct State {
     rows: u32,
@@ -46,6 +55,29 @@ impl PageSize {
         true
     }
 
+    /// What to ask for after a page of `rows` rows was too large; none when not even one row can be read.
+    ///
+    /// First small pages, then shorter windows, then tiny pages: when the window is tiny as well, the rows
+    /// themselves must be huge. `may_be_tiny` is false at first and kept for the page.
+    pub(crate) fn after_too_large(
+        &self,
+        rows: u32,
+        may_be_tiny: &mut bool,
+        can_be_shortened: impl FnOnce() -> bool,
+    ) -> Option<Smaller> {
+        if self.too_large(rows, *may_be_tiny) {
+            return Some(Smaller::Page);
+        }
+        if *may_be_tiny {
+            return None;
+        }
+        if can_be_shortened() {
+            return Some(Smaller::Window);
+        }
+        *may_be_tiny = true;
+        Some(Smaller::Page)
+    }
+
     /// A full page came well.
     pub fn succeeded(&self) {
         let mut state = self.state();
@@ -64,6 +96,18 @@ impl PageSize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_pages_are_followed_by_shorter_windows_and_then_by_tiny_pages() {
+        let size = PageSize::new(200);
+        let mut may_be_tiny = false;
+        assert_eq!(size.after_too_large(200, &mut may_be_tiny, || true), Some(Smaller::Page));
+        assert_eq!(size.after_too_large(100, &mut may_be_tiny, || true), Some(Smaller::Window));
+        assert_eq!(size.after_too_large(100, &mut may_be_tiny, || false), Some(Smaller::Page));
+        assert_eq!(size.after_too_large(100, &mut may_be_tiny, || true), Some(Smaller::Page));
+        assert_eq!(size.rows(), 50);
+        assert_eq!(size.after_too_large(1, &mut may_be_tiny, || true), None);
+    }
 
     #[test]
     fn page_size_is_halved_on_failure_and_grows_again() {

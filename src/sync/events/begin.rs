@@ -12,6 +12,9 @@ use crate::time::Timestamp;
 /// The lookback window with which version 1 wrote its watermarks.
 const VERSION_1_LOOKBACK: TimeDelta = TimeDelta::minutes(60);
 
+/// All event times.
+const ALL: Interval = Interval { from: Timestamp::MIN, to: Timestamp::MAX };
+
 /// How a sync begins.
 #[derive(Debug)]
 pub(super) struct Beginning {
@@ -29,12 +32,12 @@ pub(super) struct Beginning {
 pub(super) fn begin(
     state: &ProjectState,
     wanted: &Choice,
-    asked: (Timestamp, Timestamp),
+    asked: Interval,
     clock: Timestamp,
 ) -> Result<Beginning, Error> {
     let (mut ledger, mut notice) = match &state.ledger {
         Some(ledger) => {
-            // Its figures are compared all the same, so a clock that was ahead hides nothing.
+            // Its figures are compared all the same, so nothing is lost if a clock was ahead.
             let ahead = ledger.until().filter(|until| *until > clock);
             let notice = ahead.map(|until| {
                 format!(
@@ -45,14 +48,14 @@ pub(super) fn begin(
         }
         None => assumed(state, wanted, clock)?,
     };
-    ledger.widen(asked.0, asked.1);
+    ledger.widen(asked.from, asked.to);
     let mut narrow = None;
     match ChoiceChange::between(&ledger.choice, wanted) {
         ChoiceChange::None => ledger.forget_added(),
         ChoiceChange::Restart => {
             notice = Some("none of the events chosen now were chosen before, so all of them are read".to_owned());
             ledger = Ledger::new(wanted.clone(), None);
-            ledger.widen(asked.0, asked.1);
+            ledger.widen(asked.from, asked.to);
         }
         ChoiceChange::Narrow(names) => {
             ledger.forget_added();
@@ -70,12 +73,11 @@ pub(super) fn begin(
 
 /// A ledger without figures, from what a state of another kind says has been read.
 fn assumed(state: &ProjectState, wanted: &Choice, clock: Timestamp) -> Result<(Ledger, Option<String>), Error> {
-    let everything = Interval { from: Timestamp::MIN, to: Timestamp::MAX };
     let (names, assumption) = match (state.watermark, state.resume_from) {
         (Some(watermark), _) => {
             // What exports had left out was found by a comparison that was behind the watermark.
             let read = state.export.compared_until.map_or(watermark, |compared| compared.min(watermark));
-            let covered = state.covered.unwrap_or(everything);
+            let covered = state.covered.unwrap_or(ALL);
             let assumption = Assumption::from_version_1(read, VERSION_1_LOOKBACK, (covered.from, covered.to), clock);
             (state.names.clone(), assumption)
         }
@@ -107,7 +109,6 @@ mod tests {
     }
 
     const CLOCK: &str = "2026-11-27T12:00:00Z";
-    const ALL: (Timestamp, Timestamp) = (Timestamp::MIN, Timestamp::MAX);
 
     #[test]
     fn a_watermark_becomes_an_assumption_up_to_what_was_compared() {

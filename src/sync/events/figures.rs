@@ -182,8 +182,8 @@ struct Answer {
     bytes: u64,
 }
 
-/// Asks for figures; none when that is too much for one query. What the server says of its own figures,
-/// their number and the rows in them (at `count_at` of each), has to be true: figures that are left out
+/// Asks for figures; none when that is too much for one query. The response has the number of
+/// figures and of the rows in them (at `count_at` of each), which have to agree: figures that are left out
 /// would hide rows.
 async fn ask(context: &ReadContext, query: &Query, count_at: usize) -> Result<Option<Answer>, GiveUp> {
     let mut problem = String::new();
@@ -250,9 +250,4 @@ fn query(ledger: &Ledger, names: &Names, part: &Span, text: impl FnOnce(Option<&
         condition = Some(condition.map_or(times.clone(), |condition| format!("{condition} AND {times}")));
     }
     Query { text: text(condition.as_deref()), values, persons_at_ingestion: false }
-}
-
-/// Event times that the configuration asks for.
-pub(super) fn asked(context: &ReadContext) -> (Timestamp, Timestamp) {
-    (context.config.start, context.config.end.unwrap_or(Timestamp::MAX))
 }

@@ -14,6 +14,7 @@ use crate::posthog::query::Rows;
 use crate::posthog::{Predicate, Query, RowKey};
 use crate::records::{Fingerprint, RecordSink, RowWriter, day_of};
 use crate::sync::ledger::{CellKey, Ledger, Names, Part, Period, hogql};
+use crate::sync::page_size::Smaller;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
@@ -160,17 +161,18 @@ impl WindowReader {
             }
             match retry.after(failure, context.client.limiter()).await? {
                 NextAttempt::Same => {}
-                NextAttempt::Smaller if page_size.too_large(limit, may_be_tiny) => {}
-                NextAttempt::Smaller if !may_be_tiny && self.shorter(window, progress).is_ok() => {
-                    return Ok(Page::TooLarge);
-                }
-                // The window is tiny as well: the rows themselves must be huge.
-                NextAttempt::Smaller if !may_be_tiny => may_be_tiny = true,
                 NextAttempt::Smaller => {
-                    return Err(Error::transient(format!(
-                        "PostHog cannot answer even for one event of {}; try again later",
-                        window.describe()
-                    )));
+                    let can_be_shortened = || self.shorter(window, progress).is_ok();
+                    match page_size.after_too_large(limit, &mut may_be_tiny, can_be_shortened) {
+                        Some(Smaller::Page) => {}
+                        Some(Smaller::Window) => return Ok(Page::TooLarge),
+                        None => {
+                            return Err(Error::transient(format!(
+                                "PostHog cannot answer even for one event of {}; try again later",
+                                window.describe()
+                            )));
+                        }
+                    }
                 }
             }
         }
@@ -235,7 +237,7 @@ impl WindowReader {
         }
         predicate.condition(hogql::in_days(window.days), Map::new());
         // Everything before the last row has been read; the narrower range spares the server the work.
-        let from = progress.after.as_ref().map_or(progress.from, |key| key.sort_key.max(progress.from));
+        let from = progress.reached();
         if from > Timestamp::from_day(window.days.from) {
             predicate.from("timestamp", from);
         }
@@ -251,8 +253,8 @@ impl WindowReader {
 
     /// Where to end instead, if the server cannot cope with the part being read.
     fn shorter(&self, window: &CellWindow, progress: &Progress) -> Result<Timestamp, Error> {
-        let from = progress.after.as_ref().map_or(progress.from, |key| key.sort_key.max(progress.from));
-        let left = Interval { from, to: progress.to.unwrap_or(Timestamp::from_day(window.days.to)) };
+        let to = progress.to.unwrap_or(Timestamp::from_day(window.days.to));
+        let left = Interval { from: progress.reached(), to };
         let halves = left.halve(self.reader.context.client.now());
         halves.map(|(first, _)| first.to).ok_or_else(|| {
             Error::transient(format!("the events of {} cannot be read in smaller parts", window.describe()))
@@ -261,6 +263,11 @@ impl WindowReader {
 }
 
 impl Progress {
+    /// Where the part that is left begins.
+    fn reached(&self) -> Timestamp {
+        self.after.as_ref().map_or(self.from, |key| key.sort_key.max(self.from))
+    }
+
     /// Takes out the cells before `current`, or all that are left, with what has been emitted of each.
     fn close(&mut self, window: &CellWindow, current: Option<Period>) -> BTreeMap<Period, Fingerprint> {
         let is_closed = |period: &Period| current.is_none_or(|current| *period < current);

@@ -83,10 +83,10 @@ impl EventReader {
 
     async fn reconcile(&mut self, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let context = self.reader.context.clone();
-        let wanted = Choice { names: self.names(), filter: None };
+        let wanted = Choice { names: self.reader.names(), filter: None };
         let state = self.reader.checkpoint.project(context.project).await;
         let clock = context.client.now();
-        let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, figures::asked(&context), clock)?;
+        let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, self.reader.wanted(), clock)?;
         if let Some(notice) = notice {
             tracing::info!("{notice}");
         }
@@ -119,8 +119,6 @@ impl EventReader {
 
     /// Reads until nothing differs, and tidies the ledger.
     async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
-        // Slices have other numbers than in an earlier comparison.
-        self.read.clear();
         let asked = self.days();
         let days = observation(&self.ledger().await, asked, bound);
         if days != asked {
@@ -162,8 +160,8 @@ impl EventReader {
     ) -> Result<Round, GiveUp> {
         let mut outcome = Round::default();
         for part in [Part::Main, Part::Added] {
-            let Some(names) = self.names_of(part).await else { continue };
             let mut ledger = self.ledger().await;
+            let Some(names) = names_of(&ledger, part) else { continue };
             let context = self.reader.context.clone();
             let mut observed = figures::observe(&context, &ledger, &names, days).await?;
             outcome.bytes += observed.bytes;
@@ -183,7 +181,7 @@ impl EventReader {
                     }
                 })
                 .await;
-            let grown = self.set_aside_grown(part, &mut found, clock).await;
+            let grown = self.take_out_grown(part, &mut found, clock).await;
             if grown > 0 {
                 tracing::info!("{grown} events became visible while their days were read; the next sync reads them");
             }
@@ -207,7 +205,7 @@ impl EventReader {
     }
 
     /// Takes out cells that have only grown since this sync has read them. Returns by how many rows.
-    async fn set_aside_grown(&self, part: Part, found: &mut Vec<Difference>, clock: Timestamp) -> u64 {
+    async fn take_out_grown(&self, part: Part, found: &mut Vec<Difference>, clock: Timestamp) -> u64 {
         let ledger = self.ledger().await;
         let mut rows = 0;
         found.retain(|difference| {
@@ -459,26 +457,15 @@ impl EventReader {
         .await
     }
 
-    /// Names that the configuration asks for.
-    fn names(&self) -> Names {
-        let config = &self.reader.context.config;
-        Names::new(&config.include_events, &config.exclude_events)
-    }
-
     /// Days that the configuration asks for.
     fn days(&self) -> Days {
-        let config = &self.reader.context.config;
-        let to = config.end.map_or(Days::ALL.to, |end| end.plus_micros(DAY - 1).day());
-        Days { from: config.start.day(), to }
-    }
-
-    async fn names_of(&self, part: Part) -> Option<Names> {
-        names_of(&self.ledger().await, part)
+        let wanted = self.reader.wanted();
+        Days::touched_by(wanted.from, wanted.to)
     }
 
     async fn ledger(&self) -> Ledger {
         let state = self.reader.checkpoint.project(self.reader.context.project).await;
-        state.ledger.unwrap_or_else(|| Ledger::new(Choice { names: self.names(), filter: None }, None))
+        state.ledger.unwrap_or_else(|| Ledger::new(Choice { names: self.reader.names(), filter: None }, None))
     }
 
     async fn change(&self, change: impl FnOnce(&mut ProjectState)) -> Result<(), GiveUp> {

@@ -13,7 +13,7 @@ use crate::sync::observer::OnEstimate;
 use crate::sync::state::export::{ExportState, ExportedCells};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
-use crate::time::{DAY, Timestamp};
+use crate::time::Timestamp;
 
 /// PostHog stores an event some time after it has received it: so much later than the last cell's ingestion
 /// time files may still hold its rows, in microseconds.
@@ -82,8 +82,7 @@ impl ExportReader {
         let part = cells.part;
         // A pass that is resumed may have cells of days that are not asked for any more.
         let wanted = self.reader.wanted();
-        let days = Days { from: wanted.from.day(), to: wanted.to.plus_micros(DAY - 1).day() };
-        let days = ledger.months.whole_periods(days);
+        let days = ledger.months.whole_periods(Days::touched_by(wanted.from, wanted.to));
         let whole = Interval { from: Timestamp::from_day(days.from), to: Timestamp::from_day(days.to) };
         let asked = ledger.asked.map_or(whole, |(from, to)| whole.intersection(Interval { from, to }));
         let selection = Cells {

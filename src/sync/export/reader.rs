@@ -59,11 +59,7 @@ impl ExportReader {
 
     /// Events that are read.
     pub(super) fn names(&self) -> Names {
-        let config = &self.reader.context.config;
-        match &self.cells {
-            Some(cells) => cells.names.clone(),
-            None => Names::new(&config.include_events, &config.exclude_events),
-        }
+        self.cells.as_ref().map_or_else(|| self.reader.names(), |cells| cells.names.clone())
     }
 
     /// Days of the longest window.

@@ -77,8 +77,7 @@ impl Assumption {
 
 /// The first day that lies at or after the instant as a whole.
 fn first_whole_day(instant: Timestamp) -> i64 {
-    let day = instant.day();
-    if Timestamp::from_day(day) == instant { day } else { day + 1 }
+    if instant.is_midnight() { instant.day() } else { instant.day() + 1 }
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ pub fn condition(
     prefix: &str,
 ) -> (Option<String>, Map<String, Value>) {
     let (chosen, values) = names_condition(names, prefix);
-    let within_a_day = |instant: &Timestamp| *instant != Timestamp::from_day(instant.day());
+    let within_a_day = |instant: &Timestamp| !instant.is_midnight();
     let (from, to) = (asked.map(|(from, _)| from), asked.map(|(_, to)| to));
     let from = from.filter(within_a_day).map(|from| format!("timestamp >= {}", from.literal()));
     let to = to.filter(within_a_day).map(|to| format!("timestamp < {}", to.literal()));

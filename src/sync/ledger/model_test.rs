@@ -1,7 +1,7 @@
 //! Random lives of the pure rules: a `PostHog` that is a list of rows, and syncs with everything that goes
 //! wrong. A failing life names its seed: `LEDGER_SEED=7 cargo test --lib one_life`.
 
-#![expect(clippy::print_stderr, reason = "figures for whoever runs the lives")]
+#![expect(clippy::print_stderr, reason = "progress of long runs, for the terminal")]
 
 use std::collections::BTreeMap;
 

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use chrono::Datelike;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::time::Timestamp;
+use crate::time::{DAY, Timestamp};
 
 /// A half-open range of UTC days, numbered since the epoch; negative before 1970.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,12 @@ pub struct Days {
 impl Days {
     /// All days that `DateTime64` can hold, and more: 1 March 0 to about the year 10,000.
     pub const ALL: Self = Self { from: -719_468, to: 2_932_896 };
+
+    /// Every day with an instant of `[from, to)`, in part or as a whole.
+    pub fn touched_by(from: Timestamp, to: Timestamp) -> Self {
+        let to = if to >= Timestamp::MAX { Self::ALL.to } else { to.plus_micros(DAY - 1).day() };
+        Self { from: from.day(), to }
+    }
 
     /// Returns true if no day is inside.
     pub fn is_empty(self) -> bool {

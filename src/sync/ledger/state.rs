@@ -24,7 +24,7 @@ use crate::records::Fingerprint;
 #[cfg(test)]
 use crate::records::day_of;
 use crate::sync::state::stream::is_default;
-use crate::time::{DAY, Timestamp};
+use crate::time::Timestamp;
 
 /// What has been emitted of a project's events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +55,7 @@ pub struct Ledger {
     pub open: Vec<OpenCell>,
 }
 
-/// Where rows are continued: in the order of event time, the text of the uuid, name and distinct id.
+/// Where rows are continued: in the order of event time, uuid as a string, name and distinct id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SortKey {
@@ -170,8 +170,7 @@ impl Ledger {
     /// The bound of the last sync that ended complete for all of these event times and names; none if there is
     /// none.
     pub fn complete_until(&self, from: Timestamp, to: Timestamp, names: &Names) -> Option<Timestamp> {
-        let days = Days { from: from.day(), to: to.plus_micros(DAY - 1).day() };
-        let full = self.full.filter(|full| full.days.contains_all(days))?;
+        let full = self.full.filter(|full| full.days.contains_all(Days::touched_by(from, to)))?;
         let is_wide = self.asked.is_some_and(|(first, end)| first <= from && to <= end);
         (is_wide && self.choice.names == *names && self.added.is_none()).then_some(full.until)
     }
@@ -184,9 +183,9 @@ impl Ledger {
             self.asked = Some((from, to));
             return;
         };
-        let is_cut = |instant: Timestamp| instant != Timestamp::from_day(instant.day());
-        let cut = [(from < first && is_cut(first)).then_some(first), (to > end && is_cut(end)).then_some(end)];
-        for period in cut.into_iter().flatten().map(|instant| self.months.period_of(instant.day())) {
+        let widened = [(from < first).then_some(first), (to > end).then_some(end)];
+        let cut = widened.into_iter().flatten().filter(|instant| !instant.is_midnight());
+        for period in cut.map(|instant| self.months.period_of(instant.day())) {
             for slice in &mut self.slices {
                 slice.cells.remove(&period);
                 slice.added.remove(&period);

@@ -15,6 +15,7 @@ use super::reader::{Histogram, ProjectReader};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::sync::context::LOOKBACK;
+use crate::sync::ledger::Names;
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::error::warn_if_ahead;
 use crate::sync::state::export::ExportState;
@@ -78,6 +79,11 @@ impl ProjectReader {
     /// The positions that the configuration asks for.
     pub fn wanted(&self) -> Interval {
         Interval { from: self.start(), to: self.end() }
+    }
+
+    /// The events that the configuration asks for.
+    pub(crate) fn names(&self) -> Names {
+        Names::new(&self.context.config.include_events, &self.context.config.exclude_events)
     }
 
     /// The first position to read.

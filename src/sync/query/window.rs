@@ -9,6 +9,7 @@ use crate::posthog::RowKey;
 use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
 use crate::records::{RecordSink, RowCounts, RowWriter};
+use crate::sync::page_size::Smaller;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::scan::{OpenWindow, Scan};
 use crate::sync::state::table::ProjectState;
@@ -190,17 +191,18 @@ impl ProjectReader {
             }
             match retry.after(failure, self.context.client.limiter()).await? {
                 NextAttempt::Same => {}
-                NextAttempt::Smaller if self.page_size.too_large(limit, may_be_tiny) => {}
-                NextAttempt::Smaller if !may_be_tiny && self.can_be_shortened(interval, attempt) => {
-                    return Ok(PageOutcome::TooLarge);
-                }
-                // The window is tiny as well: the rows themselves must be huge.
-                NextAttempt::Smaller if !may_be_tiny => may_be_tiny = true,
                 NextAttempt::Smaller => {
-                    return Err(Error::transient(format!(
-                        "PostHog cannot answer even for one row of {} from {interval}; try again later",
-                        self.table.stream
-                    )));
+                    let can_be_shortened = || self.shorten(interval, attempt).is_ok();
+                    match self.page_size.after_too_large(limit, &mut may_be_tiny, can_be_shortened) {
+                        Some(Smaller::Page) => {}
+                        Some(Smaller::Window) => return Ok(PageOutcome::TooLarge),
+                        None => {
+                            return Err(Error::transient(format!(
+                                "PostHog cannot answer even for one row of {} from {interval}; try again later",
+                                self.table.stream
+                            )));
+                        }
+                    }
                 }
             }
         }
@@ -260,10 +262,6 @@ impl ProjectReader {
     /// What is older than this is visible by now; the rest is in the next sync's lookback window.
     fn settled_until(&self, scan: &Scan) -> Timestamp {
         scan.until.minus(SETTLING + self.table.rounds_to)
-    }
-
-    fn can_be_shortened(&self, interval: Interval, attempt: &WindowAttempt) -> bool {
-        self.shorten(interval, attempt).is_ok()
     }
 
     /// The first half of what is left, together with what has been read.

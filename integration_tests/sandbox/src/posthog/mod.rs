@@ -193,7 +193,7 @@ impl Sandbox {
         self.shared.write_tables().entry(project).or_default().delete(&uuids)
     }
 
-    /// Merges what `ReplacingMergeTree` takes for copies of a row: of rows that can be seen and share day,
+    /// Merges what `ReplacingMergeTree` takes for duplicates of a row: of rows that can be seen and share day,
     /// name, distinct id and uuid the one that came last stays. Returns how many are gone.
     pub fn merge_duplicates(&self, project: u64) -> usize {
         let now = self.shared.server().now().timestamp_micros();

@@ -194,7 +194,7 @@ impl Tables {
     }
 
     /// Of rows that are one to `ReplacingMergeTree` (day, name, distinct id and uuid) keeps the one that came
-    /// last. Rows that nobody sees by `now` stay.
+    /// last. Rows that are not visible by `now` stay.
     pub(crate) fn merge_duplicates(&mut self, now: i64) -> usize {
         let key = |event: &Event| {
             let day = event.timestamp.div_euclid(DAY);
