@@ -87,7 +87,8 @@ that have events of one `uuid`. To keep them all, deduplicate on `project_id`, `
 ## Where the two methods differ
 
 Events, persons and sessions can be read by file exports or by queries. The records have the same fields either way, \
-and `person_id` of an event is the person at ingestion by both. The differences:
+and `person_id` of an event is the person at ingestion by both. Where exports are the method, up to `export_above` \
+events of a sync, and a first read of as many persons or sessions, are read by queries. The differences:
 
 | stream | | file exports | queries |
 |---|---|---|---|
