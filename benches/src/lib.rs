@@ -7,6 +7,7 @@
 
 pub mod airbyte;
 pub mod concurrency;
+pub mod costs;
 pub mod drain;
 pub mod events;
 pub mod http;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -12,7 +13,8 @@ use posthog_benchmark::machine::Machine;
 use posthog_benchmark::programs::{Programs, Server};
 use posthog_benchmark::results::{Results, Way};
 use posthog_benchmark::server::{Size, serve};
-use posthog_benchmark::{airbyte, concurrency, measure, planning, plot, report, targets, throughput};
+use posthog_benchmark::targets::Target;
+use posthog_benchmark::{airbyte, concurrency, costs, measure, planning, plot, report, targets, throughput};
 use tokio::runtime::Runtime;
 
 /// Measures the built programs next to plain downloads of the same bytes.
@@ -33,6 +35,12 @@ enum Command {
         #[arg(long, default_value = "docs")]
         documentation: PathBuf,
     },
+    /// Measures what syncs cost, and prints that part of the documentation
+    Costs {
+        /// Few events
+        #[arg(long)]
+        quick: bool,
+    },
     /// Runs one program and prints what it has used
     Measure {
         /// Its standard input
@@ -50,6 +58,9 @@ enum Command {
         /// Events of a page, and of a day
         #[arg(long)]
         page: u64,
+        /// Only figures of the events, spread over so many days up to now
+        #[arg(long)]
+        counted_days: Option<i64>,
     },
     /// Sends requests and throws the answers away
     Drain {
@@ -74,6 +85,7 @@ struct Scale {
     rounds: usize,
     /// Rows of a page in the bursty year.
     planning: u64,
+    costs: costs::Scale,
 }
 
 const FULL: Scale = Scale {
@@ -87,6 +99,13 @@ const FULL: Scale = Scale {
     concurrency: &[1, 3, 6],
     rounds: 3,
     planning: 50_000,
+    // Five years.
+    costs: costs::Scale {
+        paged: [(100_000, 10_000), (5_000_000, 50_000)],
+        counted: (1_000_000_000, 1_826),
+        added: 1_000,
+        rounds: 5,
+    },
 };
 
 const QUICK: Scale = Scale {
@@ -100,16 +119,40 @@ const QUICK: Scale = Scale {
     concurrency: &[1, 3],
     rounds: 1,
     planning: 500,
+    costs: costs::Scale { paged: [(1_000, 500), (2_000, 500)], counted: (1_000_000, 100), added: 100, rounds: 1 },
 };
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Run { quick, documentation } => {
-            runtime()?.block_on(run(if quick { &QUICK } else { &FULL }, quick, &documentation))
+fn main() -> ExitCode {
+    match execute(Arguments::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            // A sentence, without a stack trace even where one is asked for.
+            drop(writeln!(std::io::stderr(), "The benchmark has failed: {error:#}"));
+            ExitCode::FAILURE
         }
-        Command::Serve { events, page } => runtime()?.block_on(serve(Size { events, page }, |ready| {
-            Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(ready)?)?)
-        })),
+    }
+}
+
+/// Returns false if a target was missed.
+fn execute(command: Command) -> anyhow::Result<bool> {
+    match command {
+        Command::Run { quick, documentation } => {
+            return runtime()?.block_on(run(if quick { &QUICK } else { &FULL }, quick, &documentation));
+        }
+        Command::Costs { quick } => {
+            let scale = if quick { QUICK.costs } else { FULL.costs };
+            let costs = runtime()?.block_on(costs::measure(&Programs::find()?, scale))?;
+            let mut text = String::new();
+            report::costs(&mut text, &costs, scale.added)?;
+            writeln!(std::io::stdout(), "{text}")?;
+            return verdict(Instant::now(), &costs.iter().flat_map(targets::of_costs).collect::<Vec<_>>());
+        }
+        Command::Serve { events, page, counted_days } => {
+            let size = Size { events, page, counted_days };
+            runtime()?
+                .block_on(serve(size, |ready| Ok(writeln!(std::io::stdout(), "{}", serde_json::to_string(ready)?)?)))
+        }
         Command::Measure { input, program } => {
             let (program, arguments) = program.split_first().context("no program")?;
             let used = measure::measure(program, arguments, input.as_deref())?;
@@ -119,14 +162,15 @@ fn main() -> anyhow::Result<()> {
             let requests: Vec<Request> = serde_json::from_slice(&std::fs::read(requests)?)?;
             Ok(writeln!(std::io::stdout(), "{}", drain(&requests)?)?)
         }
-    }
+    }?;
+    Ok(true)
 }
 
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }
 
-async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result<()> {
+async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result<bool> {
     let programs = Programs::find()?;
     let begin = Instant::now();
     say(begin, "spec")?;
@@ -143,9 +187,11 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
     let concurrency = concurrency::measure(&programs, windows, latency, scale.concurrency, scale.rounds).await?;
     say(begin, "a year in planned windows")?;
     let planning = planning::compare(&programs, scale.planning).await?;
+    say(begin, "what syncs cost")?;
+    let costs = costs::measure(&programs, scale.costs).await?;
     let mut comparisons = Vec::new();
     for (events, rounds) in scale.volumes {
-        let size = Size { events, page: scale.page };
+        let size = Size::pages(events, scale.page);
         let server = Server::start(size).await?;
         for way in [Way::Query, Way::QueryGzip, Way::Export] {
             say(begin, &format!("{}, {events} events", way.name()))?;
@@ -167,19 +213,30 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
         windows,
         concurrency,
         planning,
+        added: scale.costs.added,
+        costs,
         targets: Vec::new(),
     };
     results.targets = targets::judge(&results);
     write(&results, quick, &programs.cache(), documentation)?;
     say(begin, "done")?;
     // Nothing follows from the figures of a quick run.
-    for target in results.targets.iter().filter(|_| !quick) {
+    if quick { Ok(true) } else { verdict(begin, &results.targets) }
+}
+
+/// Says which targets were met. Returns false if one was missed.
+fn verdict(begin: Instant, targets: &[Target]) -> anyhow::Result<bool> {
+    for target in targets {
         let verdict = if target.met { "met   " } else { "MISSED" };
         say(begin, &format!("{verdict} {}: {}", target.aim, target.reached))?;
     }
-    let missed = results.targets.iter().filter(|target| !quick && !target.met).count();
-    anyhow::ensure!(missed == 0, "{missed} targets were missed");
-    Ok(())
+    let missed = targets.iter().filter(|target| !target.met).count();
+    match missed {
+        0 => say(begin, "All targets were met.")?,
+        1 => say(begin, "One target was missed; it is marked in the table of targets.")?,
+        _ => say(begin, &format!("{missed} targets were missed; they are marked in the table of targets."))?,
+    }
+    Ok(missed == 0)
 }
 
 /// Writes JSON, picture and tables; those of a quick run where nobody takes them for figures.

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use axum::http::Method;
@@ -15,7 +16,7 @@ use tokio::process::{Child, Command};
 
 use crate::http::{API_KEY, Client, PROJECT};
 use crate::measure::Subject;
-use crate::server::{Ready, Size, Traffic};
+use crate::server::{Queries, Ready, Size, Traffic};
 
 const RECORD: &[u8] = br#"{"type":"RECORD""#;
 const STATE: &[u8] = br#"{"type":"STATE""#;
@@ -105,6 +106,25 @@ impl Source {
     pub async fn count(&self, copy: Option<&Path>) -> anyhow::Result<Printed> {
         count(&self.subject, copy).await
     }
+
+    /// `read` from a state as it has been printed.
+    ///
+    /// # Errors
+    /// When the state cannot be written to a file.
+    pub fn from_state(&self, state: Option<&Value>) -> anyhow::Result<Subject> {
+        let Some(state) = state else { return Ok(self.subject.clone()) };
+        let file = self.folder.path().join("state.json");
+        std::fs::write(&file, json!([state]).to_string())?;
+        Ok(self.subject.clone().with(["--state"]).with([&file]))
+    }
+
+    /// Reads once from a state, and counts; the last state is returned, too.
+    ///
+    /// # Errors
+    /// When the program fails.
+    pub async fn sync(&self, state: Option<&Value>) -> anyhow::Result<(Printed, Vec<u8>)> {
+        listen(&self.from_state(state)?, None).await
+    }
 }
 
 /// Runs a connector and counts what it prints; records and the last state go to `copy`, if there is
@@ -113,6 +133,10 @@ impl Source {
 /// # Errors
 /// When the program fails.
 pub async fn count(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<Printed> {
+    Ok(listen(subject, copy).await?.0)
+}
+
+async fn listen(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<(Printed, Vec<u8>)> {
     let mut copy = copy.map(|path| File::create(path).map(BufWriter::new)).transpose()?;
     let mut child = subject.command().stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
     let mut output = BufReader::with_capacity(1 << 20, child.stdout.take().context("no standard output")?);
@@ -138,7 +162,7 @@ pub async fn count(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<Pri
         copy.write_all(&state)?;
         copy.flush()?;
     }
-    Ok(printed)
+    Ok((printed, state))
 }
 
 /// Whether a message is of a type, however the connector spaces its JSON.
@@ -165,6 +189,7 @@ impl Server {
     pub async fn start(size: Size) -> anyhow::Result<Self> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(["serve", "--events", &size.events.to_string(), "--page", &size.page.to_string()])
+            .args(size.counted_days.map(|days| format!("--counted-days={days}")))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()?;
@@ -179,6 +204,25 @@ impl Server {
     /// When the server is gone.
     pub async fn traffic(&self) -> anyhow::Result<Traffic> {
         self.client.json(Method::GET, &format!("{}/benchmark/traffic", self.ready.url), None).await
+    }
+
+    /// Queries since the last time.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn queries(&self) -> anyhow::Result<Queries> {
+        self.client.json(Method::GET, &format!("{}/benchmark/queries", self.ready.url), None).await
+    }
+
+    /// Adds events that happen and arrive now. Returns when a sync that begins finds them in its past.
+    ///
+    /// # Errors
+    /// When the server is gone.
+    pub async fn add(&self, events: u64) -> anyhow::Result<()> {
+        self.switch(&format!("add/{events}")).await?;
+        // The connector goes by the date of an answer, which is in whole seconds.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        Ok(())
     }
 
     /// Compresses the answers of queries from now on, or does not.

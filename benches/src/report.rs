@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use anyhow::Context;
 
-use crate::results::{Airbyte, Comparison, Planning, Results, Row, Spread, float};
+use crate::results::{Airbyte, Comparison, Planning, Results, Row, Spread, SyncCosts, float, grouped};
 use crate::targets::MEBIBYTE;
 
 const BEGIN: &str = "<!-- benchmark: begin -->";
@@ -43,10 +43,10 @@ pub fn render(results: &Results) -> anyhow::Result<String> {
     writeln!(
         text,
         "Pages of {} rows. Wall time and ratio: median of several runs (least to most). MB/s: JSON before compression; on the wire: what was sent of it.\n",
-        results.page
+        grouped(results.page)
     )?;
     for events in volumes(&results.comparisons) {
-        writeln!(text, "**{events} events**\n")?;
+        writeln!(text, "**{} events**\n", grouped(events))?;
         writeln!(
             text,
             "| | wall time, s | times the floor | events/s | MB/s | on the wire, MB | CPU s per million events | peak memory, MiB |\n|---|---|---|---|---|---|---|---|"
@@ -71,6 +71,8 @@ pub fn render(results: &Results) -> anyhow::Result<String> {
     }
     concurrency(&mut text, results)?;
     planning(&mut text, &results.planning)?;
+    text.push('\n');
+    costs(&mut text, &results.costs, results.added)?;
     Ok(text)
 }
 
@@ -85,16 +87,20 @@ fn row(text: &mut String, name: &str, row: &Row) -> anyhow::Result<()> {
     let speed = |amount: u64| float(amount) / row.wall.median.max(f64::MIN_POSITIVE);
     writeln!(
         text,
-        "| {name} | {} | {} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} |",
+        "| {name} | {} | {} | {} | {} | {} | {:.2} | {:.1} |",
         scaled(row.wall, 1.0, 2),
         row.ratio.map_or_else(|| "1".to_owned(), |ratio| scaled(ratio, 1.0, 2)),
-        speed(row.volume.events),
-        speed(row.volume.unpacked) / 1e6,
-        float(row.volume.sent) / 1e6,
+        rounded(speed(row.volume.events)),
+        rounded(speed(row.volume.unpacked) / 1e6),
+        rounded(float(row.volume.sent) / 1e6),
         row.cpu_per_million(),
         float(row.peak) / float(MEBIBYTE),
     )?;
     Ok(())
+}
+
+fn rounded(number: f64) -> String {
+    grouped(format!("{number:.0}"))
 }
 
 fn scaled(spread: Spread, scale: f64, digits: usize) -> String {
@@ -109,6 +115,7 @@ fn processor(text: &mut String, airbyte: &Airbyte) -> anyhow::Result<()> {
         "### Processor time next to Airbyte's connector\n\nThe same events from the same server, read by `airbyte-source-posthog` {} and by this connector (`query`).\n",
         airbyte.version
     )?;
+    let [few, many] = [few, many].map(grouped);
     writeln!(text, "| | CPU s, {few} events | CPU s, {many} events | CPU s per million events |\n|---|---|---|---|")?;
     for (name, spreads, million) in [
         ("Airbyte's source-posthog, start-up not counted", airbyte.theirs, airbyte.theirs_per_million()),
@@ -145,12 +152,13 @@ fn planning(text: &mut String, planning: &Planning) -> anyhow::Result<()> {
     let Planning { days, days_with_events, heaviest, planned, naive } = planning;
     writeln!(
         text,
-        "### Requests for a year\n\nA bursty project: {} events on {days_with_events} of {days} days, {heaviest} on the heaviest. Day by day means a request for the events of every UTC day, more when they do not fit on a page, and a request for their count.\n",
-        planned.rows
+        "### Requests for a year\n\nA bursty project: {} events on {days_with_events} of {days} days, {} on the heaviest. Day by day means a request for the events of every UTC day, more when they do not fit on a page, and a request for their count.\n",
+        grouped(planned.rows),
+        grouped(heaviest)
     )?;
     writeln!(text, "| | requests | MB read by the server |\n|---|---|---|")?;
     for (name, cost) in [("**planned by the histogram**", planned), ("day by day", naive)] {
-        writeln!(text, "| {name} | {} | {:.1} |", cost.requests, float(cost.read) / 1e6)?;
+        writeln!(text, "| {name} | {} | {:.1} |", grouped(cost.requests), float(cost.read) / 1e6)?;
     }
     let saved = |ours: u64, theirs: u64| 100.0 * (1.0 - float(ours) / float(theirs.max(1)));
     writeln!(
@@ -159,5 +167,31 @@ fn planning(text: &mut String, planning: &Planning) -> anyhow::Result<()> {
         saved(planned.requests, naive.requests),
         saved(planned.read, naive.read)
     )?;
+    Ok(())
+}
+
+/// What syncs cost.
+///
+/// # Errors
+/// Never; see [`render`].
+pub fn costs(text: &mut String, costs: &[SyncCosts], added: u64) -> anyhow::Result<()> {
+    writeln!(
+        text,
+        "### What a sync costs\n\nA sync that finds nothing new asks once for figures, however many events there are. It reads those of all days while that is less than 200 MB, otherwise those of the last days, and of all days once a day.\n\nMB: what PostHog reads, estimated with 40 bytes of each row for figures and 1,320 for a page; any part of a day costs all of it. *Planned* is calculated and not run: one query for each page, 1,920 queries an hour. So large a project is read by export unless `query` is chosen.\n"
+    )?;
+    writeln!(text, "| | queries | MB for figures | MB in all | wall time, s |\n|---|---|---|---|---|")?;
+    for SyncCosts { events, days, page, full, first, idle, added: new } in costs {
+        let [events, days, page] = [events, days, page].map(grouped);
+        let full = rounded(float(*full) / 1e6);
+        writeln!(text, "| **{events} events** on {days} days, pages of {page} | | all days: {full} | | |")?;
+        let new_events = format!("{} new events", grouped(added));
+        for (name, sync) in [("first read", first), ("nothing new", idle), (new_events.as_str(), new)] {
+            let name = if sync.planned { format!("{name}, *planned*") } else { name.to_owned() };
+            let megabytes = |bytes: u64| grouped(format!("{:.1}", float(bytes) / 1e6));
+            let (figures, bytes) = (megabytes(sync.figures), megabytes(sync.bytes));
+            let wall = if sync.planned { rounded(sync.wall.median) } else { scaled(sync.wall, 1.0, 2) };
+            writeln!(text, "| {name} | {} | {figures} | {bytes} | {wall} |", grouped(sync.queries))?;
+        }
+    }
     Ok(())
 }

@@ -176,6 +176,38 @@ pub struct Planning {
     pub naive: Cost,
 }
 
+/// What one sync costs.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct SyncCost {
+    pub queries: u64,
+    /// Bytes that PostHog reads for figures.
+    pub figures: u64,
+    /// Bytes that PostHog reads for everything.
+    pub bytes: u64,
+    /// Seconds.
+    pub wall: Spread,
+    /// Whether it was calculated and not run.
+    pub planned: bool,
+}
+
+/// What syncs cost with so many events.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SyncCosts {
+    pub events: u64,
+    /// Days that they are spread over.
+    pub days: u64,
+    /// Rows of a page.
+    pub page: u64,
+    /// Bytes that PostHog reads for the figures of all days.
+    pub full: u64,
+    /// Reads everything.
+    pub first: SyncCost,
+    /// Finds nothing new.
+    pub idle: SyncCost,
+    /// Finds some new events.
+    pub added: SyncCost,
+}
+
 /// One run of the benchmark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
@@ -198,6 +230,10 @@ pub struct Results {
     pub concurrency: Vec<Concurrency>,
     /// Requests of a year.
     pub planning: Planning,
+    /// Events that are new in [`SyncCosts::added`].
+    pub added: u64,
+    /// What syncs cost.
+    pub costs: Vec<SyncCosts>,
     /// What was to be reached, and what was.
     #[serde(default)]
     pub targets: Vec<Target>,
@@ -209,9 +245,34 @@ pub fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// A number with commas between its thousands.
+#[expect(clippy::needless_pass_by_value, reason = "numbers, and texts of numbers")]
+pub fn grouped(number: impl ToString) -> String {
+    let text = number.to_string();
+    let (whole, rest) = text.split_at(text.find('.').unwrap_or(text.len()));
+    let mut grouped = String::new();
+    for (index, digit) in whole.chars().enumerate() {
+        let left = whole.len() - index;
+        if left.is_multiple_of(3) && grouped.ends_with(|before: char| before.is_ascii_digit()) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped + rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thousands_are_separated() {
+        for (number, text) in
+            [("0", "0"), ("999", "999"), ("-1000.5", "-1,000.5"), ("-999", "-999"), ("1234567", "1,234,567")]
+        {
+            assert_eq!(grouped(number), text);
+        }
+    }
 
     #[test]
     fn median_is_the_middle_value() {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Results, Way, float};
+use crate::results::{Results, SyncCosts, Way, float, grouped};
 
 /// Bytes of a MiB.
 pub const MEBIBYTE: u64 = 1 << 20;
@@ -13,6 +13,11 @@ const LONGEST_SPEC: f64 = 0.010;
 /// Memory with the most events by that with the next fewer: flat, up to the noise of an allocator.
 /// The fewest are no measure, since they are fewer pages than may be read at a time.
 const FLAT: f64 = 1.25;
+
+/// Most queries of a sync that finds nothing new.
+const MOST_IDLE_QUERIES: u64 = 2;
+/// Most bytes that PostHog may read for the figures of a sync that finds nothing new.
+const MOST_OBSERVED: u64 = 200_000_000;
 
 /// Wall time of `read` by that of the floor, at most.
 pub fn most_ratio(way: Way) -> Option<f64> {
@@ -44,7 +49,7 @@ pub fn judge(results: &Results) -> Vec<Target> {
     let mut targets = Vec::new();
     for comparison in &results.comparisons {
         let (Some(most), Some(ratio)) = (most_ratio(comparison.way), comparison.program.ratio) else { continue };
-        let (name, events) = (comparison.way.name(), comparison.program.volume.events);
+        let (name, events) = (comparison.way.name(), grouped(comparison.program.volume.events));
         let aim = format!("{name}, {events} events: wall time at most {most:.1} times the floor");
         targets.push(Target::new(aim, format!("{:.2}", ratio.median), ratio.median <= most));
     }
@@ -74,5 +79,42 @@ pub fn judge(results: &Results) -> Vec<Target> {
         let aim = "three requests at a time at least 2.5 times as fast as one".to_owned();
         targets.push(Target::new(aim, format!("{times:.2} times"), times >= 2.5));
     }
+    targets.extend(results.costs.iter().flat_map(of_costs));
     targets
+}
+
+/// The targets of a sync that finds nothing new.
+pub fn of_costs(costs: &SyncCosts) -> [Target; 2] {
+    let SyncCosts { events, idle, .. } = costs;
+    let sync = format!("nothing new among {} events", grouped(events));
+    let read = format!("{} MB", grouped(format!("{:.1}", float(idle.bytes) / 1e6)));
+    [
+        Target::new(
+            format!("{sync}: at most {MOST_IDLE_QUERIES} queries"),
+            grouped(idle.queries),
+            idle.queries <= MOST_IDLE_QUERIES,
+        ),
+        Target::new(
+            format!("{sync}: PostHog reads at most {} MB", MOST_OBSERVED / 1_000_000),
+            read,
+            idle.bytes <= MOST_OBSERVED,
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{Spread, SyncCost};
+
+    #[test]
+    fn a_sync_that_finds_nothing_may_ask_twice_and_read_200_megabytes() {
+        let met = |queries, bytes| {
+            let cost = SyncCost { queries, figures: bytes, bytes, wall: Spread::of([]), planned: false };
+            let costs = SyncCosts { events: 5_000, days: 1, page: 1, full: 0, first: cost, idle: cost, added: cost };
+            of_costs(&costs).map(|target| target.met)
+        };
+        assert_eq!(met(2, 200_000_000), [true, true]);
+        assert_eq!(met(3, 200_000_001), [false, false]);
+    }
 }

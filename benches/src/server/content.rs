@@ -23,6 +23,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::condition::{Span, Times};
+use super::figures::{Cells, Figures};
 use super::question::{Key, Question};
 use crate::events::{DAY, date, of_day, samples, uuid_prefix};
 use crate::http::{Client, PROJECT};
@@ -30,8 +31,10 @@ use crate::http::{Client, PROJECT};
 const HOUR: i64 = DAY / 24;
 /// Days that are rendered; the others are made from them.
 const TEMPLATES: u64 = 2;
-/// Days between the last event and now.
-const AGE: i64 = 10;
+/// Days between the last event and today. The end of a sync, a day long, has no part of a day with events.
+const AGE: i64 = 1;
+/// Pages of up to so many days are kept. More would not fit into memory.
+const MOST_KEPT: i64 = 40;
 
 /// How many events there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +42,15 @@ pub struct Size {
     pub events: u64,
     /// Events of one day, which are one page.
     pub page: u64,
+    /// Days on which there are only figures of events, by a formula; none for events that can be read.
+    pub counted_days: Option<i64>,
+}
+
+impl Size {
+    /// Events that can be read, a page a day.
+    pub fn pages(events: u64, page: u64) -> Self {
+        Self { events, page, counted_days: None }
+    }
 }
 
 /// An answer and what it is made of.
@@ -124,18 +136,30 @@ impl Content {
         Ok(Self { sandbox, client, size, first, days, templates, last, checksums, hours, file, file_length, pages })
     }
 
-    /// The address of the sandbox.
-    pub(super) fn sandbox(&self) -> String {
-        self.sandbox.url()
+    pub(super) fn first_day(&self) -> i64 {
+        self.first
     }
 
-    pub(super) fn client(&self) -> &Client {
-        &self.client
+    /// The first instant without events.
+    pub(super) fn end(&self) -> i64 {
+        (self.first + self.days) * DAY
     }
 
-    /// The first instant with events.
-    pub(super) fn start(&self) -> String {
-        format!("{}T00:00:00Z", date(self.first))
+    /// How many events the days of a span have.
+    pub(super) fn rows(&self, happened: Span) -> u64 {
+        let end = self.first + self.days;
+        let from = happened.from.div_euclid(DAY).clamp(self.first, end);
+        let to = happened.to.saturating_add(DAY - 1).div_euclid(DAY).clamp(self.first, end);
+        u64::try_from(to - from).unwrap_or_default() * self.size.page
+    }
+
+    /// The figures that are asked for.
+    ///
+    /// # Errors
+    /// When a part of a day is asked for.
+    pub(super) fn cells(&self, figures: &Figures) -> anyhow::Result<Cells> {
+        let arrived = self.day_from(figures.arrived.from)?..self.day_from(figures.arrived.to)?;
+        figures.cells(arrived, |instant| self.day_from(instant), |day| Ok((self.size.page, self.checksum(day)?)))
     }
 
     /// Answers a query.
@@ -163,11 +187,7 @@ impl Content {
                 let Some(day) = self.next_day(times, after.as_ref())? else { return empty_page(&columns, gzip) };
                 return self.page(PageId { columns, day, gzip }).await;
             }
-            Question::Figures(figures) => {
-                let arrived = self.day_from(figures.arrived.from)?..self.day_from(figures.arrived.to)?;
-                let of_day = |day| Ok((self.size.page, self.checksum(day)?));
-                figures.answer(arrived, |instant| self.day_from(instant), of_day)?
-            }
+            Question::Figures(figures) => figures.answer(&self.cells(&figures)?),
             Question::Days { from, to } => {
                 let rows: Vec<Value> = self.whole_days(from, to)?.map(|day| json!([day, self.size.page])).collect();
                 json!({"columns": ["day", "count()"], "error": null, "results": rows})
@@ -277,7 +297,9 @@ impl Content {
             pack(body, wanted.gzip, true)
         })
         .await??;
-        self.pages().insert(id, page.clone());
+        if id.day == day || self.days <= MOST_KEPT {
+            self.pages().insert(id, page.clone());
+        }
         Ok(page)
     }
 
@@ -365,7 +387,7 @@ fn moved(page: &[u8], from: i64, to: i64) -> Bytes {
     page.into()
 }
 
-fn pack(body: Bytes, gzip: bool, events: bool) -> anyhow::Result<Answer> {
+pub(super) fn pack(body: Bytes, gzip: bool, events: bool) -> anyhow::Result<Answer> {
     let unpacked = body.len() as u64;
     if !gzip {
         return Ok(Answer { body, unpacked, gzip, events });

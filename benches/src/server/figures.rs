@@ -11,10 +11,13 @@ use serde_json::{Value, json};
 
 use super::condition::{Span, any_of, instant, times};
 use super::question::pattern;
-use crate::events::calendar_day;
+use crate::events::{DAY, calendar_day};
 
 const DAY_NUMBER: &str = "intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525";
 const CHECKSUM: &str = "reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))";
+
+/// Rows and checksum by the first day of a period and the number of a slice.
+pub(super) type Cells = BTreeMap<(i64, usize), (u64, u64)>;
 
 /// What is to be counted, and by what.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +27,7 @@ pub(super) struct Figures {
     /// Arrivals at which the next slice begins; none if there are no slices in the answer.
     slices: Option<Vec<i64>>,
     /// Events that happened in any of these,
-    happened: Vec<Span>,
+    pub(super) happened: Vec<Span>,
     /// and arrived then.
     pub(super) arrived: Span,
 }
@@ -75,30 +78,49 @@ impl Figures {
         Ok(Some(Self { months, slices, happened, arrived }))
     }
 
-    /// The answer, by the days whose events arrived in time; `day_from` tells the first day with all its
+    /// The period that a day counts for, by its first day.
+    ///
+    /// # Errors
+    /// When no calendar has the day.
+    pub(super) fn period(&self, day: i64) -> anyhow::Result<i64> {
+        let is_folded = self.months.iter().any(|span| (span.from..span.to).contains(&(day * DAY)));
+        if is_folded { first_of_month(day) } else { Ok(day) }
+    }
+
+    /// Arrivals of each slice; a single one if there are none in the answer.
+    pub(super) fn slices(&self) -> impl Iterator<Item = Span> {
+        let bounds = || self.slices.iter().flatten().copied();
+        let begins = std::iter::once(i64::MIN).chain(bounds());
+        begins.zip(bounds().chain([i64::MAX])).map(|(from, to)| Span { from, to })
+    }
+
+    /// Cells of the days whose events arrived in time; `day_from` tells the first day with all its
     /// events after an instant, and `of_day` number and checksum of the events of a day.
     ///
     /// # Errors
     /// When an instant is in the middle of a day with events.
-    pub(super) fn answer(
+    pub(super) fn cells(
         &self,
         days: Range<i64>,
         day_from: impl Fn(i64) -> anyhow::Result<i64>,
         of_day: impl Fn(i64) -> anyhow::Result<(u64, u64)>,
-    ) -> anyhow::Result<Value> {
+    ) -> anyhow::Result<Cells> {
         let whole = |span: &Span| Ok(day_from(span.from)?..day_from(span.to)?);
         let happened = self.happened.iter().map(whole).collect::<anyhow::Result<Vec<_>>>()?;
-        let months = self.months.iter().map(whole).collect::<anyhow::Result<Vec<_>>>()?;
         let slices = self.slices.iter().flatten().map(|bound| day_from(*bound)).collect::<anyhow::Result<Vec<_>>>()?;
         let contain = |ranges: &[Range<i64>], day| ranges.iter().any(|range| range.contains(&day));
-        let mut cells: BTreeMap<(i64, usize), (u64, u64)> = BTreeMap::new();
+        let mut cells = Cells::new();
         for day in days.filter(|day| contain(&happened, *day)) {
             let (rows, checksum) = of_day(day)?;
-            let period = if contain(&months, day) { first_of_month(day)? } else { day };
             let slice = slices.iter().filter(|bound| **bound <= day).count();
-            let cell = cells.entry((period, slice)).or_default();
+            let cell = cells.entry((self.period(day)?, slice)).or_default();
             *cell = (cell.0 + rows, cell.1.wrapping_add(checksum));
         }
+        Ok(cells)
+    }
+
+    /// The answer with these cells.
+    pub(super) fn answer(&self, cells: &Cells) -> Value {
         let stored: u64 = cells.values().map(|(rows, _)| rows).sum();
         // None has copies.
         let figure = |((period, slice), (rows, sum)): (&(i64, usize), &(u64, u64))| match self.slices {
@@ -107,7 +129,7 @@ impl Figures {
         };
         let figures: Vec<Value> = cells.iter().map(figure).collect();
         let row = json!([figures.len(), stored, figures]);
-        Ok(json!({"columns": ["cells", "stored", "figures"], "error": null, "results": [row]}))
+        json!({"columns": ["cells", "stored", "figures"], "error": null, "results": [row]})
     }
 }
 
@@ -150,7 +172,6 @@ fn slices(text: &str) -> anyhow::Result<Vec<i64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::events::DAY;
 
     /// 2026-01-01.
     const FIRST: i64 = 20_454;
@@ -167,8 +188,8 @@ mod tests {
     fn ask(sql: &str) -> anyhow::Result<Value> {
         let figures = Figures::recognize(sql)?.context("another query")?;
         let day_from = |instant: i64| Ok(instant.saturating_sub(1).div_euclid(DAY) + 1);
-        let answer = figures.answer(FIRST + 29..FIRST + 34, day_from, |day| Ok((3, u64::try_from(day)?)))?;
-        Ok(answer["results"][0].clone())
+        let cells = figures.cells(FIRST + 29..FIRST + 34, day_from, |day| Ok((3, u64::try_from(day)?)))?;
+        Ok(figures.answer(&cells)["results"][0].clone())
     }
 
     #[test]

@@ -6,8 +6,11 @@
 
 mod condition;
 mod content;
+mod counted;
 mod figures;
+mod fresh;
 mod question;
+mod stock;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,11 +28,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use self::condition::Span;
 pub use self::content::Size;
-use self::content::{Answer, Content};
+use self::content::{Answer, pack};
+use self::fresh::Fresh;
 use self::question::{Question, recognize};
+use self::stock::Stock;
 use crate::drain;
-use crate::http::API_KEY;
+use crate::http::{API_KEY, Client};
+
+/// What PostHog reads of a row for a figure; see docs/DESIGN.md.
+pub const FIGURE_BYTES: u64 = 40;
+/// What PostHog reads of an event for a page: its properties, and as much of the rest as the sandbox says.
+pub const EVENT_BYTES: u64 = 1_320;
 
 const LARGEST_REQUEST: usize = 1 << 20;
 /// Every run has the same name, followed by its interval.
@@ -57,9 +68,23 @@ pub struct Traffic {
     pub unpacked: u64,
 }
 
+/// Queries since the last time, and what PostHog would have read for them. Its table is ordered by day, so
+/// a query for any part of a day reads all of it.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub struct Queries {
+    pub number: u64,
+    /// Bytes for figures.
+    pub figures: u64,
+    /// Bytes for everything.
+    pub bytes: u64,
+}
+
 #[derive(Debug)]
 struct Shared {
-    content: Arc<Content>,
+    stock: Stock,
+    /// Events that have come since; its sandbox answers whatever else is asked.
+    fresh: Fresh,
+    client: Client,
     /// Host and port of the files.
     files: String,
     /// Whether answers of queries are compressed for those who like it, as PostHog does.
@@ -67,9 +92,49 @@ struct Shared {
     /// Whether queries for figures are refused, as with a plan that has none.
     refuses_figures: AtomicBool,
     traffic: Mutex<Traffic>,
+    queries: Mutex<Queries>,
 }
 
 impl Shared {
+    /// Answers a query.
+    async fn answer(&self, sql: &str, question: Question, gzip: bool) -> anyhow::Result<Answer> {
+        match question {
+            Question::Figures(figures) => {
+                let mut cells = self.stock.cells(&figures)?;
+                self.fresh.count(sql, &mut cells).await?;
+                pack(figures.answer(&cells).to_string().into(), gzip, false)
+            }
+            Question::ArrivedPage { times, .. } if self.fresh.has_all(times.arrived, self.stock.end()) => {
+                pack(self.fresh.query(sql).await?, gzip, true)
+            }
+            Question::Columns => pack(self.fresh.query(sql).await?, gzip, false),
+            other => self.stock.answer(sql, other, gzip).await,
+        }
+    }
+
+    /// Notes what a query reads, and returns it.
+    fn charge(&self, question: &Question) -> u64 {
+        let rows = |happened: Span| self.stock.rows(happened) + self.fresh.rows(happened);
+        let mut queries = self.queries.lock().unwrap_or_else(PoisonError::into_inner);
+        queries.number += 1;
+        let bytes = match question {
+            Question::Figures(figures) => {
+                let bytes = figures.happened.iter().map(|span| rows(*span)).sum::<u64>() * FIGURE_BYTES;
+                queries.figures += bytes;
+                bytes
+            }
+            Question::ArrivedPage { times, .. } => rows(times.happened) * EVENT_BYTES,
+            Question::Page { from, to, .. } => rows(Span { from: *from, to: *to }) * EVENT_BYTES,
+            Question::Days { from, to } | Question::Count { from, to } => {
+                rows(Span { from: *from, to: *to }) * FIGURE_BYTES
+            }
+            Question::Hours { .. } | Question::Arrived { .. } => rows(Span::ALL) * FIGURE_BYTES,
+            Question::Columns => 0,
+        };
+        queries.bytes += bytes;
+        bytes
+    }
+
     fn traffic(&self) -> std::sync::MutexGuard<'_, Traffic> {
         self.traffic.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -99,7 +164,7 @@ impl Shared {
 /// # Errors
 /// When the events cannot be made or no port is free.
 pub async fn serve(size: Size, ready: impl FnOnce(&Ready) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    let content = Arc::new(Content::new(size).await?);
+    let stock = Stock::new(size).await?;
     let api = TcpListener::bind(("127.0.0.1", 0)).await?;
     let files = TcpListener::bind(("127.0.0.1", 0)).await?;
     let (root, host) = (format!("http://{}", api.local_addr()?), files.local_addr()?.to_string());
@@ -110,13 +175,16 @@ pub async fn serve(size: Size, ready: impl FnOnce(&Ready) -> anyhow::Result<()>)
             drop(connection.set_nodelay(true));
         })
     });
-    ready(&Ready { webhook: format!("{root}/api/app/webhooks/benchmark"), url: root, start: content.start() })?;
+    ready(&Ready { webhook: format!("{root}/api/app/webhooks/benchmark"), url: root, start: stock.start() })?;
     let shared = Arc::new(Shared {
-        content,
+        stock,
+        fresh: Fresh::new().await?,
+        client: Client::default(),
         files: host,
         gzip: AtomicBool::new(false),
         refuses_figures: AtomicBool::new(false),
         traffic: Mutex::default(),
+        queries: Mutex::default(),
     });
     let api = axum::serve(api, Router::new().fallback(handle).with_state(Arc::clone(&shared)));
     let files = axum::serve(files, Router::new().fallback(download).with_state(shared));
@@ -134,6 +202,14 @@ async fn handle(State(shared): State<Arc<Shared>>, request: Request) -> Response
             let traffic = std::mem::take(&mut *shared.traffic());
             serde_json::to_string(&traffic).map(|text| respond(200, Body::from(text))).map_err(Into::into)
         }
+        ["benchmark", "queries"] => {
+            let queries = std::mem::take(&mut *shared.queries.lock().unwrap_or_else(PoisonError::into_inner));
+            serde_json::to_string(&queries).map(|text| respond(200, Body::from(text))).map_err(Into::into)
+        }
+        ["benchmark", "add", rows] => match rows.parse() {
+            Ok(rows) => shared.fresh.add(rows).await.map(|()| respond(200, Body::empty())),
+            Err(error) => Err(error.into()),
+        },
         ["benchmark", "gzip", switch] => {
             shared.gzip.store(*switch == "true", Ordering::Relaxed);
             Ok(respond(200, Body::empty()))
@@ -171,9 +247,11 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
             let accepted = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok());
             let gzip =
                 shared.gzip.load(Ordering::Relaxed) && accepted.is_some_and(|accepted| accepted.contains("gzip"));
-            let answer = shared.content.answer(sql, question, gzip).await?;
+            let read = shared.charge(&question);
+            let answer = shared.answer(sql, question, gzip).await?;
             shared.note(parts, &body, &answer);
             let mut response = respond(200, Body::from(answer.body));
+            response.headers_mut().insert("x-posthog-query-bytes-read", read.into());
             if answer.gzip {
                 response.headers_mut().insert(header::CONTENT_ENCODING, header::HeaderValue::from_static("gzip"));
             }
@@ -198,8 +276,9 @@ async fn answer(shared: &Arc<Shared>, parts: &Parts, body: Body, rest: &[&str]) 
                 .map(|micros| micros.parse().ok().and_then(DateTime::from_timestamp_micros))
                 .collect();
             let [Some(from), Some(to)] = bounds[..] else { bail!("there is no run {run}") };
-            let files = shared.content.files(from, to)?;
-            let rows = shared.content.rows_of(&files);
+            let content = shared.stock.content()?;
+            let files = content.files(from, to)?;
+            let rows = content.rows_of(&files);
             let status = json!({"status": "Completed", "files": files, "records_completed": rows});
             Ok(respond(200, Body::from(status.to_string())))
         }
@@ -223,7 +302,8 @@ async fn download(State(shared): State<Arc<Shared>>, request: Request) -> Respon
     if parts.headers.contains_key(header::AUTHORIZATION) {
         return respond(400, Body::from("the key has been shown to the host of the files"));
     }
-    let file = shared.content.file();
+    let Ok(content) = shared.stock.content() else { return respond(404, Body::empty()) };
+    let file = content.file();
     shared.note(&parts, b"", &file);
     let mut response = respond(200, Body::from(file.body));
     response.headers_mut().insert(header::ETAG, header::HeaderValue::from_static("\"benchmark\""));
@@ -241,8 +321,8 @@ async fn take_in(body: Body) -> anyhow::Result<Response<Body>> {
 
 /// Lets the sandbox answer.
 async fn forward(shared: &Shared, parts: &Parts) -> anyhow::Result<Response<Body>> {
-    let url = format!("{}{}", shared.content.sandbox(), parts.uri);
-    let answer = shared.content.client().send(parts.method.clone(), &url, None).await?;
+    let url = format!("{}{}", shared.fresh.url(), parts.uri);
+    let answer = shared.client.send(parts.method.clone(), &url, None).await?;
     Ok(respond(answer.status.as_u16(), Body::from(answer.body)))
 }
 

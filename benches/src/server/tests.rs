@@ -7,9 +7,10 @@ use uuid::Uuid;
 
 use super::content::{Content, Size};
 use super::question::recognize;
+use crate::events::DAY;
 
 /// 64 events on eight days, of which the sandbox has rendered two.
-const SIZE: Size = Size { events: 64, page: 8 };
+const SIZE: Size = Size { events: 64, page: 8, counted_days: None };
 
 async fn ask(content: &Arc<Content>, sql: &str, values: &Value) -> Vec<Value> {
     let question = recognize(sql, values).unwrap();
@@ -29,7 +30,7 @@ fn literal(instant: DateTime<Utc>) -> String {
 #[tokio::test]
 async fn figures_are_those_of_the_pages() {
     let content = Arc::new(Content::new(SIZE).await.unwrap());
-    let start = instant(&content.start());
+    let start = DateTime::from_timestamp_micros(content.first_day() * DAY).unwrap();
     let arrived = format!("created_at < {}", literal(start + chrono::Days::new(20)));
     let window = format!("{arrived} AND (timestamp >= {})", literal(start));
     let order = "ORDER BY timestamp ASC, toString(uuid) ASC, event ASC, distinct_id ASC, created_at DESC LIMIT 8";
