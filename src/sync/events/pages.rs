@@ -92,10 +92,7 @@ impl WindowReader {
                             window.describe()
                         )));
                     }
-                    // A page with fewer rows than asked for is the last one, unless the server has a lower
-                    // limit than it admits; then rows are still missing.
-                    let missing = progress.received.is_some_and(|received| received < window.rows);
-                    if count > 0 && (count == u64::from(limit) || missing && progress.to.is_none()) {
+                    if count > 0 && progress.may_have_more(window, count == u64::from(limit)) {
                         self.note(window, &mut progress, false).await?;
                         continue;
                     }
@@ -268,6 +265,17 @@ impl Progress {
         self.after.as_ref().map_or(self.from, |key| key.sort_key.max(self.from))
     }
 
+    /// Whether rows may follow a page that was not empty. A page that is not full is the last one, unless
+    /// the server has a lower limit than it admits; then rows are still missing. A full page is the last one
+    /// when all rows have come that PostHog had counted: what has been added meanwhile shows in the next
+    /// comparison.
+    fn may_have_more(&self, window: &CellWindow, is_full: bool) -> bool {
+        match self.received {
+            Some(received) if self.to.is_none() => received < window.rows || is_full && received > window.rows,
+            _ => is_full,
+        }
+    }
+
     /// Takes out the cells before `current`, or all that are left, with what has been emitted of each.
     fn close(&mut self, window: &CellWindow, current: Option<Period>) -> BTreeMap<Period, Fingerprint> {
         let is_closed = |period: &Period| current.is_none_or(|current| *period < current);
@@ -294,6 +302,29 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::sync::ledger::Days;
+
+    #[test]
+    fn a_full_page_is_the_last_one_when_all_counted_rows_have_come() {
+        let window = CellWindow { slice: 0, days: Days { from: 1, to: 2 }, periods: vec![], rows: 20, open: None };
+        let mut progress = Progress {
+            after: None,
+            from: Timestamp::MIN,
+            to: None,
+            emitted: BTreeMap::new(),
+            closed: None,
+            received: Some(20),
+        };
+        for (received, full_page, short_page) in
+            [(Some(10), true, true), (Some(20), false, false), (Some(30), true, false), (None, true, false)]
+        {
+            progress.received = received;
+            assert_eq!(progress.may_have_more(&window, true), full_page, "{received:?}");
+            assert_eq!(progress.may_have_more(&window, false), short_page, "{received:?}");
+        }
+        (progress.received, progress.to) = (Some(20), Some(Timestamp::MAX));
+        assert!(progress.may_have_more(&window, true), "a part has no count of its own");
+        assert!(!progress.may_have_more(&window, false));
+    }
 
     #[test]
     fn every_cell_is_closed_once_with_all_of_its_rows() {
