@@ -26,6 +26,7 @@ mod ledger;
 mod lists;
 mod lives;
 mod migrating;
+mod nested_lists;
 mod network;
 mod odd_events;
 mod properties;
@@ -39,5 +40,6 @@ mod shipped_files;
 mod specification;
 mod streams_page;
 mod support;
+mod survey_responses;
 #[path = "../fuzz/targets.rs"]
 mod targets;

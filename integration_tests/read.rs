@@ -296,7 +296,7 @@ async fn projects_are_read_with_the_fields_of_their_schema() {
     let projects = messages.records("projects");
     let zones: Vec<&Value> = projects.iter().map(|project| &project["timezone"]).collect();
     assert_eq!(zones, ["America/New_York", "Asia/Kolkata"]);
-    let schema = source_posthog::streams::projects::schema();
+    let schema = source_posthog::streams::PROJECTS.schema();
     for project in projects {
         assert!(project.as_object().unwrap().keys().all(|field| schema["properties"].get(field).is_some()));
     }

@@ -38,7 +38,10 @@ fn describe(source: Source) -> String {
             };
             format!("the list `{}`, scope `{}`{parts}", list.path, list.scope)
         }
-        Source::Projects => "the projects themselves, scope `project:read`".into(),
+        Source::NestedList(nested) => {
+            format!("`{}` of each object of the list `{}`, scope `{}`", nested.list.path, nested.parents, nested.list.scope)
+        }
+        Source::Account(account) => format!("the {} themselves, scope `{}`", account.stream, account.scope),
     }
 }
 

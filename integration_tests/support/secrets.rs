@@ -27,6 +27,7 @@ pub(crate) const WRONG_PROXY_PASSWORD: &str = "pl4nted-wr0ng-password";
 const PLANTED: &[&str] = &[
     "phx_full",
     "phx_query",
+    "phx_project",
     "phx_scoped",
     "phx_nothing",
     "phx_noquery",

@@ -1,5 +1,6 @@
 //! From what `PostHog` answers to RECORD lines: rows, exported lines and objects of lists.
 
+mod account;
 mod day_figures;
 mod document;
 mod export_line;
@@ -11,19 +12,18 @@ mod keyset_row;
 mod last_row;
 mod list_object;
 mod nulled;
-mod project;
 mod property_columns;
 mod query_row;
 mod record_sink;
 pub mod transcode;
 mod value;
 
+pub use account::AccountWriter;
 pub use day_figures::day_of;
 pub use export_line::{ExportWriter, LineTimes};
 pub use fingerprint::{Fingerprint, checksum_of};
 pub use keyset_row::KeysetRowWriter;
 pub use list_object::{Object, ObjectWriter};
 pub use nulled::NulledValues;
-pub use project::ProjectWriter;
 pub use query_row::{RowWriter, Written};
 pub use record_sink::{RecordSink, RowCounts};

@@ -1,6 +1,9 @@
 //! Values of columns as they stand in records.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde_json::value::RawValue;
 
 use super::document;
 use crate::posthog::Malformed;
@@ -16,6 +19,7 @@ pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> bool {
     }
     let value = match kind {
         Kind::Json => return append_json(text, lines),
+        Kind::Members(prefix) => return append_members(text, prefix, lines),
         Kind::Timestamp => return append_instant(text, lines),
         Kind::OptionalString if text == "\"\"" => Some("null"),
         Kind::String | Kind::OptionalString => Some(text).filter(|text| text.starts_with('"')),
@@ -142,6 +146,28 @@ fn append_json(text: &str, lines: &mut Vec<u8>) -> bool {
     false
 }
 
+/// See [`Kind::Members`].
+fn append_members(text: &str, prefix: &str, lines: &mut Vec<u8>) -> bool {
+    let inner = if text.starts_with('"') { unquoted(text).ok() } else { Some(Cow::Borrowed(text)) };
+    let Some(members) =
+        inner.as_deref().and_then(|inner| serde_json::from_str::<BTreeMap<String, &RawValue>>(inner).ok())
+    else {
+        lines.extend_from_slice(b"null");
+        return false;
+    };
+    lines.push(b'{');
+    let mut separator = "";
+    for (name, value) in &members {
+        let Some(rest) = name.strip_prefix(prefix) else { continue };
+        let name = if rest.is_empty() { "0" } else { rest.trim_start_matches('_') };
+        lines.extend_from_slice(format!("{separator}{}:", serde_json::Value::from(name)).as_bytes());
+        document::append(value.get(), lines);
+        separator = ",";
+    }
+    lines.push(b'}');
+    true
+}
+
 /// The text that a JSON string stands for.
 pub(super) fn unquoted(text: &str) -> Result<Cow<'_, str>, Malformed> {
     if text.contains('\\') {
@@ -176,6 +202,17 @@ mod tests {
         }
         assert_eq!(appended(Kind::Timestamp, "\"2026-01-01T02:00:00.12Z\""), "\"2026-01-01T02:00:00.120000Z\"");
         assert_eq!(appended(Kind::Timestamp, "null"), "null");
+    }
+
+    #[test]
+    fn members_are_chosen_by_the_beginning_of_their_names() {
+        let members = |text: &str| appended(Kind::Members("$survey_response"), text);
+        let text = r#""{\"$survey_response\": 7, \"$survey_response_a-b\": [\"x\"], \"$survey_id\": \"s\"}""#;
+        assert_eq!(members(text), r#"{"0":7,"a-b":["x"]}"#);
+        assert_eq!(members("\"{}\""), "{}");
+        for text in ["\"[1]\"", "\"{\"", "5"] {
+            assert_eq!(members(text), "null", "{text}");
+        }
     }
 
     #[test]

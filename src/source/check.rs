@@ -13,7 +13,7 @@ use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
 use crate::protocol::message::ConnectionStatus;
 use crate::protocol::{Message, Output};
-use crate::streams::{EVENTS, LISTS, List};
+use crate::streams::{self, EVENTS, LISTS, List, ORGANIZATIONS};
 use crate::time::days;
 
 /// A user is waiting for the result, so give up earlier than `read` does.
@@ -87,10 +87,11 @@ async fn examine(config: &Path) -> Result<String, Error> {
         found.push(format!("the stream `projects` cannot be read: {error}"));
     }
     if let Some(key) = &key {
-        let missing: Vec<String> = LISTS
-            .iter()
-            .filter(|list| !key.may(list.scope))
-            .map(|list| format!("{} (`{}`)", list.stream, list.scope))
+        let missing: Vec<String> = streams::all_lists()
+            .map(|list| (list.stream, list.scope))
+            .chain([(ORGANIZATIONS.stream, ORGANIZATIONS.scope)])
+            .filter(|(_, scope)| !key.may(scope))
+            .map(|(stream, scope)| format!("{stream} (`{scope}`)"))
             .collect();
         if !missing.is_empty() {
             found.push(format!("the API key lacks the scopes of these streams: {}", missing.join(", ")));

@@ -2,6 +2,7 @@
 //!
 //! [`Output`]: crate::protocol::Output
 
+mod account_streams;
 mod catalog;
 mod check;
 mod cli;

@@ -10,6 +10,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
+use super::account_streams::AccountReader;
 use super::cli::ReadArguments;
 use super::configuration;
 use super::discover::custom_streams;
@@ -23,13 +24,15 @@ use crate::posthog::exports::Exports;
 use crate::posthog::http::{Client, FileClient, GiveUp, Retry, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
-use crate::protocol::{Batch, ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
-use crate::records::{NulledValues, ProjectWriter};
-use crate::streams::{self, EVENTS, KeysetStream, List, PropertyColumns, Source, Table};
+use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
+use crate::records::NulledValues;
+use crate::streams::{
+    self, AccountStream, EVENTS, KeysetStream, List, NestedList, ORGANIZATIONS, PropertyColumns, Source, Table,
+};
 use crate::sync::{
     Checkpoint, EventReader, EventsRead, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod,
-    ListReader, ListState, OnEstimate, PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext,
-    StreamObserver, StreamState, Supervision,
+    ListReader, ListState, NestedListReader, NestedListState, OnEstimate, PageSize, ProjectEntry, ProjectReader,
+    ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
 };
 
 /// Where exports have failed, `auto` does without them for so long.
@@ -69,7 +72,8 @@ enum JobKind {
     Table { table: &'static Table, state: StreamState<ProjectState>, property_columns: Arc<PropertyColumns> },
     Keyset { keyset: &'static KeysetStream, state: StreamState<KeysetState> },
     List { list: &'static List, state: StreamState<ListState> },
-    Projects,
+    Nested { nested: &'static NestedList, state: StreamState<NestedListState> },
+    Account(&'static AccountStream),
 }
 
 impl JobKind {
@@ -79,7 +83,8 @@ impl JobKind {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),
             Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
             Self::List { state, .. } => state.projects.keys().copied().collect(),
-            Self::Projects => Vec::new(),
+            Self::Nested { state, .. } => state.projects.keys().copied().collect(),
+            Self::Account(_) => Vec::new(),
         }
     }
 }
@@ -166,11 +171,14 @@ fn jobs(
                 let names = streams::names().join(", ");
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
             }
-            Some(Source::Projects) => JobKind::Projects,
+            Some(Source::Account(account)) => JobKind::Account(account),
             Some(Source::KeysetStream(keyset)) => {
                 JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
             }
             Some(Source::List(list)) => JobKind::List { list, state: saved_state(state, &stream, "", incremental)? },
+            Some(Source::NestedList(nested)) => {
+                JobKind::Nested { nested, state: saved_state(state, &stream, "", incremental)? }
+            }
             Some(Source::Table(table)) => {
                 let state = saved_state(state, &stream, table.cursor_field, incremental)?;
                 let property_columns =
@@ -203,7 +211,14 @@ impl Sync {
         let descriptor = StreamDescriptor::clone(&stream);
         self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
         let failures = match kind {
-            JobKind::Projects => self.read_projects(&stream).await?,
+            JobKind::Account(account) if account.stream == ORGANIZATIONS.stream && !self.may(account.scope) => {
+                vec![missing_scope(account.stream, account.scope)]
+            }
+            JobKind::Account(account) => {
+                let (client, output) = (&self.client, &self.output);
+                let reader = AccountReader { client, output, stream: &stream, account };
+                reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?
+            }
             JobKind::Table { table, state, property_columns } => {
                 self.read_table(table, state, &property_columns, &stream, incremental).await?
             }
@@ -218,6 +233,15 @@ impl Sync {
             JobKind::List { list, state } => {
                 self.read_each(state, &stream, incremental, |context, checkpoint| async {
                     ListReader { context, list, checkpoint }.run().await
+                })
+                .await?
+            }
+            JobKind::Nested { nested, .. } if !self.may(nested.list.scope) => {
+                vec![missing_scope(nested.list.stream, nested.list.scope)]
+            }
+            JobKind::Nested { nested, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    NestedListReader { context, nested, checkpoint }.run().await
                 })
                 .await?
             }
@@ -446,32 +470,6 @@ impl Sync {
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
             nulled: nulled.clone(),
         }
-    }
-
-    /// Reads the projects themselves.
-    async fn read_projects(&self, stream: &Arc<StreamDescriptor>) -> Result<Vec<Error>, Error> {
-        let mut failures = Vec::new();
-        let writer = ProjectWriter::new(stream);
-        let observer = StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) };
-        for ProjectPlan { id, .. } in &self.projects {
-            let found = account::project(&self.client, *id, self.client.retry(), &observer).await;
-            let mut batch = Batch::new(&self.output, stream);
-            let written = found.map_err(Error::from).and_then(|project| {
-                writer
-                    .write(&project.json, batch.lines.as_vec())
-                    .map_err(|error| Error::system(format!("its description is not usable: {error}")))
-            });
-            match written {
-                Ok(()) => {
-                    batch.records += 1;
-                    batch.send(true).await?;
-                }
-                Err(error) => failures.push(error.in_project(*id)),
-            }
-        }
-        // The stream keeps nothing between syncs; the protocol wants a state all the same.
-        self.output.state(stream, serde_json::json!({"version": 1, "complete": failures.is_empty()})).await?;
-        Ok(failures)
     }
 }
 

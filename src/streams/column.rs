@@ -36,6 +36,9 @@ pub enum Kind {
     Timestamp,
     /// JSON inside a string, which becomes an object.
     Json,
+    /// The members of a JSON object inside a string whose names begin with this, under the rest of their
+    /// names; under 0 where nothing is left.
+    Members(&'static str),
     /// A boolean, which some versions send as 0 or 1.
     Boolean,
     Integer,
@@ -86,7 +89,7 @@ impl Column {
             Kind::Timestamp => {
                 json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
             }
-            Kind::Json => json!({"type": ["null", "object"], "additionalProperties": true}),
+            Kind::Json | Kind::Members(_) => json!({"type": ["null", "object"], "additionalProperties": true}),
             Kind::Boolean => json!({"type": ["null", "boolean"]}),
             Kind::Integer => json!({"type": ["null", "integer"]}),
             Kind::Number => json!({"type": ["null", "number"]}),

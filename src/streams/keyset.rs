@@ -60,9 +60,6 @@ pub static COHORT_PEOPLE: KeysetStream = KeysetStream {
     key_must_be_unique: false,
 };
 
-/// All that are always there.
-pub static KEYSET_STREAMS: &[&KeysetStream] = &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE];
-
 impl KeysetStream {
     pub fn primary_key(&self) -> Vec<&'static str> {
         [PROJECT_FIELD].into_iter().chain(self.key.iter().copied()).collect()

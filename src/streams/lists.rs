@@ -28,7 +28,7 @@ pub struct List {
     /// How changes are found, if the server helps with it.
     pub change: Option<Change>,
     /// Fields as a JSON object of schemas.
-    schema: &'static str,
+    pub(super) schema: &'static str,
 }
 
 /// The parts of a list that have to be asked for one by one.
@@ -56,16 +56,7 @@ pub struct Change {
 }
 
 const fn list(stream: &'static str, scope: &'static str, schema: &'static str) -> List {
-    List {
-        stream,
-        path: stream,
-        scope,
-        primary_key: &["id"],
-        parameters: "",
-        passes: Passes::One,
-        change: None,
-        schema,
-    }
+    List::new(stream, scope, schema)
 }
 
 const fn changed(field: &'static str, filter: Option<&'static str>) -> Change {
@@ -132,6 +123,20 @@ pub static LISTS: &[List] = &[
 ];
 
 impl List {
+    /// A list that is read whole, from the path that is its name.
+    pub(super) const fn new(stream: &'static str, scope: &'static str, schema: &'static str) -> Self {
+        Self {
+            stream,
+            path: stream,
+            scope,
+            primary_key: &["id"],
+            parameters: "",
+            passes: Passes::One,
+            change: None,
+            schema,
+        }
+    }
+
     pub fn find(name: &str) -> Option<&'static Self> {
         LISTS.iter().find(|list| list.stream == name)
     }

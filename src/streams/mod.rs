@@ -1,34 +1,52 @@
 //! What can be read. A stream that comes from a `HogQL` table is one constant; see [`Table`].
 
+mod account;
 mod column;
 pub mod custom;
 mod events;
 mod groups;
+mod ingestion_warnings;
 mod keyset;
 mod lists;
+mod nested;
+mod organizations;
 mod persons;
-pub mod projects;
+mod projects;
 mod property_columns;
 mod sessions;
+mod survey_responses;
 mod table;
 
 use serde_json::Value;
 
 use crate::protocol::{Catalog, Stream, SyncMode};
 
+pub use account::AccountStream;
 pub use column::{Column, ExportedAs, Kind};
 pub use events::EVENTS;
 pub use groups::GROUPS;
-pub use keyset::{COHORT_PEOPLE, KEYSET_STREAMS, KeysetStream, KeysetTable, PERSON_DISTINCT_IDS};
+pub use ingestion_warnings::INGESTION_WARNINGS;
+pub use keyset::{COHORT_PEOPLE, KeysetStream, KeysetTable, PERSON_DISTINCT_IDS};
 pub use lists::{LISTS, List, Passes};
+pub use nested::{Children, NESTED_LISTS, NestedList};
+pub use organizations::ORGANIZATIONS;
 pub use persons::PERSONS;
+pub use projects::PROJECTS;
 pub use property_columns::{PropertyColumns, PropertyType};
 pub use sessions::SESSIONS;
+pub use survey_responses::SURVEY_RESPONSES;
 pub(crate) use table::PROJECT_FIELD;
 pub use table::Table;
 
 /// The streams that are read from tables.
 pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];
+
+/// The streams that are read in the order of a key, without the user's own.
+pub static KEYSET_STREAMS: &[&KeysetStream] =
+    &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE, &SURVEY_RESPONSES, &INGESTION_WARNINGS];
+
+/// The streams about the account.
+pub static ACCOUNT_STREAMS: &[&AccountStream] = &[&ORGANIZATIONS, &PROJECTS];
 
 /// Where a stream comes from.
 #[derive(Debug, Clone, Copy)]
@@ -37,15 +55,13 @@ pub enum Source {
     /// A table without a time, or a query of the user's.
     KeysetStream(&'static KeysetStream),
     List(&'static List),
-    Projects,
+    NestedList(&'static NestedList),
+    Account(&'static AccountStream),
 }
 
 impl Source {
     /// The source of the stream with this name, if there is one; `custom` are those of the user.
     pub fn find(name: &str, custom: &[&'static KeysetStream]) -> Option<Self> {
-        if name == projects::NAME {
-            return Some(Self::Projects);
-        }
         let table = TABLES.iter().find(|table| table.stream == name).map(|table| Self::Table(table));
         let keyset = || {
             KEYSET_STREAMS
@@ -54,7 +70,12 @@ impl Source {
                 .find(|keyset| keyset.stream == name)
                 .map(|keyset| Self::KeysetStream(keyset))
         };
-        table.or_else(keyset).or_else(|| List::find(name).map(Self::List))
+        let account = || ACCOUNT_STREAMS.iter().find(|account| account.stream == name);
+        table
+            .or_else(keyset)
+            .or_else(|| List::find(name).map(Self::List))
+            .or_else(|| NestedList::find(name).map(Self::NestedList))
+            .or_else(|| account().map(|account| Self::Account(account)))
     }
 
     pub fn is_incremental(self) -> bool {
@@ -62,7 +83,8 @@ impl Source {
             Self::Table(_) => true,
             Self::KeysetStream(keyset) => keyset.cursor.is_some(),
             Self::List(list) => list.change.is_some(),
-            Self::Projects => false,
+            Self::NestedList(nested) => nested.list.change.is_some(),
+            Self::Account(_) => false,
         }
     }
 
@@ -71,15 +93,22 @@ impl Source {
         match self {
             Self::Table(_) | Self::KeysetStream(_) => "query:read",
             Self::List(list) => list.scope,
-            Self::Projects => "project:read",
+            Self::NestedList(nested) => nested.list.scope,
+            Self::Account(account) => account.scope,
         }
     }
+}
+
+/// The streams that come from lists, of a project or of its objects.
+pub fn all_lists() -> impl Iterator<Item = &'static List> {
+    LISTS.iter().chain(NESTED_LISTS.iter().map(|nested| &nested.list))
 }
 
 /// Names of the streams that are always there.
 pub fn names() -> Vec<&'static str> {
     let tables = TABLES.iter().map(|table| table.stream).chain(KEYSET_STREAMS.iter().map(|keyset| keyset.stream));
-    tables.chain([projects::NAME]).chain(LISTS.iter().map(|list| list.stream)).collect()
+    let accounts = ACCOUNT_STREAMS.iter().map(|account| account.stream);
+    tables.chain(accounts).chain(all_lists().map(|list| list.stream)).collect()
 }
 
 /// The answer of `discover`, with the user's own streams and fields.
@@ -93,12 +122,14 @@ pub fn catalog(custom: &[&'static KeysetStream], property_columns: impl Fn(&Tabl
         .iter()
         .chain(custom)
         .map(|keyset| describe(keyset.stream, keyset.schema(), &keyset.primary_key(), keyset.cursor, true));
-    let projects = [describe(projects::NAME, projects::schema(), &[projects::PRIMARY_KEY], None, false)];
-    let lists = LISTS.iter().map(|list| {
+    let accounts = ACCOUNT_STREAMS
+        .iter()
+        .map(|account| describe(account.stream, account.schema(), &[AccountStream::PRIMARY_KEY], None, false));
+    let lists = all_lists().map(|list| {
         let cursor = list.change.map(|change| change.field);
         describe(list.stream, list.schema(), list.primary_key, cursor, true)
     });
-    Catalog { streams: tables.chain(keyset).chain(projects).chain(lists).collect() }
+    Catalog { streams: tables.chain(keyset).chain(accounts).chain(lists).collect() }
 }
 
 fn describe(name: &str, schema: Value, primary_key: &[&str], cursor: Option<&str>, is_resumable: bool) -> Stream {

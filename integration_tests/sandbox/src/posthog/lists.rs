@@ -39,6 +39,7 @@ pub(crate) fn scope(name: &str) -> Option<&'static str> {
         "early_access_feature" => "early_access_feature",
         "notebooks" => "notebook",
         "hog_functions" => "hog_function",
+        "batch_exports" => "batch_export",
         _ => return None,
     })
 }
@@ -91,7 +92,7 @@ fn of_group(group: &Group) -> Value {
     })
 }
 
-fn stored(shared: &Shared, project: u64, name: &str) -> Vec<Value> {
+pub(crate) fn stored(shared: &Shared, project: u64, name: &str) -> Vec<Value> {
     shared.read_tables().get(&project).map(|tables| objects(tables, name)).unwrap_or_default()
 }
 
@@ -223,12 +224,16 @@ fn groups(call: &Call, mut objects: Vec<Value>, cap: Option<usize>) -> Result<Va
         ApiError::code("invalid", "You must pass ?group_type_index= in this request").attribute("group_type_index")
     })?;
     objects.retain(|group| group["group_type_index"] == index);
+    cursor_page(call, objects, cap.map_or(GROUPS, |cap| GROUPS.min(cap.max(1))))
+}
+
+/// A page as lists have it that are paged by a cursor, in pages of a fixed size.
+pub(crate) fn cursor_page(call: &Call, objects: Vec<Value>, size: usize) -> Result<Value, ApiError> {
     let start = match call.parameter("cursor") {
         None => 0,
         Some(cursor) => position(&cursor)
             .ok_or_else(|| ApiError { detail: "Invalid cursor".to_owned(), ..ApiError::not_found() })?,
     };
-    let size = cap.map_or(GROUPS, |cap| GROUPS.min(cap.max(1)));
     let cursor = |start: usize| link(call, &[("cursor", Some(&URL_SAFE.encode(format!("p={start}"))))]);
     let next = (start.saturating_add(size) < objects.len()).then(|| cursor(start + size));
     let previous = (start >= size).then(|| cursor(start - size));

@@ -8,6 +8,7 @@ use uuid::{Builder, Uuid};
 use super::generate::Random;
 use super::hogql::iso;
 use super::lists::of_person;
+use super::nested;
 use super::store::{Cohort, DAY, Group, Person, Tables, person_uuid};
 
 const SECOND: i64 = 1_000_000;
@@ -54,6 +55,7 @@ pub(crate) fn generate(project: u64, seed: u64, tables: &mut Tables) {
         let objects = (0..count).map(|index| make(&mut maker, index)).collect();
         tables.lists.insert(name.to_owned(), objects);
     }
+    nested::generate(project, today, tables);
 }
 
 type Kind<'k> = (&'k str, i64, &'k dyn Fn(&mut Maker, i64) -> Value);

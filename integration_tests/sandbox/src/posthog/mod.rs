@@ -37,6 +37,7 @@ pub mod limits;
 mod lists;
 pub mod log;
 mod metadata;
+mod nested;
 mod paging;
 mod query;
 mod replay;
@@ -65,7 +66,7 @@ pub use instance::{ListServer, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
 pub use replay::Replay;
-pub use store::{Event, Group, Person};
+pub use store::{Event, Group, IngestionWarning, Person};
 
 use faults::Faults;
 use limits::Meter;
@@ -229,6 +230,11 @@ impl Sandbox {
             tables.merges_rewrite_events = server.merges_rewrite_events;
         }
         *lock(&self.shared.server) = Arc::new(server);
+    }
+
+    /// Adds rows of the table of ingestion warnings.
+    pub fn insert_ingestion_warnings(&self, project: u64, warnings: Vec<IngestionWarning>) {
+        self.shared.write_tables().entry(project).or_default().ingestion_warnings.extend(warnings);
     }
 
     /// All groups, by their types and keys.

@@ -315,6 +315,7 @@ fn bytes_read(select: &Select, tables: &Tables) -> u64 {
         Source::Table(Table::PersonDistinctIds) => {
             tables.persons().map(|person| ROW_BYTES * person.distinct_ids.len() as u64).sum()
         }
+        Source::Table(Table::IngestionWarnings) => ROW_BYTES * tables.ingestion_warnings.len() as u64,
         Source::Table(Table::Groups) => tables.groups().map(|group| ROW_BYTES + group.properties.len() as u64).sum(),
         Source::Table(Table::CohortPeople | Table::RawCohortPeople | Table::StaticCohortPeople) => {
             tables.cohorts.values().map(|cohort| ROW_BYTES * cohort.people.len() as u64).sum()

@@ -19,7 +19,7 @@ use super::faults::Action;
 use super::instance::Server;
 use super::limits::Class;
 use super::wire::{Cut, Listener, drip, endless, partial};
-use super::{Shared, account, capture, deprecated, exports, lists, lock, query};
+use super::{Shared, account, capture, deprecated, exports, lists, lock, nested, query};
 
 /// What PostHog accepts as a body.
 const LARGEST_BODY: usize = 20 * 1024 * 1024;
@@ -244,6 +244,12 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
             let project = account::project(shared, key, project, &format!("{scope}:read"))?;
             admit()?;
             lists::retrieve(shared, project, name, id)
+        }
+        ["api", "projects" | "environments", project, name @ ("experiments" | "batch_exports"), id, rest @ ..] => {
+            let scope = lists::scope(name).ok_or_else(ApiError::not_found)?;
+            let project = account::project(shared, key, project, &format!("{scope}:read"))?;
+            admit()?;
+            nested::answer(shared, &call, project, name, id, rest)
         }
         rest => {
             let answer = account::answer(shared, key, &call, rest)?;

@@ -90,6 +90,18 @@ pub struct Person {
     pub distinct_ids: Vec<String>,
 }
 
+/// A row of the table of ingestion warnings.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IngestionWarning {
+    pub source: String,
+    /// Its type.
+    pub kind: String,
+    /// JSON.
+    pub details: String,
+    /// In microseconds since 1970.
+    pub timestamp: i64,
+}
+
 /// One row of the groups table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -143,6 +155,7 @@ pub(crate) struct Tables {
     pub(crate) cohorts: BTreeMap<i64, Cohort>,
     /// Derived when they are first asked for.
     sessions: Mutex<Option<Arc<Vec<Session>>>>,
+    pub(crate) ingestion_warnings: Vec<IngestionWarning>,
     /// Objects of the list endpoints, by the endpoint's name.
     pub(crate) lists: HashMap<String, Vec<Value>>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::expression::{Arithmetic, Expression, Node};
 use super::function::compute;
-use super::lower::{Lowered, Lowering, wrong_number};
+use super::lower::{Lowered, Lowering, tuple, wrong_number};
 use super::select::has_aggregate;
 use super::value::{Kind, Value};
 use crate::posthog::error::ApiError;
@@ -28,6 +28,8 @@ pub(crate) enum AggregateFunction {
     Average,
     /// The first value that comes along.
     Any,
+    /// The last value of the greatest tuple.
+    ArgMax,
     /// All values, in the order in which they come along.
     Array,
 }
@@ -45,6 +47,7 @@ impl AggregateFunction {
             "any" => Self::Any,
             _ => match name {
                 "uniqExact" => Self::UniqExact,
+                "argMax" => Self::ArgMax,
                 "groupArray" => Self::Array,
                 "countIf" => return Some((Self::Count, true)),
                 "sumIf" => return Some((Self::Sum, true)),
@@ -71,6 +74,13 @@ impl Lowering<'_> {
         if let Some(condition) = condition.as_ref().filter(|condition| !condition.kind.is_condition()) {
             return Err(illegal(name, &condition.kind));
         }
+        if function == AggregateFunction::ArgMax {
+            let [value, by] = <[Expression; 2]>::try_from(arguments).map_err(|_| wrong_number(name))?;
+            if value.nullable {
+                return Err(ApiError::unsupported("`argMax` of what may be NULL, which it leaves out"));
+            }
+            arguments = vec![tuple(vec![by, value])];
+        }
         let argument = arguments.pop();
         if !arguments.is_empty() || (argument.is_none() && function != AggregateFunction::Count) {
             return Err(wrong_number(name));
@@ -78,6 +88,9 @@ impl Lowering<'_> {
         let (kind, nullable) = match (function, &argument) {
             (AggregateFunction::Min | AggregateFunction::Max | AggregateFunction::Any, Some(argument)) => {
                 (argument.kind.clone(), argument.nullable)
+            }
+            (AggregateFunction::ArgMax, Some(Expression { node: Node::Tuple(items), .. })) => {
+                (items.last().map_or(Kind::Null, |value| value.kind.clone()), false)
             }
             (AggregateFunction::Sum | AggregateFunction::Average, Some(argument)) => {
                 let kind = match &argument.kind {
@@ -124,7 +137,7 @@ impl<'a> State<'a> {
             AggregateFunction::Count => Self::Count(0),
             AggregateFunction::UniqExact => Self::Distinct(BTreeSet::new()),
             AggregateFunction::Min => Self::Least(None),
-            AggregateFunction::Max => Self::Greatest(None),
+            AggregateFunction::Max | AggregateFunction::ArgMax => Self::Greatest(None),
             AggregateFunction::Any => Self::First(None),
             AggregateFunction::Average => Self::Average(0.0, 0.0),
             AggregateFunction::Sum => Self::Sum(None),
@@ -176,6 +189,9 @@ impl<'a> State<'a> {
             Self::Count(count) => Value::Integer(count),
             Self::Distinct(seen) => Value::Integer(i128::try_from(seen.len()).unwrap_or(i128::MAX)),
             Self::Average(sum, count) => Value::Float(sum / count),
+            Self::Greatest(Some(Value::Tuple(mut items))) if aggregate.function == AggregateFunction::ArgMax => {
+                items.pop().map_or(Value::Null, Value::into_owned)
+            }
             Self::All(values) => Value::Tuple(values.into_iter().map(Value::into_owned).collect()),
             Self::Least(Some(value))
             | Self::Greatest(Some(value))

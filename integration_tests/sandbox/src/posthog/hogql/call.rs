@@ -8,7 +8,7 @@ use super::operate::interval_function;
 use super::value::{Kind, Value};
 use crate::posthog::error::ApiError;
 
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 24] = [
     "concat",
     "toString",
     "toDateTime64",
@@ -32,6 +32,7 @@ const KNOWN: [&str; 23] = [
     "reverse",
     "unhex",
     "reinterpretAsUInt32",
+    "cityHash64",
 ];
 
 impl Lowering<'_> {
@@ -97,6 +98,7 @@ impl Lowering<'_> {
                 let [time, zone] = <[Expression; 2]>::try_from(arguments).map_err(|_| wrong_number(name))?;
                 return Ok(Expression { kind: Kind::Time(digits, zone_of(&zone)?), ..time });
             }
+            ("cityHash64", Some(_), 1..) => (Function::Hash, Kind::Integer("UInt64")),
             ("if", _, 3) => return branches(name, arguments),
             ("multiIf", _, 3..) if arguments.len() % 2 == 1 => return branches(name, arguments),
             ("right", Some(Kind::Text | Kind::Bytes), 2) => {

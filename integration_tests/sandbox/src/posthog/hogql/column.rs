@@ -35,6 +35,9 @@ pub(crate) enum Column {
     Key,
     UpdatedAt,
     CohortId,
+    Type,
+    Source,
+    Details,
     One,
     Session(SessionColumn),
     /// Of a query in place of a table, by its position.
@@ -81,6 +84,13 @@ impl Column {
                 "cohort_id" => (Self::CohortId, Kind::Integer("Int64")),
                 "sign" if table == Table::RawCohortPeople => (Self::One, Kind::Integer("Int8")),
                 "version" if table == Table::RawCohortPeople => (Self::One, Kind::Integer("Int64")),
+                _ => return None,
+            },
+            Table::IngestionWarnings => match name {
+                "source" => (Self::Source, Kind::Text),
+                "type" => (Self::Type, Kind::Text),
+                "details" => (Self::Details, Kind::Text),
+                "timestamp" => (Self::UpdatedAt, Kind::Time(6, zone)),
                 _ => return None,
             },
             Table::Sessions => return SessionColumn::find(name, zone, schema.sessions),
@@ -153,6 +163,7 @@ impl Column {
             Table::Groups => vec!["index", "key", "created_at", "updated_at", "properties"],
             Table::CohortPeople | Table::StaticCohortPeople => vec!["person_id", "cohort_id"],
             Table::RawCohortPeople => vec!["person_id", "cohort_id", "sign", "version"],
+            Table::IngestionWarnings => vec!["source", "type", "details", "timestamp"],
             Table::Sessions => SessionColumn::asterisk(schema.sessions),
         };
         names.retain(|name| match *name {

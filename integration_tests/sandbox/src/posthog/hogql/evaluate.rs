@@ -45,6 +45,9 @@ pub(crate) fn run<'a>(select: &'a Select, tables: &'a Tables, now: i64, limit: u
                 tables.distinct_ids().into_iter().map(|(distinct_id, person)| Row::DistinctId(distinct_id, person));
             answer(select, rows, limit)
         }
+        Source::Table(Table::IngestionWarnings) => {
+            answer(select, tables.ingestion_warnings.iter().map(Row::IngestionWarning), limit)
+        }
         Source::Table(Table::Groups) => answer(select, tables.groups().map(Row::Group), limit),
         Source::Table(table @ (Table::CohortPeople | Table::RawCohortPeople | Table::StaticCohortPeople)) => {
             let listed = *table == Table::StaticCohortPeople;

@@ -102,6 +102,8 @@ pub(crate) enum Function {
     Unhex,
     /// Of four bytes, the lowest one first.
     ReinterpretUInt32,
+    /// Not the hash of ClickHouse, but one as good.
+    Hash,
     Arithmetic(Arithmetic),
     /// So many units later than the first argument.
     Shift(Unit),

@@ -29,6 +29,11 @@ pub(crate) fn call<'a>(function: &Function, arguments: &'a [Expression], scope: 
             let chosen = branches.iter().find(|[condition, _]| condition.holds(scope)).map(|[_, value]| value);
             chosen.or(otherwise.first()).map_or(Value::Null, |chosen| chosen.evaluate(scope))
         }
+        (Function::Hash, _) => {
+            let values: Vec<Value<'_>> = (0..arguments.len()).map(value).collect();
+            let (hash, _) = Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{values:?}").as_bytes()).as_u64_pair();
+            Value::Integer(hash.into())
+        }
         (Function::Concat, _) => {
             let texts: Option<Vec<String>> = (0..arguments.len())
                 .map(|index| match value(index) {

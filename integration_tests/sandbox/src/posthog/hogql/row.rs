@@ -8,7 +8,7 @@ use super::column::{Column, ElementsPart};
 use super::session_column::{Empty, SessionColumn, SessionText};
 use super::value::Value;
 use crate::posthog::sessions::{Session, host};
-use crate::posthog::store::{Event, Group, Person};
+use crate::posthog::store::{Event, Group, IngestionWarning, Person};
 
 /// A row of any table.
 #[derive(Debug, Clone, Copy)]
@@ -19,6 +19,7 @@ pub(crate) enum Row<'a> {
     Group(&'a Group),
     CohortPerson(i64, Uuid),
     Session(&'a Session),
+    IngestionWarning(&'a IngestionWarning),
     /// Of a query in place of a table.
     Values(&'a [Value<'a>]),
 }
@@ -40,6 +41,13 @@ impl<'a> Row<'a> {
             Row::Person(person) => of_person(person, column),
             Row::Group(group) => of_group(group, column),
             Row::Session(session) => of_session(session, column),
+            Row::IngestionWarning(warning) => match column {
+                Column::Source => Some(text(&warning.source)),
+                Column::Type => Some(text(&warning.kind)),
+                Column::Details => Some(text(&warning.details)),
+                Column::UpdatedAt => Some(Value::Time(warning.timestamp)),
+                _ => None,
+            },
             Row::DistinctId(distinct_id, person) => match column {
                 Column::DistinctId => Some(text(distinct_id)),
                 Column::PersonId => Some(Value::Uuid(person)),

@@ -20,10 +20,11 @@ pub(crate) enum Table {
     /// Members of cohorts that were listed by hand.
     StaticCohortPeople,
     Sessions,
+    IngestionWarnings,
 }
 
 /// The tables by their names.
-const TABLES: [(&str, Table); 9] = [
+const TABLES: [(&str, Table); 10] = [
     ("events", Table::Events),
     ("persons", Table::Persons),
     ("person_distinct_ids", Table::PersonDistinctIds),
@@ -33,6 +34,7 @@ const TABLES: [(&str, Table); 9] = [
     ("raw_cohort_people", Table::RawCohortPeople),
     ("static_cohort_people", Table::StaticCohortPeople),
     ("sessions", Table::Sessions),
+    ("system.ingestion_warnings", Table::IngestionWarnings),
 ];
 
 /// Tables of PostHog that aren't here.
