@@ -4,20 +4,24 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::document;
-use super::frame::RecordEnvelope;
+use super::frame::{RecordEnvelope, append_changes};
+use super::nulled::NulledValues;
+use super::value;
 use crate::protocol::StreamDescriptor;
-use crate::streams::projects::FIELDS;
+use crate::streams::{Kind, projects};
 
-/// Writes records of projects: the fields of the schema, values as the server wrote them.
+/// Writes records of projects: the fields of the schema that the server sends.
 pub struct ProjectWriter {
     envelope: RecordEnvelope,
+    fields: Vec<(String, Kind)>,
+    nulled: NulledValues,
 }
 
 impl ProjectWriter {
     /// A writer for `stream`.
     pub fn new(stream: &StreamDescriptor) -> Self {
-        Self { envelope: RecordEnvelope::new(stream) }
+        let fields = projects::fields().into_iter().map(|(field, schema)| (field, Kind::of_schema(&schema)));
+        Self { envelope: RecordEnvelope::new(stream), fields: fields.collect(), nulled: NulledValues::default() }
     }
 
     /// Appends the record of a project to `lines`.
@@ -27,17 +31,18 @@ impl ProjectWriter {
     pub fn write(&self, project: &RawValue, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let values: HashMap<String, &RawValue> = serde_json::from_str(project.get())?;
         self.envelope.write(lines, |lines| {
-            let mut separator = b'{';
-            for (field, value) in FIELDS.iter().filter_map(|(field, ..)| Some((*field, values.get(*field)?))) {
-                lines.push(separator);
+            let mut undecoded = Vec::new();
+            lines.push(b'{');
+            let sent = self.fields.iter().filter_map(|(field, kind)| Some((field, *kind, values.get(field)?)));
+            for (place, (field, kind, text)) in sent.enumerate() {
+                lines.extend_from_slice(if place > 0 { b"," } else { b"" });
                 lines.extend_from_slice(format!("\"{field}\":").as_bytes());
-                document::append(value.get(), lines);
-                separator = b',';
-            }
-            if separator == b'{' {
-                lines.push(b'{');
+                if !value::append(kind, text.get(), lines) {
+                    undecoded.push(field.as_str());
+                }
             }
             lines.push(b'}');
+            append_changes(&undecoded, &self.nulled, lines);
         });
         Ok(())
     }

@@ -7,7 +7,7 @@ pub const PRIMARY_KEY: &str = "id";
 
 /// Field, JSON schema type, description. From `GET /api/projects/:id/`; keys that can send data or
 /// read it are left out on purpose, except `api_token`, which is public.
-pub(crate) const FIELDS: &[(&str, &str, &str)] = &[
+const FIELDS: &[(&str, &str, &str)] = &[
     ("id", "integer", "Number of the project."),
     ("uuid", "string", "Identifies the project."),
     ("organization", "string", "The organization that the project belongs to."),
@@ -37,19 +37,24 @@ pub(crate) const FIELDS: &[(&str, &str, &str)] = &[
     ("access_control", "boolean", "Whether access is restricted."),
 ];
 
-pub fn schema() -> Value {
+/// JSON schemas of the fields, by name.
+pub(crate) fn fields() -> Map<String, Value> {
     let mut properties = Map::new();
     for (field, kind, description) in FIELDS {
         let mut schema = match *kind {
             "date-time" => {
                 json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
             }
-            "object" => json!({"type": ["null", "object"], "additionalProperties": true}),
+            "object" => json!({"type": ["null", "object"], "properties": {}, "additionalProperties": true}),
             "array" => json!({"type": ["null", "array"]}),
             kind => json!({"type": ["null", kind]}),
         };
         schema["description"] = Value::from(*description);
         properties.insert((*field).to_owned(), schema);
     }
-    super::table::object_schema(properties)
+    properties
+}
+
+pub fn schema() -> Value {
+    super::table::object_schema(fields())
 }
