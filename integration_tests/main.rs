@@ -25,6 +25,7 @@ mod layout;
 mod ledger;
 mod lists;
 mod lives;
+mod loaders;
 mod migrating;
 mod nested_lists;
 mod network;

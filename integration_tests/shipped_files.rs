@@ -120,7 +120,9 @@ async fn state_from_the_future_reads_nothing_with_a_warning() {
     posthog.generate_lists(PROJECT, 3);
     let source = Source::new(&posthog.url());
     let state = shipped("abnormal_state.json");
-    let messages = source.read_all(&catalog_of(&state), Some(&state)).await;
+    let catalog = shipped("future_catalog.json");
+    assert_eq!(catalog, catalog_of(&state), "future_catalog.json has the streams that abnormal_state.json names");
+    let messages = source.read_all(&catalog, Some(&state)).await;
     let warnings = messages.logs("WARN");
     for state in state.as_array().unwrap() {
         let stream = stream_of(state);

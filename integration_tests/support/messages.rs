@@ -120,6 +120,7 @@ impl Messages {
     pub(crate) fn parse(stdout: &[u8]) -> Self {
         let text = std::str::from_utf8(stdout).expect("stdout is not UTF-8");
         assert!(text.is_empty() || text.ends_with('\n'), "the last line is not whole");
+        assert!(!text.contains(['\u{85}', '\u{2028}', '\u{2029}']), "a reader could take a line for two");
         let lines: Vec<String> = text.split_terminator('\n').map(str::to_owned).collect();
         // `catalog` prints a document, not messages.
         if lines.first().is_some_and(|line| line == "{") {

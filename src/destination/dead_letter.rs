@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use super::batch::Entry;
 use crate::error::Error;
+use crate::protocol::write_escaped;
 
 /// The open file.
 pub(super) struct DeadLetters {
@@ -47,7 +48,7 @@ impl DeadLetters {
             lines.extend_from_slice(b"}\n");
         }
         let mut file = self.file.lock().await;
-        file.write_all(&lines).and_then(|()| file.sync_data()).map_err(|error| {
+        write_escaped(&lines, |piece| file.write_all(piece)).and_then(|()| file.sync_data()).map_err(|error| {
             Error::system(format!("rejected records could not be written to `dead_letter_file`: {error}"))
         })
     }

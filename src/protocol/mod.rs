@@ -9,6 +9,7 @@ mod lines;
 pub mod logging;
 pub mod message;
 pub mod output;
+mod separators;
 pub mod state;
 
 pub use batch::Batch;
@@ -16,3 +17,4 @@ pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, StreamDe
 pub use lines::Lines;
 pub use message::{Message, StreamStatus};
 pub use output::{Output, Writer};
+pub(crate) use separators::write_escaped;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::catalog::StreamDescriptor;
 use super::lines::Lines;
 use super::message::{Message, StreamStatus};
+use super::separators::write_escaped;
 use crate::error::Error;
 use crate::progress::Progress;
 
@@ -184,7 +185,8 @@ impl Writer {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
         let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress });
-        let stdout = StdoutWriter { sink: BufWriter::with_capacity(WRITE_SIZE, sink), streams: HashMap::new() };
+        let stdout =
+            StdoutWriter { sink: LineSink(BufWriter::with_capacity(WRITE_SIZE, sink)), streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || run(items, &shared, stdout)
@@ -216,7 +218,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
         while let Some(item) = next {
             stdout.write_logs(shared)?;
             match item {
-                Item::Line(line) => stdout.sink.write_all(&line)?,
+                Item::Line(line) => stdout.sink.write_lines(&line)?,
                 Item::Records { stream, lines, count } => {
                     stdout.records(&stream, lines.as_bytes(), count)?;
                     lock(&shared.progress).add(count, lines.len());
@@ -224,12 +226,12 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
                 }
                 Item::State { stream, state } => stdout.state(&stream, state)?,
                 Item::LogsWaiting => {}
-                Item::Close => return stdout.sink.flush(),
+                Item::Close => return stdout.sink.0.flush(),
             }
             next = items.try_recv().ok();
         }
         // Nothing else waits: let the reader have it now.
-        stdout.sink.flush()?;
+        stdout.sink.0.flush()?;
     }
     Ok(())
 }
@@ -250,11 +252,20 @@ pub fn write_unqueued(message: &Message) {
     let line = [b"\n".to_vec(), to_line(message)].concat();
     let mut stdout = io::stdout().lock();
     // A failure here cannot be reported anywhere.
-    drop(stdout.write_all(&line).and_then(|()| stdout.flush()));
+    drop(write_escaped(&line, |piece| stdout.write_all(piece)).and_then(|()| stdout.flush()));
+}
+
+/// Stdout; every line passes through here.
+struct LineSink<W: Write>(BufWriter<W>);
+
+impl<W: Write> LineSink<W> {
+    fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
+        write_escaped(lines, |piece| piece.chunks(WRITE_SIZE).try_for_each(|piece| self.0.write_all(piece)))
+    }
 }
 
 struct StdoutWriter<W: Write> {
-    sink: BufWriter<W>,
+    sink: LineSink<W>,
     streams: HashMap<Arc<StreamDescriptor>, StreamCounts>,
 }
 
@@ -270,9 +281,9 @@ impl<W: Write> StdoutWriter<W> {
         let logs = std::mem::take(&mut *lock(&shared.logs));
         if logs.dropped > 0 {
             let note = format!("{} log lines were left out because stdout was not read in time", logs.dropped);
-            self.sink.write_all(&to_line(&Message::log(super::message::LogLevel::Warn, note)))?;
+            self.sink.write_lines(&to_line(&Message::log(super::message::LogLevel::Warn, note)))?;
         }
-        logs.lines.iter().try_for_each(|line| self.sink.write_all(line))
+        logs.lines.iter().try_for_each(|line| self.sink.write_lines(line))
     }
 
     fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
@@ -280,10 +291,10 @@ impl<W: Write> StdoutWriter<W> {
         if count > 0 && !counts.running {
             counts.running = true;
             let running = Message::status(StreamDescriptor::clone(stream), StreamStatus::Running);
-            self.sink.write_all(&to_line(&running))?;
+            self.sink.write_lines(&to_line(&running))?;
         }
         counts.records_since_state += count;
-        lines.chunks(WRITE_SIZE).try_for_each(|piece| self.sink.write_all(piece))
+        self.sink.write_lines(lines)
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {
@@ -299,7 +310,7 @@ impl<W: Write> StdoutWriter<W> {
                 source_stats: SourceStats { record_count: decimal(counts.records_since_state) },
             },
         };
-        self.sink.write_all(&to_line(&message))?;
+        self.sink.write_lines(&to_line(&message))?;
         counts.records_since_state = 0;
         counts.last_state = Some(state);
         Ok(())

@@ -4,21 +4,24 @@ use std::collections::HashMap;
 
 use serde_json::value::RawValue;
 
-use super::document;
-use super::frame::RecordEnvelope;
+use super::frame::{RecordEnvelope, append_changes};
+use super::nulled::NulledValues;
+use super::value;
 use crate::protocol::StreamDescriptor;
-use crate::streams::AccountStream;
+use crate::streams::{AccountStream, Kind};
 
-/// Writes records of an account stream: the fields of the schema, values as the server wrote them.
+/// Writes records of an account stream: the fields of the schema that the server sends.
 pub struct AccountWriter {
-    account: &'static AccountStream,
     envelope: RecordEnvelope,
+    fields: Vec<(String, Kind)>,
+    nulled: NulledValues,
 }
 
 impl AccountWriter {
     /// A writer for the records of `account`.
     pub fn new(account: &'static AccountStream, stream: &StreamDescriptor) -> Self {
-        Self { account, envelope: RecordEnvelope::new(stream) }
+        let fields = account.schemas().into_iter().map(|(field, schema)| (field, Kind::of_schema(&schema)));
+        Self { envelope: RecordEnvelope::new(stream), fields: fields.collect(), nulled: NulledValues::default() }
     }
 
     /// Appends the record of an object to `lines`.
@@ -28,19 +31,18 @@ impl AccountWriter {
     pub fn write(&self, object: &RawValue, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
         let values: HashMap<String, &RawValue> = serde_json::from_str(object.get())?;
         self.envelope.write(lines, |lines| {
-            let mut separator = b'{';
-            for (field, value) in
-                self.account.fields.iter().filter_map(|(field, ..)| Some((*field, values.get(*field)?)))
-            {
-                lines.push(separator);
+            let mut undecoded = Vec::new();
+            lines.push(b'{');
+            let sent = self.fields.iter().filter_map(|(field, kind)| Some((field, *kind, values.get(field)?)));
+            for (place, (field, kind, text)) in sent.enumerate() {
+                lines.extend_from_slice(if place > 0 { b"," } else { b"" });
                 lines.extend_from_slice(format!("\"{field}\":").as_bytes());
-                document::append(value.get(), lines);
-                separator = b',';
-            }
-            if separator == b'{' {
-                lines.push(b'{');
+                if !value::append(kind, text.get(), lines) {
+                    undecoded.push(field.as_str());
+                }
             }
             lines.push(b'}');
+            append_changes(&undecoded, &self.nulled, lines);
         });
         Ok(())
     }

@@ -165,12 +165,17 @@ impl RecordFrame {
             property_columns.append(document, lines, &mut undecoded);
         }
         lines.push(b'}');
-        if let Some(field) = undecoded.first() {
-            self.nulled.warn(field);
-            let change = |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});
-            let changes: Vec<Value> = undecoded.iter().map(change).collect();
-            lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
-        }
+        append_changes(&undecoded, &self.nulled, lines);
         lines.extend_from_slice(self.suffix.as_bytes());
     }
+}
+
+/// Appends, behind the data of a record, which of its fields are null because they could not be decoded.
+pub(super) fn append_changes(undecoded: &[&str], nulled: &NulledValues, lines: &mut Vec<u8>) {
+    let Some(field) = undecoded.first() else { return };
+    nulled.warn(field);
+    let change =
+        |field: &&str| serde_json::json!({"field": field, "change": "NULLED", "reason": "SOURCE_SERIALIZATION_ERROR"});
+    let changes: Vec<Value> = undecoded.iter().map(change).collect();
+    lines.extend_from_slice(format!(",\"meta\":{{\"changes\":{}}}", Value::Array(changes)).as_bytes());
 }

@@ -5,12 +5,13 @@ use std::collections::{BTreeSet, HashMap};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::document;
-use super::frame::RecordEnvelope;
+use super::frame::{RecordEnvelope, append_changes};
+use super::nulled::NulledValues;
+use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
-use crate::streams::List;
 use crate::streams::PROJECT_FIELD;
+use crate::streams::{Kind, List};
 use crate::time::Timestamp;
 
 /// Writes the records of one list and one project.
@@ -18,7 +19,8 @@ pub struct ObjectWriter {
     list: &'static List,
     project: u64,
     envelope: RecordEnvelope,
-    fields: Vec<String>,
+    fields: Vec<(String, Kind)>,
+    nulled: NulledValues,
     /// Fields that the server sends and the schema does not have.
     unknown: BTreeSet<String>,
 }
@@ -71,23 +73,29 @@ impl<'o> Object<'o> {
 impl ObjectWriter {
     /// A writer for `project`.
     pub fn new(list: &'static List, stream: &StreamDescriptor, project: u64) -> Self {
-        let fields = list.fields().into_iter().map(|(field, _)| field).filter(|field| field != PROJECT_FIELD).collect();
-        Self { list, project, envelope: RecordEnvelope::new(stream), fields, unknown: BTreeSet::new() }
+        let fields = list.fields().into_iter().filter(|(field, _)| field != PROJECT_FIELD);
+        let fields = fields.map(|(field, schema)| (field, Kind::of_schema(&schema))).collect();
+        let (envelope, nulled) = (RecordEnvelope::new(stream), NulledValues::default());
+        Self { list, project, envelope, fields, nulled, unknown: BTreeSet::new() }
     }
 
     /// Appends the record of an object; `labels` are fields that the server does not send.
     pub fn write(&mut self, object: &Object<'_>, labels: &[(&str, Value)], lines: &mut Vec<u8>) {
         self.envelope.write(lines, |lines| {
             lines.extend_from_slice(format!("{{\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
-            for field in &self.fields {
+            let mut undecoded = Vec::new();
+            for (field, kind) in &self.fields {
                 let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
                 let value = label.or_else(|| object.value(field));
                 lines.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
-                document::append(value.as_deref().unwrap_or("null"), lines);
+                if !value::append(*kind, value.as_deref().unwrap_or("null"), lines) {
+                    undecoded.push(field.as_str());
+                }
             }
             lines.push(b'}');
+            append_changes(&undecoded, &self.nulled, lines);
         });
-        let known = |field: &&String| self.fields.contains(field) || *field == PROJECT_FIELD;
+        let known = |name: &&String| self.fields.iter().any(|(field, _)| field == *name) || *name == PROJECT_FIELD;
         self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
     }
 

@@ -21,14 +21,15 @@ pub(super) fn append(kind: Kind, text: &str, lines: &mut Vec<u8>) -> bool {
         Kind::Json => return append_json(text, lines),
         Kind::Members(prefix) => return append_members(text, prefix, lines),
         Kind::Timestamp => return append_instant(text, lines),
+        Kind::List => return append_list(text, lines),
+        Kind::Text => return append_text(text, lines),
         Kind::OptionalString if text == "\"\"" => Some("null"),
         Kind::String | Kind::OptionalString => Some(text).filter(|text| text.starts_with('"')),
-        Kind::Strings | Kind::List => Some(text).filter(|text| text.starts_with('[')),
+        Kind::Strings => Some(text).filter(|text| text.starts_with('[')),
         Kind::Boolean => boolean(text),
         Kind::Integer => Some(unquoted_number(text)).filter(|text| is_integer(text)),
         Kind::Number => Some(unquoted_number(text)).filter(|text| is_number(text)),
         Kind::Date => return append_date(text, lines),
-        Kind::Any => Some(text),
     };
     document::append(value.unwrap_or("null"), lines);
     value.is_some()
@@ -168,6 +169,33 @@ fn append_members(text: &str, prefix: &str, lines: &mut Vec<u8>) -> bool {
     true
 }
 
+/// A list, also as JSON text. Anything else becomes the only element of one, so nothing is lost.
+fn append_list(text: &str, lines: &mut Vec<u8>) -> bool {
+    let is_list = |text: &str| text.trim_start().starts_with('[');
+    if is_list(text) {
+        document::append(text, lines);
+    } else if text == "\"\"" {
+        lines.extend_from_slice(b"null");
+    } else if !(text.starts_with('"')
+        && unquoted(text).is_ok_and(|inner| is_list(&inner) && document::embed(&inner, lines)))
+    {
+        lines.push(b'[');
+        document::append(text, lines);
+        lines.push(b']');
+    }
+    true
+}
+
+/// A string, or the JSON text of anything else, so nothing is lost.
+fn append_text(text: &str, lines: &mut Vec<u8>) -> bool {
+    if text.starts_with('"') {
+        lines.extend_from_slice(text.as_bytes());
+    } else {
+        lines.extend_from_slice(serde_json::Value::from(text).to_string().as_bytes());
+    }
+    true
+}
+
 /// The text that a JSON string stands for.
 pub(super) fn unquoted(text: &str) -> Result<Cow<'_, str>, Malformed> {
     if text.contains('\\') {
@@ -250,7 +278,13 @@ mod tests {
             (Kind::Json, "\"5\"", "null", false),
             (Kind::Json, "\"null\"", "null", true),
             (Kind::Json, "5", "null", false),
-            (Kind::Any, "5", "5", true),
+            (Kind::Text, "\"a\\n\"", "\"a\\n\"", true),
+            (Kind::Text, "12345678901234567890123", "\"12345678901234567890123\"", true),
+            (Kind::Text, "{\"a\":\n[1]}", "\"{\\\"a\\\":\\n[1]}\"", true),
+            (Kind::List, "[1,\n\"a\"]", "[1, \"a\"]", true),
+            (Kind::List, "\"[{\\\"a\\\":1}]\"", "[{\"a\":1}]", true),
+            (Kind::List, "\"[broken\"", "[\"[broken\"]", true),
+            (Kind::List, "{\"a\":1}", "[{\"a\":1}]", true),
         ] {
             let mut lines = Vec::new();
             assert_eq!(append(kind, text, &mut lines), fits, "{kind:?} {text}");

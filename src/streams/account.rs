@@ -15,20 +15,25 @@ pub struct AccountStream {
 impl AccountStream {
     pub const PRIMARY_KEY: &'static str = "id";
 
-    pub fn schema(&self) -> Value {
+    /// JSON schemas of the fields, by name.
+    pub(crate) fn schemas(&self) -> Map<String, Value> {
         let mut properties = Map::new();
         for (field, kind, description) in self.fields {
             let mut schema = match *kind {
                 "date-time" => {
                     json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
                 }
-                "object" => json!({"type": ["null", "object"], "additionalProperties": true}),
+                "object" => json!({"type": ["null", "object"], "properties": {}, "additionalProperties": true}),
                 "array" => json!({"type": ["null", "array"]}),
                 kind => json!({"type": ["null", kind]}),
             };
             schema["description"] = Value::from(*description);
             properties.insert((*field).to_owned(), schema);
         }
-        super::table::object_schema(properties)
+        properties
+    }
+
+    pub fn schema(&self) -> Value {
+        super::table::object_schema(self.schemas())
     }
 }

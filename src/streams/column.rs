@@ -48,8 +48,23 @@ pub enum Kind {
     /// A list of strings.
     Strings,
     List,
-    /// Anything, passed on unchanged.
-    Any,
+    /// Anything: a string as it is, other values as their JSON.
+    Text,
+}
+
+impl Kind {
+    /// The kind of a field whose values come from a list endpoint. Instants stay as the server spells
+    /// them, so they are texts.
+    pub fn of_schema(schema: &Value) -> Self {
+        match schema["type"][1].as_str() {
+            Some("object") => Self::Json,
+            Some("array") => Self::List,
+            Some("boolean") => Self::Boolean,
+            Some("integer") => Self::Integer,
+            Some("number") => Self::Number,
+            _ => Self::Text,
+        }
+    }
 }
 
 impl Column {
@@ -85,17 +100,19 @@ impl Column {
     /// JSON schema (draft 7) of the field.
     pub fn schema(&self) -> Value {
         let mut schema = match self.kind {
-            Kind::String | Kind::OptionalString => json!({"type": ["null", "string"]}),
+            Kind::String | Kind::OptionalString | Kind::Text => json!({"type": ["null", "string"]}),
             Kind::Timestamp => {
                 json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
             }
-            Kind::Json | Kind::Members(_) => json!({"type": ["null", "object"], "additionalProperties": true}),
+            // Some loaders look for `properties` in every object.
+            Kind::Json | Kind::Members(_) => {
+                json!({"type": ["null", "object"], "properties": {}, "additionalProperties": true})
+            }
             Kind::Boolean => json!({"type": ["null", "boolean"]}),
             Kind::Integer => json!({"type": ["null", "integer"]}),
             Kind::Number => json!({"type": ["null", "number"]}),
             Kind::Date => json!({"type": ["null", "string"], "format": "date"}),
-            Kind::List => json!({"type": ["null", "array"], "items": {}}),
-            Kind::Any => json!({"type": ["null", "object", "array", "string", "number", "boolean"]}),
+            Kind::List => json!({"type": ["null", "array"]}),
             Kind::Strings => json!({"type": ["null", "array"], "items": {"type": ["null", "string"]}}),
         };
         schema["description"] = Value::from(self.description);

@@ -84,10 +84,11 @@ fn kind_of(mut kind: &str) -> Kind {
         "DateTime" | "DateTime64" => Kind::Timestamp,
         "Date" | "Date32" => Kind::Date,
         "Bool" => Kind::Boolean,
-        "Array" => Kind::List,
+        "Array" | "Tuple" | "Nested" | "Point" | "Ring" | "Polygon" | "MultiPolygon" => Kind::List,
+        "Map" | "JSON" | "Object" => Kind::Json,
         _ if name.starts_with("Int") || name.starts_with("UInt") => Kind::Integer,
         _ if name.starts_with("Float") || name.starts_with("Decimal") => Kind::Number,
-        _ => Kind::Any,
+        _ => Kind::Text,
     }
 }
 
@@ -111,7 +112,11 @@ mod tests {
             ("Nullable(Float64)", Kind::Number),
             ("Decimal(10, 2)", Kind::Number),
             ("Array(Tuple(String, UInt8))", Kind::List),
-            ("Map(String, String)", Kind::Any),
+            ("Map(String, String)", Kind::Json),
+            ("JSON", Kind::Json),
+            ("Tuple(String, UInt8)", Kind::List),
+            ("Nullable(Nothing)", Kind::Text),
+            ("Variant(String, UInt8)", Kind::Text),
             ("Date", Kind::Date),
             ("Bool", Kind::Boolean),
         ] {

@@ -105,8 +105,8 @@ fn column<S: Simd>(
             }
             // Only an object fits the schema; the plain path knows what becomes of anything else.
             Kind::Json if byte(bytes, at + 1)? == b'{' => return document::embed(simd, bytes, at + 1, sink, open),
-            Kind::String | Kind::OptionalString | Kind::Any if !is_empty => return text(simd, bytes, at, sink),
-            Kind::String | Kind::OptionalString | Kind::Any | Kind::Timestamp => {}
+            Kind::String | Kind::OptionalString | Kind::Text if !is_empty => return text(simd, bytes, at, sink),
+            Kind::String | Kind::OptionalString | Kind::Text | Kind::Timestamp => {}
             _ => return Err(Stop::Unsupported),
         }
     }
@@ -115,13 +115,12 @@ fn column<S: Simd>(
     match kind {
         _ if text == b"null" => sink.put(text)?,
         Kind::OptionalString if text == b"\"\"" => sink.put(b"null")?,
-        Kind::String if first == b'"' => sink.put(text)?,
+        Kind::String | Kind::Text if first == b'"' => sink.put(text)?,
         Kind::Boolean if matches!(text, b"0" | b"false") => sink.put(b"false")?,
         Kind::Boolean if matches!(text, b"1" | b"true") => sink.put(b"true")?,
         Kind::Timestamp if first == b'"' => sink.put(&value::utc(text).ok_or(Stop::Unsupported)?)?,
         Kind::Integer if text.iter().all(u8::is_ascii_digit) => sink.put(text)?,
         Kind::Number if first.is_ascii_digit() || first == b'-' => sink.put(text)?,
-        Kind::Any => sink.put(text)?,
         _ => return Err(Stop::Unsupported),
     }
     Ok(end)
