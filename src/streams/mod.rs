@@ -25,7 +25,7 @@ pub use persons::PERSONS;
 pub use property_columns::{PropertyColumns, PropertyType};
 pub use sessions::SESSIONS;
 pub(crate) use table::PROJECT_FIELD;
-pub use table::Table;
+pub use table::{Changes, Table};
 
 /// The streams that are read from tables.
 pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];

@@ -26,7 +26,11 @@ impl ProjectReader {
     /// # Errors
     /// When the instance does not answer, or lacks what identifies a row.
     pub async fn choose_columns(&mut self) -> Result<(), Error> {
+        if self.columns_chosen {
+            return Ok(());
+        }
         let listed = self.listed_columns().await?;
+        self.columns_chosen = true;
         loop {
             let name = |column: &Column| column.expression.map(unquoted);
             let unlisted: Vec<Column> = self

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use super::changes::restrict;
 use super::plan::Day;
 use crate::error::Error;
 use crate::posthog::query::{MOST_ROWS, Small};
@@ -13,6 +14,7 @@ use crate::sync::context::ReadContext;
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::interval::Interval;
+use crate::sync::state::scan::Changed;
 use crate::sync::state::table::ProjectState;
 
 /// Reads one table of one project. Cheap to clone.
@@ -30,6 +32,10 @@ pub struct ProjectReader {
     pub page_size: Arc<PageSize>,
     /// Whether persons of events are those at ingestion, as exports have them.
     pub persons_at_ingestion: bool,
+    /// Which rows are read; all of them without it.
+    pub changed: Option<Changed>,
+    /// Whether the columns that the instance lacks have been left out.
+    pub columns_chosen: bool,
     /// Where progress is kept.
     pub checkpoint: Arc<Checkpoint<ProjectState>>,
 }
@@ -47,6 +53,9 @@ impl ProjectReader {
     fn predicate(&self, interval: Interval) -> Predicate {
         let mut predicate = Predicate::default();
         predicate.range(self.table.sort_key, interval.from, interval.to);
+        if let Some((changes, changed)) = self.table.changes.as_ref().zip(self.changed) {
+            restrict(&mut predicate, changes, changed);
+        }
         predicate
     }
 
