@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use posthog_sandbox::posthog::{Action, Budget, Event, Exports, Fault, Sandbox, Schema, Server, SessionsVersion};
+use posthog_sandbox::posthog::{
+    Action, Budget, Event, ExportOutcome, Exports, Fault, Sandbox, Schema, Server, SessionsVersion,
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -60,6 +62,13 @@ fn true_pageviews(posthog: &Sandbox) -> BTreeMap<String, u64> {
     views
 }
 
+/// Fails unless the last record of every session has all of its pageviews.
+fn assert_up_to_date<'a>(syncs: impl IntoIterator<Item = &'a Messages>, posthog: &Sandbox, case: &str) {
+    let (read, truth) = (pageviews(syncs), true_pageviews(posthog));
+    let wrong: Vec<_> = truth.iter().filter(|(id, views)| read.get(*id) != Some(views)).collect();
+    assert!(wrong.is_empty() && read.len() == truth.len(), "{case}: {wrong:?}");
+}
+
 fn by_query(posthog: &Sandbox) -> Source {
     Source::new(&posthog.url()).with("method", json!({"type": "query", "settle_minutes": 0}))
 }
@@ -87,7 +96,7 @@ async fn events_that_are_ingested_late_bring_their_sessions_again() {
         let expected: BTreeSet<String> = late.iter().map(|(_, session, _)| session_id(*session)).collect();
         assert_eq!(second.id_set("sessions"), expected, "{version:?}");
         assert_eq!(second.records("sessions").len(), expected.len(), "{version:?}: once each");
-        assert_eq!(pageviews([&first, &second]), true_pageviews(&posthog));
+        assert_up_to_date([&first, &second], &posthog, "");
         // Nothing is read for days without a change.
         let pages = posthog
             .requests()
@@ -136,8 +145,20 @@ async fn sessions_that_do_not_show_their_changes_are_read_for_four_days() {
     assert!(first.records("sessions").iter().all(|record| record["updated_at"].is_null()));
     posthog.insert(PROJECT, vec![visit(9_001, 75, 78 * 60, 0)]);
     let second = source.read_all(&catalog, Some(&first.state())).await;
-    assert_eq!(pageviews([&first, &second]), true_pageviews(&posthog));
+    assert_up_to_date([&first, &second], &posthog, "");
     assert!(second.id_set("sessions").len() < 100);
+}
+
+/// Nothing would show what exports leave out.
+#[tokio::test]
+async fn sessions_that_do_not_show_their_changes_are_not_exported() {
+    let posthog = cloud(SessionsVersion::V1).await;
+    posthog.insert(PROJECT, visits(100));
+    posthog.insert(PROJECT, vec![visit(20_000, 20_000, 12 * DAY, 60)]);
+    let messages = exporting(&posthog, "auto").read_all(&catalog(&["sessions"], "full_refresh"), None).await;
+    assert_eq!(messages.id_set("sessions"), stored(&posthog));
+    assert!(posthog.export_runs().is_empty());
+    assert!(messages.logs("INFO").iter().any(|line| line.contains("all are read by query")));
 }
 
 #[tokio::test]
@@ -158,10 +179,13 @@ async fn what_exports_leave_out_is_read_by_query() {
         assert_eq!(first.logs("WARN"), Vec::<&str>::new());
         if mode == "incremental" {
             let before = posthog.export_runs().len();
-            posthog.insert(PROJECT, vec![late(1, 11, 10), late(100, 20, 10), visit(60_000, 60_000, 12, 10)]);
+            posthog.insert(
+                PROJECT,
+                vec![visit(40_000, 30_001, 11 * DAY, 10), late(100, 20, 10), visit(60_000, 60_000, 12, 10)],
+            );
             let second = source.read_all(&catalog, Some(&first.state())).await;
             assert!(posthog.export_runs().len() > before);
-            assert_eq!(pageviews([&first, &second]), true_pageviews(&posthog));
+            assert_up_to_date([&first, &second], &posthog, "");
         }
     }
 }
@@ -184,6 +208,41 @@ async fn export_syncs_of_sessions_resume_from_every_state_without_loss() {
             assert_eq!(union, stored(&posthog), "{mode}, state on line {line}");
         }
     }
+}
+
+/// A session whose start moves back slips past the pages, and a full refresh has no next sync.
+#[tokio::test]
+async fn full_refresh_reads_sessions_that_change_while_they_are_read() {
+    for method in ["query", "export"] {
+        let posthog = cloud(SessionsVersion::V2).await;
+        posthog.insert(PROJECT, visits(60));
+        let source = exporting(&posthog, method).with_page_size(10);
+        let source = if method == "query" { by_query(&posthog).with_page_size(10) } else { source };
+        let catalog = catalog(&["sessions"], "full_refresh");
+        let whole = source.read_all(&catalog, None).await;
+        let states = whole.state_lines();
+        for (number, line) in (0..).zip(&states[..states.len() - 1]) {
+            let part = whole.up_to(*line);
+            posthog.insert(PROJECT, vec![visit(9_000 + number, number % 40, 100 * 60, 0)]);
+            let rest = source.read_all(&catalog, Some(&part.state())).await;
+            let truth = &true_pageviews(&posthog)[&session_id(number % 40)];
+            let read = pageviews([&part, &rest]);
+            assert_eq!(read.get(&session_id(number % 40)), Some(truth), "{method}, state on line {line}");
+            assert_eq!(read.len(), stored(&posthog).len());
+        }
+    }
+}
+
+/// What the runs before have exported is not all, so everything is read again.
+#[tokio::test]
+async fn full_refresh_whose_exports_end_in_the_middle_is_read_whole() {
+    let outcomes = vec![ExportOutcome { nth: (3..99).collect(), status: "FailedBilling".into(), error: "no".into() }];
+    let posthog = cloud(SessionsVersion::V2).await;
+    posthog.set_exports(Exports { outcomes, ..Exports::default() });
+    posthog.insert(PROJECT, visits(1_000));
+    let messages = exporting(&posthog, "auto").read_all(&catalog(&["sessions"], "full_refresh"), None).await;
+    assert!(posthog.export_runs().iter().any(|run| run.model == "sessions" && run.files > 0));
+    assert_eq!(messages.id_set("sessions"), stored(&posthog));
 }
 
 /// A state from before changes were looked for has lost what exports had left out.
@@ -219,7 +278,7 @@ async fn few_changes_are_read_by_query_without_a_run() {
     let source = source.with("export_above", json!(100));
     let second = source.read_all(&catalog, Some(&first.state())).await;
     assert_eq!(posthog.export_runs().len(), runs);
-    assert_eq!(pageviews([&first, &second]), true_pageviews(&posthog));
+    assert_up_to_date([&first, &second], &posthog, "");
 }
 
 #[tokio::test]
@@ -261,6 +320,6 @@ async fn faulty_responses_lose_no_changed_session() {
         posthog.set_faults(Vec::new()).unwrap();
         let state = if faulty.state_lines().is_empty() { first.state() } else { faulty.state() };
         let next = source.read_all(&catalog, Some(&state)).await;
-        assert_eq!(pageviews([&first, &faulty, &next]), true_pageviews(&posthog), "{action:?}");
+        assert_up_to_date([&first, &faulty, &next], &posthog, &format!("{action:?}"));
     }
 }

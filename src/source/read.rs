@@ -377,15 +377,24 @@ impl Sync {
             );
             exports.may_query = false;
         }
-        self.read_left_out(&mut reader).await?;
+        if reader.table.changes.is_some() && self.may("query:read") {
+            reader.choose_columns().await?;
+            if reader.table.changes.is_none() && exports.take().is_some() {
+                tracing::info!(
+                    "this PostHog does not show which {stream} have changed, so {stream} that exports leave out could not be found; all are read by query",
+                    stream = reader.table.stream
+                );
+            }
+        }
+        self.read_left_out(&reader).await?;
         if let Some(exports) = exports
             && !self.is_quicker_by_query(&mut reader).await?
-            && !self.are_few_changes(&mut reader).await?
+            && !self.are_few_changes(&reader).await?
         {
             match exports.run(on_estimate).await? {
-                ExportOutcome::Complete => return self.read_left_out(&mut reader).await,
+                ExportOutcome::Complete => return self.read_left_out(&reader).await,
                 // Part of it may have been exported before.
-                ExportOutcome::Impossible => self.read_left_out(&mut reader).await?,
+                ExportOutcome::Impossible => self.read_left_out(&reader).await?,
             }
         }
         reader.choose_columns().await?;
@@ -424,18 +433,10 @@ impl Sync {
     }
 
     /// Reads what exports have left out by query, where PostHog shows what has changed and the key may query.
-    async fn read_left_out(&self, reader: &mut ProjectReader) -> Result<(), Error> {
+    async fn read_left_out(&self, reader: &ProjectReader) -> Result<(), Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
         let has_been_exported = state.method == Some(LastMethod::Export) && state.export.windows.is_empty();
         if reader.table.changes.is_none() || !has_been_exported || !self.may("query:read") {
-            return Ok(());
-        }
-        reader.choose_columns().await?;
-        if reader.table.changes.is_none() {
-            tracing::warn!(
-                "this PostHog does not show which {} have changed, so those that exports leave out are only read by a full refresh with `method` `query`",
-                reader.table.stream
-            );
             return Ok(());
         }
         let reader = Arc::new(reader.clone());
@@ -445,13 +446,12 @@ impl Sync {
     }
 
     /// Whether so little has changed that queries read it in seconds, and without a run.
-    async fn are_few_changes(&self, reader: &mut ProjectReader) -> Result<bool, Error> {
+    async fn are_few_changes(&self, reader: &ProjectReader) -> Result<bool, Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
         let may_count = self.may("query:read") && reader.context.incremental && state.export.windows.is_empty();
         if reader.table.changes.is_none() || state.watermark.is_none() || !may_count {
             return Ok(false);
         }
-        reader.choose_columns().await?;
         let few = reader.count_changes().await?.filter(|rows| *rows <= self.config.export_above);
         if let Some(rows) = few {
             tracing::info!("{rows} changed {} are read by query, which is quicker than a run", reader.table.stream);

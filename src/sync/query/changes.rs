@@ -1,18 +1,15 @@
 //! Rows that have changed, found by the time at which their changes were ingested.
 //!
-//! Only some tables show that time ([`Changes`]), and none is ordered by it: HogQL finds the rows of sessions by
+//! Only some tables show that time ([`Changes`](crate::streams::Changes)), and none is ordered by it: HogQL finds the rows of sessions by
 //! their start (`hogql/database/schema/util/where_clause_extractor.py`), and a condition on anything else reads all
 //! that there are. So most syncs look at recent rows only, and at all of them once a day, or whenever that is cheap.
 
 use std::sync::Arc;
 
 use chrono::TimeDelta;
-use serde_json::Map;
 
 use super::reader::ProjectReader;
 use crate::error::Error;
-use crate::posthog::Predicate;
-use crate::streams::Changes;
 use crate::sync::context::LOOKBACK;
 use crate::sync::state::interval::{Interval, Intervals};
 use crate::sync::state::scan::{Changed, ChangesRead, Scan, ScanKind};
@@ -30,29 +27,13 @@ const CHEAP_BYTES: u64 = 200_000_000;
 pub(super) const BYTES_A_ROW: u64 = 40;
 
 /// Where to look for changes that have not been read yet, and since when.
-fn look(wanted: Interval, read: ChangesRead, now: Timestamp) -> (Interval, Timestamp) {
+fn look(wanted: Interval, known: ChangesRead, now: Timestamp) -> (Interval, Timestamp) {
     let recent = Interval { from: wanted.from.max(now.minus(RECENT)), ..wanted };
-    let is_due = read.all <= now.minus(ALL_EVERY) || read.bytes.is_some_and(|bytes| bytes < CHEAP_BYTES);
-    if is_due || recent.is_empty() { (wanted, read.all.minus(LOOKBACK)) } else { (recent, read.recent.minus(LOOKBACK)) }
-}
-
-/// Leaves rows out that have not changed in the time that is meant.
-pub(super) fn restrict(predicate: &mut Predicate, changes: &Changes, changed: Changed) {
-    let Changes { at, end } = changes;
-    let Interval { from, to } = changed.interval;
-    if to < Timestamp::MAX {
-        predicate.range(at, from, to);
-    } else if from > Timestamp::MIN {
-        predicate.from(at, from);
-    }
-    if changed.left_out {
-        // Exports go by the end of a session and by the interval of their run: newer versions leave out what changed
-        // three days after it had ended, older ones what changed in a later run. Runs of a sync begin an hour before
-        // the end of the last one, so all of these have changed at least an hour after their end. And whatever ends
-        // after the last interval has not been exported at all.
-        let hour = LOOKBACK.num_hours();
-        let late = format!("({at} >= {end} + toIntervalHour({hour}) OR {end} >= {})", to.literal());
-        predicate.condition(late, Map::new());
+    let is_due = known.all <= now.minus(ALL_EVERY) || known.bytes.is_some_and(|bytes| bytes < CHEAP_BYTES);
+    if is_due || recent.is_empty() {
+        (wanted, known.all.minus(LOOKBACK))
+    } else {
+        (recent, known.recent.minus(LOOKBACK))
     }
 }
 
@@ -100,18 +81,13 @@ impl ProjectReader {
         let state = self.checkpoint.project(self.context.project).await;
         let (Some(_), Some(watermark)) = (&self.table.changes, state.watermark) else { return Ok(()) };
         let is_under_way = |scan: &Scan| scan.changed.is_some_and(|changed| changed.left_out);
-        let scan = match state.scan.filter(is_under_way) {
-            Some(scan) => Some(scan),
-            None => {
-                let nothing = ChangesRead { recent: Timestamp::MIN, all: Timestamp::MIN, bytes: None };
-                let read = state.changes.unwrap_or(nothing);
-                if read.recent >= watermark {
-                    return Ok(());
-                }
-                let (interval, from) = look(self.wanted(), read, self.context.client.now());
-                scan_of(interval, watermark, Changed { interval: Interval { from, to: watermark }, left_out: true })
-            }
-        };
+        let scan = state.scan.filter(is_under_way).or_else(|| {
+            let nothing = ChangesRead { recent: Timestamp::MIN, all: Timestamp::MIN, bytes: None };
+            let known = state.changes.unwrap_or(nothing);
+            let (interval, from) = look(self.wanted(), known, self.context.client.now());
+            let changed = Changed { interval: Interval { from, to: watermark }, left_out: true };
+            scan_of(interval, watermark, changed).filter(|_| known.recent < watermark)
+        });
         match scan {
             Some(scan) => self.run_to_end(&scan, &|_| {}).await,
             None => Ok(()),
@@ -123,4 +99,43 @@ fn scan_of(interval: Interval, until: Timestamp, changed: Changed) -> Option<Sca
     let (closed, open) = (Intervals::default(), Vec::new());
     let scan = Scan { kind: ScanKind::Tail, interval, until, changed: Some(changed), bytes: None, closed, open };
     (!interval.is_empty()).then_some(scan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        Timestamp::parse(text).unwrap()
+    }
+
+    #[test]
+    fn all_rows_are_looked_at_once_a_day_or_where_that_is_cheap() {
+        let wanted = Interval { from: at("2026-01-01"), to: Timestamp::MAX };
+        let now = at("2026-06-20T12:00:00Z");
+        let known = ChangesRead { recent: at("2026-06-20T11:00:00Z"), all: at("2026-06-20T01:00:00Z"), bytes: None };
+        let all = (wanted, at("2026-06-20T00:00:00Z"));
+        let recent = (Interval { from: at("2026-06-10T12:00:00Z"), ..wanted }, at("2026-06-20T10:00:00Z"));
+        assert_eq!(look(wanted, known, now), recent);
+        assert_eq!(look(wanted, ChangesRead { bytes: Some(CHEAP_BYTES), ..known }, now), recent);
+        assert_eq!(look(wanted, ChangesRead { bytes: Some(1), ..known }, now), all);
+        assert_eq!(look(wanted, known, at("2026-06-21T01:00:00Z")), all);
+        // Nothing that is asked for is recent.
+        let past = Interval { to: at("2026-03-01"), ..wanted };
+        assert_eq!(look(past, known, now), (past, all.1));
+    }
+
+    #[test]
+    fn what_has_been_looked_at_is_noted_as_such() {
+        let wanted = Interval { from: at("2026-01-01"), to: Timestamp::MAX };
+        let changed = Changed { interval: wanted, left_out: false };
+        let until = at("2026-06-20");
+        let before = ChangesRead { recent: at("2026-06-19"), all: at("2026-06-18"), bytes: Some(5) };
+        let recent = scan_of(Interval { from: at("2026-06-10"), ..wanted }, until, changed).unwrap();
+        assert_eq!(looked(&recent, wanted, Some(before), Some(1)), ChangesRead { recent: until, ..before });
+        let all = scan_of(wanted, until, changed).unwrap();
+        let expected = ChangesRead { recent: until, all: until, bytes: Some(7) };
+        assert_eq!(looked(&all, wanted, Some(before), Some(7)), expected);
+        assert_eq!(looked(&all, wanted, Some(before), None).bytes, before.bytes);
+    }
 }

@@ -57,7 +57,7 @@ impl ProjectReader {
                 && self.table.stream == other.stream
                 && !std::ptr::eq(self.table, other)
             {
-                tracing::info!("this PostHog has no `{unknown}`, so {} are ordered without it", self.table.stream);
+                tracing::info!("this PostHog has no `{unknown}`, so {} are read without it", self.table.stream);
                 let optional = self.context.config.method.query.person_properties;
                 (self.table, self.columns) = (other, other.selected(optional));
                 continue;

@@ -49,7 +49,10 @@ impl ProjectReader {
             if scanned.is_empty() {
                 self.warn_about_state(&state);
             }
-            scanned.push(scan.kind);
+            // What has changed before a full refresh was continued is read by another scan.
+            if self.context.incremental || state.scan.is_none() || scan.kind != ScanKind::Tail {
+                scanned.push(scan.kind);
+            }
             self.run_to_end(&scan, on_estimate).await?;
         }
     }
