@@ -35,6 +35,7 @@ mod read;
 mod resume;
 mod scale;
 mod secrets;
+mod sessions;
 mod settings_tables;
 mod shell;
 mod shipped_files;

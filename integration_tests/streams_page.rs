@@ -89,14 +89,15 @@ that have events of one `uuid`. To keep them all, deduplicate on `project_id`, `
 
 Events, persons and sessions can be read by file exports or by queries. The records have the same fields either way, \
 and `person_id` of an event is the person at ingestion by both. Where exports are the method, up to `export_above` \
-events of a sync, and a first read of as many persons or sessions, are read by queries. The differences:
+events or sessions of a sync, and a first read of as many persons, are read by queries. The differences:
 
 | stream | | file exports | queries |
 |---|---|---|---|
 | `persons` | records | one for each distinct id | one for each person |
 | `persons` | deleted persons | marked by `is_deleted` | missing |
 | `persons` | changes found | all | only those of persons who have been active since |
-| `sessions` | sessions whose events are ingested three or more days after they end | left out by PostHog | read by a full refresh |
+| `sessions` | sessions whose events are ingested three or more days after they end | left out by PostHog, read by query afterwards if the key has `query:read` | read |
+| `sessions` | instances with version 1 of the table | not used, unless the key lacks `query:read` | changes of the last four days; `updated_at` is null |
 | `events` | events that the project's retention hides | missing; `check` and the log name the first day that has events | missing, likewise |
 ";
 

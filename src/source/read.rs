@@ -350,6 +350,8 @@ impl Sync {
                 property_columns: Arc::clone(property_columns),
                 page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
                 persons_at_ingestion: table.stream == EVENTS.stream,
+                changed: None,
+                columns_chosen: false,
                 checkpoint,
             };
             self.read_project(reader, &on_estimate)
@@ -399,12 +401,24 @@ impl Sync {
             );
             exports.may_query = false;
         }
+        if reader.table.changes.is_some() && self.may("query:read") {
+            reader.choose_columns().await?;
+            if reader.table.changes.is_none() && exports.take().is_some() {
+                tracing::info!(
+                    "this PostHog does not show which {stream} have changed, so {stream} that exports leave out could not be found; all are read by query",
+                    stream = reader.table.stream
+                );
+            }
+        }
+        self.read_left_out(&reader).await?;
         if let Some(exports) = exports
             && !self.is_quicker_by_query(&mut reader).await?
+            && !self.are_few_changes(&reader).await?
         {
             match exports.run(on_estimate).await? {
-                ExportOutcome::Complete => return Ok(()),
-                ExportOutcome::Impossible => {}
+                ExportOutcome::Complete => return self.read_left_out(&reader).await,
+                // Part of it may have been exported before.
+                ExportOutcome::Impossible => self.read_left_out(&reader).await?,
             }
         }
         reader.choose_columns().await?;
@@ -440,6 +454,33 @@ impl Sync {
             );
         }
         Ok(few)
+    }
+
+    /// Reads what exports have left out by query, where PostHog shows what has changed and the key may query.
+    async fn read_left_out(&self, reader: &ProjectReader) -> Result<(), Error> {
+        let state = reader.checkpoint.project(reader.context.project).await;
+        let has_been_exported = state.method == Some(LastMethod::Export) && state.export.windows.is_empty();
+        if reader.table.changes.is_none() || !has_been_exported || !self.may("query:read") {
+            return Ok(());
+        }
+        let reader = Arc::new(reader.clone());
+        reader.read_left_out().await?;
+        // What has changed in a full refresh has no later sync to be read by.
+        if reader.context.incremental { Ok(()) } else { reader.run(&|_| {}).await }
+    }
+
+    /// Whether so little has changed that queries read it in seconds, and without a run.
+    async fn are_few_changes(&self, reader: &ProjectReader) -> Result<bool, Error> {
+        let state = reader.checkpoint.project(reader.context.project).await;
+        let may_count = self.may("query:read") && reader.context.incremental && state.export.windows.is_empty();
+        if reader.table.changes.is_none() || state.watermark.is_none() || !may_count {
+            return Ok(false);
+        }
+        let few = reader.count_changes().await?.filter(|rows| *rows <= self.config.export_above);
+        if let Some(rows) = few {
+            tracing::info!("{rows} changed {} are read by query, which is quicker than a run", reader.table.stream);
+        }
+        Ok(few.is_some())
     }
 
     /// Whether exports may be expected to work; otherwise queries read what exports would have.

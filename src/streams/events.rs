@@ -73,6 +73,7 @@ pub static EVENTS: Table = Table {
     grows_for: TimeDelta::zero(),
     rounds_to: TimeDelta::zero(),
     without: None,
+    changes: None,
     fed_by: None,
     export: Some("events"),
 };

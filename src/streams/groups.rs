@@ -36,6 +36,7 @@ pub static GROUPS: Table = Table {
     grows_for: TimeDelta::zero(),
     rounds_to: TimeDelta::zero(),
     without: None,
+    changes: None,
     fed_by: None,
     export: None,
 };

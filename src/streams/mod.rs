@@ -36,7 +36,7 @@ pub use property_columns::{PropertyColumns, PropertyType};
 pub use sessions::SESSIONS;
 pub use survey_responses::SURVEY_RESPONSES;
 pub(crate) use table::PROJECT_FIELD;
-pub use table::Table;
+pub use table::{Changes, Table};
 
 /// The streams that are read from tables.
 pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];

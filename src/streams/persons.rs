@@ -78,6 +78,7 @@ const fn persons(
         grows_for: TimeDelta::zero(),
         rounds_to,
         without,
+        changes: None,
         fed_by: None,
         export: Some("persons"),
     }

@@ -49,10 +49,22 @@ pub struct Table {
     pub rounds_to: TimeDelta,
     /// A column that the sort key needs and versions of `PostHog` lack, and the table for those that do.
     pub without: Option<(&'static str, &'static Table)>,
+    /// When rows have changed, if the instance shows it. Without it, what has moved on is read, or what may still
+    /// have changed.
+    pub changes: Option<Changes>,
     /// The table whose new rows make this one's rows change.
     pub fed_by: Option<&'static Table>,
     /// Model of file download exports, if it can be exported.
     pub export: Option<&'static str>,
+}
+
+/// How a table shows that its rows have changed: its later syncs ask for that.
+#[derive(Debug)]
+pub struct Changes {
+    /// Expression for the time at which the last change was ingested.
+    pub at: &'static str,
+    /// Expression for the time up to which the row tells.
+    pub end: &'static str,
 }
 
 /// The field with the project that a record belongs to.

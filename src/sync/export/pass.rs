@@ -135,9 +135,9 @@ impl ExportReader {
                 .await;
         }
         tracing::info!("exporting {} ingested from {pass}", reader.table.stream);
-        if reader.table.fed_by.is_some() {
-            tracing::info!(
-                "PostHog does not export {} whose events are ingested three or more days after they end; a full refresh with `method` `query` reads them",
+        if reader.table.fed_by.is_some() && !self.may_query {
+            tracing::warn!(
+                "PostHog does not export {} whose events are ingested three or more days after they end, and the API key lacks the scope `query:read` to look for them",
                 reader.table.stream
             );
         }
@@ -489,10 +489,14 @@ impl ExportReader {
                 "file exports do not work on this PostHog ({reason}), and the API key lacks the scope `query:read`; add the scope, or make exports work"
             )));
         }
-        let now = self.reader.context.client.now();
+        let (now, incremental) = (self.reader.context.client.now(), self.reader.context.incremental);
         let change = |state: &mut ProjectState| {
             state.export = ExportState::default();
             state.exports_failed_at = Some(now);
+            if !incremental {
+                // What has been exported is not all, and queries cannot tell what it lacks.
+                (state.watermark, state.covered) = (None, None);
+            }
         };
         self.reader.checkpoint.update(self.reader.context.project, change).await?;
         tracing::warn!(

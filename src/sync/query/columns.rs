@@ -26,7 +26,11 @@ impl ProjectReader {
     /// # Errors
     /// When the instance does not answer, or lacks what identifies a row.
     pub async fn choose_columns(&mut self) -> Result<(), Error> {
+        if self.columns_chosen {
+            return Ok(());
+        }
         let listed = self.listed_columns().await?;
+        self.columns_chosen = true;
         loop {
             let name = |column: &Column| column.expression.map(unquoted);
             let unlisted: Vec<Column> = self
@@ -53,7 +57,7 @@ impl ProjectReader {
                 && self.table.stream == other.stream
                 && !std::ptr::eq(self.table, other)
             {
-                tracing::info!("this PostHog has no `{unknown}`, so {} are ordered without it", self.table.stream);
+                tracing::info!("this PostHog has no `{unknown}`, so {} are read without it", self.table.stream);
                 let optional = self.context.config.method.query.person_properties;
                 (self.table, self.columns) = (other, other.selected(optional));
                 continue;

@@ -1,5 +1,6 @@
 //! Reads a table by queries: scans, windows, pages and the audit.
 
+mod changes;
 pub(crate) mod columns;
 mod plan;
 pub(crate) mod reader;

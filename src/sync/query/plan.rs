@@ -55,6 +55,30 @@ pub(crate) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64
     windows
 }
 
+/// Narrows windows to the days that have rows. The stretches between them become windows that know that they are
+/// empty, so nobody reads them: a few rows of long ago would cost everything around them.
+pub(crate) fn narrowed(windows: Vec<Window>, days: &[Day]) -> Vec<Window> {
+    let mut narrowed = Vec::with_capacity(windows.len());
+    for Window { interval, rows } in windows {
+        let inside = |day: &&Day| {
+            let start = Timestamp::from_day(day.number).max(interval.from);
+            day.rows != Some(0) && Timestamp::from_day(day.number + 1) > interval.from && start < interval.to
+        };
+        let (first, last) = (days.iter().find(inside), days.iter().rfind(inside));
+        let Some((first, last)) = first.zip(last) else {
+            narrowed.push(Window { interval, rows });
+            continue;
+        };
+        let from = Timestamp::from_day(first.number).max(interval.from);
+        let to = Timestamp::from_day(last.number + 1).min(interval.to);
+        narrowed.push(Window { interval: Interval { to: from, ..interval }, rows: Some(0) });
+        narrowed.push(Window { interval: Interval { from, to }, rows });
+        narrowed.push(Window { interval: Interval { from: to, ..interval }, rows: Some(0) });
+    }
+    narrowed.retain(|window| !window.interval.is_empty());
+    narrowed
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -94,6 +118,20 @@ mod tests {
                 prop_assert!(span < most_days);
             }
             prop_assert_eq!(next, whole.to.max(whole.from));
+
+            let (mut next, mut rows) = (whole.from, Some(0));
+            for window in narrowed(windows.clone(), &days) {
+                prop_assert_eq!(window.interval.from, next);
+                next = window.interval.to;
+                let has_rows = days.iter().any(|day| {
+                    let start = Timestamp::from_day(day.number).max(whole.from);
+                    day.rows != Some(0) && window.interval.from <= start && start < window.interval.to
+                });
+                prop_assert_eq!(has_rows, window.rows != Some(0));
+                rows = rows.zip(window.rows).map(|(sum, more)| sum + more);
+            }
+            prop_assert_eq!(next, whole.to.max(whole.from));
+            prop_assert_eq!(rows, windows.iter().map(|window| window.rows).sum::<Option<u64>>());
         }
     }
 

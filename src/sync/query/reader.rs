@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Map;
 
 use super::plan::Day;
 use crate::error::Error;
 use crate::posthog::query::{MOST_ROWS, Small};
 use crate::posthog::{Predicate, Query, RowKey};
-use crate::streams::{Column, PropertyColumns, Table};
-use crate::sync::context::ReadContext;
+use crate::streams::{Changes, Column, PropertyColumns, Table};
+use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::interval::Interval;
+use crate::sync::state::scan::Changed;
 use crate::sync::state::table::ProjectState;
+use crate::time::Timestamp;
 
 /// Reads one table of one project. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +33,10 @@ pub struct ProjectReader {
     pub page_size: Arc<PageSize>,
     /// Whether persons of events are those at ingestion, as exports have them.
     pub persons_at_ingestion: bool,
+    /// Which rows are read; all of them without it.
+    pub changed: Option<Changed>,
+    /// Whether the columns that the instance lacks have been left out.
+    pub columns_chosen: bool,
     /// Where progress is kept.
     pub checkpoint: Arc<Checkpoint<ProjectState>>,
 }
@@ -47,6 +54,9 @@ impl ProjectReader {
     fn predicate(&self, interval: Interval) -> Predicate {
         let mut predicate = Predicate::default();
         predicate.range(self.table.sort_key, interval.from, interval.to);
+        if let Some((changes, changed)) = self.table.changes.as_ref().zip(self.changed) {
+            restrict(&mut predicate, changes, changed);
+        }
         predicate
     }
 
@@ -168,6 +178,26 @@ impl ProjectReader {
 /// The bytes that two queries have read, as far as the server counts them.
 pub(crate) fn sum(first: Option<u64>, second: Option<u64>) -> Option<u64> {
     first.into_iter().chain(second).reduce(|sum, more| sum + more)
+}
+
+/// Leaves rows out that have not changed in the time that is meant.
+fn restrict(predicate: &mut Predicate, changes: &Changes, rows: Changed) {
+    let Changes { at, end } = changes;
+    let Interval { from, to } = rows.interval;
+    if to < Timestamp::MAX {
+        predicate.range(at, from, to);
+    } else if from > Timestamp::MIN {
+        predicate.from(at, from);
+    }
+    if rows.left_out {
+        // Exports go by the end of a session and by the interval of their run: newer versions leave out what changed
+        // three days after it had ended, older ones what changed in a later run. Runs of a sync begin an hour before
+        // the end of the last one, so all of these have changed at least an hour after their end. And whatever ends
+        // after the last interval has not been exported at all.
+        let hour = LOOKBACK.num_hours();
+        let late = format!("({at} >= {end} + toIntervalHour({hour}) OR {end} >= {})", to.literal());
+        predicate.condition(late, Map::new());
+    }
 }
 
 /// Two parts of an interval may share a day.

@@ -10,8 +10,9 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::plan::{Window, windows};
-use super::reader::{Histogram, ProjectReader};
+use super::changes::{BYTES_A_ROW, looked};
+use super::plan::{Window, narrowed, windows};
+use super::reader::{Histogram, ProjectReader, sum};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::sync::context::LOOKBACK;
@@ -20,13 +21,16 @@ use crate::sync::observer::OnEstimate;
 use crate::sync::state::error::warn_if_ahead;
 use crate::sync::state::export::ExportState;
 use crate::sync::state::interval::{Interval, Intervals};
-use crate::sync::state::scan::{OpenWindow, Scan, ScanKind};
+use crate::sync::state::scan::{Changed, OpenWindow, Scan, ScanKind};
 use crate::sync::state::table::{LastMethod, ProjectState};
 use crate::time::Timestamp;
 
 /// After a scan that took longer than this (or the lookback window, if longer), what has changed
 /// meanwhile is read in the same sync.
 const LONG_SCAN: TimeDelta = TimeDelta::minutes(15);
+
+/// Changed rows are few and lie far apart, and a page costs all rows of its days: days of a window at most.
+const MOST_DAYS_OF_CHANGES: i64 = 7;
 
 /// How often the days of a scan are counted before their disagreement with the count of all is final:
 /// copies that are merged between two answers make them differ once.
@@ -45,15 +49,35 @@ impl ProjectReader {
             if scanned.is_empty() {
                 self.warn_about_state(&state);
             }
-            scanned.push(scan.kind);
-            self.run_scan(scan.clone(), on_estimate).await?;
-            self.checkpoint.update(self.context.project, |project| self.finish(project, &scan)).await?;
+            // What has changed before a full refresh was continued is read by another scan.
+            if self.context.incremental || state.scan.is_none() || scan.kind != ScanKind::Tail {
+                scanned.push(scan.kind);
+            }
+            self.run_to_end(&scan, on_estimate).await?;
         }
+    }
+
+    /// Reads what is left of a scan, and enters it into the state.
+    pub(super) async fn run_to_end(self: &Arc<Self>, scan: &Scan, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
+        let reader = match scan.changed {
+            None => Arc::clone(self),
+            changed => Arc::new(Self { changed, ..Self::clone(self) }),
+        };
+        reader.run_scan(scan.clone(), on_estimate).await?;
+        self.checkpoint.update(self.context.project, |project| self.finish(project, scan)).await
     }
 
     /// Enters a finished scan into the state.
     fn finish(&self, project: &mut ProjectState, scan: &Scan) {
         let wanted = self.wanted();
+        let bytes = project.scan.take().and_then(|scan| scan.bytes);
+        if self.table.changes.is_some() && scan.kind != ScanKind::Extension {
+            project.changes = Some(looked(scan, wanted, project.changes, bytes));
+        }
+        if scan.changed.is_some_and(|changed| changed.left_out) {
+            // The exports before it have moved the watermark.
+            return;
+        }
         // What another connector has read counts as covered.
         let covered = match project.resume_from {
             Some(_) => Interval { from: wanted.from, ..scan.interval },
@@ -70,7 +94,6 @@ impl ProjectReader {
         if scan.kind != ScanKind::Extension {
             project.watermark = Some(scan.until);
         }
-        project.scan = None;
         project.method = Some(LastMethod::Query);
         project.export = ExportState::default();
         project.resume_from = None;
@@ -111,7 +134,15 @@ impl ProjectReader {
         let scan = |kind, from: Timestamp, to: Timestamp| {
             let interval = Interval { from, to };
             let (closed, open) = (Intervals::default(), Vec::new());
-            (!interval.is_empty()).then_some(Scan { kind, interval, until: now, closed, open })
+            (!interval.is_empty()).then_some(Scan {
+                kind,
+                interval,
+                until: now,
+                changed: None,
+                bytes: None,
+                closed,
+                open,
+            })
         };
         let lookback = LOOKBACK;
         let Some(watermark) = state.watermark else {
@@ -130,14 +161,19 @@ impl ProjectReader {
         if let Some(extension) = scan(ScanKind::Extension, missing.from, missing.to) {
             return Some(Scan { until: watermark, ..extension });
         }
-        if !self.context.incremental {
+        if !self.context.incremental && self.table.changes.is_none() {
             return None;
         }
         let behind = TimeDelta::microseconds(now.micros() - watermark.micros());
         let from = watermark.minus(lookback + self.table.grows_for + self.table.rounds_to);
-        let due = !scanned.contains(&ScanKind::Tail) && !scanned.contains(&ScanKind::Backfill)
+        let due = !scanned.contains(&ScanKind::Tail)
+            && (!scanned.contains(&ScanKind::Backfill) || !self.context.incremental)
             || (behind > lookback.max(LONG_SCAN) && self.table.grows_for.is_zero());
-        due.then(|| scan(ScanKind::Tail, from.max(self.start()), self.end())).flatten()
+        match due {
+            false => None,
+            true if self.table.changes.is_some() => self.changes_scan(state, watermark, now),
+            true => scan(ScanKind::Tail, from.max(self.start()), self.end()),
+        }
     }
 
     /// Warns of a state that is ahead of the server's clock: what it claims has not happened yet.
@@ -147,18 +183,33 @@ impl ProjectReader {
     }
 
     /// Reads what is left of a scan.
-    async fn run_scan(self: &Arc<Self>, scan: Scan, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
+    async fn run_scan(self: &Arc<Self>, mut scan: Scan, on_estimate: OnEstimate<'_>) -> Result<(), Error> {
         self.checkpoint.update(self.context.project, |project| project.scan = Some(scan.clone())).await?;
-        let queue = self.plan(&scan).await?;
+        let (queue, bytes) = self.plan(&scan).await?;
         let rows: u64 = queue.iter().filter_map(|work| work.window.rows).sum();
+        let all_rows = scan.changed.is_none().then(|| rows.saturating_mul(BYTES_A_ROW));
+        scan.bytes = sum(scan.bytes, bytes.or(all_rows));
+        self.checkpoint
+            .note(self.context.project, |project| {
+                if let Some(known) = &mut project.scan {
+                    known.bytes = scan.bytes;
+                }
+            })
+            .await;
         let resumed = if scan.closed == Intervals::default() && scan.open.is_empty() { "" } else { ", continued" };
         tracing::info!(
             "{} by query, {}{resumed}: about {rows} rows in {} windows",
             self.table.stream,
-            match scan.kind {
-                ScanKind::Backfill => format!("everything from {}", scan.interval.from),
-                ScanKind::Extension => format!("added by other dates, {}", scan.interval),
-                ScanKind::Tail => format!("changed since {}", scan.interval.from),
+            match (scan.kind, scan.changed) {
+                (ScanKind::Backfill, _) => format!("everything from {}", scan.interval.from),
+                (ScanKind::Extension, _) => format!("added by other dates, {}", scan.interval),
+                (ScanKind::Tail, None) => format!("changed since {}", scan.interval.from),
+                (ScanKind::Tail, Some(Changed { interval, left_out: false })) => {
+                    format!("from {}, changed since {}", scan.interval.from, interval.from)
+                }
+                (ScanKind::Tail, Some(Changed { interval, left_out: true })) => {
+                    format!("from {}, that exports of {interval} may have left out", scan.interval.from)
+                }
             },
             queue.len()
         );
@@ -168,7 +219,9 @@ impl ProjectReader {
     }
 
     /// Cuts what is left of a scan into windows, open ones first.
-    async fn plan(&self, scan: &Scan) -> Result<VecDeque<Work>, Error> {
+    ///
+    /// Also returns the bytes that the server has read to count the rows, if it reports them.
+    async fn plan(&self, scan: &Scan) -> Result<(VecDeque<Work>, Option<u64>), Error> {
         let mut known = scan.closed.clone();
         let mut queue: VecDeque<Work> = VecDeque::new();
         for open in &scan.open {
@@ -180,10 +233,17 @@ impl ProjectReader {
             });
         }
         let most_days = self.context.config.window_days.map_or(i64::MAX, i64::from);
+        let most_days = if scan.changed.is_some() { most_days.min(MOST_DAYS_OF_CHANGES) } else { most_days };
+        let mut bytes = None;
         for gap in known.gaps(scan.interval) {
             let (histogram, is_whole) = self.compared_histogram(gap).await?;
             let target = u64::from(self.page_size.rows());
-            for mut window in windows(gap, &histogram.days, target, most_days) {
+            bytes = sum(bytes, histogram.bytes);
+            let mut planned = windows(gap, &histogram.days, target, most_days);
+            if scan.changed.is_some() {
+                planned = narrowed(planned, &histogram.days);
+            }
+            for mut window in planned {
                 window.rows = window.rows.filter(|_| is_whole);
                 queue.push_back(Work { window, open: None, length: None });
             }
@@ -191,7 +251,7 @@ impl ProjectReader {
         if self.table.rows_move {
             queue = ascending_with_open_end(queue);
         }
-        Ok(queue)
+        Ok((queue, bytes))
     }
 
     /// Counts the rows of every day of a gap, and compares them with the count of all. Days that an

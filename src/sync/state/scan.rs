@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::interval::{Interval, Intervals};
+use super::stream::is_default;
 use crate::posthog::RowKey;
 use crate::time::Timestamp;
 
@@ -28,12 +29,41 @@ pub struct Scan {
     pub interval: Interval,
     /// The watermark when the scan is done.
     pub until: Timestamp,
+    /// Which rows to read; all of them without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<Changed>,
+    /// Bytes that the server has read to count the rows, if it reports them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// What has been read and agreed upon.
     #[serde(default)]
     pub closed: Intervals,
     /// Windows that have been read in part.
     #[serde(default)]
     pub open: Vec<OpenWindow>,
+}
+
+/// Rows that have changed in some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// When the changes were ingested.
+    #[serde(flatten)]
+    pub interval: Interval,
+    /// Whether only those rows are meant that exports of that time may have left out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub left_out: bool,
+}
+
+/// Up to when changes have been read, of a table that shows them ([`Changes`](crate::streams::Changes)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesRead {
+    /// Changes of recent rows.
+    pub recent: Timestamp,
+    /// Changes of all rows.
+    pub all: Timestamp,
+    /// Bytes that the server reads to count the changes of all rows, if it reports them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
 }
 
 /// A window that has been read in part.

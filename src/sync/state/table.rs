@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::error::{instant, unusable};
 use super::export::ExportState;
 use super::interval::Interval;
-use super::scan::Scan;
+use super::scan::{ChangesRead, Scan};
 use super::stream::ProjectEntry;
 use crate::error::Error;
 use crate::sync::ledger::{Ledger, Names};
@@ -40,6 +40,8 @@ pub struct ProjectState {
     pub resume_from: Option<Timestamp>,
     /// The scan under way.
     pub scan: Option<Scan>,
+    /// Up to when changes have been looked for by query, if the table shows them.
+    pub changes: Option<ChangesRead>,
     /// The method that moved the watermark last.
     pub method: Option<LastMethod>,
     /// Where reading by exports stands.
@@ -84,6 +86,7 @@ impl ProjectEntry for ProjectState {
             names: names(value, place)?,
             resume_from: time("resume_from")?,
             scan: if is_obsolete(value) { None } else { part(value, place, "scan")? },
+            changes: part(value, place, "changes")?,
             method: part(value, place, "method")?,
             export,
             exports_failed_at: time("exports_failed_at")?,
@@ -104,6 +107,7 @@ impl ProjectEntry for ProjectState {
         set(cursor_field, self.watermark.map(|watermark| json!(watermark)));
         set("resume_from", self.resume_from.map(|from| json!(from)));
         set("scan", self.scan.as_ref().map(|scan| json!(scan)));
+        set("changes", self.changes.map(|changes| json!(changes)));
         set("exports_failed_at", self.exports_failed_at.map(|at| json!(at)));
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
@@ -152,7 +156,7 @@ mod tests {
     use crate::posthog::RowKey;
     use crate::sync::state::export::ExportWindow;
     use crate::sync::state::interval::Intervals;
-    use crate::sync::state::scan::ScanKind;
+    use crate::sync::state::scan::{Changed, ScanKind};
     use crate::sync::state::stream::StreamState;
 
     type TableState = StreamState<ProjectState>;
@@ -172,6 +176,8 @@ mod tests {
             kind: ScanKind::Tail,
             interval,
             until: at("2026-01-02"),
+            changed: Some(Changed { interval, left_out: true }),
+            bytes: Some(7),
             closed: Intervals::default(),
             open: Vec::new(),
         };
@@ -191,6 +197,7 @@ mod tests {
             names: Some(Names::new(&["a".into()], &[])),
             resume_from: None,
             scan: Some(scan),
+            changes: Some(ChangesRead { recent: at("2026-01-02"), all: at("2026-01-01"), bytes: None }),
             method: Some(LastMethod::Export),
             export: ExportState {
                 until: Some(at("2026-01-03")),

@@ -99,7 +99,7 @@ async fn sessions_whose_events_are_three_days_late_are_left_out() {
         vec![
             visit(1, "prompt", ago(HOUR), ago(HOUR)),
             visit(2, "late", ago(2 * DAY), ago(HOUR)),
-            visit(3, "too late", ago(3 * DAY + 2 * HOUR), ago(HOUR)),
+            visit(3, "too late", ago(6 * DAY), ago(HOUR)),
             visit(4, "to come", ago(-HOUR), ago(HOUR)),
         ],
     );

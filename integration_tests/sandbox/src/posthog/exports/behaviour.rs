@@ -16,8 +16,7 @@ pub struct ExportServer {
     pub sessions_in_project_zone: bool,
     /// What a line of a session holds.
     pub session_fields: SessionFields,
-    /// Leaves out sessions whose last event came in so many days after it happened, or lies after the
-    /// interval.
+    /// Leaves out sessions that ended so many days before the interval.
     pub sessions_lookback_days: Option<u32>,
     /// Leaves out events whose timestamp is so many days before the interval, or one day after it.
     pub lookback_days: Option<u32>,

@@ -10,6 +10,11 @@ use super::rows::present;
 use crate::posthog::sessions::{ATTRIBUTION, Session, derive, host};
 use crate::posthog::store::{DAY, Tables};
 
+/// What PostHog exports sessions by: `greatest(max_inserted_at, $end_timestamp)`.
+fn arrival(session: &Session) -> i64 {
+    session.max_inserted_at.max(session.end)
+}
+
 /// One line per session that has got an event within the interval.
 pub(super) fn lines(
     tables: &Tables,
@@ -21,10 +26,10 @@ pub(super) fn lines(
 ) -> serde_json::Result<Vec<Vec<u8>>> {
     let sessions = derive(present(tables, now));
     let due = |session: &&Session| {
-        (asked.start..asked.end).contains(&session.max_inserted_at)
-            && server.sessions_lookback_days.is_none_or(|days| {
-                session.max_inserted_at.saturating_sub(session.end) < i64::from(days) * DAY && session.end < asked.end
-            })
+        (asked.start..asked.end).contains(&arrival(session))
+            && server
+                .sessions_lookback_days
+                .is_none_or(|days| session.end >= asked.start.saturating_sub(i64::from(days).saturating_mul(DAY)))
     };
     let line = |session: &Session| {
         let object = match server.session_fields {
@@ -47,7 +52,7 @@ fn few(session: &Session, project: u64, time: impl Fn(i64) -> String) -> Value {
         "end_timestamp": time(session.end), "pageview_count": session.pageviews,
         "autocapture_count": session.autocaptures, "screen_count": session.screens,
         "session_duration": session.duration(), "entry_current_url": address(&session.entry_url),
-        "end_current_url": address(&session.end_url), "_inserted_at": time(session.max_inserted_at),
+        "end_current_url": address(&session.end_url), "_inserted_at": time(arrival(session)),
     })
 }
 
@@ -67,7 +72,7 @@ fn all(session: &Session, project: u64, time: impl Fn(i64) -> String) -> Value {
         "session_duration": session.duration(), "duration": session.duration(), "is_bounce": session.is_bounce(),
         "last_external_click_url": address(&session.last_external_click),
         "page_screen_autocapture_count_up_to": session.count_up_to_two(), "vitals_lcp": session.largest_paint,
-        "_inserted_at": time(session.max_inserted_at),
+        "_inserted_at": time(arrival(session)),
     });
     let attribution = ATTRIBUTION.iter().zip(&session.attribution);
     let attribution: Map<String, Value> =
