@@ -47,6 +47,10 @@ pub struct ListServer {
     /// `feature_flags` and `experiments` leave out what is archived, and list nothing else with
     /// `archived=true`. Otherwise the parameter is ignored.
     pub archived_hidden: bool,
+    /// `session_recordings` can go on behind a cursor; it does so unless there is an `offset`.
+    pub recordings_cursor: bool,
+    /// `session_recordings` sorts as it is asked to; otherwise always by start time, the latest first.
+    pub recordings_order: bool,
 }
 
 impl Default for Server {
@@ -68,7 +72,12 @@ impl Server {
             },
             refusals: Refusals::Explained { hint: true },
             exports: ExportServer::cloud_2026(),
-            lists: ListServer { experiment_orders_checked: true, archived_hidden: true },
+            lists: ListServer {
+                experiment_orders_checked: true,
+                archived_hidden: true,
+                recordings_cursor: true,
+                recordings_order: true,
+            },
             merges_rewrite_events: false,
             clock_ahead: 0,
         }
@@ -82,7 +91,12 @@ impl Server {
             schema: Schema { person_last_seen_at: false, ..cloud.schema },
             refusals: Refusals::Bare,
             exports: ExportServer::before_2026(),
-            lists: ListServer { experiment_orders_checked: false, archived_hidden: false },
+            lists: ListServer {
+                experiment_orders_checked: false,
+                archived_hidden: false,
+                recordings_cursor: false,
+                recordings_order: true,
+            },
             ..cloud
         }
     }
@@ -111,7 +125,12 @@ impl Server {
             },
             refusals: Refusals::Bare,
             exports: ExportServer::forgiving(),
-            lists: ListServer { experiment_orders_checked: false, archived_hidden: false },
+            lists: ListServer {
+                experiment_orders_checked: false,
+                archived_hidden: false,
+                recordings_cursor: false,
+                recordings_order: true,
+            },
             merges_rewrite_events: true,
             clock_ahead: 0,
         }
