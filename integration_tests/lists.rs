@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use posthog_sandbox::posthog::{Action, Fault, ListServer, Sandbox, Server};
+use posthog_sandbox::posthog::{Action, Fault, ListServer, RecordingPages, Sandbox, Server};
 use serde_json::{Value, json};
 use source_posthog::streams::LISTS;
 use source_posthog::time::Timestamp;
@@ -331,7 +331,7 @@ fn recordings(posthog: &Sandbox, number: i64) -> Vec<Value> {
 
 fn servers() -> [Server; 3] {
     let cloud = Server::cloud_2026();
-    let unordered = ListServer { recordings_cursor: false, recordings_order: false, ..cloud.lists };
+    let unordered = ListServer { recordings: RecordingPages::LatestFirst, ..cloud.lists };
     [cloud.clone(), Server::before_2026(), Server { lists: unordered, ..cloud }]
 }
 
@@ -359,7 +359,11 @@ async fn recordings_that_expire_between_pages_or_syncs_hide_no_others() {
             assert_eq!(whole.records("session_recordings").len(), 400, "{mode} {:?}", server.lists);
             assert_whole(&whole, &stored);
             let lines = whole.state_lines();
-            assert!(lines.len() > 5 || !server.lists.recordings_order, "{} states", lines.len());
+            assert!(
+                lines.len() > 5 || server.lists.recordings == RecordingPages::LatestFirst,
+                "{} states",
+                lines.len()
+            );
             for line in [lines[0], lines[lines.len() / 2], lines[lines.len().saturating_sub(2)]] {
                 posthog.set_list(PROJECT, "session_recordings", stored[70..].to_vec());
                 let part = whole.up_to(line);

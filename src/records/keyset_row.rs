@@ -113,11 +113,11 @@ fn place(last: &[Value], next: &[Value], cursor: Option<Kind>) -> Place {
     if last.is_empty() {
         return Place::After;
     }
-    for (index, (last, next)) in last.iter().zip(next).enumerate().filter(|(_, (last, next))| last != next) {
-        let kind = cursor.filter(|_| index == 0);
-        return if is_before(kind, next, last) { Place::Before } else { Place::After };
+    match last.iter().zip(next).enumerate().find(|(_, (last, next))| last != next) {
+        None => Place::Duplicate,
+        Some((index, (last, next))) if is_before(cursor.filter(|_| index == 0), next, last) => Place::Before,
+        Some(_) => Place::After,
     }
-    Place::Duplicate
 }
 
 /// Whether a value certainly comes before another one. ClickHouse compares texts by their bytes.

@@ -70,10 +70,23 @@ struct Job {
 }
 
 enum JobKind {
-    Table { table: &'static Table, state: StreamState<ProjectState>, property_columns: Arc<PropertyColumns> },
-    Keyset { keyset: &'static KeysetStream, state: StreamState<KeysetState> },
-    List { list: &'static List, state: StreamState<ListState> },
-    Nested { nested: &'static NestedList, state: StreamState<NestedListState> },
+    Table {
+        table: &'static Table,
+        state: StreamState<ProjectState>,
+        property_columns: Arc<PropertyColumns>,
+    },
+    Keyset {
+        keyset: &'static KeysetStream,
+        state: StreamState<KeysetState>,
+    },
+    List {
+        list: &'static List,
+        state: StreamState<ListState>,
+    },
+    Nested {
+        nested: &'static NestedList,
+        state: StreamState<NestedListState>,
+    },
     Account(&'static AccountStream),
     /// A custom query that is wrong.
     Failed(Error),

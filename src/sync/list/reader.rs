@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::emitter::Emitter;
 use super::offsets::{Pass, read_pass};
-use super::recordings::{self, Unordered};
+use super::recordings::{Recordings, Unordered, spans};
 use super::state::ListState;
 use crate::error::Error;
 use crate::posthog::http::GiveUp;
@@ -50,17 +50,15 @@ impl ListReader {
         let writer = ObjectWriter::new(self.list, &context.stream, context.project);
         let meets_from = context.incremental.then(|| until.minus(lookback));
         let mut emitter = Emitter::new(writer, self.list, since, state.sent.clone(), meets_from);
-        match by_time {
-            Some(change) => self.read_by_time(change, &mut state, until, &mut emitter).await?,
-            None => {
-                let passes = self.passes(since).await?;
-                for (number, pass) in passes.iter().enumerate().skip(state.pass) {
-                    read_pass(context, self.list, pass, &mut emitter).await?;
-                    state.pass = number + 1;
-                    // Without the passes before, the checksums would not be complete.
-                    if !context.incremental {
-                        self.checkpoint.set(context.project, state.clone()).await?;
-                    }
+        if let Some(change) = by_time {
+            self.read_by_time(change, &mut state, until, &mut emitter).await?;
+        } else {
+            for (number, pass) in self.passes(since).await?.iter().enumerate().skip(state.pass) {
+                read_pass(context, self.list, pass, &mut emitter).await?;
+                state.pass = number + 1;
+                // Without the passes before, the checksums would not be complete.
+                if !context.incremental {
+                    self.checkpoint.set(context.project, state.clone()).await?;
                 }
             }
         }
@@ -102,22 +100,21 @@ impl ListReader {
         }
         // A state without `from` does not know its start date, so everything is read again.
         let covered = state.from.zip(state.watermark).filter(|_| context.incremental);
-        let spans = recordings::spans(start, covered, TimeDelta::hours(change.lookback_hours), until);
+        let spans = spans(start, covered, TimeDelta::hours(change.lookback_hours), until);
+        let recordings = Recordings { context, list: self.list, change, until };
         for (number, span) in spans.into_iter().enumerate().skip(state.pass) {
             state.pass = number;
             let at = async |reached| {
                 let entry = ListState { reached: Some(reached), ..state.clone() };
                 self.checkpoint.set(context.project, entry).await
             };
-            let read =
-                recordings::read_span(context, self.list, change, span, until, state.reached, emitter, at).await?;
+            let read = recordings.read_span(span, state.reached, emitter, at).await?;
             if let Err(Unordered) = read {
                 tracing::warn!(
                     "this PostHog does not sort {} as it is asked to, so they are read until two lists agree",
                     self.list.stream
                 );
-                let query =
-                    recordings::query_by_offset(self.list, change.filter.unwrap_or("date_from"), span.from, until);
+                let query = recordings.query_by_offset(span);
                 emitter.keep_within(span.from, span.to);
                 let pass = Pass { query, labels: Vec::new(), optional: false };
                 read_pass(context, self.list, &pass, emitter).await?;

@@ -17,7 +17,6 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::emitter::Emitter;
 use crate::error::Error;
-use crate::posthog::http::GiveUp;
 use crate::posthog::lists::{ListPage, PAGE, Pages};
 use crate::records::Object;
 use crate::streams::{Change, List};
@@ -55,81 +54,84 @@ pub(super) fn spans(
     spans
 }
 
-/// The first query of a span that is read by offsets.
-pub(super) fn query_by_offset(list: &List, filter: &str, from: Timestamp, until: Timestamp) -> String {
-    format!("{}&offset=0", query(list, filter, from, until))
+/// Reads spans of one list of one project.
+pub(super) struct Recordings<'r> {
+    pub(super) context: &'r ReadContext,
+    pub(super) list: &'r List,
+    pub(super) change: Change,
+    /// When the sync began.
+    pub(super) until: Timestamp,
 }
 
-fn query(list: &List, filter: &str, from: Timestamp, to: Timestamp) -> String {
-    format!("limit={PAGE}&{}&{filter}={}&date_to={to}", list.parameters, from.minus(LONGEST))
-}
+impl Recordings<'_> {
+    /// The first query of a span that is read by offsets.
+    pub(super) fn query_by_offset(&self, span: Span) -> String {
+        format!("{}&offset=0", self.query(span.from.minus(LONGEST)))
+    }
 
-/// Reads a span from where an earlier sync has `reached`. After each page, `checkpoint` gets the time that has
-/// been reached.
-///
-/// # Errors
-/// When the list cannot be read to its end.
-pub(super) async fn read_span(
-    context: &ReadContext,
-    list: &List,
-    change: Change,
-    span: Span,
-    until: Timestamp,
-    reached: Option<Timestamp>,
-    emitter: &mut Emitter,
-    checkpoint: impl AsyncFn(Timestamp) -> Result<(), Error>,
-) -> Result<Result<(), Unordered>, Error> {
-    let path = format!("api/projects/{}/{}/", context.project, list.path);
-    let mut pages = Pages::new(&context.client, path, &context.observer);
-    let begin = reached.unwrap_or(span.from);
-    let filter = change.filter.unwrap_or("date_from");
-    let first = query(list, filter, begin, until);
-    let (mut request, mut asked_from, mut offset) = (first.clone(), None, 0);
-    // Recordings that a later page may show again, and when they begin.
-    let mut seen: HashMap<String, Timestamp> = HashMap::new();
-    loop {
-        let ListPage { objects, next, cursor, .. } = pages.read(&request).await?;
-        let mut batch = context.batch();
-        let mut last = None;
-        for text in &objects {
-            let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
-            let starts = object.instant(change.field);
-            if starts.zip(last).is_some_and(|(starts, last)| starts < last) {
-                return Ok(Err(Unordered));
+    fn query(&self, from: Timestamp) -> String {
+        let filter = self.change.filter.unwrap_or("date_from");
+        format!("limit={PAGE}&{}&{filter}={from}&date_to={}", self.list.parameters, self.until)
+    }
+
+    /// Reads a span from where an earlier sync has `reached`. After each page, `checkpoint` gets the time that has
+    /// been reached.
+    ///
+    /// # Errors
+    /// When the list cannot be read to its end.
+    pub(super) async fn read_span(
+        &self,
+        span: Span,
+        reached: Option<Timestamp>,
+        emitter: &mut Emitter,
+        checkpoint: impl AsyncFn(Timestamp) -> Result<(), Error>,
+    ) -> Result<Result<(), Unordered>, Error> {
+        let Self { context, list, change, .. } = *self;
+        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let mut pages = Pages::new(&context.client, path, &context.observer);
+        let begin = reached.unwrap_or(span.from);
+        let first = self.query(begin.minus(LONGEST));
+        let (mut request, mut asked_from, mut offset) = (first.clone(), None, 0);
+        // Recordings that a later page may show again, and when they begin.
+        let mut seen: HashMap<String, Timestamp> = HashMap::new();
+        loop {
+            let ListPage { objects, next, cursor, .. } = pages.read(&request).await?;
+            let mut batch = context.batch();
+            let mut latest = None;
+            for text in &objects {
+                let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
+                let starts = object.instant(change.field);
+                if starts.zip(latest).is_some_and(|(starts, latest)| starts < latest) {
+                    return Ok(Err(Unordered));
+                }
+                latest = starts.or(latest);
+                let is_wanted = starts.is_none_or(|starts| (begin..=span.to).contains(&starts));
+                if seen.insert(object.key(&list.own_key()), starts.unwrap_or(begin)).is_none() && is_wanted {
+                    emitter.emit(&object, &mut batch);
+                }
             }
-            last = starts.or(last);
-            let is_wanted = starts.is_none_or(|starts| (begin..=span.to).contains(&starts));
-            if seen.insert(object.key(&list.own_key()), starts.unwrap_or(begin)).is_none() && is_wanted {
-                emitter.emit(&object, &mut batch);
-            }
-        }
-        batch.send(true).await?;
-        let Some(last) = last.filter(|_| next.is_some()) else {
-            return match next {
-                Some(_) => Err(GiveUp::Unusable(format!(
-                    "PostHog announces another page of {}, but the current one is empty",
-                    list.stream
-                ))
-                .into()),
-                None => Ok(Ok(())),
+            batch.send(true).await?;
+            let Some(last) = latest.filter(|_| next.is_some()) else {
+                let problem =
+                    format!("PostHog announces another page of {}, but the current one is empty", list.stream);
+                return if next.is_some() { Err(Error::system(problem)) } else { Ok(Ok(())) };
             };
-        };
-        if last > span.to {
-            return Ok(Ok(()));
-        }
-        if last > begin {
-            checkpoint(last).await?;
-        }
-        seen.retain(|_, starts| *starts >= last.minus(LONGEST + LONGEST));
-        request = match cursor {
-            Some(cursor) => format!("{first}&after={}", utf8_percent_encode(&cursor, NON_ALPHANUMERIC)),
-            // `seen` has those that are under way at this time, so that no margin is needed.
-            None => {
+            if last > span.to {
+                return Ok(Ok(()));
+            }
+            if last > begin {
+                checkpoint(last).await?;
+            }
+            seen.retain(|_, starts| *starts >= last.minus(LONGEST + LONGEST));
+            request = if let Some(cursor) = cursor {
+                format!("{first}&after={}", utf8_percent_encode(&cursor, NON_ALPHANUMERIC))
+            } else {
+                // `seen` has those that are under way at this time, so that no margin is needed.
                 offset = if asked_from == Some(last) { offset + objects.len() } else { 0 };
                 asked_from = Some(last);
-                format!("{}&offset={offset}", query(list, filter, last.minus(-LONGEST), until))
-            }
-        };
+                format!("{}&offset={offset}", self.query(last))
+            };
+        }
     }
 }
 

@@ -47,10 +47,19 @@ pub struct ListServer {
     /// `feature_flags` and `experiments` leave out what is archived, and list nothing else with
     /// `archived=true`. Otherwise the parameter is ignored.
     pub archived_hidden: bool,
-    /// `session_recordings` can go on behind a cursor; it does so unless there is an `offset`.
-    pub recordings_cursor: bool,
-    /// `session_recordings` sorts as it is asked to; otherwise always by start time, the latest first.
-    pub recordings_order: bool,
+    /// How `session_recordings` pages.
+    pub recordings: RecordingPages,
+}
+
+/// How the list of recordings pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingPages {
+    /// Behind a cursor, unless there is an `offset`.
+    Cursor,
+    /// By offset.
+    Offset,
+    /// By offset, and always with the latest recordings first.
+    LatestFirst,
 }
 
 impl Default for Server {
@@ -75,8 +84,7 @@ impl Server {
             lists: ListServer {
                 experiment_orders_checked: true,
                 archived_hidden: true,
-                recordings_cursor: true,
-                recordings_order: true,
+                recordings: RecordingPages::Cursor,
             },
             merges_rewrite_events: false,
             clock_ahead: 0,
@@ -94,8 +102,7 @@ impl Server {
             lists: ListServer {
                 experiment_orders_checked: false,
                 archived_hidden: false,
-                recordings_cursor: false,
-                recordings_order: true,
+                recordings: RecordingPages::Offset,
             },
             ..cloud
         }
@@ -128,8 +135,7 @@ impl Server {
             lists: ListServer {
                 experiment_orders_checked: false,
                 archived_hidden: false,
-                recordings_cursor: false,
-                recordings_order: true,
+                recordings: RecordingPages::Offset,
             },
             merges_rewrite_events: true,
             clock_ahead: 0,

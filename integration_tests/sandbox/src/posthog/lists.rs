@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::error::ApiError;
 use super::hogql::{iso, parse_time};
-use super::instance::ListServer;
+use super::instance::{ListServer, RecordingPages};
 use super::paging::{Window, link, mislead, page};
 use super::server::{Answer, Call};
 use super::store::{Group, Person, Tables};
@@ -271,11 +271,12 @@ fn recordings(call: &Call, mut objects: Vec<Value>, cap: Option<usize>, rules: L
     });
     let key = |recording: &Value| (time(recording, "start_time"), recording["id"].as_str().map(str::to_owned));
     objects.sort_by_cached_key(key);
-    let is_ascending = rules.recordings_order && call.parameter("order_direction").as_deref() == Some("ASC");
+    let is_ascending =
+        rules.recordings != RecordingPages::LatestFirst && call.parameter("order_direction").as_deref() == Some("ASC");
     if !is_ascending {
         objects.reverse();
     }
-    let by_cursor = rules.recordings_cursor && call.parameter("offset").is_none();
+    let by_cursor = rules.recordings == RecordingPages::Cursor && call.parameter("offset").is_none();
     if let Some(after) = call.parameter("after").filter(|_| by_cursor) {
         let place = objects.iter().position(|recording| cursor_of(&key(recording)) == after);
         let later = |recording: &Value| {

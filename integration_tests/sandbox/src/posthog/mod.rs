@@ -62,7 +62,7 @@ pub use exports::{
 };
 pub use faults::{Action, Fault};
 pub use hogql::{PersonsOnEvents, Refusals, Schema, SessionsVersion};
-pub use instance::{ListServer, Retention, Server};
+pub use instance::{ListServer, RecordingPages, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
 pub use replay::Replay;
