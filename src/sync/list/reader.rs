@@ -17,6 +17,7 @@ use crate::records::ObjectWriter;
 use crate::streams::{Change, List, Passes};
 use crate::sync::context::ReadContext;
 use crate::sync::state::checkpoint::Checkpoint;
+use crate::sync::state::error::warn_if_ahead;
 use crate::time::Timestamp;
 
 /// Reads one list of one project.
@@ -40,10 +41,13 @@ impl ListReader {
         if state.done && !context.incremental {
             return Ok(());
         }
-        self.distrust_the_future(&mut state);
         let until = *state.until.get_or_insert_with(|| context.client.now());
         let lookback = TimeDelta::hours(change.map_or(0, |change| change.lookback_hours));
         let watermark = state.watermark.filter(|_| context.incremental);
+        if let Some(watermark) = watermark {
+            // Airbyte expects that nothing is read from such a state.
+            warn_if_ahead(self.list.stream, watermark, watermark.minus(lookback), context.client.now());
+        }
         let by_time = change.filter(|change| change.from_start_date);
         // Spans of time bound what is read by themselves.
         let since = watermark.filter(|_| by_time.is_none()).map(|watermark| watermark.minus(lookback));
@@ -72,19 +76,6 @@ impl ListReader {
         self.checkpoint.set(context.project, done).await
     }
 
-    /// Forgets a state that is ahead of the server's clock: what changed before that time would never be read.
-    fn distrust_the_future(&self, state: &mut ListState) {
-        let now = self.context.client.now();
-        let lookback = TimeDelta::hours(self.list.change.map_or(0, |change| change.lookback_hours.max(1)));
-        if state.watermark.max(state.until).is_some_and(|latest| latest.minus(lookback) > now) {
-            tracing::warn!(
-                "the state of {} is ahead of PostHog's clock ({now}), so everything is read again",
-                self.list.stream
-            );
-            *state = ListState::default();
-        }
-    }
-
     /// Reads the list by the time at which its objects begin.
     async fn read_by_time(
         &self,
@@ -99,7 +90,8 @@ impl ListReader {
             (state.pass, state.reached) = (0, None);
         }
         // A state without `from` does not know its start date, so everything is read again.
-        let covered = state.from.zip(state.watermark).filter(|_| context.incremental);
+        let from = state.from.or_else(|| state.watermark.filter(|watermark| *watermark > until).map(|_| start));
+        let covered = from.zip(state.watermark).filter(|_| context.incremental);
         let spans = spans(start, covered, TimeDelta::hours(change.lookback_hours), until);
         let recordings = Recordings { context, list: self.list, change, until };
         for (number, span) in spans.into_iter().enumerate().skip(state.pass) {

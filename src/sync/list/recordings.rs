@@ -51,6 +51,8 @@ pub(super) fn spans(
         spans.push(Span { from: start, to: from });
     }
     spans.push(Span { from: start.max(watermark.minus(lookback)), to: until });
+    // A watermark can be ahead of the clock.
+    spans.retain(|span| span.from <= span.to);
     spans
 }
 
@@ -152,5 +154,6 @@ mod tests {
         assert_eq!(spans(10, Some((10, 90))), [(89, 100)]);
         assert_eq!(spans(3, Some((10, 90))), [(3, 10), (89, 100)]);
         assert_eq!(spans(95, Some((10, 90))), [(95, 100)]);
+        assert_eq!(spans(10, Some((10, 900))), []);
     }
 }
