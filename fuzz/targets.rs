@@ -44,7 +44,6 @@ pub fn config(bytes: &[u8]) {
             assert!(config.base_url.path().ends_with('/') && config.base_url.password().is_none());
             assert!(config.end.is_none_or(|end| end > config.start));
             assert!(config.concurrency > 0 && config.attempts > 0 && config.rate_limit_share > 0.0);
-            assert!(config.custom_queries.iter().all(|query| query_text::check_text(&query.query).is_ok()));
             let key = config.api_key.expose();
             // A short key may be a part of any word.
             assert!(key.len() < 12 || !format!("{:?}", config.api_key).contains(key));
@@ -280,9 +279,7 @@ pub fn hogql(bytes: &[u8]) {
     assert_eq!(with_value(value).body()["query"]["values"]["include_0"], value);
     assert_eq!(with_value(value).body()["query"]["query"], with_value("x").text);
     property_columns(&[column.to_owned(), value.to_owned()], |_| PropertyType::String);
-    if query_text::check_text(query).is_err() {
-        return;
-    }
+    let Ok(query) = query_text::check_text(query) else { return };
     // The parser takes these for something else than HogQL does; they are tested by themselves.
     let query = query.replace(['$', '#'], "_");
     if query.contains('\\') {

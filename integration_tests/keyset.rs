@@ -8,7 +8,7 @@ use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run, state_file};
-use crate::support::world::{PROJECT, event, events, minutes_ago, sandbox, two_hours_ago, two_projects};
+use crate::support::world::{PROJECT, event, events, key, minutes_ago, sandbox, two_hours_ago, two_projects};
 
 const PROJECTS: [u64; 2] = [1001, 1002];
 
@@ -275,6 +275,157 @@ async fn rows_without_a_cursor_are_logged_and_read_only_by_full_refreshes() {
     assert_eq!(read(&second, "mine", &["uuid"]).len(), 1, "the last number again");
     let whole = source.read_all(&catalog(&["mine"], "full_refresh"), None).await;
     assert_eq!(read(&whole, "mine", &["uuid"]).len(), 60);
+}
+
+/// A state of a clock that was ahead, or a restored backup of PostHog.
+#[tokio::test]
+async fn state_ahead_of_the_clock_hides_no_rows() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(30, minutes_ago(200)));
+    for cursor in ["timestamp", "toDate(timestamp)"] {
+        let text = format!("SELECT uuid, {cursor} AS at FROM events");
+        let source = custom(&posthog.url(), &text, &["uuid"], Some("at")).with_page_size(7);
+        let catalog = catalog(&["mine"], "incremental");
+        let first = source.read_all(&catalog, None).await;
+        for line in first.state_lines() {
+            let mut state = first.up_to(line).state();
+            let entry = &mut state[0]["stream"]["stream_state"]["projects"][PROJECT.to_string()];
+            let ahead = if cursor == "timestamp" { "2200-01-01T00:00:00.000000Z" } else { "2200-01-01" };
+            for field in ["watermark", "begun"] {
+                entry[field] = if field == "begun" { json!("2200-01-01T00:00:00Z") } else { json!(ahead) };
+            }
+            let second = source.read_all(&catalog, Some(&state)).await;
+            assert_eq!(read(&second, "mine", &["uuid"]).len(), 30, "{state}");
+            assert!(second.logs("WARN").iter().any(|log| log.contains("ahead of PostHog's clock")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn response_without_rows_is_never_taken_for_no_rows() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    posthog.insert(PROJECT, events(100, minutes_ago(200)));
+    let no_rows = [
+        (200, json!({"detail": "down for maintenance", "code": "maintenance"})),
+        (202, json!({"query_status": {"id": "q", "complete": false, "results": null, "query_async": true}})),
+        (200, json!({"columns": [], "results": []})),
+    ];
+    for (stream, what) in [("person_distinct_ids", "ORDER BY"), ("cohort_people", "ORDER BY"), ("mine", "ORDER BY")]
+        .into_iter()
+        .flat_map(|(stream, page)| [(stream, page), (stream, "uniqExact")])
+    {
+        for (code, body) in &no_rows {
+            let source = custom(&posthog.url(), "SELECT uuid, event FROM events", &["uuid"], None);
+            let source = source.with_page_size(30).with("attempts", json!(2));
+            let action = Action::Status { code: *code, body: body.to_string(), headers: Vec::new() };
+            posthog.set_faults(vec![Fault::query(action).sql(what)]).unwrap();
+            let outcome = source.read(&catalog(&[stream], "full_refresh"), None).await;
+            let is_complete = outcome.messages.statuses(stream).last().map(String::as_str) == Some("COMPLETE");
+            assert!(!is_complete && outcome.code == Some(1), "{stream}: {what} answered {body}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn row_in_place_of_another_is_noticed() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    posthog.insert(PROJECT, events(150, minutes_ago(200)));
+    let text = "SELECT uuid, timestamp AS at FROM events";
+    let source = custom(&posthog.url(), text, &["uuid"], Some("at")).with_page_size(40);
+    let pages = || Fault::query(Action::SwapInCopy).sql("ORDER BY .* LIMIT 40$");
+    for (stream, mode, field) in [
+        ("person_distinct_ids", "full_refresh", "distinct_id"),
+        ("cohort_people", "full_refresh", "person_id"),
+        ("mine", "full_refresh", "uuid"),
+        ("mine", "incremental", "uuid"),
+    ] {
+        posthog.set_faults(Vec::new()).unwrap();
+        let catalog = catalog(&[stream], mode);
+        let whole = read(&source.read_all(&catalog, None).await, stream, &[field]);
+        posthog.set_faults(vec![pages().times(3)]).unwrap();
+        let messages = source.read_all(&catalog, None).await;
+        assert!(posthog.requests().iter().any(|request| request.fault.is_some()), "nothing was swapped");
+        assert_eq!(read(&messages, stream, &[field]), whole, "{stream}");
+    }
+}
+
+/// Static cohorts keep duplicates, and members after they have been deleted.
+#[tokio::test]
+async fn cohorts_are_read_in_windows_without_deleted_ones() {
+    let queries_only = key("phx_query", &["query:read", "project:read"], None);
+    let posthog = Sandbox::builder().key(key("phx_full", &["*"], None)).key(queries_only).start().await.unwrap();
+    posthog.generate_lists(PROJECT, 1);
+    let people: Vec<_> = posthog.persons(PROJECT).iter().map(|person| person.id).collect();
+    let twice = [&people[..30], &people[..30]].concat();
+    // Duplicates, a big one, one that the list shows as deleted, and one that it does not know.
+    for (cohort, is_static, members) in [
+        (7, true, twice),
+        (8, false, people.clone()),
+        (9, true, people[..5].to_vec()),
+        (10, true, people[..5].to_vec()),
+    ] {
+        posthog.set_cohort_people(PROJECT, cohort, is_static, members);
+    }
+    let mut cohorts = posthog.list(PROJECT, "cohorts");
+    for (id, deleted) in [(7, false), (8, false), (9, true)] {
+        let mut cohort = cohorts[0].clone();
+        (cohort["id"], cohort["deleted"]) = (json!(id), json!(deleted));
+        cohorts.push(cohort);
+    }
+    posthog.set_list(PROJECT, "cohorts", cohorts);
+    let source = Source::new(&posthog.url()).with_page_size(40);
+    let catalog = catalog(&["cohort_people"], "full_refresh");
+    let messages = source.read_all(&catalog, None).await;
+    let count =
+        |cohort: u64| messages.records("cohort_people").iter().filter(|record| record["cohort_id"] == cohort).count();
+    assert_eq!([7, 8, 9, 10].map(count), [30, people.len(), 0, 0]);
+    let pages: Vec<String> = posthog.requests().into_iter().filter_map(|request| request.sql).collect();
+    let pages = pages.iter().filter(|sql| sql.contains("LIMIT 40") && sql.contains("cohort_people"));
+    let unbounded: Vec<_> = pages.filter(|sql| !sql.contains("WHERE cohort_id ")).collect();
+    assert!(unbounded.is_empty(), "{unbounded:?}");
+    // A key that may not read cohorts reads the members of all of them.
+    let messages = source.with("api_key", json!("phx_query")).read_all(&catalog, None).await;
+    assert!(messages.logs("WARN").iter().any(|log| log.contains("may belong to deleted cohorts")));
+    assert_eq!(messages.records("cohort_people").iter().filter(|record| record["cohort_id"] == 9).count(), 5);
+}
+
+#[tokio::test]
+async fn wrong_custom_query_fails_only_its_own_stream() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(10, minutes_ago(200)));
+    let query = |name: &str, text: &str| json!({"name": name, "query": text, "primary_key": ["uuid"]});
+    for (wrong, expected) in [
+        ("SELECT uuid, nonsense FROM events", "Unable to resolve field: nonsense"),
+        ("SELECT uuid FROM events LIMIT 5", "contains LIMIT"),
+        ("SELECT event FROM events", "no column `uuid`"),
+    ] {
+        let queries = json!([query("wrong", wrong), query("good", "SELECT uuid FROM events;")]);
+        let source = Source::new(&posthog.url()).with("custom_queries", queries);
+        let outcome = source.read(&catalog(&["wrong", "good", "events"], "full_refresh"), None).await;
+        assert_eq!(outcome.code, Some(1));
+        let errors = outcome.messages.errors();
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("config_error: project 1001: the custom query `wrong`"), "{errors:?}");
+        assert!(errors[0].contains(expected), "{errors:?}");
+        for (stream, records, status) in
+            [("wrong", 0, "INCOMPLETE"), ("good", 10, "COMPLETE"), ("events", 10, "COMPLETE")]
+        {
+            assert_eq!(outcome.messages.records(stream).len(), records, "{stream}");
+            assert_eq!(outcome.messages.statuses(stream).last().map(String::as_str), Some(status), "{stream}");
+        }
+        // A query that nobody has chosen harms nothing.
+        source.read_all(&catalog(&["good"], "full_refresh"), None).await;
+        let discovered = run(source.command("discover")).await.messages;
+        let streams = discovered.of_type("CATALOG")[0]["catalog"]["streams"].to_string();
+        assert!(streams.contains("\"good\"") && !streams.contains("\"wrong\""));
+        assert!(
+            discovered.logs("ERROR").iter().any(|log| log.contains("`wrong` is left out") && log.contains(expected))
+        );
+        let (status, message) = source.check().await;
+        assert!(status == "FAILED" && message.contains(expected), "{message}");
+    }
 }
 
 #[tokio::test]

@@ -233,8 +233,6 @@ fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
             return Err(Error::config(format!("{} is `{name}`, which is the name of another stream", field("name"))));
         }
         let query = custom.query.trim().to_owned();
-        query_text::check_text(&query)
-            .map_err(|problem| Error::config(format!("the custom query `{name}` ({}) {problem}", field("query"))))?;
         let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(custom.primary_key))?;
         if primary_key.is_empty() {
             return Err(Error::config(format!(

@@ -1,20 +1,22 @@
 //! Checks a custom query.
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one. So it must be one whole
-//! SELECT without LIMIT and OFFSET, and must not leave its parentheses. Strings, names and comments
+//! SELECT without LIMIT and OFFSET, and must not leave its parentheses. A semicolon at its end is dropped. Strings, names and comments
 //! are read as `posthog/hogql/grammar/HogQLLexer.common.g4` does; the few things that would need more
 //! than that are refused: templates (`f'…'`) and tags (`<a>…</a>`), inside of which quotes and
 //! parentheses mean something else.
 
-/// Checks everything that can be checked without asking the server.
+/// Checks everything that can be checked without asking the server. Returns the query without a semicolon
+/// at its end.
 ///
 /// # Errors
 /// A sentence describing the problem.
-pub fn check_text(query: &str) -> Result<(), String> {
+pub fn check_text(query: &str) -> Result<&str, String> {
     let mut words: Vec<String> = Vec::new();
     let mut depth = 0_i32;
     let mut rest = query.chars().peekable();
     let mut word = String::new();
+    let mut end = query.len();
     while let Some(character) = rest.next() {
         if character.is_alphanumeric() || character == '_' || character == '$' {
             word.push(character);
@@ -27,19 +29,9 @@ pub fn check_text(query: &str) -> Result<(), String> {
             }
             '\'' | '"' | '`' => skip_quoted(&mut rest, character)?,
             '-' | '/' if rest.peek() == Some(&character) => {
-                while rest.next_if(|next| !matches!(next, '\n' | '\r')).is_some() {}
+                skip_line(&mut rest);
             }
-            '/' if rest.peek() == Some(&'*') => {
-                rest.next();
-                let mut previous = ' ';
-                loop {
-                    match rest.next() {
-                        None => return Err("has a comment without an end".to_owned()),
-                        Some('/') if previous == '*' => break,
-                        Some(next) => previous = next,
-                    }
-                }
-            }
+            '/' if rest.peek() == Some(&'*') => skip_comment(&mut rest)?,
             '<' if rest.peek().is_some_and(|next| next.is_alphabetic() || matches!(next, '_' | '/')) => {
                 return Err(
                     "contains `<` in front of a name, which could be a tag; put a space between them".to_owned()
@@ -47,7 +39,14 @@ pub fn check_text(query: &str) -> Result<(), String> {
             }
             '(' => depth += 1,
             ')' => depth -= 1,
-            ';' => return Err("contains `;`; it must be one query".to_owned()),
+            ';' => {
+                let behind: String = rest.clone().collect();
+                if !is_blank(&behind) {
+                    return Err("contains `;`; it must be one query".to_owned());
+                }
+                end -= behind.len() + 1;
+                rest = "".chars().peekable();
+            }
             '{' | '}' => return Err(format!("contains `{character}`; placeholders cannot be used")),
             _ => {}
         }
@@ -70,9 +69,45 @@ pub fn check_text(query: &str) -> Result<(), String> {
         }
     }
     match words.iter().find(|word| !word.is_empty()).map(String::as_str) {
-        Some("SELECT" | "WITH") => Ok(()),
+        Some("SELECT" | "WITH") => Ok(query.get(..end).unwrap_or(query)),
         _ => Err("must begin with SELECT".to_owned()),
     }
+}
+
+/// Whether only comments and semicolons are left.
+fn is_blank(text: &str) -> bool {
+    let mut rest = text.chars().peekable();
+    while let Some(character) = rest.next() {
+        match character {
+            '-' | '/' if rest.peek() == Some(&character) => skip_line(&mut rest),
+            '/' if rest.peek() == Some(&'*') => {
+                if skip_comment(&mut rest).is_err() {
+                    return false;
+                }
+            }
+            ';' => {}
+            _ if character.is_whitespace() => {}
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn skip_line(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) {
+    while rest.next_if(|next| !matches!(next, '\n' | '\r')).is_some() {}
+}
+
+/// Skips a comment of which the first slash has been read.
+fn skip_comment(rest: &mut std::iter::Peekable<std::str::Chars<'_>>) -> Result<(), String> {
+    rest.next();
+    let mut previous = ' ';
+    for next in rest.by_ref() {
+        if next == '/' && previous == '*' {
+            return Ok(());
+        }
+        previous = next;
+    }
+    Err("has a comment without an end".to_owned())
 }
 
 fn skip_quoted(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char) -> Result<(), String> {
@@ -97,6 +132,10 @@ mod tests {
             ("select event from events limit 5 offset 6", "LIMIT"),
             ("SELECT 1 FROM (SELECT 2 FROM events OFFSET 1)", "OFFSET"),
             ("SELECT 1; SELECT 2", "`;`"),
+            ("SELECT 1; -- one\nSELECT 2", "`;`"),
+            ("SELECT 1; /* never", "`;`"),
+            ("SELECT (1;", "`(`"),
+            (";", "SELECT"),
             ("SELECT 1) UNION ALL (SELECT 2", "`)`"),
             ("SELECT (1", "`(`"),
             ("SELECT 'a", "'"),
@@ -123,7 +162,11 @@ mod tests {
             " \n select properties.$browser, count() from events group by 1",
             "SELECT a / b, a < b, a <= 'f', if(x, 'a', 'b') FROM t // it's (a comment",
         ] {
-            check_text(query).unwrap();
+            assert_eq!(check_text(query), Ok(query));
+        }
+        for end in [";", " ;; ", ";-- by day", "; /* by; day */ // (\n;\n"] {
+            let query = format!("SELECT ';' -- ;\n{end}");
+            assert_eq!(check_text(&query).unwrap().trim_end(), "SELECT ';' -- ;", "{query}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct ListPage {
     pub next: Option<String>,
     /// Number of objects in the whole list, if the server reports it.
     pub count: Option<u64>,
+    /// What the parameter `after` takes to go on behind the last object, if the server can.
+    pub cursor: Option<String>,
 }
 
 /// Reads the pages of one list, one after the other.
@@ -43,6 +45,8 @@ struct Envelope {
     next: Option<String>,
     #[serde(default)]
     has_next: bool,
+    #[serde(default)]
+    next_cursor: Option<String>,
     #[serde(default)]
     count: Option<u64>,
 }
@@ -65,7 +69,7 @@ impl<'a> Pages<'a> {
         let unusable = |error| GiveUp::Unusable(format!("PostHog's response to {} is not a list: {error}", self.path));
         if json.get().starts_with('[') {
             let objects = serde_json::from_str(json.get()).map_err(unusable)?;
-            return Ok(ListPage { objects, next: None, count: None });
+            return Ok(ListPage { objects, next: None, count: None, cursor: None });
         }
         let envelope: Envelope = serde_json::from_str(json.get()).map_err(unusable)?;
         let next = match envelope.next {
@@ -78,13 +82,17 @@ impl<'a> Pages<'a> {
             })?),
             None => None,
         };
-        if let Some(next) = next.as_ref().filter(|next| self.seen.contains(*next)) {
+        let leads_back = |next: &str| match (offset(query), offset(next)) {
+            (Some(here), Some(there)) => there <= here,
+            _ => self.seen.contains(next),
+        };
+        if let Some(next) = next.as_ref().filter(|next| leads_back(next)) {
             return Err(GiveUp::Unusable(format!(
                 "PostHog's list {} repeats itself: its page refers to `{next}` once more; try again later",
                 self.path
             )));
         }
-        Ok(ListPage { objects: envelope.results, next, count: envelope.count })
+        Ok(ListPage { objects: envelope.results, next, count: envelope.count, cursor: envelope.next_cursor })
     }
 
     /// The query string of a link to the next page. Only that is used: the key must not go elsewhere.
@@ -111,17 +119,18 @@ fn same_host(url: &Url, base: &Url) -> bool {
 
 /// The query string with its offset moved on.
 fn advance(query: &str, by: usize) -> Option<String> {
-    let mut offset = 0;
-    let mut rest: Vec<&str> = Vec::new();
-    for pair in query.split('&') {
-        match pair.strip_prefix("offset=") {
-            Some(number) => offset = number.parse().unwrap_or(0),
-            None => rest.push(pair),
-        }
-    }
-    let offset = format!("offset={}", offset + by);
-    rest.push(&offset);
-    (by > 0).then(|| rest.join("&"))
+    (by > 0).then(|| at_offset(query, offset(query).unwrap_or(0).saturating_add(by)))
+}
+
+/// The offset of a query string, if it has one.
+pub fn offset(query: &str) -> Option<usize> {
+    query.split('&').find_map(|pair| pair.strip_prefix("offset="))?.parse().ok()
+}
+
+/// The query string with another offset.
+pub fn at_offset(query: &str, offset: usize) -> String {
+    let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("offset="));
+    others.map(str::to_owned).chain([format!("offset={offset}")]).collect::<Vec<_>>().join("&")
 }
 
 #[cfg(test)]

@@ -77,6 +77,7 @@ pub struct RowReader {
     place: Place,
     parse_at: usize,
     rows: u64,
+    has_rows_array: bool,
     error: Option<String>,
 }
 
@@ -99,7 +100,7 @@ enum ParseError {
 
 impl Default for RowReader {
     fn default() -> Self {
-        Self { buffer: Vec::new(), place: Place::Start, parse_at: 0, rows: 0, error: None }
+        Self { buffer: Vec::new(), place: Place::Start, parse_at: 0, rows: 0, has_rows_array: false, error: None }
     }
 }
 
@@ -161,6 +162,8 @@ impl RowReader {
             Place::End if !self.buffer.iter().all(u8::is_ascii_whitespace) => {
                 Err(Malformed("the answer goes on after its end".into()))
             }
+            // Such as `{"query_status": …}`, or a message of maintenance with the status 200.
+            Place::End if !self.has_rows_array => Err(Malformed("the answer has no `results`".into())),
             Place::End => Ok(self.rows),
             _ => Err(Malformed(format!("the answer ends early, after {} rows", self.rows))),
         }
@@ -213,6 +216,7 @@ impl RowReader {
             }
             Place::Value { key } if key == "results" && cursor.peek()? == b'[' => {
                 cursor.at += 1;
+                self.has_rows_array = true;
                 self.place = Place::RowOrEnd { first: true };
             }
             Place::Value { key } => {

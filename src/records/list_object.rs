@@ -79,24 +79,29 @@ impl ObjectWriter {
         Self { list, project, envelope, fields, nulled, unknown: BTreeSet::new() }
     }
 
-    /// Appends the record of an object; `labels` are fields that the server does not send.
-    pub fn write(&mut self, object: &Object<'_>, labels: &[(&str, Value)], lines: &mut Vec<u8>) {
-        self.envelope.write(lines, |lines| {
-            lines.extend_from_slice(format!("{{\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
-            let mut undecoded = Vec::new();
-            for (field, kind) in &self.fields {
-                let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
-                let value = label.or_else(|| object.value(field));
-                lines.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
-                if !value::append(*kind, value.as_deref().unwrap_or("null"), lines) {
-                    undecoded.push(field.as_str());
-                }
+    /// The data of an object's record, with what goes behind it; `labels` are fields that the server does not
+    /// send.
+    pub fn data(&mut self, object: &Object<'_>, labels: &[(&str, Value)]) -> Vec<u8> {
+        let mut data = format!("{{\"{PROJECT_FIELD}\":{}", self.project).into_bytes();
+        let mut undecoded = Vec::new();
+        for (field, kind) in &self.fields {
+            let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
+            let value = label.or_else(|| object.value(field));
+            data.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
+            if !value::append(*kind, value.as_deref().unwrap_or("null"), &mut data) {
+                undecoded.push(field.as_str());
             }
-            lines.push(b'}');
-            append_changes(&undecoded, &self.nulled, lines);
-        });
+        }
+        data.push(b'}');
+        append_changes(&undecoded, &self.nulled, &mut data);
         let known = |name: &&String| self.fields.iter().any(|(field, _)| field == *name) || *name == PROJECT_FIELD;
         self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
+        data
+    }
+
+    /// Appends a record with this data.
+    pub fn write(&self, data: &[u8], lines: &mut Vec<u8>) {
+        self.envelope.write(lines, |lines| lines.extend_from_slice(data));
     }
 
     /// Logs which fields were left out because this version does not know them.
@@ -124,7 +129,8 @@ mod tests {
         let text = r#"{"id":1,"key":"a","new_field":1,"has_encrypted_payloads":true,"filters":{"groups":[],"payloads":{"true":"secret"}}}"#;
         let raw = RawValue::from_string(text.to_owned()).unwrap();
         let mut lines = Vec::new();
-        writer.write(&Object::read(&raw).unwrap(), &[], &mut lines);
+        let data = writer.data(&Object::read(&raw).unwrap(), &[]);
+        writer.write(&data, &mut lines);
         let line = String::from_utf8(lines).unwrap();
         assert!(!line.contains("secret"), "{line}");
         let message: Value = serde_json::from_str(&line).unwrap();

@@ -63,7 +63,10 @@ async fn examine(config: &Path) -> Result<String, Error> {
             }
             Err(error) => return Err(in_project(error)),
         };
-        custom_queries::describe_all(&client, &config, id, retry, &Silent).await.map_err(in_project)?;
+        let custom = custom_queries::describe(&client, &config, id, |_| true, retry).await;
+        if let Some((_, error)) = custom.failed.into_iter().next() {
+            return Err(error);
+        }
         let name = match account::project(&client, id, retry(), &Silent).await {
             Ok(project) => {
                 let hidden = retention::notice(&project, config.start, client.now());

@@ -1,10 +1,10 @@
 //! The streams of the user's own queries, whose columns only the server knows.
 
-use crate::config::Config;
+use crate::config::{Config, CustomQuery, query_text};
 use crate::error::Error;
 use crate::posthog::Query;
-use crate::posthog::http::{Client, GiveUp, Observer, Refusal, Retry};
-use crate::posthog::query::describe;
+use crate::posthog::http::{Client, GiveUp, Refusal, Retry, Silent};
+use crate::posthog::query::describe as describe_columns;
 use crate::streams::{self, KeysetStream, custom};
 
 /// Checks that no custom query has the name of another stream.
@@ -22,39 +22,51 @@ pub(super) fn check_names(config: &Config) -> Result<(), Error> {
     }
 }
 
-/// Asks a project for the columns of all custom queries.
-///
-/// # Errors
-/// When a query is wrong, with the server's message, or there is no usable response.
-pub(super) async fn describe_all(
+/// The streams of custom queries, and the queries that are wrong.
+#[derive(Default)]
+pub(super) struct CustomStreams {
+    pub(super) streams: Vec<&'static KeysetStream>,
+    /// Names of streams, and why they cannot be read.
+    pub(super) failed: Vec<(String, Error)>,
+}
+
+/// Asks a project for the columns of the custom queries whose names are `wanted`. One that is wrong does not
+/// stop the others.
+pub(super) async fn describe(
     client: &Client,
     config: &Config,
     project: u64,
+    wanted: impl Fn(&str) -> bool,
     retry: impl Fn() -> Retry,
-    observer: &dyn Observer,
-) -> Result<Vec<&'static KeysetStream>, Error> {
-    let mut streams = Vec::with_capacity(config.custom_queries.len());
-    for query in &config.custom_queries {
-        // A line feed ends a comment that the query may end with.
-        let text = format!("{}\nLIMIT 1", query.query);
-        let question = Query { text, ..Query::default() };
-        let described = match describe(client, project, &question, observer, retry()).await {
-            Ok(described) => described,
-            Err(GiveUp::Refused(Refusal { status: 400, detail, .. })) => {
-                return Err(Error::config(format!(
-                    "the custom query `{}` is refused by PostHog: {detail}",
-                    query.name
-                )));
-            }
-            Err(GiveUp::TooLarge { .. }) => {
-                return Err(Error::config(format!(
-                    "the custom query `{}` takes too long for PostHog, even for one row; make it read less, such as fewer days",
-                    query.name
-                )));
-            }
-            Err(give_up) => return Err(give_up.into()),
-        };
-        streams.push(custom::stream(query, &described)?);
+) -> CustomStreams {
+    let mut custom = CustomStreams::default();
+    for query in config.custom_queries.iter().filter(|query| wanted(&query.name)) {
+        match describe_one(client, query, project, retry()).await {
+            Ok(stream) => custom.streams.push(stream),
+            Err(error) => custom.failed.push((query.name.clone(), error.in_project(project))),
+        }
     }
-    Ok(streams)
+    custom
+}
+
+async fn describe_one(
+    client: &Client,
+    query: &CustomQuery,
+    project: u64,
+    retry: Retry,
+) -> Result<&'static KeysetStream, Error> {
+    let problem = |text: String| Error::config(format!("the custom query `{}` {text}", query.name));
+    let text = query_text::check_text(&query.query).map_err(problem)?;
+    let query = CustomQuery { query: text.to_owned(), ..query.clone() };
+    // A line feed ends a comment that the query may end with.
+    let question = Query { text: format!("{text}\nLIMIT 1"), ..Query::default() };
+    let described =
+        describe_columns(client, project, &question, &Silent, retry).await.map_err(|give_up| match give_up {
+            GiveUp::Refused(Refusal { status: 400, detail, .. }) => problem(format!("is refused by PostHog: {detail}")),
+            GiveUp::TooLarge { .. } => problem(
+                "takes too long for PostHog, even for one row; make it read less, such as fewer days".to_owned(),
+            ),
+            give_up => give_up.into(),
+        })?;
+    custom::stream(&query, &described)
 }

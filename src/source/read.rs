@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::account_streams::AccountReader;
 use super::cli::ReadArguments;
 use super::configuration;
+use super::custom_queries::CustomStreams;
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
@@ -69,11 +70,26 @@ struct Job {
 }
 
 enum JobKind {
-    Table { table: &'static Table, state: StreamState<ProjectState>, property_columns: Arc<PropertyColumns> },
-    Keyset { keyset: &'static KeysetStream, state: StreamState<KeysetState> },
-    List { list: &'static List, state: StreamState<ListState> },
-    Nested { nested: &'static NestedList, state: StreamState<NestedListState> },
+    Table {
+        table: &'static Table,
+        state: StreamState<ProjectState>,
+        property_columns: Arc<PropertyColumns>,
+    },
+    Keyset {
+        keyset: &'static KeysetStream,
+        state: StreamState<KeysetState>,
+    },
+    List {
+        list: &'static List,
+        state: StreamState<ListState>,
+    },
+    Nested {
+        nested: &'static NestedList,
+        state: StreamState<NestedListState>,
+    },
     Account(&'static AccountStream),
+    /// A custom query that is wrong.
+    Failed(Error),
 }
 
 impl JobKind {
@@ -84,7 +100,7 @@ impl JobKind {
             Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
             Self::List { state, .. } => state.projects.keys().copied().collect(),
             Self::Nested { state, .. } => state.projects.keys().copied().collect(),
-            Self::Account(_) => Vec::new(),
+            Self::Account(_) | Self::Failed(_) => Vec::new(),
         }
     }
 }
@@ -100,7 +116,9 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     }
     let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
-    let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
+    let custom =
+        custom_streams(&config, |name| catalog.streams.iter().any(|stream| stream.stream.name == name)).await?;
+    let jobs = jobs(&config, &catalog, &state, &custom)?;
     let client = Client::new(&config)?;
     let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
@@ -147,7 +165,7 @@ fn jobs(
     config: &Config,
     catalog: &ConfiguredCatalog,
     state: &SavedStates,
-    custom: &[&'static KeysetStream],
+    custom: &CustomStreams,
 ) -> Result<Vec<Job>, Error> {
     if catalog.streams.is_empty() {
         return Err(Error::config("the catalog has no streams; choose at least one"));
@@ -159,7 +177,11 @@ fn jobs(
         if jobs.iter().any(|job| job.stream == stream) {
             return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
         }
-        let source = Source::find(name, custom);
+        if let Some((_, error)) = custom.failed.iter().find(|(failed, _)| failed == name) {
+            jobs.push(Job { stream, incremental: false, kind: JobKind::Failed(error.clone()) });
+            continue;
+        }
+        let source = Source::find(name, &custom.streams);
         let wanted = configured.sync_mode == SyncMode::Incremental;
         let incremental = wanted && source.is_some_and(Source::is_incremental);
         if wanted && source.is_some() && !incremental {
@@ -219,6 +241,7 @@ impl Sync {
                 let reader = AccountReader { client, output, stream: &stream, account };
                 reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?
             }
+            JobKind::Failed(error) => vec![error],
             JobKind::Table { table, state, property_columns } => {
                 self.read_table(table, state, &property_columns, &stream, incremental).await?
             }

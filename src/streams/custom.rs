@@ -62,6 +62,8 @@ pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'s
         parts: Box::leak(Box::new([part])),
         columns: columns.leak(),
         key: key.leak(),
+        windows: None,
+        owners: None,
         cursor: query.cursor_field.clone().map(leak),
         key_must_be_unique: true,
     })))

@@ -20,6 +20,8 @@ pub static INGESTION_WARNINGS: KeysetStream = KeysetStream {
         Column::new("details", Kind::Json, "What it is about; depends on the type."),
     ],
     key: &["id"],
+    windows: None,
+    owners: None,
     cursor: Some("timestamp"),
     key_must_be_unique: false,
 };

@@ -14,6 +14,11 @@ pub struct KeysetStream {
     pub columns: &'static [Column],
     /// Fields that, with the project, identify a row; they become the primary key.
     pub key: &'static [&'static str],
+    /// A field with a whole number that the server finds rows by quickly: a table of any size is read in
+    /// windows of it, so that no page costs the whole table.
+    pub windows: Option<&'static str>,
+    /// The list of the objects that `windows` has the numbers of; rows of deleted ones are left out.
+    pub owners: Option<&'static str>,
     /// Field by which later syncs continue, if there is one.
     pub cursor: Option<&'static str>,
     /// Whether a row that has the key of another one is another row, and no copy.
@@ -40,6 +45,8 @@ pub static PERSON_DISTINCT_IDS: KeysetStream = KeysetStream {
         Column::new("person_id", Kind::String, "The person that it belongs to."),
     ],
     key: &["distinct_id"],
+    windows: None,
+    owners: None,
     cursor: None,
     key_must_be_unique: false,
 };
@@ -56,6 +63,10 @@ pub static COHORT_PEOPLE: KeysetStream = KeysetStream {
         Column::new("person_id", Kind::String, "A member of the cohort."),
     ],
     key: &["cohort_id", "person_id"],
+    // The server does not skip anything by a key of two values, but it does by the cohort.
+    windows: Some("cohort_id"),
+    // Fixed lists of members stay in their table when their cohort is deleted.
+    owners: Some("cohorts"),
     cursor: None,
     key_must_be_unique: false,
 };

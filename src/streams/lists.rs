@@ -51,7 +51,8 @@ pub struct Change {
     pub filter: Option<&'static str>,
     /// Hours before the last sync's end that are read again.
     pub lookback_hours: i64,
-    /// Whether a first sync begins with the start date; other lists are read whole.
+    /// Whether the field is the time at which the object begins, by which the list is read from the start date
+    /// on; other lists are read whole.
     pub from_start_date: bool,
 }
 
@@ -89,7 +90,7 @@ pub static LISTS: &[List] = &[
     list("surveys", "survey:read", include_str!("schemas/surveys.json")),
     List {
         parameters: "order=start_time&order_direction=ASC",
-        // Without the parameter, only the last three days are listed. A recording grows for a day.
+        // Without the filter, only the last three days are listed. A recording grows for a day.
         change: Some(Change {
             field: "start_time",
             filter: Some("date_from"),

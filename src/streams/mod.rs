@@ -27,7 +27,7 @@ pub use events::EVENTS;
 pub use groups::GROUPS;
 pub use ingestion_warnings::INGESTION_WARNINGS;
 pub use keyset::{COHORT_PEOPLE, KeysetStream, KeysetTable, PERSON_DISTINCT_IDS};
-pub use lists::{LISTS, List, Passes};
+pub use lists::{Change, LISTS, List, Passes};
 pub use nested::{Children, NESTED_LISTS, NestedList};
 pub use organizations::ORGANIZATIONS;
 pub use persons::PERSONS;

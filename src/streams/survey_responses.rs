@@ -53,6 +53,8 @@ pub static SURVEY_RESPONSES: KeysetStream = KeysetStream {
         .selected_as("sent"),
     ],
     key: &["survey_id", "id"],
+    windows: None,
+    owners: None,
     cursor: Some("created_at"),
     key_must_be_unique: false,
 };

@@ -129,7 +129,7 @@ impl NestedListReader {
         let mut query = format!("limit={PAGE}&offset=0{separator}{parameters}");
         let mut most = 0;
         loop {
-            let ListPage { objects, next, count } = pages.read(&query).await?;
+            let ListPage { objects, next, count, .. } = pages.read(&query).await?;
             most = most.max(count.unwrap_or(0));
             for object in &objects {
                 parents.insert(id(object)?);
@@ -198,7 +198,8 @@ impl NestedListReader {
         let changed = self.nested.list.change.and_then(|change| object.instant(change.field));
         let is_old = since.zip(changed).is_some_and(|(since, changed)| changed < since);
         if !is_old {
-            writer.write(&object, &[], batch.lines.as_vec());
+            let data = writer.data(&object, &[]);
+            writer.write(&data, batch.lines.as_vec());
             batch.records += 1;
         }
         Ok(())

@@ -1,60 +1,27 @@
 //! Reads a keyset stream of one project: pages in the order of the key, then a count.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use super::cursor;
+use super::state::KeysetState;
+use super::windows::{self, Keys, Planned};
+use super::{cursor, owners};
 use crate::error::Error;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
-use crate::posthog::query::{Rows, Small};
+use crate::posthog::query::{MOST_ROWS, Rows};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
 use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
 use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
-use crate::sync::state::error::warn_if_ahead;
-use crate::sync::state::stream::{FieldsEntry, is_default};
 use crate::time::Timestamp;
 
 /// How often a part is read before its disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
-
-/// How far a keyset stream has been read, as the state keeps it.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct KeysetState {
-    /// Number of the part under way.
-    #[serde(skip_serializing_if = "is_default")]
-    pub part: u64,
-    /// What the last row that was read is ordered by.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub after: Vec<Value>,
-    /// Records of the part so far.
-    #[serde(skip_serializing_if = "is_default")]
-    pub rows: u64,
-    /// Value of the cursor field that the last sync has come to.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub watermark: Option<Value>,
-    /// Fingerprint of the query that is read, and of its order.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub query: Option<String>,
-    /// The last value of the cursor field in this sync that was not ahead of its begin: a row with a
-    /// future value must not make later syncs skip the rows before it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reached: Option<Value>,
-    /// When the sync under way was begun, by the server's clock.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub begun: Option<Timestamp>,
-    /// Whether a full refresh has read this project.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub done: bool,
-}
-
-impl FieldsEntry for KeysetState {}
 
 /// Reads one keyset stream of one project.
 pub struct KeysetReader {
@@ -73,6 +40,12 @@ pub struct KeysetReader {
 struct StoredRows {
     rows: u64,
     keys: u64,
+}
+
+/// The windows of a part, and the bytes that finding them has cost.
+struct Windows {
+    planned: Vec<Planned>,
+    bytes: u64,
 }
 
 /// What reading a page has brought.
@@ -104,12 +77,9 @@ impl KeysetReader {
         if state.done && !self.context.incremental {
             return Ok(());
         }
-        self.mention_rows_without_cursor(&state).await?;
         let now = self.context.client.now();
-        if let Some(watermark) = state.watermark.as_ref().filter(|_| self.cursor().is_some()).and_then(cursor::instant)
-        {
-            warn_if_ahead(self.keyset.stream, watermark, watermark.minus(LOOKBACK), now);
-        }
+        self.distrust_the_future(&mut state, now);
+        self.mention_rows_without_cursor(&state).await?;
         state.begun = self.cursor().map(|_| state.begun.unwrap_or(now));
         let (mut bytes, first) = (0, state.part);
         for (number, part) in (0..).zip(self.keyset.parts).skip_while(|(number, _)| *number < first) {
@@ -122,7 +92,8 @@ impl KeysetReader {
                 Err(give_up) => return Err(give_up.into()),
             }
             state.watermark = state.reached.take().or(state.watermark);
-            (state.after, state.rows) = (Vec::new(), 0);
+            state.window = None;
+            state.rewind();
         }
         if bytes > 0 {
             tracing::info!("reading {} made PostHog read {bytes} bytes", self.keyset.stream);
@@ -131,12 +102,113 @@ impl KeysetReader {
         self.checkpoint.set(self.context.project, state).await
     }
 
-    /// Reads a part and compares it with the count. Returns the bytes that this has cost.
+    /// Forgets what a state says of a time that has not come yet: rows that were added before that time
+    /// would never be read.
+    fn distrust_the_future(&self, state: &mut KeysetState, now: Timestamp) {
+        let Some(kind) = self.cursor().map(|column| column.kind) else { return };
+        let latest = now.minus(-LOOKBACK);
+        let watermark = state.watermark.clone().filter(|watermark| cursor::is_ahead(kind, watermark, latest));
+        if watermark.is_some() || state.begun.is_some_and(|begun| begun > latest) {
+            tracing::warn!(
+                "the state of {} is ahead of PostHog's clock ({now}), so everything is read again",
+                self.keyset.stream
+            );
+            *state = KeysetState { query: state.query.take(), ..KeysetState::default() };
+        }
+    }
+
+    /// Reads a part, window by window if the stream has windows. Returns the bytes that this has cost.
     async fn read_part(&self, part: &KeysetTable, state: &mut KeysetState) -> Result<u64, GiveUp> {
+        let Some(windows) = self.windows(part, state).await? else {
+            if state.window.take().is_some() {
+                state.rewind();
+            }
+            return self.read_rows(part, state, None).await;
+        };
+        let mut bytes = windows.bytes;
+        for Planned { window, keys } in windows.planned {
+            if state.window != Some(window) {
+                state.window = Some(window);
+                state.rewind();
+            }
+            bytes += self.read_rows(part, state, Some(keys)).await?;
+        }
+        Ok(bytes)
+    }
+
+    /// The windows that are still to be read; none for a stream without them, or if the server cannot count
+    /// them in time.
+    async fn windows(&self, part: &KeysetTable, state: &KeysetState) -> Result<Option<Windows>, GiveUp> {
+        let Some(field) = self.keyset.windows else { return Ok(None) };
+        let (everything, mut bytes) = (KeysetState::default(), 0);
+        let total = self.count(part, &everything, &mut bytes).await?.keys;
+        let Some(counted) = self.count_by(field, part, total, &mut bytes).await? else { return Ok(None) };
+        let found: u64 = counted.iter().map(|keys| keys.keys).sum();
+        if found < total && found < self.count(part, &everything, &mut bytes).await?.keys {
+            return Err(GiveUp::Unusable(format!(
+                "PostHog's counts of {} do not agree: {found} keys by {field}, but {total} in all; the next sync tries again",
+                self.keyset.stream
+            )));
+        }
+        let numbers: Vec<i64> = counted.iter().map(|keys| keys.number).collect();
+        let deleted = match self.keyset.owners {
+            Some(list) => owners::deleted(&self.context, list, &numbers).await?,
+            None => BTreeSet::new(),
+        };
+        if !deleted.is_empty() {
+            tracing::info!("rows of {} deleted {} are left out", deleted.len(), self.keyset.owners.unwrap_or_default());
+        }
+        let planned = windows::plan(&counted, &deleted, self.page_size.rows().into(), state.window);
+        Ok(Some(Windows { planned, bytes }))
+    }
+
+    /// Counts the different keys by the numbers in `field`, in ascending order; none if the server cannot do it in
+    /// time.
+    async fn count_by(
+        &self,
+        field: &str,
+        part: &KeysetTable,
+        total: u64,
+        bytes: &mut u64,
+    ) -> Result<Option<Vec<Keys>>, GiveUp> {
+        let expression = self.keyset.expression(field);
+        let key: Vec<String> = self.key().collect();
+        let columns = format!("{expression} AS number, uniqExact(tuple({}))", key.join(", "));
+        let tail = format!("GROUP BY number ORDER BY number LIMIT {MOST_ROWS}");
+        let (mut counted, mut found) = (Vec::<Keys>::new(), 0);
+        loop {
+            let mut predicate = Predicate::default();
+            if let Some(last) = counted.last() {
+                predicate.at_least(expression, &(last.number.saturating_add(1)).to_string());
+            }
+            let query = predicate.select(&columns, part.from, &tail);
+            let Some(response) = self.context.ask_unless_too_large::<(i64, u64)>(&query).await? else {
+                return Ok(None);
+            };
+            *bytes += response.bytes_read.unwrap_or(0);
+            found += response.rows.iter().map(|(_, keys)| keys).sum::<u64>();
+            let is_end = response.rows.is_empty() || found >= total;
+            counted.extend(response.rows.into_iter().map(|(number, keys)| Keys { number, keys }));
+            if is_end {
+                return Ok(Some(counted));
+            }
+        }
+    }
+
+    /// Reads the rows of a part, or of the state's window, and compares them with the count, which is `counted`
+    /// if it is known. Returns the bytes that this has cost.
+    async fn read_rows(
+        &self,
+        part: &KeysetTable,
+        state: &mut KeysetState,
+        mut counted: Option<u64>,
+    ) -> Result<u64, GiveUp> {
         let mut bytes = 0;
         for _ in 0..ATTEMPTS {
-            let (before, cost) = self.count(part, state).await?;
-            bytes += cost;
+            let before = match counted.take() {
+                Some(keys) => StoredRows { rows: keys, keys },
+                None => self.count(part, state, &mut bytes).await?,
+            };
             if self.keyset.key_must_be_unique && before.keys < before.rows {
                 return Err(GiveUp::Fatal(Error::config(format!(
                     "`primary_key` of the custom query `{}` is not unique: {} rows have {} different keys, so rows would be lost; name columns that uniquely identify a row",
@@ -145,7 +217,9 @@ impl KeysetReader {
             }
             let mut writer =
                 KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.context.stream, self.context.project)
-                    .warning(&self.context.nulled);
+                    .warning(&self.context.nulled)
+                    .ordered_by(self.cursor().map(|column| column.kind));
+            writer.continue_after(&state.after);
             loop {
                 let page = self.read_page(part, state, &mut writer).await?;
                 bytes += page.bytes;
@@ -153,16 +227,19 @@ impl KeysetReader {
                 // A short page is the end only if nothing is missing: a server may have a lower limit
                 // than it admits.
                 let short = page.rows < u64::from(self.page_size.rows());
-                if page.rows == 0 || (short && state.rows >= before.keys) {
+                let ended = page.rows == 0 || (short && state.rows >= before.keys);
+                if ended && state.window.is_none() {
                     break;
                 }
                 self.checkpoint.set(self.context.project, state.clone()).await?;
+                if ended {
+                    break;
+                }
             }
             if state.rows >= before.keys {
                 return Ok(bytes);
             }
-            let (after, cost) = self.count(part, state).await?;
-            bytes += cost;
+            let after = self.count(part, state, &mut bytes).await?;
             if state.rows >= after.keys {
                 return Ok(bytes);
             }
@@ -172,7 +249,7 @@ impl KeysetReader {
                 self.keyset.stream,
                 after.keys
             );
-            (state.after, state.rows) = (Vec::new(), 0);
+            state.rewind();
         }
         Err(GiveUp::Fatal(Error::system(format!(
             "{} do not agree with PostHog's count, after {ATTEMPTS} attempts; the next sync reads them again",
@@ -186,7 +263,7 @@ impl KeysetReader {
         let mut digest = Sha256::new();
         let parts = self.keyset.parts.iter().map(|part| part.from);
         let cursor = self.cursor().map(|column| column.field);
-        for text in parts.chain(self.keyset.key.iter().copied()).chain(cursor) {
+        for text in parts.chain(self.keyset.key.iter().copied()).chain(cursor).chain(self.keyset.windows) {
             digest.update(text);
             digest.update([0]);
         }
@@ -244,6 +321,9 @@ impl KeysetReader {
         if let Some(expression) = self.cursor().and_then(|column| column.expression) {
             predicate.has_value(expression, true);
         }
+        if let Some((field, window)) = self.keyset.windows.zip(state.window) {
+            predicate.condition(window.condition(self.keyset.expression(field)), Map::new());
+        }
         if let Some(((column, expression), watermark)) =
             self.cursor().and_then(|column| Some((column, column.expression?))).zip(state.watermark.as_ref())
         {
@@ -296,15 +376,14 @@ impl KeysetReader {
             let before = read.rows;
             let failure = self.request(&query, state, writer, &mut read).await.err();
             state.reached = read.reached.take().or(state.reached.take());
-            let last = writer.last().map_err(|problem| Error::system(problem.0))?;
-            if read.rows > before && !last.is_empty() {
-                if state.after == last {
+            if read.rows > before && !writer.last().is_empty() {
+                if state.after == writer.last() {
                     return Err(GiveUp::Fatal(Error::system(format!(
                         "PostHog answers with the same page of {} again and again",
                         self.keyset.stream
                     ))));
                 }
-                state.after = last;
+                state.after = writer.last().to_vec();
                 retry.progress();
             }
             let Some(failure) = failure else { return Ok(read) };
@@ -344,7 +423,7 @@ impl KeysetReader {
                 // Only a cursor is worth a look at every row.
                 if let Some((kind, begun)) = cursor {
                     let sort_key = writer.position().filter(|value| !cursor::is_ahead(kind, value, begun));
-                    *reached = sort_key.or(reached.take());
+                    *reached = sort_key.cloned().or(reached.take());
                 }
                 Ok(())
             };
@@ -357,23 +436,27 @@ impl KeysetReader {
         }
     }
 
-    /// Counts the rows of a part and its different keys. Returns the bytes that this has cost, too.
-    async fn count(&self, part: &KeysetTable, state: &KeysetState) -> Result<(StoredRows, u64), GiveUp> {
+    /// Counts the rows of a part, or of the state's window, and their different keys. Adds the bytes that this
+    /// has cost to `bytes`.
+    async fn count(&self, part: &KeysetTable, state: &KeysetState, bytes: &mut u64) -> Result<StoredRows, GiveUp> {
         let key: Vec<String> = self.key().collect();
         let columns = format!("count(), uniqExact(tuple({}))", key.join(", "));
         let query = self.predicate(state)?.select(&columns, part.from, "LIMIT 1");
-        let Small { rows, bytes_read } = match self.context.ask::<(u64, u64)>(&query).await {
+        let response = match self.context.ask::<(u64, u64)>(&query).await {
             Ok(response) => response,
             Err(GiveUp::TooLarge { .. }) => {
                 tracing::warn!(
                     "PostHog cannot count {} in time, so what is read is not compared with its count",
                     self.keyset.stream
                 );
-                return Ok((StoredRows::default(), 0));
+                return Ok(StoredRows::default());
             }
             Err(give_up) => return Err(give_up),
         };
-        let (rows, keys) = rows.first().copied().unwrap_or_default();
-        Ok((StoredRows { rows, keys }, bytes_read.unwrap_or(0)))
+        *bytes += response.bytes_read.unwrap_or(0);
+        let (rows, keys) = response.rows.first().copied().ok_or_else(|| {
+            GiveUp::Unusable(format!("PostHog has answered a count of {} with no row", self.keyset.stream))
+        })?;
+        Ok(StoredRows { rows, keys })
     }
 }

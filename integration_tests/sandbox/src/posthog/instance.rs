@@ -47,6 +47,19 @@ pub struct ListServer {
     /// `feature_flags` and `experiments` leave out what is archived, and list nothing else with
     /// `archived=true`. Otherwise the parameter is ignored.
     pub archived_hidden: bool,
+    /// How `session_recordings` pages.
+    pub recordings: RecordingPages,
+}
+
+/// How the list of recordings pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordingPages {
+    /// Behind a cursor, unless there is an `offset`.
+    Cursor,
+    /// By offset.
+    Offset,
+    /// By offset, and always with the latest recordings first.
+    LatestFirst,
 }
 
 impl Default for Server {
@@ -68,7 +81,11 @@ impl Server {
             },
             refusals: Refusals::Explained { hint: true },
             exports: ExportServer::cloud_2026(),
-            lists: ListServer { experiment_orders_checked: true, archived_hidden: true },
+            lists: ListServer {
+                experiment_orders_checked: true,
+                archived_hidden: true,
+                recordings: RecordingPages::Cursor,
+            },
             merges_rewrite_events: false,
             clock_ahead: 0,
         }
@@ -82,7 +99,11 @@ impl Server {
             schema: Schema { person_last_seen_at: false, ..cloud.schema },
             refusals: Refusals::Bare,
             exports: ExportServer::before_2026(),
-            lists: ListServer { experiment_orders_checked: false, archived_hidden: false },
+            lists: ListServer {
+                experiment_orders_checked: false,
+                archived_hidden: false,
+                recordings: RecordingPages::Offset,
+            },
             ..cloud
         }
     }
@@ -111,7 +132,11 @@ impl Server {
             },
             refusals: Refusals::Bare,
             exports: ExportServer::forgiving(),
-            lists: ListServer { experiment_orders_checked: false, archived_hidden: false },
+            lists: ListServer {
+                experiment_orders_checked: false,
+                archived_hidden: false,
+                recordings: RecordingPages::Offset,
+            },
             merges_rewrite_events: true,
             clock_ahead: 0,
         }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Shared;
 use super::error::ApiError;
 use super::hogql::{iso, parse_time};
-use super::instance::ListServer;
+use super::instance::{ListServer, RecordingPages};
 use super::paging::{Window, link, mislead, page};
 use super::server::{Answer, Call};
 use super::store::{Group, Person, Tables};
@@ -104,7 +104,7 @@ pub(crate) fn answer(shared: &Shared, call: &Call, project: u64, name: &str) -> 
         "groups_types" => Value::Array(objects),
         "persons" => persons(call, objects, cap),
         "groups" => groups(call, objects, cap)?,
-        "session_recordings" => recordings(call, objects, cap)?,
+        "session_recordings" => recordings(call, objects, cap, rules)?,
         "property_definitions" => page(call, searched(call, definitions(call, objects)?), cap),
         "feature_flags" => page(call, searched(call, ordered(call, unarchived(call, objects, rules))), cap),
         "experiments" => {
@@ -137,6 +137,7 @@ pub(crate) fn retrieve(shared: &Shared, project: u64, name: &str, id: &str) -> R
 fn shown(mut object: Value) -> Value {
     if let Some(object) = object.as_object_mut() {
         object.remove("_type");
+        object.remove("_unmerged");
     }
     object
 }
@@ -246,23 +247,56 @@ fn position(cursor: &str) -> Option<usize> {
     plain.strip_prefix("p=")?.parse().ok()
 }
 
-/// Only those of the last three days, unless told otherwise.
-fn recordings(call: &Call, mut objects: Vec<Value>, cap: Option<usize>) -> Result<Value, ApiError> {
+/// Only those of the last three days, unless told otherwise. Of an object with `_unmerged`, the bounds leave out
+/// parts instead, as they do in PostHog before ClickHouse merges the rows of a recording.
+fn recordings(call: &Call, mut objects: Vec<Value>, cap: Option<usize>, rules: ListServer) -> Result<Value, ApiError> {
     let bound = |name: &'static str, default: &str| {
         let text = call.parameter(name).unwrap_or_else(|| default.to_owned());
         instant(&text, Utc::now()).ok_or_else(|| ApiError::invalid(format!("Invalid date: {text}")).attribute(name))
     };
     let (from, to) = (bound("date_from", "-3d")?, bound("date_to", "")?);
+    let time = |recording: &Value, field| recording[field].as_str().and_then(|text| parse_time(text, Tz::UTC));
+    for recording in objects.iter_mut().filter(|recording| recording["_unmerged"] == true) {
+        let end = time(recording, "end_time");
+        if let Some(from) = from.filter(|from| time(recording, "start_time") < Some(*from) && end >= Some(*from)) {
+            recording["start_time"] = Value::from(iso(from, Tz::UTC));
+        }
+        if let Some(to) = to.filter(|to| end > Some(*to)) {
+            recording["end_time"] = Value::from(iso(to, Tz::UTC));
+        }
+    }
     objects.retain(|recording| {
-        let start = recording["start_time"].as_str().and_then(|text| parse_time(text, Tz::UTC));
+        let start = time(recording, "start_time");
         start.is_none_or(|start| from.is_none_or(|from| start >= from) && to.is_none_or(|to| start <= to))
     });
-    objects.sort_by_cached_key(|recording| {
-        std::cmp::Reverse(recording["start_time"].as_str().and_then(|text| parse_time(text, Tz::UTC)))
-    });
+    let key = |recording: &Value| (time(recording, "start_time"), recording["id"].as_str().map(str::to_owned));
+    objects.sort_by_cached_key(key);
+    let is_ascending =
+        rules.recordings != RecordingPages::LatestFirst && call.parameter("order_direction").as_deref() == Some("ASC");
+    if !is_ascending {
+        objects.reverse();
+    }
+    let by_cursor = rules.recordings == RecordingPages::Cursor && call.parameter("offset").is_none();
+    if let Some(after) = call.parameter("after").filter(|_| by_cursor) {
+        let place = objects.iter().position(|recording| cursor_of(&key(recording)) == after);
+        let later = |recording: &Value| {
+            let (own, wanted) = (cursor_of(&key(recording)), after.as_str());
+            if is_ascending { own.as_str() > wanted } else { own.as_str() < wanted }
+        };
+        let begin = place.map_or_else(|| objects.iter().position(later).unwrap_or(objects.len()), |place| place + 1);
+        objects.drain(..begin);
+    }
     let window = Window::of(call, RECORDINGS, cap);
     let has_next = window.end() < objects.len();
-    Ok(json!({"results": window.cut(objects), "has_next": has_next, "version": 4}))
+    let results = window.cut(objects);
+    let next_cursor = results.last().filter(|_| by_cursor && has_next).map(|last| cursor_of(&key(last)));
+    let results: Vec<Value> = results.into_iter().map(shown).collect();
+    Ok(json!({"results": results, "has_next": has_next, "next_cursor": next_cursor, "version": 4}))
+}
+
+/// A cursor that sorts as what it stands for.
+fn cursor_of((start, id): &(Option<i64>, Option<String>)) -> String {
+    format!("{:020}/{}+", start.unwrap_or_default(), id.as_deref().unwrap_or_default())
 }
 
 /// `-30d`, an ISO date or time, or `all` (nothing, too), which is no bound.

@@ -62,7 +62,7 @@ pub use exports::{
 };
 pub use faults::{Action, Fault};
 pub use hogql::{PersonsOnEvents, Refusals, Schema, SessionsVersion};
-pub use instance::{ListServer, Retention, Server};
+pub use instance::{ListServer, RecordingPages, Retention, Server};
 pub use limits::{Budget, Limits, Overload};
 pub use log::{RequestLog, Stats};
 pub use replay::Replay;
@@ -242,9 +242,14 @@ impl Sandbox {
         self.shared.read_tables().get(&project).into_iter().flat_map(Tables::groups).cloned().collect()
     }
 
-    /// Says who belongs to a cohort; static ones have a table of their own.
+    /// Says who belongs to a cohort; static ones have a table of their own, which is raw and keeps duplicates.
     pub fn set_cohort_people(&self, project: u64, cohort_id: i64, is_static: bool, person_ids: Vec<Uuid>) {
-        let cohort = Cohort { is_static, people: person_ids.into_iter().collect() };
+        let mut people = person_ids;
+        people.sort_unstable();
+        if !is_static {
+            people.dedup();
+        }
+        let cohort = Cohort { is_static, people };
         self.shared.write_tables().entry(project).or_default().cohorts.insert(cohort_id, cohort);
     }
 

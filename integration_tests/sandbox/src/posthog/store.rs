@@ -122,7 +122,8 @@ pub struct Group {
 pub(crate) struct Cohort {
     /// Its members were listed by hand, and stand in a table of their own.
     pub(crate) is_static: bool,
-    pub(crate) people: BTreeSet<Uuid>,
+    /// In order; a static cohort may have a person more than once.
+    pub(crate) people: Vec<Uuid>,
 }
 
 /// Sizes of one UTC day, for the estimate of how much a query reads.
