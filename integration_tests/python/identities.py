@@ -110,16 +110,20 @@ def test_sql_of_the_page_finds_todays_persons(request, tmp_path, database, metho
                     values = [json.dumps(value) if isinstance(value, dict) else value for value in values]
                     cursor.execute(f"INSERT INTO {table} VALUES ({', '.join([mark] * len(values))})", values)
             owners = {distinct_id: person for distinct_id, person in sandbox.select("distinct_id, person_id", "person_distinct_ids")}
-            assert dict(rows("SELECT distinct_id, person_id FROM current_distinct_ids")) == owners
+            known = dict(rows("SELECT distinct_id, person_id FROM current_distinct_ids"))
+            assert known.items() <= owners.items()
+            # The stand-in has persons of its own that are seen in a while.
+            sent = {distinct_id for distinct_id in owners if distinct_id.startswith(("device-", "user-"))}
+            assert sent and sent <= known.keys()
             found = rows("SELECT id, distinct_id, person_id, current_person_properties FROM events_with_persons")
             assert len(found) == rows("SELECT count(*) FROM events")[0][0] > 0
             for event, distinct_id, person, properties in found:
-                assert person == owners.get(distinct_id, person), event
-                assert properties is not None or distinct_id not in owners, event
+                assert person == known.get(distinct_id, person), event
+                assert properties is not None or distinct_id not in known, event
             alive = {person for (person,) in sandbox.select("id", "persons")}
             current = {person for (person,) in rows("SELECT id FROM current_persons")}
             orphans = {person for (person,) in rows("SELECT id FROM persons_without_distinct_ids")}
-            assert current == alive and not orphans, (current ^ alive, orphans)
+            assert {owners[distinct_id] for distinct_id in sent} <= current <= alive and not orphans, (current - alive, orphans)
             seen.append(len(records["person_distinct_ids"]))
         moved = rows("SELECT count(*) FROM events_with_persons AS e JOIN events USING (id) WHERE e.person_id <> events.person_id")
         assert moved[0][0] > 0, "merges after the sync"
