@@ -8,6 +8,7 @@ use posthog_sandbox::posthog::{
     Retention, Sandbox, Schema, Server, SessionsVersion,
 };
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
@@ -82,7 +83,7 @@ async fn times_of_exported_persons_are_read_in_every_form() {
         let created: Vec<&str> = messages
             .records("persons")
             .into_iter()
-            .filter(|record| record["distinct_id"] == "user-9000")
+            .filter(|record| record["id"] == Uuid::from_u128(9_000).to_string())
             .map(|record| record["created_at"].as_str().unwrap())
             .collect();
         assert_eq!(created, ["2026-11-01T12:00:00.000000Z"]);

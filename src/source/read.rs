@@ -1,8 +1,8 @@
 //! `read`: all chosen streams, one after the other; their projects in parallel.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::TimeDelta;
@@ -15,6 +15,7 @@ use super::cli::ReadArguments;
 use super::configuration;
 use super::custom_queries::CustomStreams;
 use super::discover::custom_streams;
+use super::first_read::FirstRead;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
 use super::{property_types, retention};
@@ -28,12 +29,14 @@ use crate::protocol::state::SavedStates;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
 use crate::records::NulledValues;
 use crate::streams::{
-    self, AccountStream, EVENTS, KeysetStream, List, NestedList, ORGANIZATIONS, PropertyColumns, Source, Table,
+    self, AccountStream, EVENTS, KeysetStream, List, NestedList, ORGANIZATIONS, PERSON_DISTINCT_IDS, PERSONS,
+    PropertyColumns, Source, Table,
 };
 use crate::sync::{
-    Checkpoint, EventReader, EventsRead, ExportOutcome, ExportReader, KeysetReader, KeysetState, LastMethod,
-    ListReader, ListState, NestedListReader, NestedListState, OnEstimate, PageSize, ProjectEntry, ProjectReader,
-    ProjectState, ReadContext, StreamObserver, StreamState, Supervision,
+    Checkpoint, DeletedPersonReader, DistinctIdReader, EmittedRows, EventReader, EventsRead, ExportOutcome,
+    ExportReader, KeysetReader, KeysetState, LastMethod, ListReader, ListState, NestedListReader, NestedListState,
+    OnEstimate, PageSize, ProjectEntry, ProjectReader, ProjectState, ReadContext, Rights, StreamObserver, StreamState,
+    Supervision,
 };
 
 /// Where exports have failed, `auto` does without them for so long.
@@ -144,8 +147,11 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     output.at_interruption(sync.cancel_unread_runs());
     sync.recall_failed_exports(&jobs);
     let mut all_complete = true;
-    for job in jobs {
-        all_complete &= sync.run(job).await?;
+    for jobs in with_shared_runs(jobs) {
+        all_complete &= match jobs {
+            Jobs::One(job) => sync.run(job).await?,
+            Jobs::Two(persons, distinct_ids) => sync.run_both(persons, distinct_ids).await?,
+        };
     }
     Ok(all_complete)
 }
@@ -202,7 +208,7 @@ fn jobs(
                 JobKind::Nested { nested, state: saved_state(state, &stream, "", incremental)? }
             }
             Some(Source::Table(table)) => {
-                let state = saved_state(state, &stream, table.cursor_field, incremental)?;
+                let state = saved_state(state, &stream, table.watermark_field(), incremental)?;
                 let property_columns =
                     Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
                 JobKind::Table { table, state, property_columns }
@@ -225,13 +231,172 @@ fn saved_state<T: ProjectEntry>(
         .map_err(|error| error.in_context(format_args!("stream `{}`", stream.name)))
 }
 
+/// Streams that are read together.
+enum Jobs {
+    One(Job),
+    /// Persons, and which distinct ids are theirs.
+    Two(TableJob, TableJob),
+}
+
+/// A chosen table.
+struct TableJob {
+    stream: Arc<StreamDescriptor>,
+    incremental: bool,
+    table: &'static Table,
+    state: StreamState<ProjectState>,
+    property_columns: Arc<PropertyColumns>,
+}
+
+/// Joins the streams that can be read from the same export runs, where the first of them stands.
+fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
+    let mut joined: Vec<Jobs> = Vec::new();
+    for job in jobs {
+        let Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } } = job else {
+            joined.push(Jobs::One(job));
+            continue;
+        };
+        let of = |table: &Table| [&PERSONS, &PERSON_DISTINCT_IDS].iter().position(|other| other.stream == table.stream);
+        let partner = joined.iter().position(|other| {
+            matches!(other, Jobs::One(Job { incremental: same, kind: JobKind::Table { table: other, .. }, .. })
+                if *same == incremental && of(table).zip(of(other)).is_some_and(|(own, other)| own != other))
+        });
+        let job = TableJob { stream, incremental, table, state, property_columns };
+        match partner.map(|place| (place, joined.remove(place))) {
+            Some((
+                place,
+                Jobs::One(Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } }),
+            )) => {
+                let other = TableJob { stream, incremental, table, state, property_columns };
+                let (persons, ids) = if table.stream == PERSONS.stream { (other, job) } else { (job, other) };
+                joined.insert(place, Jobs::Two(persons, ids));
+            }
+            // Nothing else is a partner.
+            Some((place, other)) => {
+                joined.insert(place, other);
+                joined.push(Jobs::One(job.into()));
+            }
+            None => joined.push(Jobs::One(job.into())),
+        }
+    }
+    joined
+}
+
+impl From<TableJob> for Job {
+    fn from(job: TableJob) -> Self {
+        let TableJob { stream, incremental, table, state, property_columns } = job;
+        Self { stream, incremental, kind: JobKind::Table { table, state, property_columns } }
+    }
+}
+
 impl Sync {
+    /// Reads persons and their distinct ids, from the same export runs where they are exported. Returns
+    /// whether both are complete.
+    async fn run_both(&self, persons: TableJob, distinct_ids: TableJob) -> Result<bool, Error> {
+        let begin = Instant::now();
+        let jobs = [persons, distinct_ids];
+        for job in &jobs {
+            self.output.message(&Message::status(StreamDescriptor::clone(&job.stream), StreamStatus::Started)).await?;
+        }
+        let streams = jobs.each_ref().map(|job| Arc::clone(&job.stream));
+        let mut complete = true;
+        for (stream, failures) in streams.iter().zip(self.read_both(jobs).await?) {
+            complete &= self.finish(stream, &failures, begin).await?;
+        }
+        Ok(complete)
+    }
+
+    /// Reads two tables of all projects, some projects at a time. Returns what went wrong with each.
+    async fn read_both(&self, jobs: [TableJob; 2]) -> Result<[Vec<Error>; 2], Error> {
+        let incremental = jobs.iter().all(|job| job.incremental);
+        let nulled = NulledValues::default();
+        let estimates = [AtomicU64::new(0), AtomicU64::new(0)];
+        let [first, second] = jobs.map(|job| {
+            let TableJob { stream, table, state, property_columns, .. } = job;
+            let state = state.resumed_by(self.projects.iter().map(|project| project.id));
+            let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(&stream), state));
+            (stream, table, property_columns, checkpoint)
+        });
+        let [expect_first, expect_second] = [(&first.0, &estimates[0]), (&second.0, &estimates[1])]
+            .map(|(stream, estimate)| move |rows: u64| self.expect(stream, estimate, rows));
+        let reads = self.projects.iter().map(|project| {
+            let [own, other] = [&first, &second].map(|(stream, table, property_columns, checkpoint)| {
+                let context = self.context(project.id, stream, incremental, &nulled);
+                self.reader(context, table, property_columns, Arc::clone(checkpoint))
+            });
+            let span = tracing::info_span!("read", project = project.id);
+            let reading = self.read_project_of_both((own, &expect_first), (other, &expect_second)).instrument(span);
+            async move { reading.await.map(|result| result.map_err(|error| error.in_project(project.id))) }
+        });
+        let results: Vec<[Result<(), Error>; 2]> =
+            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let mut failures = [Vec::new(), Vec::new()];
+        for result in results {
+            for (failures, result) in failures.iter_mut().zip(result) {
+                failures.extend(result.err());
+            }
+        }
+        if let Some(closed) = failures.iter().flatten().find(|error| error.is_output_closed()) {
+            return Err(closed.clone());
+        }
+        for ((_, _, _, checkpoint), failures) in [&first, &second].into_iter().zip(&failures) {
+            checkpoint.finish(!incremental && failures.is_empty()).await?;
+        }
+        Ok(failures)
+    }
+
+    /// Reads persons and distinct ids of one project, from the same runs if both are exported.
+    async fn read_project_of_both(
+        &self,
+        (mut persons, expect_persons): (ProjectReader, OnEstimate<'_>),
+        (mut distinct_ids, expect_ids): (ProjectReader, OnEstimate<'_>),
+    ) -> [Result<(), Error>; 2] {
+        let exports = match self.chosen_exports(&mut persons).await {
+            Ok(of_persons) => self.chosen_exports(&mut distinct_ids).await.map(|of_ids| (of_persons, of_ids)),
+            Err(error) => Err(error),
+        };
+        match exports {
+            Err(error) => [Err(error.clone()), Err(error)],
+            Ok((Some(exports), Some(_))) => {
+                let exports = ExportReader { companion: Some(Arc::new(distinct_ids.clone())), ..exports };
+                match exports.run(expect_persons).await {
+                    Ok(ExportOutcome::Complete) => [self.mark_deleted(&persons, &exports.emitted_rows).await, Ok(())],
+                    Ok(ExportOutcome::Impossible) => [
+                        self.read_by(persons, None, expect_persons).await,
+                        self.read_by(distinct_ids, None, expect_ids).await,
+                    ],
+                    Err(error) => [Err(error.clone()), Err(error)],
+                }
+            }
+            Ok((of_persons, of_ids)) => [
+                self.read_by(persons, of_persons, expect_persons).await,
+                self.read_by(distinct_ids, of_ids, expect_ids).await,
+            ],
+        }
+    }
+
+    /// Exports of a table that is no events, if it is to be read by them this time.
+    async fn chosen_exports(&self, reader: &mut ProjectReader) -> Result<Option<ExportReader>, Error> {
+        let project = reader.context.project;
+        let Some(plan) = self.projects.iter().find(|plan| plan.id == project) else { return Ok(None) };
+        match self.exports(plan, reader).await? {
+            Some(exports) if !self.is_quicker_by_query(reader, &exports).await? => Ok(Some(exports)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Marks the persons that have been deleted, as far as queries show them.
+    async fn mark_deleted(&self, reader: &ProjectReader, emitted: &Mutex<EmittedRows>) -> Result<(), Error> {
+        if reader.table.stream != PERSONS.stream || !self.may("query:read") {
+            return Ok(());
+        }
+        DeletedPersonReader { reader, emitted }.run().await
+    }
+
     /// Reads one stream and reports how it ended. Returns whether it is complete.
     async fn run(&self, job: Job) -> Result<bool, Error> {
         let begin = Instant::now();
         let Job { stream, incremental, kind } = job;
-        let descriptor = StreamDescriptor::clone(&stream);
-        self.output.message(&Message::status(descriptor.clone(), StreamStatus::Started)).await?;
+        self.output.message(&Message::status(StreamDescriptor::clone(&stream), StreamStatus::Started)).await?;
         let failures = match kind {
             JobKind::Account(account) if account.stream == ORGANIZATIONS.stream && !self.may(account.scope) => {
                 vec![missing_scope(account.stream, account.scope)]
@@ -269,7 +434,13 @@ impl Sync {
                 .await?
             }
         };
-        for error in &failures {
+        self.finish(&stream, &failures, begin).await
+    }
+
+    /// Reports how a stream has ended. Returns whether it is complete.
+    async fn finish(&self, stream: &Arc<StreamDescriptor>, failures: &[Error], begin: Instant) -> Result<bool, Error> {
+        let descriptor = StreamDescriptor::clone(stream);
+        for error in failures {
             self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
         }
         let complete = failures.is_empty();
@@ -360,26 +531,38 @@ impl Sync {
         incremental: bool,
     ) -> Result<Vec<Error>, Error> {
         let estimate = AtomicU64::new(0);
-        let on_estimate = |rows: u64| {
-            let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
-            self.output.hint(&Message::estimate(stream, total));
-            self.output.progress().expect(total);
-        };
+        let on_estimate = |rows: u64| self.expect(stream, &estimate, rows);
         self.read_each(state, stream, incremental, |context, checkpoint| {
-            let reader = ProjectReader {
-                context,
-                table,
-                columns: table.selected(self.config.method.query.person_properties),
-                property_columns: Arc::clone(property_columns),
-                page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
-                persons_at_ingestion: table.stream == EVENTS.stream,
-                changed: None,
-                columns_chosen: false,
-                checkpoint,
-            };
-            self.read_project(reader, &on_estimate)
+            self.read_project(self.reader(context, table, property_columns, checkpoint), &on_estimate)
         })
         .await
+    }
+
+    /// So many more rows of a stream are going to be read.
+    fn expect(&self, stream: &StreamDescriptor, estimate: &AtomicU64, rows: u64) {
+        let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
+        self.output.hint(&Message::estimate(stream, total));
+        self.output.progress().expect(total);
+    }
+
+    fn reader(
+        &self,
+        context: ReadContext,
+        table: &'static Table,
+        property_columns: &Arc<PropertyColumns>,
+        checkpoint: Arc<Checkpoint<ProjectState>>,
+    ) -> ProjectReader {
+        ProjectReader {
+            context,
+            table,
+            columns: table.selected(self.config.method.query.person_properties),
+            property_columns: Arc::clone(property_columns),
+            page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
+            persons_at_ingestion: table.stream == EVENTS.stream,
+            changed: None,
+            columns_chosen: false,
+            checkpoint,
+        }
     }
 
     /// Reads a table of one project by the method that has been chosen for it.
@@ -389,20 +572,7 @@ impl Sync {
         if reader.table.stream == EVENTS.stream {
             self.warn_about_retention(project).await;
         }
-        let method = plan.method.as_ref().map_err(Error::clone)?;
-        let mut exports = match (method, reader.table.export) {
-            (ChosenMethod::Export { .. }, Some(model)) if self.may_export(plan, &reader).await => Some(ExportReader {
-                reader: Arc::new(reader.clone()),
-                files: self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone(),
-                ingestion_delay: self.config.method.ingestion_delay,
-                model,
-                may_query: self.may("query:read"),
-                falls_back: method.is_automatic() && self.may("query:read"),
-                supervision: Arc::clone(&plan.supervision),
-                cells: None,
-            }),
-            _ => None,
-        };
+        let mut exports = self.exports(plan, &reader).await?;
         if reader.table.stream == EVENTS.stream {
             let refused = if self.may("query:read") {
                 match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
@@ -434,18 +604,54 @@ impl Sync {
             }
         }
         self.read_left_out(&reader).await?;
-        if let Some(exports) = exports
-            && !self.is_quicker_by_query(&mut reader).await?
-            && !self.are_few_changes(&reader).await?
-        {
+        let exports = match exports {
+            Some(exports)
+                if self.is_quicker_by_query(&mut reader, &exports).await? || self.are_few_changes(&reader).await? =>
+            {
+                None
+            }
+            exports => exports,
+        };
+        self.read_by(reader, exports, on_estimate).await
+    }
+
+    /// Reads a table by these exports, or by query if there are none or they turn out not to work.
+    async fn read_by(
+        &self,
+        mut reader: ProjectReader,
+        exports: Option<ExportReader>,
+        on_estimate: OnEstimate<'_>,
+    ) -> Result<(), Error> {
+        if let Some(exports) = exports {
             match exports.run(on_estimate).await? {
-                ExportOutcome::Complete => return self.read_left_out(&reader).await,
+                ExportOutcome::Complete => {
+                    self.read_left_out(&reader).await?;
+                    return self.mark_deleted(&reader, &exports.emitted_rows).await;
+                }
                 // Part of it may have been exported before.
                 ExportOutcome::Impossible => self.read_left_out(&reader).await?,
             }
         }
+        if reader.table.stream == PERSON_DISTINCT_IDS.stream {
+            let ProjectReader { context, page_size, checkpoint, .. } = reader;
+            return DistinctIdReader { context, page_size, checkpoint }.run().await;
+        }
         reader.choose_columns().await?;
-        Arc::new(reader).run(on_estimate).await
+        let reader = Arc::new(reader);
+        reader.run(on_estimate).await?;
+        self.mark_deleted(&reader, &Mutex::default()).await
+    }
+
+    /// Exports of a table, if it is to be read by them.
+    async fn exports(&self, plan: &ProjectPlan, reader: &ProjectReader) -> Result<Option<ExportReader>, Error> {
+        let method = plan.method.as_ref().map_err(Error::clone)?;
+        if !method.is_export() || reader.table.export.is_none() || !self.may_export(plan, reader).await {
+            return Ok(None);
+        }
+        let may_query = self.may("query:read");
+        let rights = Rights { may_query, falls_back: method.is_automatic() && may_query };
+        let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
+        Ok(Some(ExportReader::new(Arc::new(reader.clone()), files, Arc::clone(&plan.supervision), rights)))
     }
 
     /// Warns where a project hides its older events, with the day from which on there are some. A key that
@@ -459,24 +665,40 @@ impl Sync {
         }
     }
 
-    /// Whether the first read of a table is so small that queries read it in seconds, where exports would need
-    /// a run for every week since the project began.
-    async fn is_quicker_by_query(&self, reader: &mut ProjectReader) -> Result<bool, Error> {
+    /// Whether queries are quicker for the first read of a table, where exports would need a run for every week
+    /// since the project began. `export_above` 0 asks for exports in any case.
+    async fn is_quicker_by_query(&self, reader: &mut ProjectReader, exports: &ExportReader) -> Result<bool, Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
         let is_first = state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty();
-        if !is_first || !self.may("query:read") || reader.table.stream == EVENTS.stream {
+        if !is_first || !self.may("query:read") || reader.table.stream == EVENTS.stream || self.config.export_above == 0
+        {
             return Ok(false);
         }
-        reader.choose_columns().await?;
-        let rows = reader.count_all(reader.wanted()).await?;
-        let few = rows <= self.config.export_above;
-        if few {
-            tracing::info!(
-                "{rows} {} are read by query, which is quicker than a run for every week; changes are exported by later syncs",
-                reader.table.stream
-            );
-        }
-        Ok(few)
+        let rows = if reader.table.stream == PERSON_DISTINCT_IDS.stream {
+            let ProjectReader { context, page_size, checkpoint, .. } = reader.clone();
+            DistinctIdReader { context, page_size, checkpoint }.count_all().await?
+        } else {
+            reader.choose_columns().await?;
+            reader.count_all(reader.wanted()).await?
+        };
+        let concurrency = u64::try_from(self.config.concurrency).unwrap_or(u64::MAX);
+        let is_in_order = reader.table.rows_move || reader.table.stream == PERSON_DISTINCT_IDS.stream;
+        let first_read = FirstRead {
+            rows,
+            page_size: u64::from(reader.page_size.rows()),
+            pages_at_a_time: if is_in_order { 1 } else { concurrency },
+            pages_read_all: reader.table.rows_move,
+            age: self.client.now().micros() - exports.beginning().await?.micros(),
+            runs_at_a_time: concurrency,
+        };
+        let estimate = first_read.estimate();
+        let by_query = estimate.is_quicker_by_query();
+        tracing::info!(
+            "{rows} {}: {estimate}; the first read is by {}, later syncs export the changes",
+            reader.table.stream,
+            if by_query { "query" } else { "export" }
+        );
+        Ok(by_query)
     }
 
     /// Reads what exports have left out by query, where PostHog shows what has changed and the key may query.

@@ -36,21 +36,6 @@ pub struct KeysetTable {
     pub optional: bool,
 }
 
-/// The distinct ids of all persons.
-pub static PERSON_DISTINCT_IDS: KeysetStream = KeysetStream {
-    stream: "person_distinct_ids",
-    parts: &[KeysetTable { from: "person_distinct_ids", label: None, optional: false }],
-    columns: &[
-        Column::new("distinct_id", Kind::String, "An id that events are sent with."),
-        Column::new("person_id", Kind::String, "The person that it belongs to."),
-    ],
-    key: &["distinct_id"],
-    windows: None,
-    owners: None,
-    cursor: None,
-    key_must_be_unique: false,
-};
-
 /// The members of all cohorts.
 pub static COHORT_PEOPLE: KeysetStream = KeysetStream {
     stream: "cohort_people",

@@ -3,6 +3,7 @@
 mod account;
 mod column;
 pub mod custom;
+mod distinct_ids;
 mod events;
 mod groups;
 mod ingestion_warnings;
@@ -23,14 +24,15 @@ use crate::protocol::{Catalog, Stream, SyncMode};
 
 pub use account::AccountStream;
 pub use column::{Column, ExportedAs, Kind};
+pub use distinct_ids::{PERSON_DISTINCT_IDS, WITHOUT_VERSIONS};
 pub use events::EVENTS;
 pub use groups::GROUPS;
 pub use ingestion_warnings::INGESTION_WARNINGS;
-pub use keyset::{COHORT_PEOPLE, KeysetStream, KeysetTable, PERSON_DISTINCT_IDS};
+pub use keyset::{COHORT_PEOPLE, KeysetStream, KeysetTable};
 pub use lists::{Change, LISTS, List, Passes};
 pub use nested::{Children, NESTED_LISTS, NestedList};
 pub use organizations::ORGANIZATIONS;
-pub use persons::PERSONS;
+pub use persons::{DELETED_PERSON, NEWEST_OF_PERSON, PERSONS, RAW_PERSONS};
 pub use projects::PROJECTS;
 pub use property_columns::{PropertyColumns, PropertyType};
 pub use sessions::SESSIONS;
@@ -39,11 +41,10 @@ pub(crate) use table::PROJECT_FIELD;
 pub use table::{Changes, Table};
 
 /// The streams that are read from tables.
-pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS];
+pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS, &PERSON_DISTINCT_IDS];
 
 /// The streams that are read in the order of a key, without the user's own.
-pub static KEYSET_STREAMS: &[&KeysetStream] =
-    &[&PERSON_DISTINCT_IDS, &COHORT_PEOPLE, &SURVEY_RESPONSES, &INGESTION_WARNINGS];
+pub static KEYSET_STREAMS: &[&KeysetStream] = &[&COHORT_PEOPLE, &SURVEY_RESPONSES, &INGESTION_WARNINGS];
 
 /// The streams about the account.
 pub static ACCOUNT_STREAMS: &[&AccountStream] = &[&ORGANIZATIONS, &PROJECTS];

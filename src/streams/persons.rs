@@ -1,7 +1,7 @@
 //! `persons`: the people behind the events.
 //!
-//! Exports include the time of the last update and deleted persons; they have one row per distinct id.
-//! Queries have one row per person but no time of change. `last_seen_at` is the nearest: it moves
+//! Exports include the time of the last update and deleted persons; they have one line per distinct id,
+//! of which one becomes a record. Queries have no time of change. `last_seen_at` is the nearest: it moves
 //! with every event of a person, and with it the person's properties, but an edit of properties
 //! without an event may not move it. `PostHog` rounds it down to the hour
 //! (`person-property-service.ts`). `created_at` stands in where it is empty.
@@ -13,15 +13,9 @@ use super::table::Table;
 
 const LAST_SEEN: &str = "coalesce(last_seen_at, created_at)";
 
-const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 11] {
+const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 10] {
     [
         Column::new("id", Kind::String, "Identifies the person.").exported_as(ExportedAs::Field("person_id")),
-        Column::new(
-            "distinct_id",
-            Kind::String,
-            "One of the person's distinct ids. File exports have a row for each; queries leave it empty.",
-        )
-        .not_selected(),
         Column::new("created_at", Kind::Timestamp, "When the person was seen first."),
         Column::new(
             "updated_at",
@@ -37,9 +31,17 @@ const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 11]
         Column::new("name", Kind::String, "Always empty; what PostHog shows as the name is one of the properties.")
             .nowhere(),
         Column::new("distinct_ids", Kind::Strings, "Always empty; see the stream `person_distinct_ids`.").nowhere(),
-        Column::new("is_deleted", Kind::Boolean, "Whether the person was deleted. Only filled by file exports.")
-            .not_selected(),
-        Column::new("version", Kind::Integer, "Grows with every change of the person. Only filled by file exports.")
+        Column::new(
+            "is_deleted",
+            Kind::Boolean,
+            "Whether the person was deleted, or merged into another. The record of a merged person is only found by queries.",
+        )
+        .selected_as("false"),
+        Column::new(
+            "version",
+            Kind::Integer,
+            "Grows with every change of the person. Queries only fill it for deleted persons.",
+        )
             .not_selected()
             .exported_as(ExportedAs::Field("person_version")),
     ]
@@ -83,6 +85,26 @@ const fn persons(
         export: Some("persons"),
     }
 }
+
+/// Columns of a deleted person, from [`NEWEST_OF_PERSON`]. When it was deleted is not known; `updated_at` is
+/// when that was noticed, and put in by the reader.
+pub static DELETED_PERSON: [Column; 7] = [
+    Column::new("id", Kind::String, ""),
+    Column::new("created_at", Kind::Timestamp, "").selected_as("first_seen"),
+    Column::new("updated_at", Kind::Timestamp, "").selected_as("noticed_at"),
+    Column::new("is_identified", Kind::Boolean, "").selected_as("was_identified"),
+    Column::new("properties", Kind::Json, "").selected_as("last_properties"),
+    Column::new("is_deleted", Kind::Boolean, "").selected_as("gone"),
+    Column::new("version", Kind::Integer, "").selected_as("last_version"),
+];
+
+/// The newest version of each person, for [`DELETED_PERSON`].
+pub const NEWEST_OF_PERSON: &str = "id, argMax(created_at, version) AS first_seen, \
+    argMax(is_identified, version) AS was_identified, argMax(properties, version) AS last_properties, \
+    argMax(is_deleted, version) AS gone, max(version) AS last_version";
+
+/// All versions of all persons, deleted ones included (`hogql/database/schema/persons.py`).
+pub const RAW_PERSONS: &str = "raw_persons";
 
 /// The stream.
 pub static PERSONS: Table = persons(

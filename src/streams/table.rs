@@ -86,6 +86,17 @@ impl Table {
         self.columns.iter().chain(self.optional_columns).copied()
     }
 
+    /// The key of the watermark in the state: the cursor's name where that is a time.
+    pub fn watermark_field(&self) -> &'static str {
+        if self.exports_repeat_rows() { self.sort_key_field } else { self.cursor_field }
+    }
+
+    /// Whether a row can have several lines in exported files: a person has one for each distinct id, and
+    /// again when one of them changes later.
+    pub fn exports_repeat_rows(&self) -> bool {
+        self.export == Some("persons")
+    }
+
     pub fn schema(&self) -> Value {
         let mut properties = Map::new();
         if let Some(copy) = self.id_alias {

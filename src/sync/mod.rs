@@ -9,6 +9,9 @@
 //! is closed only when the number of its records agrees with the server's count.
 
 mod context;
+mod deleted_persons;
+mod distinct_ids;
+mod emitted_rows;
 mod events;
 mod explain;
 mod export;
@@ -22,8 +25,11 @@ mod query;
 mod state;
 
 pub use context::ReadContext;
+pub use deleted_persons::DeletedPersonReader;
+pub use distinct_ids::DistinctIdReader;
+pub use emitted_rows::EmittedRows;
 pub use events::{EventReader, EventsRead};
-pub use export::{ExportOutcome, ExportReader, Supervision};
+pub use export::{ExportOutcome, ExportReader, Rights, Supervision};
 pub use keyset::{KeysetReader, KeysetState};
 pub use list::{ListReader, ListState};
 pub use nested_list::{NestedListReader, NestedListState};

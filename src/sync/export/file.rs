@@ -1,5 +1,6 @@
 //! Downloads the files of a run and emits their records.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
@@ -7,6 +8,7 @@ use tokio::time::Instant;
 
 use super::reader::ExportReader;
 use super::run::Running;
+use super::shared::needs;
 use crate::error::Error;
 use crate::posthog::Malformed;
 use crate::posthog::exports::{FileUrl, RunStatus};
@@ -15,7 +17,8 @@ use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
 use crate::sync::ledger::CellFigures;
-use crate::sync::state::export::add;
+use crate::sync::query::reader::ProjectReader;
+use crate::sync::state::export::{ExportWindow, add};
 
 /// When no more files have been noted for so long, no more will be.
 const LISTED_AFTER: Duration = Duration::from_secs(5);
@@ -29,6 +32,8 @@ struct FileProgress {
     /// Identifies this version of the file.
     tag: Option<HeaderValue>,
     emitted: Emitted,
+    /// Whether what has been emitted may have been wrong.
+    is_restarted: bool,
     /// Rows that came for the first time.
     rows: u64,
     /// Lines of the file, in the attempt under way.
@@ -42,6 +47,7 @@ impl FileProgress {
     fn restart(&mut self) {
         self.lines = LineReader::default();
         self.lines_read = 0;
+        self.is_restarted = true;
         self.emitted.restart();
     }
 }
@@ -83,6 +89,7 @@ impl ExportReader {
         rows: Option<u64>,
     ) -> Result<FilesRead, Error> {
         let window = &running.window;
+        let streams = self.streams_of(window).await;
         let (mut read, mut total) = (0, window.rows);
         let mut done: Vec<String> = window.files.clone();
         let mut files = files.to_vec();
@@ -92,21 +99,21 @@ impl ExportReader {
                 if done.contains(file) {
                     continue;
                 }
-                let Some(progress) = self.read_file(&window.run, file).await? else { return Ok(FilesRead::Expired) };
+                let Some(progress) = self.read_file(&window.run, file, &streams).await? else {
+                    return Ok(FilesRead::Expired);
+                };
                 read += progress.rows;
                 total += progress.lines_read;
                 done.push(file.clone());
                 last_new = Instant::now();
-                self.reader
-                    .checkpoint
-                    .update(self.reader.context.project, |state| {
-                        if let Some(window) = state.export.windows.first_mut() {
-                            window.files.push(file.clone());
-                            window.rows += progress.lines_read;
-                            add(&mut window.emitted, progress.emitted_cells);
-                        }
-                    })
-                    .await?;
+                self.update(|state| {
+                    if let Some(window) = state.export.windows.first_mut() {
+                        window.files.push(file.clone());
+                        window.rows += progress.lines_read;
+                        add(&mut window.emitted, progress.emitted_cells.clone());
+                    }
+                })
+                .await?;
             }
             let completed = match rows {
                 None => return Ok(FilesRead::Complete(read)),
@@ -130,18 +137,38 @@ impl ExportReader {
         }
     }
 
+    /// The streams that take the lines of a window: those whose own state does not cover it.
+    async fn streams_of(&self, window: &ExportWindow) -> Vec<&Arc<ProjectReader>> {
+        let mut streams = Vec::new();
+        for reader in self.streams() {
+            let watermark = reader.checkpoint.project(reader.context.project).await.watermark;
+            if self.companion.is_none() || needs(watermark, window.interval) {
+                streams.push(reader);
+            }
+        }
+        streams
+    }
+
     /// Reads one file, however often that takes; none when it has expired.
-    async fn read_file(&self, run: &str, file: &str) -> Result<Option<FileProgress>, Error> {
+    async fn read_file(
+        &self,
+        run: &str,
+        file: &str,
+        streams: &[&Arc<ProjectReader>],
+    ) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
-        let mut writer = ExportWriter::new(reader.table, &reader.context.stream, reader.context.project)
-            .with_property_columns(&reader.property_columns)
-            .warning(&reader.context.nulled);
+        let writer = |reader: &ProjectReader| {
+            ExportWriter::new(reader.table, &reader.context.stream, reader.context.project)
+                .with_property_columns(&reader.property_columns)
+                .warning(&reader.context.nulled)
+        };
+        let mut writers: Vec<ExportWriter> = streams.iter().map(|reader| writer(reader)).collect();
         let mut progress = FileProgress::default();
         let mut retry = reader.context.client.retry();
         loop {
             let rows = progress.rows;
-            writer.stamp();
-            let attempt = self.attempt(run, file, &mut writer, &mut progress).await?;
+            writers.iter_mut().for_each(ExportWriter::stamp);
+            let attempt = self.attempt(run, file, streams, &mut writers, &mut progress).await?;
             let failure = match attempt {
                 Attempt::Done => return Ok(Some(progress)),
                 Attempt::Gone => return Ok(None),
@@ -161,10 +188,10 @@ impl ExportReader {
         &self,
         run: &str,
         file: &str,
-        writer: &mut ExportWriter,
+        streams: &[&Arc<ProjectReader>],
+        writers: &mut [ExportWriter],
         progress: &mut FileProgress,
     ) -> Result<Attempt, Error> {
-        let reader = &self.reader;
         let exports = self.exports();
         // A signed URL is valid for minutes only, so each attempt asks for its own.
         let url = match exports.file(run, file).await {
@@ -192,23 +219,27 @@ impl ExportReader {
         progress.tag = response.tag();
         // Apart from the rest, so that its lines can be taken while they are read.
         let mut lines = std::mem::take(&mut progress.lines);
-        let mut batch = reader.context.batch();
+        let mut outputs: Vec<Output<'_>> = streams
+            .iter()
+            .zip(writers)
+            .map(|(reader, writer)| Output { reader, writer, batch: reader.context.batch() })
+            .collect();
         loop {
             let chunk = match response.chunk().await {
                 Ok(chunk) => chunk,
                 Err(failure) => {
-                    batch.send(true).await?;
+                    send(&mut outputs, true).await?;
                     progress.lines = lines;
                     return Ok(Attempt::Broken(failure));
                 }
             };
-            let mut take = |line: &[u8]| self.take(line, writer, progress, &mut batch);
+            let mut take = |line: &[u8]| self.take(line, &mut outputs, progress);
             let ended = chunk.is_none();
             let outcome = match chunk {
                 Some(chunk) => lines.feed(chunk.as_ref(), &mut take),
                 None => std::mem::take(&mut lines).finish(&mut take),
             };
-            batch.send(ended || outcome.is_err()).await?;
+            send(&mut outputs, ended || outcome.is_err()).await?;
             if let Err(Malformed(reason)) = outcome {
                 progress.restart();
                 return Ok(Attempt::Broken(Failure::transient(format!("file {file} of export run {run}: {reason}"))));
@@ -219,20 +250,18 @@ impl ExportReader {
         }
     }
 
-    /// Emits the record of a line, unless that has been done or it is not wanted.
-    fn take(
-        &self,
-        line: &[u8],
-        writer: &mut ExportWriter,
-        progress: &mut FileProgress,
-        batch: &mut Batch<'_>,
-    ) -> Result<(), Malformed> {
-        let times = writer.parse(line)?;
+    /// Emits the records of a line, unless that has been done or they are not wanted.
+    fn take(&self, line: &[u8], outputs: &mut [Output<'_>], progress: &mut FileProgress) -> Result<(), Malformed> {
+        let mut times = None;
+        for output in outputs.iter_mut() {
+            times = Some(output.writer.parse(line)?);
+        }
         progress.lines_read += 1;
         if !progress.emitted.is_new(line) {
             return Ok(());
         }
         progress.rows += 1;
+        let Some(times) = times else { return Ok(()) };
         let cell = self.cells.as_ref().map(|cells| cells.cell_of(&times));
         let wanted = self.reader.wanted();
         let is_wanted = match &cell {
@@ -243,12 +272,32 @@ impl ExportReader {
         if !is_wanted {
             return Ok(());
         }
-        writer.write(line, batch.lines.as_vec())?;
-        batch.records += 1;
-        if let Some((slice, period)) = cell.flatten() {
-            let figure = progress.emitted_cells.entry(slice).or_default().entry(period).or_default();
-            figure.add_uuid(writer.id(line));
+        let may_be_wrong = progress.is_restarted;
+        for Output { reader, writer, batch } in outputs {
+            // A line that was damaged when it came first has to come again.
+            if self.is_new_row(reader.table, writer.id(line), writer.version(line)) || may_be_wrong {
+                writer.write(line, batch.lines.as_vec())?;
+                batch.records += 1;
+            }
+            if let Some((slice, period)) = cell.flatten() {
+                let figure = progress.emitted_cells.entry(slice).or_default().entry(period).or_default();
+                figure.add_uuid(writer.id(line));
+            }
         }
         Ok(())
     }
+}
+
+/// One of the streams that take the lines of a file.
+struct Output<'a> {
+    reader: &'a ProjectReader,
+    writer: &'a mut ExportWriter,
+    batch: Batch<'a>,
+}
+
+async fn send(outputs: &mut [Output<'_>], ended: bool) -> Result<(), Error> {
+    for output in outputs {
+        output.batch.send(ended).await?;
+    }
+    Ok(())
 }

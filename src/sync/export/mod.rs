@@ -7,7 +7,7 @@
 //!
 //! Windows follow each other without gap or overlap and are read in order. Each run must deliver as many
 //! rows as PostHog says. For events, a pass reads cells of the ledger (`cells.rs`), which compares them
-//! afterwards.
+//! afterwards. Persons and distinct ids are read from the same files (`shared.rs`).
 
 mod arrivals;
 mod cell_pass;
@@ -16,10 +16,11 @@ mod file;
 mod pass;
 mod reader;
 mod run;
+mod shared;
 mod stored;
 mod supervision;
 mod windows;
 
 pub use pass::ExportOutcome;
-pub use reader::ExportReader;
+pub use reader::{ExportReader, Rights};
 pub use supervision::Supervision;

@@ -1,6 +1,7 @@
 //! One pass over times of ingestion: windows, their runs, and what becomes of each.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::TimeDelta;
@@ -8,6 +9,7 @@ use chrono::TimeDelta;
 use super::file::FilesRead;
 use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
 use super::run::{Prepared, Running};
+use super::shared::{Begin, join};
 use super::stored::StoredByHour;
 use super::windows::Windows;
 use crate::error::Error;
@@ -16,6 +18,7 @@ use crate::posthog::exports::LONGEST_INTERVAL;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
 use crate::sync::context::LOOKBACK;
 use crate::sync::observer::OnEstimate;
+use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
@@ -79,31 +82,77 @@ struct ExportTotals {
 }
 
 impl ExportReader {
-    /// Reads what has been stored since the state, or everything.
+    /// Reads what has been stored since the state, or everything; two streams from the same runs.
     ///
     /// # Errors
     /// When a run cannot be finished; windows that have been closed stay closed.
     pub async fn run(&self, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
-        let (reader, project) = (&self.reader, self.reader.context.project);
-        if reader.checkpoint.project(project).await.scan.is_some() {
-            // Its watermark has not moved yet, so nothing is lost.
-            tracing::info!("a read by query was interrupted; it is replaced by file exports");
-            reader.checkpoint.update(project, |state| state.scan = None).await?;
+        let mut passes = Vec::new();
+        for reader in self.streams() {
+            let state = reader.checkpoint.project(reader.context.project).await;
+            if state.scan.is_some() || state.distinct_ids.is_some() {
+                // Its watermark has not moved yet, so nothing is lost.
+                tracing::info!("a read by query was interrupted; it is replaced by file exports");
+                let change = |state: &mut ProjectState| (state.scan, state.distinct_ids) = (None, None);
+                reader.checkpoint.update(reader.context.project, change).await?;
+            }
+            passes.extend(self.pass(reader).await?.map(|pass| (reader, pass)));
         }
-        let Some(pass) = self.pass().await? else { return Ok(ExportOutcome::Complete) };
-        reader
-            .checkpoint
-            .update(project, |state| {
-                state.export.until = Some(pass.to);
-                state.covered = Some(self.covered(state));
-                state.names = Some(self.names());
-            })
-            .await?;
-        let outcome = self.export_pass(pass, on_estimate).await?;
+        let (this, mut pass) = match passes.as_slice() {
+            [] => return Ok(ExportOutcome::Complete),
+            [(reader, pass)] => (Self { reader: Arc::clone(reader), companion: None, ..self.clone() }, *pass),
+            [(_, pass), (_, other), ..] => {
+                let both = Interval { from: pass.from.min(other.from), to: pass.to.max(other.to) };
+                (self.clone(), both)
+            }
+        };
+        if let [(first, own), (second, other), ..] = passes.as_slice() {
+            pass.from = self.join_runs((first, own.from), (second, other.from)).await?.unwrap_or(pass.from);
+        }
+        this.update(|state| {
+            state.export.until = Some(pass.to);
+            state.covered = Some(this.covered(state));
+            state.names = Some(this.names());
+        })
+        .await?;
+        let outcome = this.export_pass(pass, on_estimate).await?;
         if outcome == ExportOutcome::Complete {
-            reader.checkpoint.update(project, |state| state.export.until = None).await?;
+            this.update(|state| state.export.until = None).await?;
         }
         Ok(outcome)
+    }
+
+    /// Makes both states know the runs that both can go on with. Returns where to begin, if there are none.
+    async fn join_runs(
+        &self,
+        (first, first_from): (&Arc<ProjectReader>, Timestamp),
+        (second, second_from): (&Arc<ProjectReader>, Timestamp),
+    ) -> Result<Option<Timestamp>, Error> {
+        let project = self.reader.context.project;
+        let known = [
+            first.checkpoint.project(project).await.export.windows,
+            second.checkpoint.project(project).await.export.windows,
+        ];
+        let [own, other] = known.clone();
+        let joined = join(Begin { from: first_from, windows: own }, Begin { from: second_from, windows: other });
+        if let Some(windows) = joined {
+            if known.iter().any(|known| *known != windows) {
+                self.update(|state| state.export.windows.clone_from(&windows)).await?;
+            }
+            return Ok(None);
+        }
+        tracing::info!("runs under way do not serve both streams, so they are started again");
+        let runs: BTreeSet<String> = known.into_iter().flatten().map(|window| window.run).collect();
+        self.update(|state| state.export.windows.clear()).await?;
+        for run in runs {
+            self.cancel(&run).await;
+        }
+        let mut from: Option<Timestamp> = None;
+        for reader in [first, second] {
+            let own = self.pass(reader).await?.map(|pass| pass.from);
+            from = from.into_iter().chain(own).min();
+        }
+        Ok(from)
     }
 
     /// Exports what was ingested in an interval.
@@ -155,12 +204,12 @@ impl ExportReader {
         Ok(ExportOutcome::Complete)
     }
 
-    /// The times of ingestion that this sync reads; none when there is nothing to read.
-    async fn pass(&self) -> Result<Option<Interval>, Error> {
-        let (reader, project) = (&self.reader, self.reader.context.project);
+    /// The times of ingestion that this sync reads for a stream; none when there is nothing to read.
+    async fn pass(&self, reader: &ProjectReader) -> Result<Option<Interval>, Error> {
+        let project = reader.context.project;
         let mut state = reader.checkpoint.project(project).await;
         let known = state.export.windows.clone();
-        if self.must_start_again(&mut state) {
+        if self.must_start_again(reader, &mut state) {
             let changed = state.clone();
             reader.checkpoint.update(project, |state| *state = changed).await?;
             for window in known.iter().filter(|window| !state.export.windows.contains(window)) {
@@ -202,8 +251,7 @@ impl ExportReader {
 
     /// When the configuration asks for more than runs and watermark are about, they are of no use.
     /// Returns whether `state` has changed.
-    fn must_start_again(&self, state: &mut ProjectState) -> bool {
-        let reader = &self.reader;
+    fn must_start_again(&self, reader: &ProjectReader, state: &mut ProjectState) -> bool {
         let mut changed = false;
         let names = self.names();
         let before = state.names.clone();
@@ -241,7 +289,7 @@ impl ExportReader {
     }
 
     /// The first time of ingestion that can matter, by the project's age.
-    pub(crate) async fn beginning(&self) -> Result<Timestamp, Error> {
+    pub async fn beginning(&self) -> Result<Timestamp, Error> {
         let reader = &self.reader;
         let project = account::project(
             &reader.context.client,
@@ -275,7 +323,7 @@ impl ExportReader {
 
     /// Reads window after window, while the next runs are being prepared.
     async fn windows(&self, pass: Interval, stored: Option<&StoredByHour>) -> Result<ExportEnd, Error> {
-        let (reader, project) = (&self.reader, self.reader.context.project);
+        let reader = &self.reader;
         let (mut running, mut windows, longest) = self.resumed(pass).await;
         let mut exported = ExportTotals::default();
         let mut failures = Retry::with_attempts(MOST_RUNS);
@@ -306,7 +354,7 @@ impl ExportReader {
                         failures.progress();
                         differing = 0;
                         if !window.done {
-                            reader.checkpoint.update(project, |state| state.export.complete_first()).await?;
+                            self.update(|state| state.export.complete_first()).await?;
                         }
                         self.supervision.ended(&window.run);
                         running.pop_front();
@@ -498,7 +546,7 @@ impl ExportReader {
                 (state.watermark, state.covered) = (None, None);
             }
         };
-        self.reader.checkpoint.update(self.reader.context.project, change).await?;
+        self.update(change).await?;
         tracing::warn!(
             "file exports do not work on this PostHog ({reason}), so {} are read by query",
             self.reader.table.stream
@@ -547,7 +595,7 @@ impl ExportReader {
     /// Notes which runs are under way.
     async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
         let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
-        self.reader.checkpoint.update(self.reader.context.project, |state| state.export.windows = windows).await
+        self.update(|state| state.export.windows.clone_from(&windows)).await
     }
 
     /// Notes that everything stored before `watermark` has been read.
@@ -557,16 +605,17 @@ impl ExportReader {
         let change = |state: &mut ProjectState| {
             state.method = Some(LastMethod::Export);
             state.exports_failed_at = None;
-            state.export.windows = windows;
+            state.export.windows.clone_from(&windows);
             match &mut state.export.cells {
                 Some(cells) if reads_cells => cells.next = Some(watermark),
                 _ => {
-                    state.watermark = Some(watermark);
+                    // Of two streams, the one that is ahead stays there.
+                    state.watermark = state.watermark.max(Some(watermark));
                     state.resume_from = None;
                 }
             }
         };
-        self.reader.checkpoint.update(self.reader.context.project, change).await
+        self.update(change).await
     }
 
     /// The positions that everything up to the watermark has been read for.

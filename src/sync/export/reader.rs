@@ -1,14 +1,17 @@
 //! What reading by exports needs, whichever part of it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::TimeDelta;
 
 use super::cells::Cells;
 use super::supervision::Supervision;
+use crate::error::Error;
 use crate::posthog::exports::{ExportRequest, Exports, LONGEST_INTERVAL};
 use crate::posthog::http::FileClient;
+use crate::streams::Table;
+use crate::sync::emitted_rows::EmittedRows;
 use crate::sync::ledger::Names;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
@@ -17,6 +20,15 @@ use crate::time::{DAY, Timestamp, days};
 
 /// Clocks of senders may be ahead: an event of the start date can have been ingested the day before.
 pub(super) const CLOCKS_AHEAD: u32 = 1;
+
+/// What the key and the configuration allow beside exports.
+#[derive(Debug, Clone, Copy)]
+pub struct Rights {
+    /// Whether the key may query.
+    pub may_query: bool,
+    /// Whether queries may read what PostHog does not export for this organization.
+    pub falls_back: bool,
+}
 
 /// Reads one table of one project by exports. Cheap to clone.
 #[derive(Clone)]
@@ -37,9 +49,55 @@ pub struct ExportReader {
     pub supervision: Arc<Supervision>,
     /// The cells of a ledger to read; if none, everything of the configured dates.
     pub cells: Option<Arc<Cells>>,
+    /// Another stream that is read from the same files.
+    pub companion: Option<Arc<ProjectReader>>,
+    /// The persons and distinct ids that this sync has emitted.
+    pub emitted_rows: Arc<Mutex<EmittedRows>>,
 }
 
 impl ExportReader {
+    /// A reader of everything of the configured dates, for one stream.
+    pub fn new(reader: Arc<ProjectReader>, files: FileClient, supervision: Arc<Supervision>, rights: Rights) -> Self {
+        let model = reader.table.export.unwrap_or_default();
+        let ingestion_delay = reader.context.config.method.ingestion_delay;
+        let Rights { may_query, falls_back } = rights;
+        let emitted_rows = Arc::default();
+        Self {
+            reader,
+            files,
+            ingestion_delay,
+            model,
+            may_query,
+            falls_back,
+            supervision,
+            cells: None,
+            companion: None,
+            emitted_rows,
+        }
+    }
+
+    /// The streams that are read from the files.
+    pub(super) fn streams(&self) -> impl Iterator<Item = &Arc<ProjectReader>> {
+        [&self.reader].into_iter().chain(&self.companion)
+    }
+
+    /// Whether a line becomes a record: not, when it is about a row that has been emitted in the same version.
+    pub(super) fn is_new_row(&self, table: &Table, id: &[u8], version: &[u8]) -> bool {
+        !table.exports_repeat_rows()
+            || self.emitted_rows.lock().unwrap_or_else(PoisonError::into_inner).is_new(table.stream, id, version)
+    }
+
+    /// Changes what the state of each stream keeps for the project, and emits the states.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub(super) async fn update(&self, change: impl Fn(&mut ProjectState)) -> Result<(), Error> {
+        for reader in self.streams() {
+            reader.checkpoint.update(reader.context.project, &change).await?;
+        }
+        Ok(())
+    }
+
     pub(super) fn exports(&self) -> Exports<'_> {
         Exports::new(&self.reader.context.client, self.reader.context.project, &self.reader.context.observer)
     }

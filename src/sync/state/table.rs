@@ -13,6 +13,8 @@
 //! `export` are there while something is under way. Unknown keys are ignored; states of Airbyte's own
 //! connector (`{"1001": {"timestamp": "…"}}`, `{"timestamp": "…"}`) are understood.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -23,6 +25,7 @@ use super::interval::Interval;
 use super::scan::{ChangesRead, Scan};
 use super::stream::ProjectEntry;
 use crate::error::Error;
+use crate::records::Fingerprint;
 use crate::sync::ledger::{Ledger, Names};
 use crate::time::Timestamp;
 
@@ -48,6 +51,37 @@ pub struct ProjectState {
     pub export: ExportState,
     /// When exports have been found not to work on this instance.
     pub exports_failed_at: Option<Timestamp>,
+    /// How far distinct ids have been read by query, while that is under way.
+    pub distinct_ids: Option<DistinctIdsRead>,
+    /// The deleted persons that have been emitted.
+    pub deleted: DeletedPersons,
+}
+
+/// The deleted persons that have been emitted, in figures.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DeletedPersons {
+    /// By the number of the bucket that the id falls into.
+    pub buckets: BTreeMap<u8, Fingerprint>,
+    /// When they were compared last, by the server's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compared_at: Option<Timestamp>,
+    /// Bytes that this made the server read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
+/// How far distinct ids have been read by query.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DistinctIdsRead {
+    /// The server's clock at the begin: what has changed since is left to the next sync.
+    pub begun: Timestamp,
+    /// The last one that has been emitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+    /// How many have been emitted.
+    #[serde(default)]
+    pub rows: u64,
 }
 
 /// The method by which a project was read last.
@@ -90,6 +124,8 @@ impl ProjectEntry for ProjectState {
             method: part(value, place, "method")?,
             export,
             exports_failed_at: time("exports_failed_at")?,
+            distinct_ids: part(value, place, "distinct_ids")?,
+            deleted: part(value, place, "deleted")?.unwrap_or_default(),
         })
     }
 
@@ -109,6 +145,8 @@ impl ProjectEntry for ProjectState {
         set("scan", self.scan.as_ref().map(|scan| json!(scan)));
         set("changes", self.changes.map(|changes| json!(changes)));
         set("exports_failed_at", self.exports_failed_at.map(|at| json!(at)));
+        set("distinct_ids", self.distinct_ids.as_ref().map(|read| json!(read)));
+        set("deleted", (self.deleted != DeletedPersons::default()).then(|| json!(self.deleted)));
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
     }
@@ -206,6 +244,12 @@ mod tests {
                 ..ExportState::default()
             },
             exports_failed_at: Some(at("2026-01-02")),
+            distinct_ids: Some(DistinctIdsRead { begun: at("2026-01-02"), after: Some("é".into()), rows: 5 }),
+            deleted: DeletedPersons {
+                buckets: [(63, Fingerprint::new(2, u64::MAX))].into(),
+                compared_at: Some(at("2026-01-02")),
+                bytes: Some(7),
+            },
         };
         let mut state = TableState::empty("created_at");
         state.projects.insert(7, project);

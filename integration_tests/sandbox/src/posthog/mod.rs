@@ -219,6 +219,12 @@ impl Sandbox {
         self.shared.write_tables().entry(project).or_default().identify(project, into, from, now);
     }
 
+    /// Deletes a person and its distinct ids, as somebody does in PostHog.
+    pub fn delete_person(&self, project: u64, id: Uuid) {
+        let now = Utc::now().timestamp_millis() * 1000;
+        self.shared.write_tables().entry(project).or_default().delete_person(id, now);
+    }
+
     /// Hides old events of a project from now on, or tells that it will.
     pub fn set_retention(&self, project: u64, retention: Retention) {
         self.shared.write_tables().entry(project).or_default().retention = retention;

@@ -312,6 +312,10 @@ fn bytes_read(select: &Select, tables: &Tables) -> u64 {
         Source::Table(Table::Persons) => {
             tables.persons().map(|person| ROW_BYTES + person.properties.len() as u64).sum()
         }
+        Source::Table(Table::RawPersons) => {
+            tables.raw_persons().iter().map(|row| ROW_BYTES + row.person.properties.len() as u64).sum()
+        }
+        Source::Table(Table::RawPersonDistinctIds) => ROW_BYTES * tables.raw_distinct_ids().len() as u64,
         Source::Table(Table::PersonDistinctIds) => {
             tables.persons().map(|person| ROW_BYTES * person.distinct_ids.len() as u64).sum()
         }

@@ -102,6 +102,57 @@ pub struct IngestionWarning {
     pub timestamp: i64,
 }
 
+/// One version of a person, as `raw_persons` has it.
+#[derive(Debug)]
+pub(crate) struct RawPerson {
+    pub(crate) person: Person,
+    pub(crate) is_deleted: bool,
+    pub(crate) version: i64,
+}
+
+/// One version of a distinct id, as `raw_person_distinct_ids` has it.
+#[derive(Debug)]
+pub(crate) struct RawDistinctId {
+    pub(crate) distinct_id: String,
+    pub(crate) person: Uuid,
+    pub(crate) is_deleted: bool,
+    pub(crate) version: i64,
+}
+
+/// A person that is gone.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) person: Person,
+    /// Microseconds since 1970.
+    pub(crate) at: i64,
+    /// Another person has its distinct ids now.
+    pub(crate) is_merged: bool,
+}
+
+/// A deletion is a row with a version so much greater (`posthog/models/person/util.py`).
+pub(crate) const DELETED: i64 = 100;
+
+impl Person {
+    /// When it has changed last.
+    pub(crate) fn changed(&self) -> i64 {
+        self.last_seen_at.unwrap_or(self.created_at)
+    }
+
+    /// Never goes down while the person changes.
+    pub(crate) fn version(&self) -> i64 {
+        self.changed().saturating_sub(self.created_at).max(0)
+    }
+}
+
+impl Removed {
+    /// The row that says so. Whoever deletes a person deletes its properties; a merge keeps them.
+    pub(crate) fn row(&self) -> RawPerson {
+        let properties = if self.is_merged { self.person.properties.clone() } else { "{}".to_owned() };
+        let person = Person { properties, ..self.person.clone() };
+        RawPerson { person, is_deleted: true, version: self.person.version() + DELETED }
+    }
+}
+
 /// One row of the groups table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Group {
@@ -145,6 +196,10 @@ pub(crate) struct Tables {
     overrides: HashMap<String, Uuid>,
     /// Persons that have become part of others.
     merged: HashMap<Uuid, Arc<Person>>,
+    /// Persons that have been deleted, or have become part of others.
+    removed: BTreeMap<Uuid, Removed>,
+    /// Persons that distinct ids have belonged to before.
+    earlier_owners: BTreeMap<String, Vec<Uuid>>,
     /// Whether a merge changes the events so far; otherwise only queries know of it.
     pub(crate) merges_rewrite_events: bool,
     /// For how long events can be seen.
@@ -275,6 +330,61 @@ impl Tables {
         ids
     }
 
+    /// Persons that are gone.
+    pub(crate) fn removed(&self) -> impl Iterator<Item = &Removed> {
+        self.removed.values()
+    }
+
+    /// How often a distinct id has moved.
+    pub(crate) fn moves(&self, distinct_id: &str) -> i64 {
+        self.earlier_owners.get(distinct_id).map_or(0, |owners| i64::try_from(owners.len()).unwrap_or(i64::MAX))
+    }
+
+    /// All versions of all persons that `ClickHouse` still has.
+    pub(crate) fn raw_persons(&self) -> Vec<RawPerson> {
+        let row = |person: &Person| RawPerson { person: person.clone(), is_deleted: false, version: person.version() };
+        let mut rows: Vec<RawPerson> = self.persons.values().map(|person| row(person)).collect();
+        for removed in self.removed.values() {
+            rows.extend([row(&removed.person), removed.row()]);
+        }
+        rows.sort_by_key(|row| (row.person.id, row.version));
+        rows
+    }
+
+    /// All versions of all distinct ids that `ClickHouse` still has, by distinct id. The newest of an id is
+    /// not the last one.
+    pub(crate) fn raw_distinct_ids(&self) -> Vec<RawDistinctId> {
+        let mut rows = Vec::new();
+        let mut push = |distinct_id: &str, person: Uuid, is_deleted: bool, version: i64| {
+            rows.push(RawDistinctId { distinct_id: distinct_id.to_owned(), person, is_deleted, version });
+        };
+        for (distinct_id, owner) in self.distinct_ids() {
+            push(distinct_id, owner, false, self.moves(distinct_id));
+        }
+        for removed in self.removed.values().filter(|removed| !removed.is_merged) {
+            for distinct_id in &removed.person.distinct_ids {
+                push(distinct_id, removed.person.id, true, self.moves(distinct_id) + DELETED);
+                push(distinct_id, removed.person.id, false, self.moves(distinct_id));
+            }
+        }
+        for (distinct_id, owners) in &self.earlier_owners {
+            for (version, owner) in (0..).zip(owners) {
+                push(distinct_id, *owner, false, version);
+            }
+        }
+        rows.sort_by(|one, other| one.distinct_id.cmp(&other.distinct_id));
+        rows
+    }
+
+    /// Deletes a person, and its distinct ids.
+    pub(crate) fn delete_person(&mut self, id: Uuid, at: i64) {
+        let Some(person) = self.persons.remove(&id) else { return };
+        for distinct_id in &person.distinct_ids {
+            self.distinct_ids.remove(distinct_id);
+        }
+        self.removed.insert(id, Removed { person: Person::clone(&person), at, is_merged: false });
+    }
+
     /// What lies in the UTC days that a range of timestamps touches.
     pub(crate) fn size_of_days(&self, from: i64, to: i64) -> DaySize {
         let (first, last) = (from.div_euclid(DAY), to.div_euclid(DAY));
@@ -395,6 +505,11 @@ impl Tables {
                 person.properties = Value::Object(properties).to_string();
                 person.created_at = person.created_at.min(merged.created_at);
                 ids.extend(merged.distinct_ids.iter().cloned());
+                for moved in &merged.distinct_ids {
+                    self.earlier_owners.entry(moved.clone()).or_default().push(anonymous_id);
+                }
+                let removed = Removed { person: Person::clone(&merged), at, is_merged: true };
+                self.removed.insert(anonymous_id, removed);
                 self.merged.insert(anonymous_id, merged);
             }
             if self.merges_rewrite_events {

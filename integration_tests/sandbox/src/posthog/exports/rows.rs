@@ -15,7 +15,7 @@ use super::request::{Asked, Model};
 use super::session_rows;
 use crate::posthog::Shared;
 use crate::posthog::generate::Random;
-use crate::posthog::store::{DAY, Event, Person, Tables};
+use crate::posthog::store::{DAY, DELETED, Event, Person, RawPerson, Tables};
 
 /// One line per row, without the line feed.
 pub(super) fn lines(
@@ -113,7 +113,7 @@ struct PersonLine<'a> {
     distinct_id: &'a str,
     person_id: String,
     properties: Option<Box<RawValue>>,
-    person_distinct_id_version: u32,
+    person_distinct_id_version: i64,
     person_version: i64,
     created_at: Value,
     _inserted_at: Value,
@@ -121,27 +121,39 @@ struct PersonLine<'a> {
 }
 
 fn persons(tables: &Tables, project: u64, asked: &Asked, server: ExportServer) -> serde_json::Result<Vec<Vec<u8>>> {
-    let changed = |person: &Person| person.last_seen_at.unwrap_or(person.created_at);
-    let mut chosen: Vec<&Person> = tables.persons().map(AsRef::as_ref).collect();
-    chosen.retain(|person| (asked.start..asked.end).contains(&changed(person)));
-    chosen.sort_by_key(|person| scattered(person.id));
-    let lines = chosen.into_iter().flat_map(|person| {
-        person.distinct_ids.iter().map(move |distinct_id| {
+    // The inner join with distinct ids leaves out persons that have none any more.
+    let deleted = tables.removed().filter(|removed| !removed.is_merged).map(|removed| (removed.row(), removed.at));
+    let alive = tables.persons().map(|person| {
+        (RawPerson { person: Person::clone(person), is_deleted: false, version: person.version() }, person.changed())
+    });
+    let mut chosen: Vec<(RawPerson, i64)> = alive.chain(deleted).collect();
+    chosen.retain(|(_, changed)| (asked.start..asked.end).contains(changed));
+    chosen.sort_by_key(|(row, _)| scattered(row.person.id));
+    let lines = chosen.iter().flat_map(|(row, changed)| {
+        row.person.distinct_ids.iter().map(move |distinct_id| {
             to_vec(&PersonLine {
                 team_id: project,
                 distinct_id,
-                person_id: person.id.to_string(),
-                properties: nested(&person.properties),
-                person_distinct_id_version: 0,
-                // Never goes down while the person changes.
-                person_version: changed(person).saturating_sub(person.created_at).max(0),
-                created_at: server.person_times.write(person.created_at),
-                _inserted_at: server.person_times.write(changed(person)),
-                is_deleted: false,
+                person_id: row.person.id.to_string(),
+                properties: nested(&row.person.properties),
+                person_distinct_id_version: tables.moves(distinct_id) + if row.is_deleted { DELETED } else { 0 },
+                person_version: row.version,
+                created_at: server.person_times.write(row.person.created_at),
+                _inserted_at: server.person_times.write(*changed),
+                is_deleted: row.is_deleted,
             })
         })
     });
-    lines.collect()
+    // One person's lines need not stand together.
+    let mut lines = lines.collect::<serde_json::Result<Vec<_>>>()?;
+    lines.sort_by_key(|line| crc32(line));
+    Ok(lines)
+}
+
+fn crc32(line: &[u8]) -> u32 {
+    let mut checksum = flate2::Crc::new();
+    checksum.update(line);
+    checksum.sum()
 }
 
 /// Stored text as a part of a line: untouched if it is JSON on one line, null if it is no JSON at all.

@@ -39,6 +39,8 @@ pub(crate) enum Column {
     Source,
     Details,
     One,
+    IsDeleted,
+    Version,
     Session(SessionColumn),
     /// Of a query in place of a table, by its position.
     Output(usize),
@@ -56,7 +58,9 @@ impl Column {
     pub(super) fn find(table: Table, name: &str, zone: Tz, schema: Schema) -> Option<(Self, Kind, bool)> {
         let found = match table {
             Table::Events => return Self::of_events(name, zone, schema).map(|(column, kind)| (column, kind, false)),
-            Table::Persons => match name {
+            Table::Persons | Table::RawPersons => match name {
+                "is_deleted" if table == Table::RawPersons => (Self::IsDeleted, Kind::Integer("Int8")),
+                "version" if table == Table::RawPersons => (Self::Version, Kind::Integer("UInt64")),
                 "id" => (Self::Id, Kind::Uuid),
                 "created_at" => (Self::CreatedAt, Kind::Time(3, zone)),
                 "properties" => (Self::Properties, Kind::Text),
@@ -66,7 +70,9 @@ impl Column {
                 }
                 _ => return None,
             },
-            Table::PersonDistinctIds => match name {
+            Table::PersonDistinctIds | Table::RawPersonDistinctIds => match name {
+                "is_deleted" if table == Table::RawPersonDistinctIds => (Self::IsDeleted, Kind::Integer("Int8")),
+                "version" if table == Table::RawPersonDistinctIds => (Self::Version, Kind::Integer("Int64")),
                 "distinct_id" => (Self::DistinctId, Kind::Text),
                 "person_id" => (Self::PersonId, Kind::Uuid),
                 _ => return None,
@@ -159,7 +165,11 @@ impl Column {
                 "event_person_id",
             ],
             Table::Persons => vec!["id", "created_at", "properties", "is_identified", "last_seen_at"],
+            Table::RawPersons => {
+                vec!["id", "created_at", "properties", "is_identified", "last_seen_at", "is_deleted", "version"]
+            }
             Table::PersonDistinctIds => vec!["distinct_id", "person_id"],
+            Table::RawPersonDistinctIds => vec!["distinct_id", "person_id", "is_deleted", "version"],
             Table::Groups => vec!["index", "key", "created_at", "updated_at", "properties"],
             Table::CohortPeople | Table::StaticCohortPeople => vec!["person_id", "cohort_id"],
             Table::RawCohortPeople => vec!["person_id", "cohort_id", "sign", "version"],

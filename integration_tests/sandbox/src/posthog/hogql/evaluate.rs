@@ -48,6 +48,14 @@ pub(crate) fn run<'a>(select: &'a Select, tables: &'a Tables, now: i64, limit: u
         Source::Table(Table::IngestionWarnings) => {
             answer(select, tables.ingestion_warnings.iter().map(Row::IngestionWarning), limit)
         }
+        Source::Table(Table::RawPersons) => {
+            let rows = tables.raw_persons();
+            detach(answer(select, rows.iter().map(Row::RawPerson), limit))
+        }
+        Source::Table(Table::RawPersonDistinctIds) => {
+            let rows = tables.raw_distinct_ids();
+            detach(answer(select, rows.iter().map(Row::RawDistinctId), limit))
+        }
         Source::Table(Table::Groups) => answer(select, tables.groups().map(Row::Group), limit),
         Source::Table(table @ (Table::CohortPeople | Table::RawCohortPeople | Table::StaticCohortPeople)) => {
             let listed = *table == Table::StaticCohortPeople;

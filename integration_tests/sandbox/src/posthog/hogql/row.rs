@@ -8,7 +8,7 @@ use super::column::{Column, ElementsPart};
 use super::session_column::{Empty, SessionColumn, SessionText};
 use super::value::Value;
 use crate::posthog::sessions::{Session, host};
-use crate::posthog::store::{Event, Group, IngestionWarning, Person};
+use crate::posthog::store::{Event, Group, IngestionWarning, Person, RawDistinctId, RawPerson};
 
 /// A row of any table.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +16,8 @@ pub(crate) enum Row<'a> {
     Event(EventRow<'a>),
     Person(&'a Person),
     DistinctId(&'a str, Uuid),
+    RawPerson(&'a RawPerson),
+    RawDistinctId(&'a RawDistinctId),
     Group(&'a Group),
     CohortPerson(i64, Uuid),
     Session(&'a Session),
@@ -51,6 +53,18 @@ impl<'a> Row<'a> {
             Row::DistinctId(distinct_id, person) => match column {
                 Column::DistinctId => Some(text(distinct_id)),
                 Column::PersonId => Some(Value::Uuid(person)),
+                _ => None,
+            },
+            Row::RawPerson(row) => match column {
+                Column::IsDeleted => Some(Value::Integer(row.is_deleted.into())),
+                Column::Version => Some(Value::Integer(row.version.into())),
+                _ => of_person(&row.person, column),
+            },
+            Row::RawDistinctId(row) => match column {
+                Column::DistinctId => Some(text(&row.distinct_id)),
+                Column::PersonId => Some(Value::Uuid(row.person)),
+                Column::IsDeleted => Some(Value::Integer(row.is_deleted.into())),
+                Column::Version => Some(Value::Integer(row.version.into())),
                 _ => None,
             },
             Row::CohortPerson(cohort, person) => match column {

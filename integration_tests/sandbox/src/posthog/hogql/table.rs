@@ -12,6 +12,10 @@ pub(crate) enum Table {
     Events,
     Persons,
     PersonDistinctIds,
+    /// All versions of persons.
+    RawPersons,
+    /// All versions of distinct ids.
+    RawPersonDistinctIds,
     Groups,
     /// Members of cohorts that are computed.
     CohortPeople,
@@ -24,10 +28,12 @@ pub(crate) enum Table {
 }
 
 /// The tables by their names.
-const TABLES: [(&str, Table); 10] = [
+const TABLES: [(&str, Table); 12] = [
     ("events", Table::Events),
     ("persons", Table::Persons),
     ("person_distinct_ids", Table::PersonDistinctIds),
+    ("raw_persons", Table::RawPersons),
+    ("raw_person_distinct_ids", Table::RawPersonDistinctIds),
     ("groups", Table::Groups),
     ("raw_groups", Table::Groups),
     ("cohort_people", Table::CohortPeople),
@@ -38,9 +44,7 @@ const TABLES: [(&str, Table); 10] = [
 ];
 
 /// Tables of PostHog that aren't here.
-const ABSENT: [&str; 9] = [
-    "raw_persons",
-    "raw_person_distinct_ids",
+const ABSENT: [&str; 7] = [
     "raw_sessions",
     "session_replay_events",
     "raw_session_replay_events",
