@@ -101,6 +101,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
     let jobs = jobs(&config, &catalog, &state, &custom_streams(&config).await?)?;
+    state.warn_of_others(jobs.iter().map(|job| &*job.stream));
     let client = Client::new(&config)?;
     let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
