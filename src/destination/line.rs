@@ -122,7 +122,9 @@ pub(super) fn meaning(line: &[u8]) -> Meaning<'_> {
         Err(error) => match hint(line) {
             None if is_log_text(line) => Meaning::Foreign,
             // A number that is cut behind its point is not the end of a document to the parser.
-            None if line.starts_with(b"{") && (error.is_eof() || error.column() >= line.len()) => Meaning::Cut,
+            None if line.starts_with(b"{") && (error.is_eof() || line.ends_with(b".") || line.ends_with(b"-")) => {
+                Meaning::Cut
+            }
             hint => Meaning::Unknown(hint.unwrap_or_default()),
         },
     }
