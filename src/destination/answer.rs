@@ -93,7 +93,7 @@ fn redirect_to(from: &Url, location: Option<&str>) -> String {
     if to.host_str() == from.host_str() && to.scheme() != from.scheme() {
         return format!("the webhook redirects to {}://; begin `webhook_url` with it", to.scheme());
     }
-    if same_place(&to) != same_place(from) {
+    if to.origin().is_tuple() && same_place(&to) != same_place(from) {
         return format!(
             "the webhook redirects to {}; set `webhook_url` to the final URL",
             to.origin().ascii_serialization()
@@ -109,7 +109,7 @@ fn redirect_to(from: &Url, location: Option<&str>) -> String {
         (true, false) => "other parameters",
         (true, true) => return "the webhook redirects to itself; check `webhook_url`".to_owned(),
     };
-    format!("the webhook redirects to {what}, perhaps of a page to log in at; set `webhook_url` to the final URL")
+    format!("the webhook redirects to {what}; set `webhook_url` to the final URL")
 }
 
 #[cfg(test)]
