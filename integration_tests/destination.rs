@@ -17,9 +17,10 @@ fn record(stream: &str, number: usize) -> String {
     format!("{{\"type\":\"RECORD\",\"record\":{{\"stream\":\"{stream}\",\"data\":{data},\"emitted_at\":1}}}}\n")
 }
 
-fn state(stream: &str, cursor: usize) -> String {
+/// A state that covers `count` records.
+fn state(stream: &str, cursor: usize, count: usize) -> String {
     format!(
-        "{{\"type\":\"STATE\",\"state\":{{\"type\":\"STREAM\",\"id\":{cursor},\"stream\":{{\"stream_descriptor\":{{\"name\":\"{stream}\"}},\"stream_state\":{{\"cursor\":{cursor}}}}},\"sourceStats\":{{\"recordCount\":1.0}}}}}}\n"
+        "{{\"type\":\"STATE\",\"state\":{{\"type\":\"STREAM\",\"id\":{cursor},\"stream\":{{\"stream_descriptor\":{{\"name\":\"{stream}\"}},\"stream_state\":{{\"cursor\":{cursor}}}}},\"sourceStats\":{{\"recordCount\":{count}.0}}}}}}\n"
     )
 }
 
@@ -27,7 +28,8 @@ fn state(stream: &str, cursor: usize) -> String {
 fn input(count: usize, step: usize) -> String {
     (1..=count)
         .map(|number| {
-            record("events", number) + &if number % step == 0 { state("events", number) } else { String::new() }
+            let state = if number % step == 0 { state("events", number, step) } else { String::new() };
+            record("events", number) + &state
         })
         .collect()
 }
@@ -45,7 +47,7 @@ async fn records_are_delivered_in_order_and_states_are_echoed_verbatim() {
     assert_eq!(outcomes.cursors(), (1..=12).map(|step| step * 100).collect::<Vec<i64>>());
     let first = outcomes.text.lines().find(|line| line.starts_with("{\"type\":\"STATE\"")).unwrap();
     let expected =
-        state("events", 100).trim_end().replace("1.0}}}", "1.0},\"destinationStats\":{\"recordCount\":100.0}}}");
+        state("events", 100, 100).trim_end().replace("0.0}}}", "0.0},\"destinationStats\":{\"recordCount\":100.0}}}");
     assert_eq!(first, expected);
     let requests = webhook.received();
     assert_eq!(requests.iter().map(|request| request.records).collect::<Vec<usize>>(), [500, 500, 234]);
@@ -86,10 +88,10 @@ async fn state_is_acknowledged_after_every_record_before_it() {
         Destination::new(&webhook).with("batch", json!({"max_age_ms": 10})).with("request_timeout_seconds", json!(60));
     let mut child = destination.write_command().spawn();
     let mut stdin = child.stdin.take().unwrap();
-    stdin.write_all((record("events", 1) + &state("events", 1)).as_bytes()).await.unwrap();
+    stdin.write_all((record("events", 1) + &state("events", 1, 1)).as_bytes()).await.unwrap();
     webhook.wait_for_requests(1).await;
     // The first batch is held; another stream may overtake it, its state may not.
-    stdin.write_all((record("persons", 2) + &state("persons", 2)).as_bytes()).await.unwrap();
+    stdin.write_all((record("persons", 2) + &state("persons", 2, 1)).as_bytes()).await.unwrap();
     webhook.wait_for_requests(2).await;
     assert_eq!(numbers(&webhook), [2]);
     assert!(!destination.path("state.json").exists(), "a state ran ahead");
@@ -220,12 +222,14 @@ async fn single_rejected_record_is_found_and_dead_lettered() {
 
 #[tokio::test]
 async fn batch_rejected_for_another_reason_is_dead_lettered_whole() {
-    let always = Some(Outcome::status(405));
-    let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
-    let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
-    let outcomes = destination.delivered(&input(50, 50)).await;
-    assert_eq!(webhook.received().len(), 1, "a batch is not taken apart for nothing");
-    assert_eq!(outcomes.states()[0]["destinationStats"], json!({"recordCount": 0.0, "rejectedRecordCount": 50.0}));
+    let outcomes = vec![(2, Outcome::status(451))];
+    let webhook = Webhook::start_with(Behaviour { outcomes, ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook)
+        .with("dead_letter_file", json!("refused.jsonl"))
+        .with("batch", json!({"max_records": 50}));
+    let outcomes = destination.delivered(&input(100, 50)).await;
+    assert_eq!(webhook.received().len(), 2, "a batch is not taken apart for nothing");
+    assert_eq!(outcomes.states()[1]["destinationStats"], json!({"recordCount": 0.0, "rejectedRecordCount": 50.0}));
     let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
     assert_eq!(refused.lines().count(), 50);
 }
@@ -258,7 +262,7 @@ async fn requests_are_compressed_signed_and_authorised_as_configured() {
     let webhook = Webhook::start_with(Behaviour { bearer: Some(BEARER.into()), ..Behaviour::default() }).await.unwrap();
     let destination = Destination::new(&webhook)
         .with("compression", json!("gzip"))
-        .with("bearer_token", json!(BEARER))
+        .with("bearer_token", json!(format!("Bearer {BEARER}")))
         .with("headers", json!([{"name": "X-Team", "value": HEADER}]))
         .with("signing_secret", json!(format!("whsec_{}", STANDARD.encode(SIGNING_KEY))))
         .with("record_shape", json!("posthog_app"));
@@ -317,7 +321,8 @@ async fn run_after_a_kill_repeats_only_unacknowledged_records() {
     for kill_after in [3, 9, 20, usize::MAX] {
         let mut child = destination.write_command().spawn();
         let mut stdin = child.stdin.take().unwrap();
-        let rest: String = (done + 1..=200).map(|number| record("events", number) + &state("events", number)).collect();
+        let rest: String =
+            (done + 1..=200).map(|number| record("events", number) + &state("events", number, 1)).collect();
         let feed = tokio::spawn(async move { drop(stdin.write_all(rest.as_bytes()).await) });
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut seen = 0;
@@ -343,15 +348,15 @@ async fn invalid_input_is_rejected() {
     let destination = Destination::new(&webhook);
     for (input, expected) in [
         (record("sessions", 1), "config_error: received a record of the stream `sessions`"),
-        (state("sessions", 1), "config_error: received a state of the stream `sessions`"),
+        (state("sessions", 1, 0), "config_error: received a state of the stream `sessions`"),
         (
             "{\"type\":\"RECORD\",\"record\":{\"stre\n".to_owned(),
-            "system_error: a RECORD or STATE line is not valid JSON",
+            "system_error: line 1 of the input is neither a message",
         ),
         (
             "{\"type\": \"RECORD\", \"record\": {\"stream\": \"events\", \"data\": {\"n\": NaN}, \"emitted_at\": 1}}\n"
                 .to_owned(),
-            "system_error: a RECORD or STATE line is not valid JSON",
+            "system_error: line 1 of the input is neither a message",
         ),
     ] {
         let outcomes = destination.write(&input).await;
@@ -374,17 +379,165 @@ async fn invalid_input_is_rejected() {
 #[tokio::test]
 async fn source_that_ends_within_a_stream_fails_the_run() {
     let webhook = Webhook::start().await.unwrap();
-    let status = |status: &str| {
-        let descriptor = json!({"name": "events"});
+    let status = |stream: &str, status: &str| {
+        let descriptor = json!({"name": stream});
         let status =
             json!({"type": "STREAM_STATUS", "stream_status": {"stream_descriptor": descriptor, "status": status}});
         json!({"type": "TRACE", "trace": status}).to_string() + "\n"
     };
-    let begun = status("STARTED") + &status("RUNNING") + &input(3, 3);
-    let outcomes = Destination::new(&webhook).write(&begun).await;
-    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![3]), "what came is delivered");
-    assert!(outcomes.error().contains("the source stopped in the middle of events"), "{}", outcomes.error());
-    assert_eq!(Destination::new(&webhook).delivered(&(begun + &status("COMPLETE"))).await.cursors(), [3]);
+    let begun = status("events", "STARTED") + &status("events", "RUNNING") + &input(3, 3);
+    let between = begun.clone() + &status("events", "COMPLETE");
+    for (input, expected) in [(&begun, "in the middle of events"), (&between, "before persons")] {
+        let outcomes = Destination::new(&webhook).write(input).await;
+        assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![3]), "what came is delivered");
+        assert!(outcomes.error().contains(&format!("the source stopped {expected}")), "{}", outcomes.error());
+    }
+    let complete = between + &status("persons", "STARTED") + &status("persons", "COMPLETE");
+    assert_eq!(Destination::new(&webhook).delivered(&complete).await.cursors(), [3]);
+}
+
+#[tokio::test]
+async fn source_that_never_began_fails_the_run() {
+    let webhook = Webhook::start().await.unwrap();
+    for (input, expected) in [
+        ("", "the input has no message"),
+        ("\n\nsh: source-posthog: not found\n", "the input has no message"),
+        (
+            "{\"type\":\"LOG\",\"log\":{\"level\":\"INFO\",\"message\":\"hello\"}}\n",
+            "the source stopped before the first",
+        ),
+    ] {
+        let outcomes = Destination::new(&webhook).write(input).await;
+        assert_eq!(outcomes.code, Some(1), "{input}");
+        assert!(outcomes.error().contains(expected), "{}", outcomes.error());
+    }
+}
+
+#[tokio::test]
+async fn no_state_is_acknowledged_that_covers_a_line_that_is_lost() {
+    let webhook = Webhook::start().await.unwrap();
+    let [first, second, end] = [record("events", 1), record("events", 2), state("events", 2, 2)];
+    let pretty = serde_json::to_string_pretty(&serde_json::from_str::<Value>(&first).unwrap()).unwrap();
+    for (input, expected) in [
+        (format!("2026-11-26T18:00:00.1Z {first}2026-11-26T18:00:00.2Z {end}"), "line 1 of the input"),
+        (format!("{first}\0\0{second}{end}"), "line 2 of the input"),
+        (format!("{first}{}{second}{end}", first.split_at(30).0), "line 2 of the input"),
+        (format!("{first}{}{end}", second.replace("\"type\"", "\"tyqe\"")), "line 2 of the input"),
+        (format!("{first}{}{end}", second.split_at(40).1), "line 2 of the input"),
+        (format!("{pretty}\n{end}"), "line 1 of the input"),
+        (format!("[{}]\n", [&first, &second, &end].map(|line| line.trim_end()).join(",")), "jq -c"),
+        (format!("{first}{end}"), "covers 2 records, but 1 have come"),
+        (format!("{first}{second}{second}{end}"), "covers 2 records, but 3 have come"),
+    ] {
+        let destination = Destination::new(&webhook);
+        let outcomes = destination.write(&input).await;
+        assert_eq!((outcomes.code, outcomes.cursors().len()), (Some(1), 0), "{input}");
+        assert!(outcomes.error().contains(expected), "{}", outcomes.error());
+        assert!(!destination.path("state.json").exists(), "{input}");
+    }
+    let before = webhook.records().len();
+    let marked = format!("\u{feff}{first}\r\nsome program says hello\n\u{feff}{second}{end}");
+    assert_eq!(Destination::new(&webhook).delivered(&marked).await.cursors(), [2]);
+    assert_eq!(webhook.records().len() - before, 2);
+}
+
+#[tokio::test]
+async fn state_file_is_read_in_every_shape_and_refused_before_anything_is_delivered() {
+    let webhook = Webhook::start().await.unwrap();
+    let old = json!({"streamDescriptor": {"name": "persons", "namespace": ""}, "streamState": {"cursor": 7}});
+    for (text, kept) in [
+        ("", 1),
+        ("{}", 1),
+        ("null", 1),
+        (&*json!({"connectionState": {"stateType": "stream", "streamState": [old]}}).to_string(), 2),
+        (&*json!({"persons": {"cursor": 7}}).to_string(), 2),
+        (&*format!("\u{feff}{}{{\"type\":\"STA", state("persons", 7, 0)), 2),
+    ] {
+        let destination = Destination::new(&webhook);
+        std::fs::create_dir(destination.path("real")).unwrap();
+        std::fs::write(destination.path("real/state.json"), text).unwrap();
+        std::os::unix::fs::symlink("real/state.json", destination.path("state.json")).unwrap();
+        destination.delivered(&input(1, 1)).await;
+        assert!(destination.path("state.json").is_symlink());
+        let states = destination.state_file();
+        assert_eq!(states.as_array().unwrap().len(), kept, "{text}: {states}");
+        assert_eq!(states[kept - 1]["stream"]["stream_state"]["cursor"], 1, "{states}");
+    }
+    let delivered = webhook.received().len();
+    for text in ["{\"version\":2}", "5", "[{\"x\"", "key: value"] {
+        let destination = Destination::new(&webhook);
+        std::fs::write(destination.path("state.json"), text).unwrap();
+        let outcomes = destination.write(&input(1, 1)).await;
+        assert!(outcomes.error().contains("this is not a state"), "{}", outcomes.error());
+        assert_eq!(std::fs::read_to_string(destination.path("state.json")).unwrap(), text);
+    }
+    let destination = Destination::new(&webhook);
+    std::fs::create_dir(destination.path("state.json.new")).unwrap();
+    let outcomes = destination.write(&input(1, 1)).await;
+    assert!(outcomes.error().contains("`--state-file state.json` cannot be written"), "{}", outcomes.error());
+    assert_eq!(webhook.received().len(), delivered, "nothing is delivered that could not be remembered");
+}
+
+#[tokio::test]
+async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() {
+    for code in [400, 402] {
+        let always = Some(Outcome::status(code));
+        let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
+        let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+        let outcomes = destination.write(&input(200, 200)).await;
+        assert_eq!((outcomes.code, outcomes.cursors().len()), (Some(1), 0));
+        assert!(outcomes.error().contains("has accepted no record of this run"), "{}", outcomes.error());
+        assert_eq!(std::fs::read_to_string(destination.path("refused.jsonl")).unwrap(), "");
+        assert!(webhook.received().len() < 100);
+        // One record may well be refused for what it holds.
+        let outcomes = destination.delivered(&input(1, 1)).await;
+        assert_eq!(outcomes.states()[0]["destinationStats"]["rejectedRecordCount"], 1.0);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_says_what_is_wrong_ends_the_run_with_it() {
+    for (code, header, expected) in [
+        (207, ("x", "y"), "207"),
+        (405, ("allow", "GET"), "does not take POST requests, only GET"),
+        (411, ("x", "y"), "Content-Length"),
+        (415, ("x", "y"), "set `compression` to `none`"),
+        (308, ("location", &*format!("/api/app/webhooks/{WEBHOOK}/")), "the same address with a slash at its end"),
+    ] {
+        let headers = vec![(header.0.into(), header.1.into())];
+        let always = Some(Outcome::Status { code, headers });
+        let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
+        let destination = Destination::new(&webhook)
+            .with("compression", json!("gzip"))
+            .with("dead_letter_file", json!("refused.jsonl"));
+        let outcomes = destination.write(&input(3, 3)).await;
+        assert_eq!((outcomes.code, outcomes.cursors().len(), webhook.received().len()), (Some(1), 0, 1));
+        assert!(outcomes.error().contains(expected), "{code}: {}", outcomes.error());
+    }
+}
+
+#[tokio::test]
+async fn a_value_that_comes_back_has_another_idempotency_key() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("batch", json!({"max_records": 1}));
+    let lines = |numbers: &[usize]| numbers.iter().map(|number| record("persons", *number)).collect::<String>();
+    destination.delivered(&lines(&[1, 2, 1])).await;
+    destination.delivered(&lines(&[1])).await;
+    let requests = webhook.received();
+    let keys: std::collections::BTreeSet<_> = requests.iter().map(|request| request.header("webhook-id")).collect();
+    assert_eq!(keys.len(), 4);
+}
+
+#[tokio::test]
+async fn half_a_dead_letter_is_cut_before_the_next_one() {
+    let poison = Some(("\"u-7\"".to_owned(), 422));
+    let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+    std::fs::write(destination.path("refused.jsonl"), "{\"stream\":\"events\"}\n{\"stream\":\"ev").unwrap();
+    destination.delivered(&input(10, 10)).await;
+    let text = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[1]["record"]["n"]), (2, &json!(7)), "{text}");
 }
 
 #[tokio::test]
@@ -407,7 +560,7 @@ async fn log_and_failure_of_the_source_are_passed_on() {
 #[tokio::test]
 async fn input_without_records_sends_no_request() {
     let webhook = Webhook::start().await.unwrap();
-    let outcomes = Destination::new(&webhook).delivered(&state("events", 5)).await;
+    let outcomes = Destination::new(&webhook).delivered(&state("events", 5, 0)).await;
     assert_eq!(outcomes.cursors(), [5]);
     assert!(webhook.received().is_empty());
 }

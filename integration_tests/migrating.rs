@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use source_posthog::streams;
 
-use crate::support::program::{Source, repository_file};
+use crate::support::program::{Source, catalog, repository_file};
 use crate::support::world::{PROJECT, assert_events, events, minutes_ago, sandbox, two_hours_ago};
 
 /// The streams of source-posthog 1.1, the fields of their schemas, and their primary keys.
@@ -159,6 +159,32 @@ async fn configuration_catalog_and_state_of_airbytes_connector_run_unchanged() {
         let again = source.read_all(&catalog, Some(&messages.state())).await;
         assert!(again.records("events").len() < messages.records("events").len());
     }
+}
+
+/// Airbyte's framework keeps a cursor for each partition, here a project, and none for streams that are
+/// read in full.
+#[tokio::test]
+async fn states_by_partition_run_unchanged() {
+    let posthog = sandbox().await;
+    posthog.generate_lists(PROJECT, 1);
+    posthog.insert(PROJECT, events(20, minutes_ago(1)));
+    let source = Source::new(&posthog.url()).with("start_date", json!("2021-01-01T00:00:00Z"));
+    let partition = |key: &str, cursor: Value| json!({"partition": {key: 1001, "parent_slice": {}}, "cursor": cursor});
+    let full = json!({"__ab_full_refresh_sync_complete": true});
+    let cursor = json!({"timestamp": "2026-01-01T00:00:00+0000"});
+    let state = |name: &str, state: Value| json!({"type": "STREAM", "stream": {"stream_descriptor": {"name": name}, "stream_state": state}});
+    let states = json!([
+        state("persons", json!({"states": [partition("id", full.clone())]})),
+        state("cohorts", json!({"states": [partition("id", full)], "parent_state": {}})),
+        state(
+            "events",
+            json!({"states": [partition("project_id", cursor.clone())], "use_global_cursor": false, "state": cursor})
+        ),
+    ]);
+    let catalog = catalog(&["events", "persons", "cohorts"], "incremental");
+    let messages = source.read_all(&catalog, Some(&states)).await;
+    assert_eq!((messages.id_set("events").len(), messages.records("cohorts").len()), (20, 25));
+    assert!(!messages.records("persons").is_empty());
 }
 
 #[test]

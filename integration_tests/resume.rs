@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 
 use posthog_sandbox::posthog::{Action, Fault};
+use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
+use crate::support::child::Command;
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
@@ -80,6 +82,23 @@ async fn closed_pipe_ends_the_sync_with_a_message() {
     assert_eq!(output.status.code(), Some(1));
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");
+}
+
+/// `read … 2>&1 | head`: nobody is left to hear a message.
+#[tokio::test]
+async fn both_outputs_closed_end_the_sync_without_a_panic() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 5_000, 5, two_hours_ago());
+    let source = Source::new(&posthog.url());
+    let config = json!({"api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z"});
+    let code = source.file("code", "");
+    let mut command = Command::new("sh");
+    command.args(["-c", r#"{ "$@"; echo $? > "$0"; } 2>&1 | head -n 1"#]).arg(&code);
+    command.arg(env!("CARGO_BIN_EXE_source-posthog")).args(["read", "--config"]);
+    command.arg(source.file("closed.json", &config.to_string())).arg("--catalog");
+    command.arg(source.file("catalog.json", &catalog(&["events"], "incremental").to_string()));
+    assert_eq!(command.output().await.stdout.split(|byte| *byte == b'\n').count(), 2);
+    assert_eq!(std::fs::read_to_string(code).unwrap(), "1\n");
 }
 
 #[tokio::test]

@@ -42,6 +42,37 @@ async fn printed_states_are_accepted_as_a_state_file() {
     assert!(cut.messages.errors()[0].contains("not JSON"), "{:?}", cut.messages.errors());
 }
 
+#[tokio::test]
+async fn states_in_the_shapes_of_other_programs_are_read_or_refused() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(30, within_a_day()));
+    let source = Source::new(&posthog.url());
+    let streams = catalog(&["events"], "incremental");
+    let state = source.read_all(&streams, None).await.stream_state("events");
+    let camel = json!({"streamDescriptor": {"name": "events"}, "streamState": state});
+    let snake = json!({"stream_descriptor": {"name": "events", "namespace": ""}, "stream_state": state});
+    for saved in [
+        json!({"stateType": "stream", "connectionId": "x", "streamState": [camel]}),
+        json!({"connectionState": {"stateType": "global", "globalState": {"streamStates": [camel]}}}),
+        json!([camel]),
+        snake.clone(),
+        json!({"type": "LEGACY", "data": {"events": state}}),
+        json!({"type": "STATE", "state": {"data": {"events": state}}}),
+    ] {
+        let again = source.read_all(&streams, Some(&saved)).await;
+        assert_eq!((again.records("events").len(), again.logs("WARN").len()), (0, 0), "{saved}");
+    }
+    let other = json!({"stream_descriptor": {"name": "Events"}, "stream_state": state});
+    let other = source.read_all(&streams, Some(&other)).await;
+    assert_eq!(other.records("events").len(), 30);
+    assert!(other.logs("WARN").join("\n").contains("the state has `Events`, which the catalog does not have"));
+    for content in [state.clone(), json!(5), json!({"1001": {"timestamp": "2026-01-01T00:00:00Z"}})] {
+        let refused = source.read(&streams, Some(&content)).await;
+        let errors = refused.messages.errors().join("\n");
+        assert!(refused.code == Some(1) && errors.contains("this is not a state"), "{content}: {errors}");
+    }
+}
+
 /// Runs examples/sync.sh in `directory` with the built programs; returns the exit code and the output.
 async fn sync(directory: &Path) -> (Option<i32>, String) {
     let programs = Path::new(env!("CARGO_BIN_EXE_source-posthog")).parent().unwrap();

@@ -1,6 +1,7 @@
 //! What both programs have in common: the runtime, the writer, signals, panics and exit codes.
 
 use std::future::Future;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -89,10 +90,9 @@ fn panic_message(panic: &str) -> Message {
     Message::error(&error, None)
 }
 
-/// The one case for stderr: stdout is gone.
-#[expect(clippy::print_stderr, reason = "stdout, where messages belong, is closed")]
+/// The one case for stderr: stdout is gone. When stderr is gone as well, nobody listens.
 fn report_to_stderr(error: &Error) {
-    eprintln!("error: {error}");
+    drop(writeln!(std::io::stderr(), "error: {error}"));
 }
 
 async fn termination() -> i32 {

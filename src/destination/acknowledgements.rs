@@ -63,13 +63,15 @@ impl Acknowledgements {
         self.rejected.extend(dead_lettered.iter().map(|ordinal| (*ordinal, stream)));
     }
 
-    /// Enters a STATE of a stream, or of all streams.
-    pub(super) fn state(&mut self, stream: Option<usize>, line: Vec<u8>) {
+    /// Enters a STATE of a stream, or of all streams. Returns how many records have come since the one
+    /// before it.
+    pub(super) fn state(&mut self, stream: Option<usize>, line: Vec<u8>) -> u64 {
         let records = match stream {
             Some(stream) => self.counts.remove(&stream).unwrap_or(0),
             None => std::mem::take(&mut self.counts).into_values().sum(),
         };
         self.states.push_back(Waiting { before: self.next, stream, line, records });
+        records
     }
 
     /// The STATEs that may be acknowledged now, in their order.

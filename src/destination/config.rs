@@ -3,12 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use url::Url;
 
+use super::credentials::{bearer_token, signing_key, unquoted};
 use super::spec::{Compression, RawHeader, RawWebhookConfig, Shape};
 use crate::config::form;
 use crate::error::Error;
@@ -113,7 +112,7 @@ impl WebhookConfig {
                 "`webhook_url` is missing; set it, or the environment variable {WEBHOOK_URL_VARIABLE}"
             ))
         })?;
-        let bearer_token = secret("bearer_token", raw.bearer_token, BEARER_TOKEN_VARIABLE)?;
+        let bearer = secret("bearer_token", raw.bearer_token, BEARER_TOKEN_VARIABLE)?;
         let signing_secret = secret("signing_secret", raw.signing_secret, SIGNING_SECRET_VARIABLE)?;
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
@@ -129,8 +128,8 @@ impl WebhookConfig {
             first_wait: retry.first_wait_ms.milliseconds("retry.first_wait_ms")?,
             concurrency: raw.concurrency.get("concurrency")? as usize,
             gzip: raw.compression == Compression::Gzip,
-            headers: headers(bearer_token.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
-            signing_key: signing_secret.as_ref().map(signing_key).transpose()?,
+            headers: headers(bearer.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
+            signing_key: signing_secret.as_ref().map(signing_key).transpose()?.map(SigningKey),
             dead_letter_file: raw.dead_letter_file.map(PathBuf::from),
         })
     }
@@ -138,9 +137,10 @@ impl WebhookConfig {
 
 fn webhook_url_of(url: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
     // The text is a secret, so messages do not quote it.
-    let url = Url::parse(url.expose()).inspect(remember_parts).map_err(|error| {
-        Error::config(format!("`webhook_url` is not a valid URL ({error}); copy it from the webhook node"))
-    })?;
+    let url = unquoted(url);
+    let url = Url::parse(url.expose().trim_start_matches('<').trim_end_matches('>')).inspect(remember_parts).map_err(
+        |error| Error::config(format!("`webhook_url` is not a valid URL ({error}); copy it from the webhook node")),
+    )?;
     match url.scheme() {
         "https" => Ok(WebhookUrl(url)),
         "http" if allow_http || is_loopback(&url) => Ok(WebhookUrl(url)),
@@ -201,21 +201,12 @@ fn headers(bearer: Option<&Secret>, more: &[RawHeader]) -> Result<HeaderMap, Err
         Ok(())
     };
     if let Some(token) = bearer {
-        set("authorization", &format!("Bearer {}", token.expose()))?;
+        set("authorization", &format!("Bearer {}", bearer_token(token)?.expose()))?;
     }
     for header in more {
         set(&header.name, header.value.expose())?;
     }
     Ok(headers)
-}
-
-fn signing_key(secret: &Secret) -> Result<SigningKey, Error> {
-    match secret.expose().strip_prefix("whsec_") {
-        None => Ok(SigningKey(secret.expose().as_bytes().to_vec())),
-        Some(encoded) => STANDARD.decode(encoded).map(SigningKey).map_err(|_| {
-            Error::config("`signing_secret` begins with `whsec_` but is not base64 after it; copy it again")
-        }),
-    }
 }
 
 #[cfg(test)]

@@ -4,14 +4,19 @@
 //! disk. A record that cannot be delivered ends the run with an error; nothing is dropped.
 
 mod acknowledgements;
+mod answer;
 mod batch;
 mod cli;
 mod config;
+mod credentials;
 mod dead_letter;
 mod input;
+mod line;
 mod payload;
+mod source;
 mod spec;
 mod state_file;
+mod storage;
 mod webhook;
 mod write;
 

@@ -1,148 +1,158 @@
 //! `--state-file`: the acknowledged states, for `--state` of the next `read`.
 //!
-//! The file is replaced as a whole (written beside it, synchronised, renamed), so that it is either
-//! the old one or the new one whenever the program dies. A lock beside it keeps two runs apart.
+//! What can go wrong with it is found out before anything is delivered; how it is kept is the matter of
+//! [`Storage`].
 
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::storage::{self, Storage, beside};
 use crate::error::Error;
+use crate::protocol::StreamDescriptor;
+use crate::protocol::state::SavedStates;
 
 /// The file and what it holds.
 pub(super) struct StateFile {
-    path: PathBuf,
-    states: Vec<Value>,
+    storage: Storage,
+    states: SavedStates,
+    /// A state of all streams together, as it came.
+    whole: Option<Value>,
     _lock: File,
 }
 
 impl StateFile {
-    /// Opens the file, which need not exist yet, and locks it.
+    /// Opens the file, which need not exist yet, locks it, and makes sure that it can be written.
     ///
     /// # Errors
-    /// A config error when another run uses it, or it is not a state file.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let lock_path = beside(path, ".lock");
+    /// A config error when another run uses it, it is not a state file, or it cannot be written.
+    pub(super) fn open(path: &Path, streams: &[StreamDescriptor]) -> Result<Self, Error> {
         let failed = |what: &str, error: std::io::Error| {
             Error::config(format!("`--state-file {}` cannot be {what}: {error}", path.display()))
         };
+        let target = storage::target(path).map_err(|error| failed("found", error))?;
+        // In a directory that cannot be written, the file itself has to do.
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
-            .open(&lock_path)
-            .map_err(|error| failed("locked", error))?;
-        lock.try_lock().map_err(|_| {
-            Error::config(format!(
-                "another run is writing `{}` right now; wait until it has ended, or use another file",
-                path.display()
-            ))
-        })?;
-        let text = match std::fs::read(path) {
+            .open(beside(&target, ".lock"))
+            .or_else(|error| OpenOptions::new().append(true).open(&target).map_err(|_| error))
+            .map_err(|error| failed("written", error))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(Error::config(format!(
+                    "another run is writing `{}` right now; wait until it has ended, or use another file",
+                    path.display()
+                )));
+            }
+            Err(TryLockError::Error(error)) => {
+                tracing::warn!(
+                    "`--state-file {}` cannot be locked ({error}); never run twice at a time",
+                    path.display()
+                );
+            }
+        }
+        let text = match std::fs::read(&target) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read", error)),
         };
-        let states = if text.iter().all(u8::is_ascii_whitespace) {
-            Vec::new()
-        } else {
-            serde_json::from_slice(&text).map_err(|error| {
-                Error::config(format!(
-                    "`{}` does not hold an array of states ({error}); move it away to start from scratch",
-                    path.display()
-                ))
-            })?
-        };
-        Ok(Self { path: path.to_owned(), states, _lock: lock })
+        let states = SavedStates::parse(&text)
+            .map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))?;
+        states.warn_of_others(streams.iter());
+        let storage = Storage::open(target).map_err(|error| failed("written", error))?;
+        Ok(Self { storage, states, whole: None, _lock: lock })
     }
 
-    /// Enters an acknowledged state and replaces the file.
+    /// Enters acknowledged states and keeps them.
     ///
     /// # Errors
-    /// When the disk does not take it.
-    pub(super) fn save(&mut self, state: &Value) -> Result<(), Error> {
-        self.enter(state);
-        self.replace().map_err(|error| {
-            Error::system(format!("the state could not be written to `{}`: {error}", self.path.display()))
+    /// When one is not a state, or the disk does not take it.
+    pub(super) fn save(&mut self, states: impl Iterator<Item = Value>) -> Result<(), Error> {
+        for state in states {
+            self.enter(state)?;
+        }
+        let kept = match &self.whole {
+            Some(whole) => json!([whole]),
+            None => self.states.to_value(),
+        };
+        self.storage.keep(&(kept.to_string() + "\n")).map_err(|error| {
+            Error::system(format!(
+                "the state could not be written to `{}`: {error}. What came since the last state that was written is delivered again by the next sync",
+                self.storage.path().display()
+            ))
         })
     }
 
-    fn enter(&mut self, state: &Value) {
-        let descriptor = |state: &Value| state["stream"]["stream_descriptor"].clone();
-        let kept = if state["type"] == "GLOBAL" {
-            self.states.clear();
-            serde_json::json!({"type": "GLOBAL", "global": state["global"]})
-        } else {
-            let own = descriptor(state);
-            self.states.retain(|known| known["type"] != "GLOBAL" && descriptor(known) != own);
-            serde_json::json!({"type": "STREAM", "stream": state["stream"]})
-        };
-        self.states.push(kept);
+    fn enter(&mut self, state: Value) -> Result<(), Error> {
+        let is_whole = state.get("stream").is_none_or(Value::is_null);
+        self.whole = is_whole.then(|| match state.get("global") {
+            Some(global) => json!({"type": "GLOBAL", "global": global}),
+            None => json!({"type": "LEGACY", "data": state.get("data")}),
+        });
+        if is_whole {
+            self.states = SavedStates::default();
+        }
+        self.states.add(state)
     }
-
-    fn replace(&self) -> std::io::Result<()> {
-        let new = beside(&self.path, ".new");
-        let mut file = File::create(&new)?;
-        let mut text = serde_json::to_vec(&self.states)?;
-        text.push(b'\n');
-        file.write_all(&text)?;
-        file.sync_all()?;
-        std::fs::rename(&new, &self.path)?;
-        let directory = self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(directory)?.sync_all()
-    }
-}
-
-fn beside(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn state(name: &str, cursor: u32) -> Value {
         json!({"type": "STREAM", "stream": {"stream_descriptor": {"name": name}, "stream_state": {"c": cursor}}, "id": 5})
     }
 
+    fn kept(path: &Path) -> Value {
+        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    }
+
     #[test]
     fn state_file_keeps_the_last_state_of_every_stream() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("state.json");
-        std::fs::write(&path, "").unwrap();
-        let mut file = StateFile::open(&path).unwrap();
+        std::fs::write(&path, r#"{"b":{"c":0},"other":{"c":7}}"#).unwrap();
+        let mut file = StateFile::open(&path, &[]).unwrap();
         for (name, cursor) in [("a", 1), ("b", 1), ("a", 2)] {
-            file.save(&state(name, cursor)).unwrap();
+            file.save(std::iter::once(state(name, cursor))).unwrap();
         }
-        let kept: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        assert_eq!(kept.as_array().unwrap().len(), 2);
-        assert_eq!(
-            kept[1],
-            json!({"type": "STREAM", "stream": {"stream_descriptor": {"name": "a"}, "stream_state": {"c": 2}}})
-        );
-        assert!(StateFile::open(&path).is_err(), "two runs at a time");
+        let own = |name: &str, cursor: u32| json!({"type": "STREAM", "stream": {"stream_descriptor": {"name": name}, "stream_state": {"c": cursor}}});
+        assert_eq!(kept(&path), json!([own("other", 7), own("b", 1), own("a", 2)]));
+        assert!(StateFile::open(&path, &[]).is_err(), "two runs at a time");
         drop(file);
-        let mut file = StateFile::open(&path).unwrap();
-        file.save(&state("b", 3)).unwrap();
-        let kept = crate::protocol::state::SavedStates::from_file(&path).unwrap();
-        let of = |name: &str| {
-            kept.stream(&crate::protocol::StreamDescriptor { name: name.into(), namespace: None }).cloned()
-        };
-        assert_eq!((of("a"), of("b")), (Some(json!({"c": 2})), Some(json!({"c": 3}))));
+        let mut file = StateFile::open(&path, &[]).unwrap();
+        file.save(std::iter::once(state("b", 3))).unwrap();
+        assert_eq!(kept(&path), json!([own("other", 7), own("a", 2), own("b", 3)]));
     }
 
     #[test]
-    fn files_of_another_kind_are_rejected() {
+    fn a_state_of_all_streams_is_kept_as_it_came() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let path = directory.path().join("state.json");
+        let mut file = StateFile::open(&path, &[]).unwrap();
+        file.save(std::iter::once(state("a", 1))).unwrap();
+        let one = json!({"stream_descriptor": {"name": "b"}, "stream_state": {"c": 2}});
+        let global = json!({"type": "GLOBAL", "global": {"shared_state": {"s": 1}, "stream_states": [one]}});
+        file.save(std::iter::once(global.clone())).unwrap();
+        assert_eq!(kept(&path), json!([global]));
+        let legacy = json!({"type": "LEGACY", "data": {"b": {"c": 3}}});
+        file.save(std::iter::once(json!({"data": {"b": {"c": 3}}}))).unwrap();
+        assert_eq!(kept(&path), json!([legacy]));
+        file.save(std::iter::once(state("a", 4))).unwrap();
+        assert_eq!(kept(&path).as_array().unwrap().len(), 2, "the other streams' states stay");
+    }
+
+    #[test]
+    fn files_of_another_kind_are_refused() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("state.json");
         std::fs::write(&path, "{\"a\":1}").unwrap();
-        assert!(StateFile::open(&path).err().unwrap().message().contains("array of states"));
-        assert!(StateFile::open(Path::new("/nowhere/state.json")).is_err());
+        assert!(StateFile::open(&path, &[]).err().unwrap().message().contains("this is not a state"));
+        assert!(StateFile::open(Path::new("/nowhere/state.json"), &[]).is_err());
     }
 }

@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 use std::io::Write;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use base64::Engine;
@@ -13,16 +13,17 @@ use chrono::Utc;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use hmac::{Hmac, KeyInit, Mac};
-use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, LOCATION};
+use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::answer::{RetryAction, retry_action};
 use super::batch::{Entry, Ordinal, RequestBatch, body};
 use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
 use crate::error::Error;
-use crate::net::{client_build_error, client_builder, connection_advice, describe, proxy_refusal, retry_after};
+use crate::net::{client_build_error, client_builder, connection_advice, describe};
 use crate::protocol::Output;
 use crate::secret::redact;
 
@@ -30,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A webhook that asks for more patience is asked again earlier.
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
+/// When so many records in a row have been refused and none accepted, it is not because of the records.
+const MOST_REFUSED_FIRST: usize = 20;
 /// Of an answer, no more than this is looked at.
 const EXCERPT: usize = 2_048;
 /// Whose certificate it is, in messages.
@@ -45,6 +48,12 @@ pub(super) struct Webhook {
     paused_until: Mutex<Option<Instant>>,
     /// Most records that the webhook has shown to take in one request.
     most_records: AtomicUsize,
+    /// Whether the webhook has accepted anything in this run.
+    accepted: AtomicBool,
+    /// Records that it had refused before.
+    refused: AtomicUsize,
+    /// Tells the requests of this run from those of others.
+    run: u128,
 }
 
 /// What became of a batch that did not end the sync.
@@ -59,28 +68,6 @@ pub(super) struct Delivered {
     pub(super) bytes: usize,
     /// Records that were dead-lettered.
     pub(super) dead_lettered: Vec<Ordinal>,
-}
-
-/// What to do after a response of the webhook.
-enum RetryAction {
-    Accepted,
-    /// Try again, at the earliest after this time.
-    Retry {
-        wait: Option<Duration>,
-        reason: String,
-    },
-    /// Fewer records might pass.
-    TooLarge {
-        status: u16,
-        reason: String,
-    },
-    /// Not now and not later. With 400 and 422, one of the records might be the reason.
-    Rejected {
-        status: u16,
-        reason: String,
-    },
-    /// The URL, the credentials or the method is wrong.
-    Fatal(Error),
 }
 
 impl Webhook {
@@ -99,7 +86,18 @@ impl Webhook {
             .map_err(client_build_error)?;
         let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
         let most_records = AtomicUsize::new(config.max_records);
-        Ok(Self { http, config, dead_letters, output: output.clone(), paused_until: Mutex::new(None), most_records })
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(Self {
+            http,
+            config,
+            dead_letters,
+            output: output.clone(),
+            paused_until: Mutex::new(None),
+            most_records,
+            accepted: AtomicBool::new(false),
+            refused: AtomicUsize::new(0),
+            run: (since_epoch.as_nanos() << 32) | u128::from(std::process::id()),
+        })
     }
 
     /// Asks whether the webhook is there, without sending a record.
@@ -114,9 +112,9 @@ impl Webhook {
             }
             Error::config(format!("no answer from {}: {}; check `webhook_url`", self.config.webhook, describe(error)))
         })?;
-        match retry_action(response.status(), response.headers(), "") {
-            RetryAction::Fatal(error) => Err(error),
+        match retry_action(&self.config, response.status(), response.headers(), "") {
             // Many webhooks support POST only and reject everything else.
+            RetryAction::Fatal(error) if !matches!(response.status().as_u16(), 207 | 405 | 411 | 415) => Err(error),
             _ => Ok(format!("{} answers ({}); no record was sent", self.config.webhook, response.status().as_u16())),
         }
     }
@@ -149,6 +147,7 @@ impl Webhook {
         let begin = Instant::now();
         let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, dead_lettered: Vec::new() };
         let mut parts: VecDeque<Vec<Entry>> = VecDeque::new();
+        let mut refused: Vec<(Vec<Entry>, u16, String)> = Vec::new();
         self.queue(&mut parts, batch.entries);
         while let Some(part) = parts.pop_front() {
             match self.deliver_part(name, &part, begin).await? {
@@ -162,11 +161,28 @@ impl Webhook {
                     parts.push_front(first_half);
                 }
                 RetryAction::TooLarge { status, reason } | RetryAction::Rejected { status, reason } => {
-                    self.dead_letter(name, &part, status, &reason).await?;
+                    self.dead_letters(name, &reason)?;
                     delivered.dead_lettered.extend(part.iter().map(|entry| entry.ordinal));
+                    refused.push((part, status, reason));
+                    self.refuse_to_continue(&refused, MOST_REFUSED_FIRST)?;
                 }
-                _ => delivered.records += part.len() as u64,
+                _ => {
+                    self.accepted.store(true, Ordering::Relaxed);
+                    delivered.records += part.len() as u64;
+                }
             }
+        }
+        // A single record may be refused for what it holds.
+        self.refuse_to_continue(&refused, 2)?;
+        if !self.accepted.load(Ordering::Relaxed) {
+            self.refused.fetch_add(delivered.dead_lettered.len(), Ordering::Relaxed);
+        }
+        for (part, status, reason) in &refused {
+            tracing::warn!(
+                "{} records of {name} were rejected and written to `dead_letter_file`: {reason}",
+                part.len()
+            );
+            self.dead_letters(name, reason)?.write(name, part, *status, reason).await?;
         }
         Ok(delivered)
     }
@@ -219,15 +235,31 @@ impl Webhook {
         }
     }
 
-    async fn dead_letter(&self, name: &str, part: &[Entry], status: u16, reason: &str) -> Result<(), Error> {
-        let Some(dead_letters) = &self.dead_letters else {
-            return Err(Error::system(format!(
+    /// The file for rejected records.
+    ///
+    /// # Errors
+    /// When there is none.
+    fn dead_letters(&self, name: &str, reason: &str) -> Result<&DeadLetters, Error> {
+        self.dead_letters.as_ref().ok_or_else(|| {
+            Error::system(format!(
                 "the webhook at {} rejects a record of {name} permanently: {reason}. To continue without such records, set `dead_letter_file`",
                 self.config.webhook
-            )));
-        };
-        tracing::warn!("{} records of {name} were rejected and written to `dead_letter_file`: {reason}", part.len());
-        dead_letters.write(name, part, status, reason).await
+            ))
+        })
+    }
+
+    /// Ends the run when the webhook has refused at least `most` records and accepted none: with a wrong
+    /// secret or URL, everything would end in the dead-letter file.
+    fn refuse_to_continue(&self, refused: &[(Vec<Entry>, u16, String)], most: usize) -> Result<(), Error> {
+        let Some((_, _, reason)) = refused.last() else { return Ok(()) };
+        let count = refused.iter().map(|(part, ..)| part.len()).sum::<usize>() + self.refused.load(Ordering::Relaxed);
+        if self.accepted.load(Ordering::Relaxed) || count < most {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "the webhook at {} has accepted no record of this run and rejected {count}: {reason}. It is probably not about the records; check `webhook_url`, `signing_secret`, `record_shape` and `compression`",
+            self.config.webhook
+        )))
     }
 
     async fn pause(&self) {
@@ -261,7 +293,7 @@ impl Webhook {
     /// Sends one request.
     async fn post(&self, name: &str, part: &[Entry]) -> RetryAction {
         let body = body(part);
-        let id = idempotency_key(name, &body);
+        let id = idempotency_key(self.run, name, part.first().map_or(0, |entry| entry.ordinal), &body);
         let mut request = self
             .http
             .post(self.config.webhook.expose().clone())
@@ -295,7 +327,7 @@ impl Webhook {
             }
         };
         let status = response.status();
-        if status.is_success() {
+        if status.is_success() && status != StatusCode::MULTI_STATUS {
             // The answer counts, not what follows it. Reading it lets the connection be used again.
             while let Ok(Some(_)) = response.chunk().await {}
             return RetryAction::Accepted;
@@ -315,43 +347,16 @@ impl Webhook {
             .chars()
             .take(200)
             .collect();
-        retry_action(status, response.headers(), &excerpt)
+        retry_action(&self.config, status, response.headers(), &excerpt)
     }
 }
 
-/// What a status other than success means.
-fn retry_action(status: StatusCode, headers: &HeaderMap, excerpt: &str) -> RetryAction {
-    let code = status.as_u16();
-    let reason = format!("status {code} {excerpt}").trim_end().to_owned();
-    let fatal = |text: String| RetryAction::Fatal(Error::config(text).with_details(reason.clone()));
-    match code {
-        300..=399 => {
-            // Its path is a secret like that of the webhook.
-            let location = headers.get(LOCATION).and_then(|value| value.to_str().ok());
-            let origin = location
-                .and_then(|text| url::Url::parse(text).ok())
-                .map(|url| url.origin())
-                .filter(url::Origin::is_tuple)
-                .map_or_else(|| "another path".to_owned(), |origin| origin.ascii_serialization());
-            fatal(format!("the webhook redirects to {origin}; set `webhook_url` to the final URL"))
-        }
-        401 | 403 => fatal("the webhook denies access; check `bearer_token`, `headers` and `webhook_url`".to_owned()),
-        404 | 410 => fatal(
-            "there is no such webhook (any more); copy the URL of the webhook node to `webhook_url` again".to_owned(),
-        ),
-        407 => fatal(proxy_refusal()),
-        413 => RetryAction::TooLarge { status: code, reason },
-        408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
-            RetryAction::Retry { wait: retry_after(headers, Utc::now()), reason }
-        }
-        // 400, 422, other 4xx, 501 and 505.
-        _ => RetryAction::Rejected { status: code, reason },
-    }
-}
-
-/// The same for the same records, in this run and in the next.
-fn idempotency_key(name: &str, body: &[u8]) -> String {
+/// The same for every attempt at a request, and for no other request: where an object has changed and
+/// changed back, a receiver that drops what it has seen would keep the value in between.
+fn idempotency_key(run: u128, name: &str, first: Ordinal, body: &[u8]) -> String {
     let mut digest = Sha256::new();
+    digest.update(run.to_be_bytes());
+    digest.update(first.to_be_bytes());
     digest.update(name.as_bytes());
     digest.update([0]);
     digest.update(body);
@@ -378,27 +383,6 @@ fn compressed(body: &[u8]) -> std::io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn statuses_are_told_apart() {
-        let kind = |code: u16| match retry_action(StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), "") {
-            RetryAction::Accepted => "accepted",
-            RetryAction::Retry { .. } => "again",
-            RetryAction::TooLarge { .. } => "too large",
-            RetryAction::Rejected { .. } => "rejected",
-            RetryAction::Fatal(_) => "wrong",
-        };
-        for (codes, expected) in [
-            (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),
-            (&[413], "too large"),
-            (&[400, 402, 405, 406, 415, 422, 451, 501, 505], "rejected"),
-            (&[300, 301, 302, 307, 308, 401, 403, 404, 410], "wrong"),
-        ] {
-            for code in codes {
-                assert_eq!(kind(*code), expected, "{code}");
-            }
-        }
-    }
-
     /// The example of the Standard Webhooks specification's reference libraries.
     #[test]
     fn signatures_are_those_of_standard_webhooks() {
@@ -408,10 +392,13 @@ mod tests {
     }
 
     #[test]
-    fn the_key_of_a_batch_depends_on_stream_and_content() {
-        let key = idempotency_key("events", b"[1]");
-        assert_eq!(key, idempotency_key("events", b"[1]"));
-        assert_ne!(key, idempotency_key("persons", b"[1]"));
-        assert_ne!(key, idempotency_key("events", b"[2]"));
+    fn no_two_requests_have_the_same_key() {
+        let key = idempotency_key(1, "events", 0, b"[1]");
+        assert_eq!(key, idempotency_key(1, "events", 0, b"[1]"));
+        for other in
+            [(2, "events", 0, b"[1]"), (1, "persons", 0, b"[1]"), (1, "events", 1, b"[1]"), (1, "events", 0, b"[2]")]
+        {
+            assert_ne!(key, idempotency_key(other.0, other.1, other.2, other.3), "{other:?}");
+        }
     }
 }

@@ -6,8 +6,7 @@
 //!                                            └─► state file, stdout
 //! ```
 
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,59 +22,14 @@ use super::batch::{Entry, RequestBatch};
 use super::cli::WriteArguments;
 use super::config::WebhookConfig;
 use super::input::{self, Block};
+use super::line::{self, Line, Meaning, Notice, SourceLog};
 use super::payload::Record;
+use super::source::SourceReport;
 use super::state_file::StateFile;
 use super::webhook::{Delivered, Webhook};
 use crate::error::Error;
 use crate::progress::Progress;
 use crate::protocol::{ConfiguredCatalog, Output, StreamDescriptor};
-
-/// A line of the input, as far as it matters.
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(borrow, rename = "type", default)]
-    kind: Cow<'a, str>,
-    #[serde(borrow, default)]
-    record: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    state: Option<&'a RawValue>,
-    #[serde(default)]
-    log: Option<Log>,
-    #[serde(default)]
-    trace: Option<Trace>,
-}
-
-/// A log message of the source.
-#[derive(Deserialize)]
-struct Log {
-    #[serde(default)]
-    level: String,
-    #[serde(default)]
-    message: String,
-}
-
-#[derive(Deserialize)]
-struct Trace {
-    #[serde(default)]
-    error: Option<SourceError>,
-    #[serde(default)]
-    stream_status: Option<SourceStatus>,
-}
-
-#[derive(Deserialize)]
-struct SourceStatus {
-    stream_descriptor: StreamDescriptor,
-    #[serde(default)]
-    status: String,
-}
-
-#[derive(Deserialize)]
-struct SourceError {
-    #[serde(default)]
-    message: String,
-    #[serde(default)]
-    failure_type: String,
-}
 
 struct Run {
     config: Arc<WebhookConfig>,
@@ -91,10 +45,9 @@ struct Run {
     /// How often each name of the allow-list has come.
     matched: HashMap<String, u64>,
     totals: Totals,
-    /// The first failure that the source has reported.
-    source_error: Option<Error>,
-    /// Streams that the source has begun, and not yet ended.
-    begun: BTreeSet<String>,
+    source: SourceReport,
+    /// Lines that have been taken.
+    lines: u64,
 }
 
 #[derive(Default)]
@@ -110,7 +63,7 @@ struct Totals {
 pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result<(), Error> {
     let config = Arc::new(WebhookConfig::from_file(&arguments.config)?);
     let streams = streams(&arguments.catalog)?;
-    let state_file = arguments.state_file.as_deref().map(StateFile::open).transpose()?;
+    let state_file = arguments.state_file.as_deref().map(|path| StateFile::open(path, &streams)).transpose()?;
     let webhook = Arc::new(Webhook::new(Arc::clone(&config), output)?);
     let numbers = streams.iter().cloned().zip(0..).collect();
     let matched = config.allowed.iter().flatten().map(|name| (name.clone(), 0)).collect();
@@ -127,8 +80,8 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
         output: output.clone(),
         matched,
         totals: Totals::default(),
-        source_error: None,
-        begun: BTreeSet::new(),
+        source: SourceReport::default(),
+        lines: 0,
     };
     output.show(Progress::start("delivered", arguments.quiet));
     let begin = Instant::now();
@@ -154,6 +107,40 @@ fn streams(path: &std::path::Path) -> Result<Vec<StreamDescriptor>, Error> {
     Ok(streams)
 }
 
+/// A STATE, as far as it matters.
+#[derive(Deserialize)]
+struct State {
+    #[serde(default)]
+    stream: Option<StateStream>,
+    #[serde(default, rename = "sourceStats")]
+    source_stats: Option<SourceStats>,
+}
+
+#[derive(Deserialize)]
+struct StateStream {
+    stream_descriptor: StreamDescriptor,
+}
+
+#[derive(Deserialize)]
+struct SourceStats {
+    #[serde(default, rename = "recordCount")]
+    record_count: Option<f64>,
+}
+
+impl State {
+    /// Compares the number of records that the source has sent since the stream's last STATE with the
+    /// number that have come.
+    #[allow(clippy::cast_precision_loss, reason = "counts between two states are far below 2^53")]
+    fn compare(&self, received: u64) -> Result<(), Error> {
+        let sent = self.source_stats.as_ref().and_then(|stats| stats.record_count);
+        let Some(sent) = sent.filter(|sent| (sent - received as f64).abs() >= 1.0) else { return Ok(()) };
+        let stream = self.stream.as_ref().map_or("all streams", |stream| stream.stream_descriptor.name.as_str());
+        Err(Error::system(format!(
+            "a STATE of {stream} covers {sent} records, but {received} have come: lines were lost, repeated or removed between the source and this program, so the state is not acknowledged. Connect the two directly; to leave events out, set `allowed_event_types`"
+        )))
+    }
+}
+
 impl Run {
     async fn deliver_all(&mut self, mut blocks: mpsc::Receiver<Block>) -> Result<(), Error> {
         loop {
@@ -176,51 +163,38 @@ impl Run {
         }
         self.release().await?;
         debug_assert_eq!(self.acknowledgements.waiting(), 0);
-        // Everything received has been delivered, but the source did not send everything.
-        if let Some(error) = self.source_error.take() {
-            return Err(error);
-        }
-        if self.begun.is_empty() {
-            return Ok(());
-        }
-        let streams: Vec<&str> = self.begun.iter().map(String::as_str).collect();
-        Err(Error::system(format!(
-            "the source stopped in the middle of {} without an error message: it was killed or ran out of memory. Everything received has been delivered; the next sync continues",
-            streams.join(", ")
-        )))
+        // Everything received has been delivered, but perhaps the source did not send everything.
+        std::mem::take(&mut self.source).end(&self.streams)
     }
 
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {
-        for line in block.split(|byte| *byte == b'\n') {
-            // Anything that is not a message is another program's log line.
-            let Ok(message) = serde_json::from_slice::<Line<'_>>(line) else {
-                let matters = is_truncated_message(line);
+        for with_end in block.split_inclusive(|byte| *byte == b'\n') {
+            self.lines += 1;
+            let line = line::unmarked(with_end.strip_suffix(b"\n").unwrap_or(with_end));
+            match line::meaning(line) {
+                Meaning::Record(record) => {
+                    self.source.content();
+                    self.take_record(record).await?;
+                }
+                Meaning::State(state) => {
+                    self.source.content();
+                    self.take_state(line, state).await?;
+                }
+                Meaning::Other(notice) => self.pass_on(notice),
+                Meaning::Foreign => {}
                 // Only the very last line of the input can lack its line feed.
-                if matters && block.ends_with(line) && !block.ends_with(b"\n") {
-                    let error = Error::system(
-                        "the source was cut off in the middle of a line; the next sync reads what is missing",
-                    );
-                    self.source_error.get_or_insert(error);
-                } else if matters {
-                    return Err(Error::system("a RECORD or STATE line is not valid JSON"));
-                }
-                continue;
-            };
-            match (message.kind.as_ref(), message.record, message.state) {
-                ("RECORD", Some(record), _) => self.take_record(record).await?,
-                ("STATE", _, Some(state)) => self.take_state(line, state).await?,
-                ("RECORD" | "STATE", ..) => {
-                    return Err(Error::system(format!("a {} message has no content", message.kind)));
-                }
-                _ => self.pass_on(message.log, message.trace),
+                Meaning::Cut if !with_end.ends_with(b"\n") => self.source.cut_off(),
+                Meaning::Cut => return Err(line::error(self.lines, line, "")),
+                Meaning::Unknown(known) => return Err(line::error(self.lines, line, known)),
             }
         }
         Ok(())
     }
 
     /// In a pipe, the source's log and errors end up here and would otherwise be lost.
-    fn pass_on(&mut self, log: Option<Log>, trace: Option<Trace>) {
-        if let Some(Log { level, message }) = log.filter(|log| !log.message.is_empty()) {
+    fn pass_on(&mut self, notice: Notice) {
+        self.source.message();
+        if let Some(SourceLog { level, message }) = notice.log.filter(|log| !log.message.is_empty()) {
             match level.as_str() {
                 "FATAL" | "ERROR" => tracing::error!("source: {message}"),
                 "WARN" => tracing::warn!("source: {message}"),
@@ -228,22 +202,11 @@ impl Run {
                 _ => tracing::debug!("source: {message}"),
             }
         }
-        let Some(trace) = trace else { return };
-        if let Some(SourceStatus { stream_descriptor, status }) = trace.stream_status {
-            match status.as_str() {
-                "STARTED" | "RUNNING" => self.begun.insert(stream_descriptor.name),
-                "COMPLETE" => self.begun.remove(&stream_descriptor.name),
-                _ => false,
-            };
+        if let Some(status) = notice.status {
+            self.source.status(status);
         }
-        if let Some(error) = trace.error {
-            let text = format!("the source has failed: {}", error.message);
-            let error = match error.failure_type.as_str() {
-                "config_error" => Error::config(text),
-                "transient_error" => Error::transient(text),
-                _ => Error::system(text),
-            };
-            self.source_error.get_or_insert(error);
+        if let Some(error) = notice.error {
+            self.source.failed(&error);
         }
     }
 
@@ -287,18 +250,9 @@ impl Run {
     }
 
     async fn take_state(&mut self, line: &[u8], state: &RawValue) -> Result<(), Error> {
-        #[derive(Deserialize)]
-        struct State {
-            #[serde(default)]
-            stream: Option<Stream>,
-        }
-        #[derive(Deserialize)]
-        struct Stream {
-            stream_descriptor: StreamDescriptor,
-        }
         let parsed: State = serde_json::from_str(state.get())
             .map_err(|error| Error::system(format!("a STATE is not usable: {error}")))?;
-        let stream = match parsed.stream {
+        let stream = match &parsed.stream {
             None => None,
             Some(stream) => Some(self.numbers.get(&stream.stream_descriptor).copied().ok_or_else(|| {
                 Error::config(format!(
@@ -307,7 +261,8 @@ impl Run {
                 ))
             })?),
         };
-        self.acknowledgements.state(stream, line.to_vec());
+        let received = self.acknowledgements.state(stream, line.to_vec());
+        parsed.compare(received)?;
         self.release().await
     }
 
@@ -355,11 +310,12 @@ impl Run {
     async fn release(&mut self) -> Result<(), Error> {
         let released = self.acknowledgements.release();
         if let (Some(file), Some(_)) = (&mut self.state_file, released.last()) {
-            for state in &released {
-                let message: Value = serde_json::from_slice(&state.line)
+            let states = released.iter().map(|state| {
+                let mut message: Value = serde_json::from_slice(&state.line)
                     .map_err(|error| Error::system(format!("a STATE is not usable: {error}")))?;
-                file.save(&message["state"])?;
-            }
+                Ok(message["state"].take())
+            });
+            file.save(states.collect::<Result<Vec<Value>, Error>>()?.into_iter())?;
         }
         for state in released {
             self.output.line(acknowledged(&state)?).await?;
@@ -412,12 +368,6 @@ async fn sleep_until(due: Option<tokio::time::Instant>) {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,
     }
-}
-
-/// Whether a line that is not JSON was meant as a record or a state, however it is spaced.
-fn is_truncated_message(line: &[u8]) -> bool {
-    let begin: Vec<u8> = line.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(16).collect();
-    begin.starts_with(br#"{"type":"RECORD""#) || begin.starts_with(br#"{"type":"STATE""#)
 }
 
 #[cfg(test)]

@@ -1,16 +1,27 @@
-//! The file behind `--state`.
+//! The saved states of streams: the file behind `--state` and `--state-file`.
 //!
-//! Platforms write it in several shapes, all of which are accepted: no file content, `[]`, `{}`, an
-//! array of STREAM states, an array with one GLOBAL state, one state object alone, whole STATE
-//! messages, and the legacy object that maps stream names to states. Nulls and unknown keys are
-//! ignored.
+//! Platforms and shells write it in many shapes, with keys in snake case or camel case: states one a
+//! line, in an array or alone; whole STATE messages, among other messages or not; the envelopes of
+//! Airbyte's API, of its connection settings and of Meltano; GLOBAL and LEGACY states; an object that
+//! maps stream names to states. Whatever else has content is refused: taken for no state, it would mean
+//! reading everything again without a word.
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::catalog::StreamDescriptor;
 use crate::error::Error;
+
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Keys under which a state is wrapped once more.
+const ENVELOPES: &[&str] =
+    &["connection_state", "state", "value", "singer_state", "airbyte_state", "completed_state", "data", "bookmarks"];
+/// Messages that stand between states in the output of a source.
+const OTHER_MESSAGES: &[&str] =
+    &["RECORD", "LOG", "TRACE", "CONTROL", "SPEC", "CATALOG", "CONNECTION_STATUS", "SCHEMA", "ACTIVATE_VERSION"];
+/// Envelopes lie in envelopes, but not so often.
+const DEEPEST: usize = 8;
 
 /// Last state of each stream.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -34,78 +45,353 @@ impl SavedStates {
     /// # Errors
     /// A config error when the text has none of the known shapes.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        let mut file = Self::default();
-        // STATE messages one a line are several documents.
-        for document in serde_json::Deserializer::from_slice(text).into_iter::<Value>() {
-            let document = document.map_err(|error| {
-                Error::config(format!("not JSON: {error}; leave `--state` out to start from scratch"))
-            })?;
-            file.add_document(document)?;
+        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+            return Err(refused("it is UTF-16; save it as UTF-8"));
         }
-        Ok(file)
+        let mut states = Self::default();
+        let (mut documents, mut messages, mut read) = (0, 0, 0);
+        // STATE messages one a line are several documents.
+        let mut reader = serde_json::Deserializer::from_slice(text).into_iter::<Value>();
+        while let Some(document) = reader.next() {
+            match document {
+                Ok(document) if is_other_message(&document) => messages += 1,
+                Ok(document) => {
+                    states.read(document, 0)?;
+                    documents += 1;
+                }
+                // What came before it covers less, which is safe.
+                // A number that is cut behind its point is not the end of a document to the parser.
+                Err(error)
+                    if documents > 0
+                        && begins_a_line(text, read)
+                        && (error.is_eof() || text.ends_with(b".") || text.ends_with(b"-")) =>
+                {
+                    tracing::warn!("the last line of the state file is cut off and not used; the lines before it are");
+                    return Ok(states);
+                }
+                Err(error) => return Err(refused(format_args!("it is not JSON: {error}"))),
+            }
+            read = reader.byte_offset();
+        }
+        if messages > 0 && documents == 0 {
+            return Err(refused("it has messages, but no STATE among them"));
+        }
+        Ok(states)
     }
 
-    fn add_document(&mut self, document: Value) -> Result<(), Error> {
-        match document {
+    /// Enters one state as a source or a platform writes it.
+    ///
+    /// # Errors
+    /// A config error when it has none of the known shapes.
+    pub fn add(&mut self, state: Value) -> Result<(), Error> {
+        self.read(state, 0)
+    }
+
+    fn read(&mut self, value: Value, depth: usize) -> Result<(), Error> {
+        let mut fields = match value {
+            _ if depth > DEEPEST => return Err(refused("it is wrapped too often")),
+            Value::Null => return Ok(()),
+            Value::Array(states) => return states.into_iter().try_for_each(|state| self.read(state, depth + 1)),
+            Value::Object(fields) => fields,
+            Value::String(text) if text.trim().is_empty() => return Ok(()),
+            // Databases and settings keep it as a text.
+            Value::String(text) => match serde_json::from_str(&text) {
+                Ok(state) => return self.read(state, depth + 1),
+                Err(_) => return Err(refused("it is a text, not an object or an array")),
+            },
+            other => return Err(refused(format_args!("it has {other}, which is neither an array nor an object"))),
+        };
+        let kind = text_of(&fields, "type").or_else(|| text_of(&fields, "state_type")).unwrap_or_default();
+        match kind.to_ascii_uppercase().as_str() {
+            "" | "STATE" | "STREAM" | "GLOBAL" | "LEGACY" | "NOT_SET" => {}
+            _ => return Err(refused(format_args!("its `type` is `{kind}`"))),
+        }
+        if key(&fields, "stream_descriptor").is_some() {
+            return self.read_stream(&mut fields);
+        }
+        if let Some(mut stream) = take_object(&mut fields, "stream") {
+            return self.read_stream(&mut stream);
+        }
+        if let Some(mut global) =
+            take_object(&mut fields, "global").or_else(|| take_object(&mut fields, "global_state"))
+        {
+            self.streams.clear();
+            return self.read(take(&mut global, "stream_states").unwrap_or_default(), depth + 1);
+        }
+        let listed = ["stream_state", "stream_states"].iter().find_map(|name| take(&mut fields, name));
+        if let Some(listed @ Value::Array(_)) = listed {
+            return self.read(listed, depth + 1);
+        }
+        if let Some(inner) = ENVELOPES.iter().find_map(|name| take(&mut fields, name)) {
+            return self.read(inner, depth + 1);
+        }
+        if !kind.is_empty() && kind.eq_ignore_ascii_case("not_set") {
+            return Ok(());
+        }
+        if !kind.is_empty() {
+            return Err(refused(format_args!("a state of the type `{kind}` has no content")));
+        }
+        self.read_names(fields)
+    }
+
+    /// `{"stream_descriptor": …, "stream_state": …}`
+    fn read_stream(&mut self, fields: &mut Map<String, Value>) -> Result<(), Error> {
+        let mut descriptor = take_object(fields, "stream_descriptor").unwrap_or_default();
+        let Some(Value::String(name)) = descriptor.remove("name") else {
+            return Err(refused("an entry has no `stream_descriptor.name`"));
+        };
+        let namespace = text_of(&descriptor, "namespace").filter(|namespace| !namespace.is_empty());
+        self.set(StreamDescriptor { name, namespace }, take(fields, "stream_state").unwrap_or_default())
+    }
+
+    /// LEGACY, or without any word about its shape: `{"events": {…}, "persons": {…}}`
+    fn read_names(&mut self, fields: Map<String, Value>) -> Result<(), Error> {
+        let is_no_name = |name: &str| name == "version" || name == "timestamp" || name.parse::<u64>().is_ok();
+        if let Some(name) = fields.keys().find(|name| is_no_name(name)) {
+            return Err(refused(format_args!(
+                "its key `{name}` belongs to the state of one stream, and which one is not said; write {{\"events\": …}} around it"
+            )));
+        }
+        fields.into_iter().try_for_each(|(name, state)| self.set(StreamDescriptor { name, namespace: None }, state))
+    }
+
+    fn set(&mut self, descriptor: StreamDescriptor, state: Value) -> Result<(), Error> {
+        let state = match state {
+            Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
+            state => state,
+        };
+        self.streams.retain(|(known, _)| *known != descriptor);
+        match state {
             Value::Null => Ok(()),
-            Value::Array(states) => states.into_iter().try_for_each(|state| self.add(state)),
-            Value::Object(ref fields) if fields.contains_key("type") || fields.contains_key("stream") => {
-                self.add(document)
-            }
-            Value::Object(fields) => {
-                // Legacy: {"events": {...}, "persons": {...}}
-                for (name, state) in fields {
-                    if state.is_object() {
-                        self.set(StreamDescriptor { name, namespace: None }, state);
-                    }
-                }
+            Value::Object(fields) if fields.is_empty() => Ok(()),
+            Value::Object(_) => {
+                self.streams.push((descriptor, state));
                 Ok(())
             }
-            _ => Err(Error::config("neither an array nor an object; leave `--state` out to start from scratch")),
+            other => Err(refused(format_args!("`{}` is {other}, not the state of a stream", descriptor.name))),
         }
     }
 
-    fn add(&mut self, mut state: Value) -> Result<(), Error> {
-        if state.get("type").and_then(Value::as_str) == Some("STATE") {
-            state = state["state"].take();
-        }
-        if !state.is_object() {
-            return Err(Error::config(format!("an entry is not an object: {state}")));
-        }
-        let entries = match state.get_mut("global") {
-            Some(global) if global.is_object() => match global["stream_states"].take() {
-                Value::Array(entries) => entries,
-                _ => Vec::new(),
-            },
-            _ => vec![state["stream"].take()],
-        };
-        for mut entry in entries {
-            let Some(name) = entry["stream_descriptor"]["name"].as_str() else {
-                if state["data"].is_null() && !entry.is_null() {
-                    return Err(Error::config("an entry has no `stream.stream_descriptor.name`"));
-                }
-                continue;
-            };
-            let namespace = entry["stream_descriptor"]["namespace"].as_str().map(str::to_owned);
-            let descriptor = StreamDescriptor { name: name.to_owned(), namespace };
-            let value = entry["stream_state"].take();
-            if !value.is_null() {
-                self.set(descriptor, value);
-            }
-        }
-        Ok(())
-    }
-
-    fn set(&mut self, descriptor: StreamDescriptor, value: Value) {
-        self.streams.retain(|(known, _)| *known != descriptor);
-        self.streams.push((descriptor, value));
-    }
-
-    /// The state of a stream. A state without a namespace also serves a stream that has one.
+    /// The state of a stream. Where only one side has a namespace, the name alone counts.
     pub fn stream(&self, descriptor: &StreamDescriptor) -> Option<&Value> {
-        let exact = self.streams.iter().find(|(known, _)| known == descriptor);
-        let by_name =
-            || self.streams.iter().find(|(known, _)| known.name == descriptor.name && known.namespace.is_none());
-        exact.or_else(by_name).map(|(_, value)| value)
+        self.place(descriptor).and_then(|place| self.streams.get(place)).map(|(_, value)| value)
+    }
+
+    fn place(&self, descriptor: &StreamDescriptor) -> Option<usize> {
+        let wanted = descriptor.namespace.as_deref().filter(|namespace| !namespace.is_empty());
+        let named = || self.streams.iter().enumerate().filter(|(_, (known, _))| known.name == descriptor.name);
+        let exact = named().find(|(_, (known, _))| known.namespace.as_deref() == wanted);
+        let without = || named().find(|(_, (known, _))| known.namespace.is_none());
+        let only = || named().next().filter(|_| wanted.is_none() && named().count() == 1);
+        exact.or_else(without).or_else(only).map(|(place, _)| place)
+    }
+
+    /// Warns of states that belong to none of the streams: a name that is spelled differently would
+    /// mean reading everything again.
+    pub fn warn_of_others<'a>(&self, streams: impl Iterator<Item = &'a StreamDescriptor>) {
+        let used: Vec<usize> = streams.filter_map(|stream| self.place(stream)).collect();
+        let others = self.streams.iter().enumerate().filter(|(place, _)| !used.contains(place));
+        let others: Vec<String> = others.map(|(_, (stream, _))| shown(stream)).collect();
+        if !others.is_empty() {
+            tracing::warn!(
+                "the state has {}, which the catalog does not have under this name; these states are not used",
+                others.join(", ")
+            );
+        }
+    }
+
+    /// The states as an array that every version of both programs and Airbyte understand.
+    pub fn to_value(&self) -> Value {
+        self.streams.iter().map(|(stream, state)| one(stream, state)).collect()
+    }
+}
+
+fn one(stream: &StreamDescriptor, state: &Value) -> Value {
+    serde_json::json!({"type": "STREAM", "stream": {"stream_descriptor": stream, "stream_state": state}})
+}
+
+fn shown(stream: &StreamDescriptor) -> String {
+    match &stream.namespace {
+        Some(namespace) => format!("`{}` of the namespace `{namespace}`", stream.name),
+        None => format!("`{}`", stream.name),
+    }
+}
+
+fn refused(what: impl std::fmt::Display) -> Error {
+    Error::config(format!(
+        "this is not a state: {what}. Accepted are states or STATE messages, one a line or in an array, what Airbyte's API returns for a connection, and an object of stream names. To read everything from the start date on, empty the file"
+    ))
+}
+
+/// A message that says nothing about states.
+fn is_other_message(document: &Value) -> bool {
+    document.get("type").and_then(Value::as_str).is_some_and(|kind| OTHER_MESSAGES.contains(&kind))
+}
+
+/// Whether what follows the first `read` bytes is a line of its own.
+fn begins_a_line(text: &[u8], read: usize) -> bool {
+    let rest = text.get(read..).unwrap_or_default();
+    rest.iter().take_while(|byte| byte.is_ascii_whitespace()).any(|byte| *byte == b'\n')
+}
+
+/// The spelling of a key that is there: `stream_state` or `streamState`.
+fn key(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    let camel_case = words.fold(first, |text, word| {
+        let (head, tail) = word.split_at(1);
+        text + &head.to_ascii_uppercase() + tail
+    });
+    [name, &camel_case].into_iter().find(|name| fields.contains_key(*name)).map(str::to_owned)
+}
+
+fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
+    key(fields, name).and_then(|key| fields.remove(&key))
+}
+
+fn take_object(fields: &mut Map<String, Value>, name: &str) -> Option<Map<String, Value>> {
+    match fields.get(&key(fields, name)?)? {
+        Value::Object(_) => match take(fields, name) {
+            Some(Value::Object(object)) => Some(object),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn text_of(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    fields.get(&key(fields, name)?)?.as_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(text: &str, name: &str, namespace: Option<&str>) -> Option<Value> {
+        let states = SavedStates::parse(text.as_bytes()).unwrap_or_else(|error| panic!("{text}: {error}"));
+        states.stream(&StreamDescriptor { name: name.into(), namespace: namespace.map(str::to_owned) }).cloned()
+    }
+
+    #[test]
+    fn every_shape_that_others_write_is_read() {
+        let (state, snake) = (json!({"c": 1}), json!({"stream_descriptor": {"name": "a"}, "stream_state": {"c": 1}}));
+        let camel = json!({"streamDescriptor": {"name": "a"}, "streamState": {"c": 1}});
+        let typed = json!({"type": "STREAM", "stream": snake});
+        for document in [
+            typed.clone(),
+            snake.clone(),
+            camel.clone(),
+            json!([typed]),
+            json!([snake]),
+            json!([camel]),
+            json!({"stream": snake}),
+            json!({"type": "STATE", "state": typed}),
+            json!({"type": "STATE", "value": snake}),
+            json!({"stateType": "stream", "connectionId": "x", "streamState": [camel]}),
+            json!({"connectionState": {"stateType": "stream", "streamState": [camel]}}),
+            json!({"state_type": "stream", "stream_state": [snake]}),
+            json!({"singer_state": {"airbyte_state": [typed]}}),
+            json!({"type": "GLOBAL", "global": {"shared_state": {}, "stream_states": [snake]}}),
+            json!({"stateType": "global", "globalState": {"sharedState": null, "streamStates": [camel]}}),
+            json!({"type": "LEGACY", "data": {"a": state}}),
+            json!([{"type": "LEGACY", "data": {"a": state}}]),
+            json!({"type": "STATE", "state": {"data": {"a": state}}}),
+            json!({"stateType": "legacy", "state": {"a": state}}),
+            json!({"data": {"a": state}}),
+            json!({"bookmarks": {"a": state}}),
+            json!({"a": state, "b": null}),
+            json!({"a": state.to_string()}),
+            Value::String(json!([typed]).to_string()),
+        ] {
+            assert_eq!(of(&document.to_string(), "a", None), Some(state.clone()), "{document}");
+            let marked = format!("\u{feff}{document}\r\n");
+            assert_eq!(of(&marked, "a", None), Some(state.clone()), "{document}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_no_state_and_what_has_content_is_refused() {
+        for nothing in [
+            "",
+            " \n",
+            "null",
+            "{}",
+            "[]",
+            "[null, {}]",
+            r#"{"stateType":"not_set"}"#,
+            r#"{"connectionState":null}"#,
+            "\u{feff}",
+        ] {
+            assert_eq!(SavedStates::parse(nothing.as_bytes()).unwrap(), SavedStates::default(), "{nothing}");
+        }
+        for content in [
+            "5",
+            "true",
+            r#""2026-01-01""#,
+            "[5]",
+            r#"{"a":5}"#,
+            r#"{"version":2,"projects":{}}"#,
+            r#"{"1001":{"timestamp":"2026-01-01"}}"#,
+            r#"{"type":"STREAM"}"#,
+            r#"{"type":"STREAM","stream":{"stream_state":{"c":1}}}"#,
+            r#"{"type":"OTHER","x":1}"#,
+            r#"{"type":"LOG","log":{}}"#,
+            r#"{"a":{"c":1"#,
+            r#"[{"type":"STREAM","stream":{"stream_descriptor":{"name":"a"},"stream_state":{"c":1}}},"#,
+            "events: 1",
+            "\u{feff}\u{feff}",
+        ] {
+            let error = SavedStates::parse(content.as_bytes()).expect_err(content);
+            assert!(error.message().contains("Accepted are"), "{content}: {error}");
+        }
+        let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        assert!(SavedStates::parse(&wide).unwrap_err().message().contains("UTF-16"));
+    }
+
+    #[test]
+    fn the_last_of_several_lines_counts_and_may_be_cut() {
+        let line = |cursor: f64| {
+            let state = json!({"stream_descriptor": {"name": "a"}, "stream_state": {"c": cursor}});
+            json!({"type": "STATE", "state": {"type": "STREAM", "stream": state}}).to_string()
+        };
+        let record = r#"{"type":"RECORD","record":{"stream":"a","data":{}}}"#;
+        let lines = format!("{}\n{record}\n{}\n", line(1.5), line(2.5));
+        assert_eq!(of(&lines, "a", None), Some(json!({"c": 2.5})));
+        let third = line(3.5);
+        for length in 1..third.len() {
+            let cut = format!("{lines}{}", third.split_at(length).0);
+            assert_eq!(of(&cut, "a", None), Some(json!({"c": 2.5})), "{cut}");
+        }
+        let (begin, _) = third.split_at(60);
+        assert!(SavedStates::parse(begin.as_bytes()).is_err(), "a cut line alone");
+        assert!(SavedStates::parse(format!("{begin}\n{}", line(4.5)).as_bytes()).is_err(), "cut in the middle");
+        assert_eq!(of(&format!("{lines}{{\"a\":null}}"), "a", None), None, "a state that was taken back");
+    }
+
+    #[test]
+    fn a_namespace_on_one_side_only_does_not_matter() {
+        let state = |namespace: Value| {
+            json!([{"stream_descriptor": {"name": "a", "namespace": namespace}, "stream_state": {"c": 1}}]).to_string()
+        };
+        let found = Some(json!({"c": 1}));
+        for (saved, wanted, expected) in [
+            (Value::Null, None, &found),
+            (json!(""), None, &found),
+            (Value::Null, Some(""), &found),
+            (json!(""), Some("n"), &found),
+            (json!("n"), None, &found),
+            (json!("n"), Some("n"), &found),
+            (json!("n"), Some("m"), &None),
+        ] {
+            assert_eq!(of(&state(saved.clone()), "a", wanted), *expected, "{saved} {wanted:?}");
+        }
+        let two = json!([
+            {"stream_descriptor": {"name": "a", "namespace": "m"}, "stream_state": {"c": 1}},
+            {"stream_descriptor": {"name": "a", "namespace": "n"}, "stream_state": {"c": 2}},
+        ]);
+        assert_eq!(of(&two.to_string(), "a", None), None, "which of the two is not said");
     }
 }

@@ -122,6 +122,7 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     let custom =
         custom_streams(&config, |name| catalog.streams.iter().any(|stream| stream.stream.name == name)).await?;
     let jobs = jobs(&config, &catalog, &state, &custom)?;
+    state.warn_of_others(jobs.iter().map(|job| &*job.stream));
     let client = Client::new(&config)?;
     let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
     let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;

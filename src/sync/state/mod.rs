@@ -1,5 +1,6 @@
 //! What the states of streams hold, and how they are kept and emitted.
 
+mod airbyte;
 pub(crate) mod checkpoint;
 pub(crate) mod error;
 pub(crate) mod export;

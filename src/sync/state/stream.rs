@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 
+use super::airbyte;
 use super::error::{instant, unusable};
 use crate::error::Error;
 use crate::time::Timestamp;
@@ -86,9 +87,14 @@ impl<T: ProjectEntry> StreamState<T> {
         let Some(state) = state else { return Ok(parsed) };
         let fields = state.as_object().ok_or_else(|| unusable("it is not an object"))?;
         match fields.get("version") {
-            None if T::UNDERSTANDS_OTHER_CONNECTORS => {
-                parsed.read_other_connector(fields)?;
-                return Ok(parsed);
+            None if T::UNDERSTANDS_OTHER_CONNECTORS || !fields.contains_key("projects") => {
+                parsed.read_other_connector(&airbyte::without_partitions(fields)?)?;
+                let is_empty = parsed.projects.is_empty() && parsed.resume_from.is_none();
+                return if T::UNDERSTANDS_OTHER_CONNECTORS || is_empty {
+                    Ok(parsed)
+                } else {
+                    Err(unusable("it is from another connector, which read this stream in another way"))
+                };
             }
             None => {}
             Some(version) => match version.as_u64() {
@@ -122,7 +128,7 @@ impl<T: ProjectEntry> StreamState<T> {
     fn read_other_connector(&mut self, fields: &Map<String, Value>) -> Result<(), Error> {
         for (key, value) in fields {
             match value {
-                _ if key.starts_with("__ab_") => {}
+                _ if airbyte::is_about_a_refresh(key) => {}
                 Value::String(_) if key == "timestamp" => self.resume_from = Some(instant(key, value)?),
                 Value::Object(project) if key.bytes().all(|byte| byte.is_ascii_digit()) => {
                     let number =

@@ -1,0 +1,160 @@
+//! What an answer of the webhook means.
+
+use std::time::Duration;
+
+use chrono::Utc;
+use reqwest::StatusCode;
+use reqwest::header::{ALLOW, HeaderMap, LOCATION};
+use url::Url;
+
+use super::config::WebhookConfig;
+use crate::error::Error;
+use crate::net::{proxy_refusal, retry_after};
+
+/// What to do after a response of the webhook.
+pub(super) enum RetryAction {
+    Accepted,
+    /// Try again, at the earliest after this time.
+    Retry {
+        wait: Option<Duration>,
+        reason: String,
+    },
+    /// Fewer records might pass.
+    TooLarge {
+        status: u16,
+        reason: String,
+    },
+    /// Not now and not later. With 400 and 422, one of the records might be the reason.
+    Rejected {
+        status: u16,
+        reason: String,
+    },
+    /// The URL, the credentials or the method is wrong.
+    Fatal(Error),
+}
+
+/// What a status other than success means.
+pub(super) fn retry_action(
+    config: &WebhookConfig,
+    status: StatusCode,
+    headers: &HeaderMap,
+    excerpt: &str,
+) -> RetryAction {
+    let code = status.as_u16();
+    let reason = format!("status {code} {excerpt}").trim_end().to_owned();
+    let fatal = |text: String| RetryAction::Fatal(Error::config(text).with_details(reason.clone()));
+    match code {
+        207 => fatal(
+            "the webhook answers with 207 (Multi-Status), which does not say that every record was accepted; it has to accept or reject requests as a whole"
+                .to_owned(),
+        ),
+        300..=399 => fatal(redirect_to(
+            config.webhook.expose(),
+            headers.get(LOCATION).and_then(|location| location.to_str().ok()),
+        )),
+        401 | 403 => fatal("the webhook denies access; check `bearer_token`, `headers` and `webhook_url`".to_owned()),
+        404 | 410 => fatal(
+            "there is no such webhook (any more); copy the URL of the webhook node to `webhook_url` again".to_owned(),
+        ),
+        405 => {
+            let allowed = headers.get(ALLOW).and_then(|methods| methods.to_str().ok()).unwrap_or_default();
+            let allowed = if allowed.is_empty() { String::new() } else { format!(", only {allowed}") };
+            fatal(format!(
+                "what is at `webhook_url` does not take POST requests{allowed}: it is a page or another endpoint; copy the URL of the webhook node again"
+            ))
+        }
+        407 => fatal(proxy_refusal()),
+        411 => fatal(
+            "the webhook says that the request has no `Content-Length`, which was sent: a proxy between removes it; connect without it (`NO_PROXY`)"
+                .to_owned(),
+        ),
+        415 if config.gzip => fatal(
+            "the webhook does not take JSON compressed with gzip; set `compression` to `none`".to_owned(),
+        ),
+        415 => fatal(
+            "the webhook does not take JSON (`Content-Type: application/json`); check `webhook_url`"
+                .to_owned(),
+        ),
+        413 => RetryAction::TooLarge { status: code, reason },
+        408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
+            RetryAction::Retry { wait: retry_after(headers, Utc::now()), reason }
+        }
+        // 400, 422, other 4xx, 501 and 505.
+        _ => RetryAction::Rejected { status: code, reason },
+    }
+}
+
+/// What differs between the webhook's URL and where it redirects to. Paths are secrets.
+fn redirect_to(from: &Url, location: Option<&str>) -> String {
+    let Some(to) = location.and_then(|location| from.join(location).ok()) else {
+        return "the webhook redirects, but does not say where to; check `webhook_url`".to_owned();
+    };
+    let same_place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
+    if to.host_str() == from.host_str() && to.scheme() != from.scheme() {
+        return format!("the webhook redirects to {}://; begin `webhook_url` with it", to.scheme());
+    }
+    if to.origin().is_tuple() && same_place(&to) != same_place(from) {
+        return format!(
+            "the webhook redirects to {}; set `webhook_url` to the final URL",
+            to.origin().ascii_serialization()
+        );
+    }
+    let (known, new) = (from.path(), to.path());
+    if known != new && known.trim_end_matches('/') == new.trim_end_matches('/') {
+        let with = if new.ends_with('/') { "with" } else { "without" };
+        return format!("the webhook redirects to the same address {with} a slash at its end; write `webhook_url` so");
+    }
+    let what = match (known == new, from.query() == to.query()) {
+        (false, _) => "another path",
+        (true, false) => "other parameters",
+        (true, true) => return "the webhook redirects to itself; check `webhook_url`".to_owned(),
+    };
+    format!("the webhook redirects to {what}; set `webhook_url` to the final URL")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_told_apart() {
+        let config = WebhookConfig::parse(br#"{"webhook_url":"https://example.com/x"}"#, |_| None).unwrap();
+        let kind = |code: u16| match retry_action(&config, StatusCode::from_u16(code).unwrap(), &HeaderMap::new(), "") {
+            RetryAction::Accepted => "accepted",
+            RetryAction::Retry { .. } => "again",
+            RetryAction::TooLarge { .. } => "too large",
+            RetryAction::Rejected { .. } => "rejected",
+            RetryAction::Fatal(_) => "wrong",
+        };
+        for (codes, expected) in [
+            (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),
+            (&[413], "too large"),
+            (&[400, 402, 406, 422, 451, 501, 505], "rejected"),
+            (&[207, 300, 301, 302, 307, 308, 401, 403, 404, 405, 410, 411, 415], "wrong"),
+        ] {
+            for code in codes {
+                assert_eq!(kind(*code), expected, "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_redirect_says_what_differs() {
+        let from = Url::parse("http://a.example/hooks/s3cret").unwrap();
+        for (to, expected) in [
+            ("/hooks/s3cret/", "a slash at its end"),
+            ("http://a.example/hooks/s3cret/", "a slash at its end"),
+            ("https://a.example/hooks/s3cret", "https://"),
+            ("https://b.example/hooks/s3cret", "https://b.example"),
+            ("/login", "another path"),
+            ("?x=1", "other parameters"),
+            ("s3cret", "itself"),
+        ] {
+            let message = redirect_to(&from, Some(to));
+            assert!(message.contains(expected) && !message.contains("s3cret"), "{to}: {message}");
+        }
+        let message = redirect_to(&Url::parse("http://a.example/hooks/s3cret/").unwrap(), Some("/hooks/s3cret"));
+        assert!(message.contains("without a slash at its end"), "{message}");
+        assert!(redirect_to(&from, None).contains("does not say where"));
+    }
+}
