@@ -18,6 +18,7 @@ mod export_faults;
 mod faults;
 mod help;
 mod huge;
+mod inputs;
 mod instances;
 mod keyset;
 mod kill;

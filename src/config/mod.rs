@@ -200,7 +200,7 @@ fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
         Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z"))
     })?;
     if !(Timestamp::MIN..Timestamp::MAX).contains(&instant) {
-        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1970 and 2298")));
+        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1900 and 2299")));
     }
     Ok(instant)
 }

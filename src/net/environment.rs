@@ -28,7 +28,8 @@ pub(super) fn no_proxy_at_all() -> bool {
 /// # Errors
 /// A config error that names the variable; its value can hold a password and is not shown.
 pub(super) fn check() -> Result<(), Error> {
-    if !no_proxy_at_all() {
+    // A program that is called by a web server heeds no proxy, because its callers could set one.
+    if !no_proxy_at_all() && env::var_os("REQUEST_METHOD").is_none() {
         for name in [HTTPS, HTTP, ALL].iter().filter_map(first_set) {
             let value = env::var(name).ok();
             if !value.as_deref().is_some_and(|value| value.is_empty() || is_proxy(value)) {
@@ -66,7 +67,14 @@ fn first_set(names: &[&'static str; 2]) -> Option<&'static str> {
 fn is_proxy(value: &str) -> bool {
     let Ok(uri) = value.parse::<Uri>() else { return false };
     let known = matches!(uri.scheme_str(), None | Some("http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h"));
-    known && uri.authority().is_some_and(|authority| !authority.host().is_empty())
+    // Not every character that the parser lets pass stands in a host's name.
+    let is_plain = |host: &str| {
+        !host.is_empty()
+            && host
+                .chars()
+                .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | '[' | ']' | ':'))
+    };
+    known && uri.authority().is_some_and(|authority| is_plain(authority.host()))
 }
 
 /// All of a file's certificates have to be sound: one that is left out would be missed later.

@@ -97,8 +97,7 @@ impl Retry {
     /// # Errors
     /// When the failure is final, or has happened too often.
     pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, GiveUp> {
-        let mut asks_for_less = false;
-        let message = match failure {
+        let (message, asks_for_less) = match failure {
             Failure::Fatal(error) => return Err(GiveUp::Fatal(error)),
             Failure::Refused(refusal) => return Err(GiveUp::Refused(refusal)),
             Failure::TooLarge { message } => {
@@ -116,8 +115,7 @@ impl Retry {
             }
             Failure::Transient { message, perhaps_too_large } => {
                 self.gateway_timeouts += u32::from(perhaps_too_large);
-                asks_for_less = perhaps_too_large && self.gateway_timeouts >= GATEWAY_PATIENCE;
-                message
+                (message, perhaps_too_large && self.gateway_timeouts >= GATEWAY_PATIENCE)
             }
         };
         // Asking for less is an attempt as well: a gateway without a server behind it never gets better.
