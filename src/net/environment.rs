@@ -17,7 +17,7 @@ const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 
-/// Whether NO_PROXY exempts everything. The library applies `*` to host names only, not to IP addresses.
+/// Whether `NO_PROXY` exempts everything. The library applies `*` to host names only, not to IP addresses.
 pub(super) fn no_proxy_at_all() -> bool {
     let exempt = ["NO_PROXY", "no_proxy"].iter().find_map(|name| env::var(name).ok());
     exempt.is_some_and(|exempt| exempt.trim() == "*")

@@ -78,20 +78,21 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
             return Err(format!("has {} as `{place}.supported_sync_modes`; it must be a list", kind(other)));
         }
     }
-    match entry.get("sync_mode") {
-        Some(mode) => {
-            let (mode, destination) = sync_mode(mode).ok_or_else(|| {
-                let shown = mode.as_str().map_or_else(|| kind(mode).to_owned(), |mode| format!("`{mode}`"));
-                format!("has {shown} as `{path}.sync_mode` of the stream `{name}`; it must be `incremental` or `full_refresh`")
-            })?;
-            entry.insert("sync_mode".to_owned(), Value::from(mode));
-            if let Some(destination) = destination {
-                entry.entry("destination_sync_mode").or_insert_with(|| Value::from(destination));
-            }
+    if let Some(mode) = entry.get("sync_mode") {
+        let (mode, destination) = sync_mode(mode).ok_or_else(|| {
+            let shown = mode.as_str().map_or_else(|| kind(mode).to_owned(), |mode| format!("`{mode}`"));
+            format!(
+                "has {shown} as `{path}.sync_mode` of the stream `{name}`; it must be `incremental` or `full_refresh`"
+            )
+        })?;
+        entry.insert("sync_mode".to_owned(), Value::from(mode));
+        if let Some(destination) = destination {
+            entry.entry("destination_sync_mode").or_insert_with(|| Value::from(destination));
         }
-        None => tracing::warn!(
+    } else {
+        tracing::warn!(
             "the catalog does not say how to read the stream `{name}` (`{path}.sync_mode`), so it is read in full"
-        ),
+        );
     }
     entry.insert("stream".to_owned(), Value::Object(described));
     Ok(Some(Value::Object(entry)))

@@ -228,12 +228,11 @@ impl Client {
             };
         }
         let body = match excerpt(response).await {
-            Ok(body) => body,
             // What is refused, and why, stands in the JSON that has been cut.
             Err((body, error)) if status.is_client_error() && !Report::read(&body).is_json => {
                 return Failure::transient(format!("the response with status {status} broke off: {error}"));
             }
-            Err((body, _)) => body,
+            Ok(body) | Err((body, _)) => body,
         };
         let mut failure = Failure::from_response(status, &headers, &body, path, class, elapsed);
         if let Failure::Throttled { pause: Some(pause), message, .. } = &failure {

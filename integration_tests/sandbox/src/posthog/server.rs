@@ -174,7 +174,7 @@ pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
             Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
         }
         Action::Endless { begin } => Some(Answer::raw("application/json", begin.clone())),
-        Action::GatewayTimeout { .. } => return replaced(Some(&Action::Html { code: 504 })),
+        Action::GatewayTimeout { .. } => replaced(Some(&Action::Html { code: 504 })),
         Action::Html { code } => {
             let page = format!(
                 "<!DOCTYPE html>\n<html lang=\"en-US\"><head><title>posthog | {code}: An error occurred</title></head><body>\
