@@ -14,11 +14,11 @@ async fn invalid_catalogs_are_rejected() {
     invalid_mode["streams"][0]["sync_mode"] = json!("INVALID");
     for (catalog, expected) in [
         (catalog(&["evnts"], "incremental"), "unknown stream `evnts`; there are events"),
-        (invalid_mode, "unknown variant `INVALID`"),
+        (invalid_mode, "has `INVALID` as `streams[0].sync_mode`"),
         (catalog(&[], "incremental"), "no streams"),
         (catalog(&["events", "events"], "incremental"), "`events` twice"),
-        (json!({"stream": []}), "missing field `streams`"),
-        (json!("x"), "not a configured catalog"),
+        (json!({"stream": []}), "has no `streams`"),
+        (json!("x"), "is a string; it must be an object with `streams`"),
     ] {
         let outcome = source.read(&catalog, None).await;
         assert_eq!(outcome.code, Some(1), "{catalog}");

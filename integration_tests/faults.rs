@@ -115,9 +115,53 @@ async fn windows_are_split_when_pages_cannot_shrink() {
 #[tokio::test]
 async fn repeated_gateway_timeouts_reduce_the_page_size() {
     let posthog = sandbox_with_events().await;
-    let gives_up = Fault::query(Action::Html { code: 504 }).sql("LIMIT 600$");
-    let messages = read_through(&posthog, vec![gives_up]).await;
+    let gives_up = Fault::query(Action::GatewayTimeout { wait: Duration::from_millis(5_100) }).sql("LIMIT 600$");
+    posthog.set_faults(vec![gives_up]).unwrap();
+    let source = Source::new(&posthog.url()).with_page_size(600);
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_events(&messages, &posthog, &[PROJECT]);
+    assert_no_duplicates(&messages);
     assert!(messages.logs("INFO").iter().any(|line| line.contains("asking for less")));
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_server_behind_it_is_waited_out_and_named() {
+    let posthog = sandbox_with_events().await;
+    for code in [502, 503, 504, 520, 524, 526] {
+        posthog.set_faults(vec![Fault::new(Action::Html { code }).nth(&[1, 2, 3])]).unwrap();
+        let source = Source::new(&posthog.url()).with_page_size(600);
+        let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+        assert_events(&messages, &posthog, &[PROJECT]);
+        assert!(!messages.text().contains("asking for less"), "{code}");
+    }
+    posthog.set_faults(vec![Fault::query(Action::Html { code: 502 })]).unwrap();
+    let before = posthog.requests().len();
+    let source = Source::new(&posthog.url()).with("attempts", json!(3));
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(
+        outcome.messages.errors()[0].contains("gave up after 3 attempts; last error from PostHog: 502"),
+        "{:?}",
+        outcome.messages.errors()
+    );
+    assert!(posthog.requests().len() - before < 10);
+}
+
+#[tokio::test]
+async fn web_pages_instead_of_responses_are_named_with_base_url() {
+    let posthog = sandbox_with_events().await;
+    let headers = vec![("content-type".to_owned(), "text/html; charset=utf-8".to_owned())];
+    let page = "<!doctype html><html><head><title>Sign in</title></head></html>".to_owned();
+    for headers in [headers, Vec::new()] {
+        posthog.set_faults(vec![Fault::new(Action::Status { code: 200, body: page.clone(), headers })]).unwrap();
+        let (status, message) = Source::new(&posthog.url()).check().await;
+        assert_eq!(status, "FAILED");
+        assert!(message.contains("a web page (`Sign in`)") && message.contains("`base_url`"), "{message}");
+    }
+    let body = r#"{"message":"no Route matched with those values"}"#.to_owned();
+    posthog.set_faults(vec![Fault::new(Action::Status { code: 404, body, headers: Vec::new() })]).unwrap();
+    let (_, message) = Source::new(&posthog.url()).check().await;
+    assert!(message.contains("no Route matched") && message.contains("check `base_url`"), "{message}");
 }
 
 #[tokio::test]

@@ -19,6 +19,7 @@ mod faults;
 mod help;
 mod huge;
 mod identities;
+mod inputs;
 mod instances;
 mod keyset;
 mod kill;

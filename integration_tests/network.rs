@@ -269,6 +269,77 @@ async fn wrong_proxy_password_is_explained() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_cannot_be_used_is_named_without_its_password() {
+    let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
+    let source = Source::new(&posthog.url()).with_environment("HTTP_PROXY", "http://me:s3cret-pass@127.0.0.1:9");
+    let (status, message) = source.check().await;
+    assert_eq!(status, "FAILED");
+    assert!(message.contains("through the proxy 127.0.0.1:9 (HTTP_PROXY)") && !message.contains("s3cret"), "{message}");
+    let destination = Destination::new(&webhook).with_environment("all_proxy", "127.0.0.1:9");
+    let (status, message) = destination.check(&[]).await;
+    assert!(status == "FAILED" && message.contains("through the proxy 127.0.0.1:9 (all_proxy)"), "{message}");
+    for value in ["\"http://me:s3cret-pass@127.0.0.1:9\"", "http:/127.0.0.1", " http://127.0.0.1:9", "ftp://127.0.0.1"]
+    {
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            let (status, message) = Source::new(&posthog.url()).with_environment(name, value).check().await;
+            assert_eq!(status, "FAILED", "{name}={value}");
+            assert!(message.starts_with(&format!("{name} is not the URL of a proxy")), "{message}");
+            assert!(!message.contains("s3cret"), "{message}");
+            let (status, message) = Destination::new(&webhook).with_environment(name, value).check(&[]).await;
+            assert!(status == "FAILED" && message.contains("is not the URL of a proxy"), "{message}");
+        }
+    }
+    assert!(posthog.requests().is_empty() && webhook.received().is_empty());
+}
+
+#[tokio::test]
+async fn certificates_that_cannot_be_read_are_not_passed_over() {
+    let posthog = sandbox_with_events().await;
+    let authority = Authority::new();
+    let folder = tempfile::TempDir::new().unwrap();
+    std::fs::write(folder.path().join("authority.pem"), &authority.certificate).unwrap();
+    let good = folder.path().join("authority.pem");
+    let damaged = folder.path().join("damaged.pem");
+    std::fs::write(
+        &damaged,
+        authority.certificate.clone() + "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    for (file, directory, expected) in [
+        (
+            "/nowhere/ca.pem",
+            folder.path().to_str().unwrap(),
+            "SSL_CERT_FILE is set, and there is no usable certificate",
+        ),
+        (
+            damaged.to_str().unwrap(),
+            folder.path().to_str().unwrap(),
+            "SSL_CERT_FILE is set, and there is no usable certificate",
+        ),
+        (good.to_str().unwrap(), "/nowhere", "SSL_CERT_DIR is set, and the folder `/nowhere` cannot be read"),
+    ] {
+        let source = Source::new(&posthog.url());
+        let source = source.with_environment("SSL_CERT_FILE", file).with_environment("SSL_CERT_DIR", directory);
+        let (status, message) = source.check().await;
+        assert_eq!(status, "FAILED", "{file} {directory}");
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn self_signed_certificates_work_or_are_explained() {
+    let posthog = sandbox_with_events().await;
+    for (is_authority, expected) in [(false, "SUCCEEDED"), (true, "FAILED")] {
+        let (front, certificate) = Authority::self_signed(&posthog.url(), "127.0.0.1", is_authority).await;
+        let source = encrypted_source(&front);
+        let trusted = source.file("own.pem", &certificate);
+        let (status, message) = source.with_environment("SSL_CERT_FILE", trusted.to_str().unwrap()).check().await;
+        assert_eq!(status, expected, "{message}");
+        assert!(!is_authority || message.contains("basicConstraints=critical,CA:FALSE"), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn unencrypted_urls_require_permission() {
     let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
     let variable = proxy_variable(&proxy, PROXY_PASSWORD);

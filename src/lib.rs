@@ -23,6 +23,7 @@ pub mod source;
 #[doc(hidden)]
 pub mod config;
 mod help;
+mod json_text;
 mod net;
 #[doc(hidden)]
 pub mod posthog;

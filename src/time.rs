@@ -15,12 +15,11 @@ pub(crate) const DAY: i64 = 86_400_000_000;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Older than any event: `1970-01-01`.
-    pub const MIN: Self = Self(0);
-    /// Younger than any event, clocks in the far future included: `2299-01-01`.
-    ///
-    /// `DateTime64` ends in 2299; the margin keeps arithmetic on the server inside its range.
-    pub const MAX: Self = Self(10_382_256_000_000_000);
+    /// No event is older: where `DateTime64` begins, `1900-01-01`.
+    pub const MIN: Self = Self(-2_208_988_800_000_000);
+    /// Every event is older: where `DateTime64` ends, `2300-01-01`. PostHog moves later times to the last
+    /// microsecond before it.
+    pub const MAX: Self = Self(10_413_792_000_000_000);
 
     /// The local clock.
     pub fn now() -> Self {
@@ -276,6 +275,7 @@ mod tests {
     fn sql_literals_name_their_time_zone() {
         let instant = Timestamp::parse("2026-03-29T01:30:00.5Z").unwrap();
         assert_eq!(instant.literal(), "toDateTime64('2026-03-29 01:30:00.500000', 6, 'UTC')");
-        assert_eq!(Timestamp::MAX.to_string(), "2299-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::MIN.to_string(), "1900-01-01T00:00:00.000000Z");
+        assert_eq!(Timestamp::MAX.to_string(), "2300-01-01T00:00:00.000000Z");
     }
 }

@@ -23,6 +23,18 @@ impl Authority {
         Self { issuer: Issuer::new(parameters, key), certificate }
     }
 
+    /// Puts TLS with a self-signed certificate, which it returns as PEM, in front of the server at `url`.
+    pub(crate) async fn self_signed(url: &str, host: &str, is_authority: bool) -> (Encryption, String) {
+        let mut parameters = CertificateParams::new(vec![host.to_owned()]).unwrap();
+        parameters.is_ca = if is_authority { IsCa::Ca(BasicConstraints::Unconstrained) } else { IsCa::ExplicitNoCa };
+        let key = KeyPair::generate().unwrap();
+        let certificate = parameters.self_signed(&key).unwrap();
+        let target = Url::parse(url).unwrap().socket_addrs(|| None).unwrap()[0];
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let front = Encryption::start(target, certificate.der().clone(), key).await.unwrap();
+        (front, certificate.pem())
+    }
+
     /// Puts TLS with a certificate for `host` in front of the server at `url`.
     pub(crate) async fn encrypt(&self, url: &str, host: &str) -> Encryption {
         self.encrypt_until(url, host, 4000).await

@@ -9,7 +9,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::fit::fit;
 use crate::error::Error;
+use crate::json_text;
 use crate::secret::Secret;
 
 /// The bytes of a configuration file.
@@ -21,13 +23,25 @@ pub fn file(path: &Path) -> Result<Vec<u8>, Error> {
         .map_err(|error| Error::config(format!("cannot read the configuration file `{}`: {error}", path.display())))
 }
 
-/// Reads the JSON text of a configuration.
+/// Reads the JSON text of a configuration, and warns of keys that have no effect.
 ///
 /// # Errors
 /// A config error that names the field.
-pub fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
-    let mut reader = serde_json::Deserializer::from_slice(text);
-    serde_path_to_error::deserialize(&mut reader).map_err(|error| match error.path().to_string().as_str() {
+pub fn read<T: DeserializeOwned + JsonSchema>(text: &[u8]) -> Result<T, Error> {
+    read_with(text, &[])
+}
+
+/// Like [`read`], for a form that does not show all that is understood: `silent` are the paths of the rest.
+///
+/// # Errors
+/// A config error that names the field.
+pub fn read_with<T: DeserializeOwned + JsonSchema>(text: &[u8], silent: &[&str]) -> Result<T, Error> {
+    let mut document =
+        json_text::parse(text).map_err(|problem| Error::config(format!("the configuration {problem}")))?;
+    for notice in fit(&mut document, &schema::<T>(&[]), silent).map_err(Error::config)? {
+        tracing::warn!("{notice}");
+    }
+    serde_path_to_error::deserialize(document).map_err(|error| match error.path().to_string().as_str() {
         "." => Error::config(format!("the configuration is not usable: {}", error.inner())),
         path => Error::config(format!("`{path}` in the configuration is not usable: {}", error.inner())),
     })

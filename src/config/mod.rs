@@ -1,10 +1,11 @@
 //! The configuration: what users write (`spec`) and what it means ([`Config`]).
 //!
-//! Everything is checked here, once. Messages name the field and the fix. Unknown keys are ignored,
-//! so that a configuration of Airbyte's own `source-posthog` works.
+//! Everything is checked here, once. Messages name the field and the fix. Unknown keys have no effect but a
+//! warning; a configuration of Airbyte's own `source-posthog` works.
 
 mod base_url;
 pub mod bounded;
+mod fit;
 pub mod form;
 pub mod query_text;
 mod spec;
@@ -113,7 +114,7 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn parse(text: &[u8], api_key: Option<&str>) -> Result<Self, Error> {
-        let raw: RawConfig = form::read(text)?;
+        let raw: RawConfig = form::read_with(text, &spec::OBSOLETE)?;
         Self::validate(raw, api_key)
     }
 
@@ -199,7 +200,7 @@ fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
         Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z"))
     })?;
     if !(Timestamp::MIN..Timestamp::MAX).contains(&instant) {
-        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1970 and 2298")));
+        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1900 and 2299")));
     }
     Ok(instant)
 }
@@ -335,7 +336,7 @@ mod tests {
                 "`end_date`",
             ),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","concurrency":0}"#, "`concurrency` is 0"),
-            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","project_ids":["x"]}"#, "`project_ids`"),
+            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","project_ids":["x"]}"#, "`project_ids[0]`"),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"magic"}}"#, "`method.type`"),
             (
                 r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"query","page_size":0}}"#,

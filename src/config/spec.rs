@@ -249,12 +249,18 @@ pub(super) struct Obsolete {
     late_window_days: Option<Value>,
 }
 
+/// Their names.
+pub(super) const OBSOLETE: [&str; 2] = ["method.overlap_minutes", "method.late_window_days"];
+
 impl Obsolete {
     /// The settings that are there.
     pub(super) fn names(&self) -> Vec<&'static str> {
-        let settings =
-            [("method.overlap_minutes", &self.overlap_minutes), ("method.late_window_days", &self.late_window_days)];
-        settings.into_iter().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect()
+        OBSOLETE
+            .into_iter()
+            .zip([&self.overlap_minutes, &self.late_window_days])
+            .filter(|(_, value)| value.is_some())
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 

@@ -76,7 +76,7 @@ impl Webhook {
     /// # Errors
     /// When no certificates are installed, or the dead-letter file cannot be written.
     pub(super) fn new(config: Arc<WebhookConfig>, output: &Output) -> Result<Self, Error> {
-        let http = client_builder()
+        let http = client_builder()?
             .default_headers(config.headers.clone())
             .user_agent(concat!("destination-patterns/", env!("CARGO_PKG_VERSION")))
             .redirect(redirect::Policy::none())

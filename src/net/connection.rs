@@ -9,6 +9,7 @@ use reqwest::header::{HeaderMap, RETRY_AFTER};
 use rustls::CertificateError;
 use url::{Host, Url};
 
+use super::environment;
 use crate::error::Error;
 use crate::secret::remember;
 
@@ -19,13 +20,13 @@ const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", 
 const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 
 /// The settings that all clients share: proxies from the environment.
-pub(crate) fn client_builder() -> reqwest::ClientBuilder {
-    let exempt = ["NO_PROXY", "no_proxy"].iter().find_map(|name| std::env::var(name).ok());
-    match exempt.as_deref().map(str::trim) {
-        // The library applies it to host names only, not to IP addresses.
-        Some("*") => reqwest::Client::builder().no_proxy(),
-        _ => reqwest::Client::builder(),
-    }
+///
+/// # Errors
+/// When the environment names a proxy or certificates in a form that would be ignored.
+pub(crate) fn client_builder() -> Result<reqwest::ClientBuilder, Error> {
+    environment::check()?;
+    let builder = reqwest::Client::builder();
+    Ok(if environment::no_proxy_at_all() { builder.no_proxy() } else { builder })
 }
 
 /// What the user has to do about a failed request, if waiting cannot help.
@@ -94,6 +95,10 @@ fn certificate(problem: &CertificateError, server: &str) -> String {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             format!("the certificate of {server} is for another host name; check the host name ({problem})")
         }
+        // What `openssl req -x509` makes by itself.
+        other if other.to_string().contains("CaUsedAsEndEntity") => format!(
+            "the certificate of {server} is that of an authority (CA:TRUE), and no server may use it as its own; make another one with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST`, use it there, and name it in SSL_CERT_FILE"
+        ),
         other => format!("the certificate of {server} is not usable: {other}"),
     }
 }
@@ -127,10 +132,14 @@ fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
 }
 
 /// Describes a transport error with all its causes: the outermost one alone is too vague. The URL is left
-/// out, because it can be a secret.
+/// out, because it can be a secret. A proxy that could not be used is named.
 pub(crate) fn describe(error: reqwest::Error) -> String {
+    let proxy = error.url().filter(|_| error.is_connect()).and_then(environment::proxy_of);
     let error = error.without_url();
     let mut message = error.to_string();
+    if let Some(proxy) = proxy {
+        message = format!("through {proxy}: {message}");
+    }
     let mut source = std::error::Error::source(&error);
     while let Some(cause) = source {
         let text = cause.to_string();

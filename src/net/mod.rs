@@ -2,6 +2,7 @@
 
 pub(crate) mod body;
 pub(crate) mod connection;
+mod environment;
 
 pub(crate) use body::Body;
 pub(crate) use connection::{

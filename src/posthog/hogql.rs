@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(
             query.text,
             "SELECT uuid FROM events WHERE timestamp >= toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC') \
-             AND timestamp < toDateTime64('2299-01-01 00:00:00.000000', 6, 'UTC') AND event = {name} \
+             AND timestamp < toDateTime64('2300-01-01 00:00:00.000000', 6, 'UTC') AND event = {name} \
              AND (timestamp, toString(uuid)) > (toDateTime64('2026-01-01 00:00:00.000000', 6, 'UTC'), {after_id}) \
              ORDER BY timestamp LIMIT 5"
         );

@@ -197,6 +197,9 @@ impl RowReader {
     fn step(&mut self, cursor: &mut Cursor<'_>, consumer: &mut dyn RowConsumer) -> Result<bool, ParseError> {
         match &self.place {
             Place::Start => {
+                if cursor.rest().starts_with(b"\xef\xbb\xbf") {
+                    cursor.at += 3;
+                }
                 cursor.expect(b'{')?;
                 self.place = Place::KeyOrEnd { first: true };
             }

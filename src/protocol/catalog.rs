@@ -5,7 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use super::api_catalog::protocol_shape;
 use crate::error::Error;
+use crate::json_text;
 
 /// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -96,19 +98,21 @@ impl ConfiguredCatalog {
         let shown = path.display();
         let text = std::fs::read(path)
             .map_err(|error| Error::config(format!("cannot read the catalog file `{shown}`: {error}")))?;
-        Self::parse(&text).map_err(|error| {
+        Self::parse(&text).map_err(|problem| {
             Error::config(format!(
-                "`{shown}` is not a configured catalog; make one with `source-posthog catalog --config CONFIG`: {error}"
+                "the catalog `{shown}` {problem}; make one with `source-posthog catalog --config CONFIG`"
             ))
         })
     }
 
-    /// Reads the JSON text of a configured catalog.
+    /// Reads the JSON text of a configured catalog, in the protocol's spelling or in that of Airbyte's API.
     ///
     /// # Errors
-    /// When it is not one; the message names the offending key.
-    pub fn parse(text: &[u8]) -> serde_json::Result<Self> {
-        serde_json::from_slice(text)
+    /// What is wrong with it, to be put behind its name; the offending key is named.
+    pub fn parse(text: &[u8]) -> Result<Self, String> {
+        let document = protocol_shape(json_text::parse(text)?)?;
+        serde_path_to_error::deserialize(document)
+            .map_err(|error| format!("is not usable at `{}`: {}", error.path(), error.inner()))
     }
 }
 

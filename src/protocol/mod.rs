@@ -3,6 +3,7 @@
 //! Shapes follow `airbyte_protocol.yaml`, protocol version 0.2. Unknown properties are accepted
 //! everywhere, because platforms add their own.
 
+mod api_catalog;
 mod batch;
 pub mod catalog;
 mod lines;

@@ -1,9 +1,10 @@
 //! JSON documents that arrive as text and leave as part of a record.
 //!
 //! `properties` is stored by `PostHog` as text. It is embedded as it is, so key order, number
-//! spelling and duplicate keys survive, after it has been proven to be one JSON value. Two things
+//! spelling and duplicate keys survive, after it has been proven to be one JSON value. Three things
 //! are mended: line feeds between tokens, which would break the line, become spaces; `NaN` and
-//! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API.
+//! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API; and
+//! control characters inside of strings, which `ClickHouse` takes as they are, become escapes.
 
 use serde_json::value::RawValue;
 
@@ -13,8 +14,12 @@ pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
         append(text, line);
         return true;
     }
-    let fixed_text = without_non_finite(text);
-    is_json(&fixed_text) && embed(&fixed_text, line)
+    let fixed_text = mended(text);
+    let is_mended = is_json(&fixed_text);
+    if is_mended {
+        append(&fixed_text, line);
+    }
+    is_mended
 }
 
 /// Appends JSON text; line feeds between its tokens, which would end the line, become spaces.
@@ -30,12 +35,20 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null.
-fn without_non_finite(text: &str) -> String {
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null, and control characters inside of
+/// strings by their escapes.
+fn mended(text: &str) -> String {
     let mut fixed_text = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_string = false;
     while let Some(character) = rest.chars().next() {
+        if in_string && character < ' ' {
+            // JSON escapes exactly these, and a string of its own is quoted.
+            let quoted = serde_json::Value::from(character.to_string()).to_string();
+            fixed_text.push_str(quoted.trim_matches('"'));
+            rest = rest.get(1..).unwrap_or_default();
+            continue;
+        }
         if in_string {
             let length = if character == '\\' {
                 1 + rest.chars().nth(1).map_or(0, char::len_utf8)
@@ -97,8 +110,22 @@ mod tests {
     }
 
     #[test]
+    fn control_characters_in_strings_become_escapes() {
+        for (text, expected) in [
+            ("{\"note\":\"two\nlines\",\"plan\":\"pro\"}", r#"{"note":"two\nlines","plan":"pro"}"#),
+            ("{\"a\tb\":\"\u{0}\u{1f}\r\u{8}\u{c}\"}", r#"{"a\tb":"\u0000\u001f\r\b\f"}"#),
+            ("{\n\"a\":\"\\\\\n\",\"b\":NaN}", r#"{ "a":"\\\n","b":null}"#),
+        ] {
+            assert_eq!(embedded(text).as_deref(), Some(expected), "{text:?}");
+        }
+        for text in ["{\"a\":\"\\\n\"}", "{\u{1}\"a\":1}", "{\"a\":\"\n"] {
+            assert_eq!(embedded(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn invalid_json_is_rejected() {
-        for text in ["", "{", "{'a':1}", "{}{}", "undefined", "{\"a\":\"\n\"}", "NaNa", "\\"] {
+        for text in ["", "{", "{'a':1}", "{}{}", "undefined", "NaNa", "\\"] {
             assert_eq!(embedded(text), None, "{text}");
         }
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::projects::project_ids;
-use super::{configuration, custom_queries, method, retention};
+use super::{configuration, custom_queries, method, retention, unmatched};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
@@ -45,7 +45,8 @@ async fn examine(config: &Path) -> Result<String, Error> {
     let ids = project_ids(&client, &config, key.as_ref(), retry, &Silent).await?;
     let mut found = Vec::new();
     let mut unnamed = None;
-    for id in ids {
+    let mut queried = Vec::new();
+    for id in ids.iter().copied() {
         let in_project = |error: Error| error.in_project(id);
         let method = method::choose(&client, &config, key.as_ref(), id, retry(), &Silent).await.map_err(in_project)?;
         if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
@@ -63,6 +64,9 @@ async fn examine(config: &Path) -> Result<String, Error> {
             }
             Err(error) => return Err(in_project(error)),
         };
+        if key.as_ref().is_none_or(|key| key.may(TABLE_SCOPE)) {
+            queried.push(id);
+        }
         let custom = custom_queries::describe(&client, &config, id, |_| true, retry).await;
         if let Some((_, error)) = custom.failed.into_iter().next() {
             return Err(error);
@@ -103,7 +107,27 @@ async fn examine(config: &Path) -> Result<String, Error> {
     for line in &found {
         tracing::info!("{line}");
     }
+    for notice in nothing_found(&client, &config, key.as_ref(), &ids, &queried).await {
+        tracing::warn!("{notice}");
+        found.push(notice);
+    }
     Ok(found.join(". "))
+}
+
+/// What the configuration asks for and PostHog does not have.
+async fn nothing_found(
+    client: &Client,
+    config: &Config,
+    key: Option<&ApiKey>,
+    projects: &[u64],
+    queried: &[u64],
+) -> Vec<String> {
+    let mut notices = Vec::from_iter(unmatched::future_start(config, client.now()));
+    if notices.is_empty() && queried.len() == projects.len() {
+        notices.extend(unmatched::events(client, config, queried, &Silent).await);
+    }
+    notices.extend(unmatched::properties(client, config, key, projects, &Silent).await);
+    notices
 }
 
 /// A key that lacks the scope for queries is of use if it may read other streams: one of those.

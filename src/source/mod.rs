@@ -15,6 +15,7 @@ mod projects;
 mod property_types;
 mod read;
 mod retention;
+mod unmatched;
 
 pub use cli::{Arguments, Command};
 

@@ -18,7 +18,7 @@ use super::discover::custom_streams;
 use super::first_read::FirstRead;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
-use super::{property_types, retention};
+use super::{property_types, retention, unmatched};
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::account::{self, ApiKey};
@@ -129,6 +129,14 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     if config.project_ids.is_none() {
         warn_about_missing(&jobs, &ids);
     }
+    let reads = |table: &Table| {
+        jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table: other, .. } if other.stream == table.stream))
+    };
+    let (reads_events, reads_persons) = (reads(&EVENTS), reads(&PERSONS));
+    let future_start = unmatched::future_start(&config, client.now()).filter(|_| reads_events);
+    if let Some(notice) = &future_start {
+        tracing::warn!("{notice}");
+    }
     output.show(Progress::start("read", arguments.quiet));
     let mut projects = Vec::with_capacity(ids.len());
     let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
@@ -153,6 +161,9 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
             Jobs::One(job) => sync.run(job).await?,
             Jobs::Two(persons, distinct_ids) => sync.run_both(persons, distinct_ids).await?,
         };
+    }
+    if future_start.is_none() {
+        sync.warn_about_unmatched(reads_events, reads_persons).await;
     }
     Ok(all_complete)
 }
@@ -454,6 +465,21 @@ impl Sync {
         );
         self.output.message(&Message::status(descriptor, status)).await?;
         Ok(complete)
+    }
+
+    /// Names what the configuration asks for and no project has.
+    async fn warn_about_unmatched(&self, reads_events: bool, reads_persons: bool) {
+        let ids: Vec<u64> = self.projects.iter().map(|plan| plan.id).collect();
+        let mut notices = Vec::new();
+        if reads_events && self.may("query:read") {
+            notices.extend(unmatched::events(&self.client, &self.config, &ids, &Silent).await);
+        }
+        if reads_events || reads_persons {
+            notices.extend(unmatched::properties(&self.client, &self.config, self.key.as_ref(), &ids, &Silent).await);
+        }
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
     }
 
     /// If exports have failed for one stream of a project, the project's other streams do not try them

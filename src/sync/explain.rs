@@ -9,7 +9,7 @@ impl From<GiveUp> for Error {
             GiveUp::Fatal(error) => error,
             GiveUp::Refused(refusal) => refused(&refusal),
             GiveUp::TooLarge { message } => {
-                Self::transient("PostHog cannot answer in time; try again later").with_details(message)
+                Self::transient(format!("PostHog cannot answer in time; try again later ({message})"))
             }
             GiveUp::Attempts { attempts, last } => Self::transient(format!(
                 "gave up after {attempts} attempts; last error from PostHog: {last}"
@@ -28,9 +28,9 @@ impl From<GiveUp> for Error {
 fn refused(refusal: &Refusal) -> Error {
     let Refusal { reason, summary, path, .. } = refusal;
     let error = match reason {
-        Reason::InvalidKey => Error::config(
-            "PostHog does not accept the API key: it is wrong, revoked or from another region; check `api_key`, and that `base_url` is the region (us or eu) or the instance of that key",
-        ),
+        Reason::InvalidKey => Error::config(format!(
+            "PostHog does not accept the API key: it is wrong, revoked or from another region; check `api_key`, and that `base_url` is the region (us or eu) or the instance of that key ({summary})"
+        )),
         Reason::Billing => Error::config(format!("PostHog refuses because of billing or a quota: {summary}")),
         Reason::MissingScope(scope) => Error::config(format!(
             "the API key lacks the scope `{scope}`; add it in PostHog under Settings > Personal API keys"
@@ -45,7 +45,9 @@ fn refused(refusal: &Refusal) -> Error {
         Reason::NotFound => Error::config(
             "PostHog does not know the project; check `project_ids` and that `base_url` is the right region",
         ),
-        Reason::NotPostHog => Error::config("the response does not come from PostHog's API; check `base_url`"),
+        Reason::NotPostHog => {
+            Error::config(format!("the response does not come from PostHog's API; check `base_url` ({summary})"))
+        }
         Reason::Proxy => Error::config(crate::net::proxy_refusal()),
         Reason::UnknownColumn(column) => Error::config(format!(
             "PostHog does not know `{column}` ({summary}); correct it if it is in a custom query, otherwise leave the stream out"

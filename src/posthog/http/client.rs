@@ -1,11 +1,11 @@
 //! Requests to one `PostHog` instance with one key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use reqwest::header::{AUTHORIZATION, DATE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::refusal::Report;
 use super::retry::{GiveUp, Retry};
 use crate::config::Config;
 use crate::error::Error;
+use crate::json_text::without_byte_order_mark;
 use crate::net::Body;
 use crate::net::{client_build_error, client_builder};
 use crate::time::Timestamp;
@@ -52,6 +53,8 @@ struct Inner {
     attempts: usize,
     /// Seconds by which the server's clock is ahead of ours.
     skew: AtomicI64,
+    /// Queries in a row for which a gateway did not wait.
+    gateway_timeouts: AtomicUsize,
 }
 
 impl Client {
@@ -65,7 +68,7 @@ impl Client {
         authorization.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization);
-        let http = client_builder()
+        let http = client_builder()?
             .default_headers(headers)
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
             // A redirect to another host would take the key along or lose it; neither is wanted.
@@ -76,7 +79,8 @@ impl Client {
             .map_err(client_build_error)?;
         let limiter = RateLimiter::new(config.concurrency, config.rate_limit_share);
         let (base, attempts) = (config.base_url.clone(), config.attempts);
-        Ok(Self { inner: Arc::new(Inner { http, base, limiter, attempts, skew: AtomicI64::new(0) }) })
+        let (skew, gateway_timeouts) = (AtomicI64::new(0), AtomicUsize::new(0));
+        Ok(Self { inner: Arc::new(Inner { http, base, limiter, attempts, skew, gateway_timeouts }) })
     }
 
     /// Root of the instance.
@@ -116,14 +120,22 @@ impl Client {
         if let Some(body) = request.body {
             builder = builder.json(body);
         }
+        let begin = Instant::now();
         let response = builder.send().await.map_err(Failure::from_transport)?;
         self.learn_clock(response.headers());
         let status = response.status();
         if status.is_success() {
+            if is_web_page(response.headers()) {
+                let body = excerpt(response).await.unwrap_or_else(|(body, _)| body);
+                return Err(web_page(&body));
+            }
+            if class == Class::Query {
+                self.inner.gateway_timeouts.store(0, Ordering::Relaxed);
+            }
             self.learn_budget(response.headers());
             return Ok(Response { body: Body::new(response, PIECE), _permit: permit });
         }
-        Err(self.refusal(status, response, request.path, class).await)
+        Err(self.refusal(status, response, request.path, class, begin.elapsed()).await)
     }
 
     /// Sends one request and reads its JSON answer.
@@ -137,7 +149,14 @@ impl Client {
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
         let body = self.send(class, request, observer).await?.json(LARGEST_JSON).await?;
-        serde_json::from_slice(&body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+        let body = without_byte_order_mark(&body).trim_ascii();
+        if body.starts_with(b"<") {
+            return Err(web_page(body));
+        }
+        if body.is_empty() {
+            return Err(Failure::transient("the response is empty"));
+        }
+        serde_json::from_slice(body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
     }
 
     /// Reads JSON, trying again as [`Retry`] allows.
@@ -179,7 +198,7 @@ impl Client {
         self.learn_clock(response.headers());
         let status = response.status();
         if !status.is_redirection() {
-            return Err(self.refusal(status, response, path, Class::General).await);
+            return Err(self.refusal(status, response, path, Class::General, Duration::ZERO).await);
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         url.join(location).map_err(|_| Failure::transient("PostHog redirects to an invalid URL"))
@@ -192,31 +211,36 @@ impl Client {
         })
     }
 
-    async fn refusal(&self, status: StatusCode, mut response: reqwest::Response, path: &str, class: Class) -> Failure {
+    async fn refusal(
+        &self,
+        status: StatusCode,
+        response: reqwest::Response,
+        path: &str,
+        class: Class,
+        elapsed: Duration,
+    ) -> Failure {
+        let headers = response.headers().clone();
         if status.is_redirection() {
-            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            let location = headers.get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
             return match self.url(path) {
                 Ok(asked) => Failure::Fatal(redirect_error(self.base(), &asked, location)),
                 Err(failure) => failure,
             };
         }
-        let mut body = Vec::new();
-        loop {
-            match response.chunk().await {
-                Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-                // What is refused, and why, stands in the JSON that has been cut.
-                Err(error) if status.is_client_error() && !Report::read(&body).is_json => {
-                    return Failure::transient(format!("the response with status {status} broke off: {error}"));
-                }
-                Ok(None) | Err(_) => break,
+        let body = match excerpt(response).await {
+            // What is refused, and why, stands in the JSON that has been cut.
+            Err((body, error)) if status.is_client_error() && !Report::read(&body).is_json => {
+                return Failure::transient(format!("the response with status {status} broke off: {error}"));
             }
-            if body.len() > EXCERPT {
-                break;
-            }
-        }
-        let failure = Failure::from_response(status, response.headers(), &body, path, class);
+            Ok(body) | Err((body, _)) => body,
+        };
+        let mut failure = Failure::from_response(status, &headers, &body, path, class, elapsed);
         if let Failure::Throttled { pause: Some(pause), message, .. } = &failure {
             self.limiter().pause(class, *pause, message);
+        }
+        // When no query at all comes through any more, none of them is too large.
+        if let Failure::Transient { perhaps_too_large: perhaps @ true, .. } = &mut failure {
+            *perhaps = self.inner.gateway_timeouts.fetch_add(1, Ordering::Relaxed) < self.inner.attempts;
         }
         failure
     }
@@ -243,6 +267,32 @@ impl Client {
         let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
         self.inner.skew.store(skew, Ordering::Relaxed);
     }
+}
+
+/// The beginning of a body; what has come of it when it breaks off.
+async fn excerpt(mut response: reqwest::Response) -> Result<Vec<u8>, (Vec<u8>, reqwest::Error)> {
+    let mut body = Vec::new();
+    while body.len() <= EXCERPT {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => break,
+            Err(error) => return Err((body, error)),
+        }
+    }
+    Ok(body)
+}
+
+fn is_web_page(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.trim_start().to_ascii_lowercase().starts_with("text/html")
+}
+
+/// A success that PostHog's API never sends. It may be a page of maintenance, so it is asked again.
+fn web_page(body: &[u8]) -> Failure {
+    Failure::transient(format!(
+        "the response is a web page (`{}`), not one of PostHog's API; check that `base_url` is the URL of PostHog itself, and whether a login or maintenance page is in front of it",
+        Report::read(body).excerpt()
+    ))
 }
 
 /// A request below the instance's root.

@@ -48,7 +48,7 @@ impl FileClient {
     }
 
     fn build(policy: redirect::Policy, read_timeout: Duration) -> Result<reqwest::Client, Error> {
-        client_builder()
+        client_builder()?
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
             .redirect(policy)
             // A signed URL is a secret; the next host must not learn it.

@@ -11,6 +11,9 @@ use super::refusal::{Reason, Refusal, Report};
 use crate::error::Error;
 use crate::net::{connection_advice, describe, retry_after};
 
+/// A gateway that waits for a query gives up later than this; one without a server behind it, much earlier.
+const TOOK_TIME: Duration = Duration::from_secs(5);
+
 /// Why a request has not given what was asked for.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
@@ -78,13 +81,14 @@ impl Failure {
         Self::transient(message)
     }
 
-    /// What `status` and the beginning of the body mean.
+    /// What `status` and the beginning of the body mean; `elapsed` is how long the response took to begin.
     pub(super) fn from_response(
         status: StatusCode,
         headers: &HeaderMap,
         body: &[u8],
         path: &str,
         class: Class,
+        elapsed: Duration,
     ) -> Self {
         let report = Report::read(body);
         let message = report.summary(status);
@@ -94,10 +98,13 @@ impl Failure {
                 _ => Self::Throttled { class, pause: retry_after(headers, Utc::now()), message },
             },
             400 if report.code == "too_many_bytes" => Self::TooLarge { message },
-            504 if report.is_json => Self::TooLarge { message },
+            504 if report.is_posthog => Self::TooLarge { message },
             513 if report.detail.contains("heavy load") => Self::transient(message),
             512 | 513 => Self::TooLarge { message },
-            502 | 504 | 522 | 524 => Self::Transient { message, perhaps_too_large: true },
+            // A gateway's own. Only what can be asked for less of, and took long, may have been too large.
+            502..=504 | 520..=526 if !report.is_posthog => {
+                Self::Transient { message, perhaps_too_large: class == Class::Query && elapsed >= TOOK_TIME }
+            }
             408 | 425 | 500..=599 => Self::transient(message),
             _ => Self::Refused(Refusal::new(status, &report, path)),
         }
@@ -112,9 +119,9 @@ mod tests {
         serde_json::json!({"type": "x", "code": code, "detail": detail, "attr": null}).to_string()
     }
 
-    fn kind(status: u16, body: &str) -> &'static str {
+    fn kind(status: u16, body: &str, class: Class, elapsed: Duration) -> &'static str {
         let status = StatusCode::from_u16(status).unwrap();
-        match Failure::from_response(status, &HeaderMap::new(), body.as_bytes(), "/", Class::Query) {
+        match Failure::from_response(status, &HeaderMap::new(), body.as_bytes(), "/", class, elapsed) {
             Failure::Fatal(_) => "fatal",
             Failure::Refused(_) => "refused",
             Failure::Throttled { .. } => "throttled",
@@ -148,14 +155,33 @@ mod tests {
             (513, json("clickhouse_memory_limit_exceeded", "We're under heavy load right now."), "transient"),
             (524, html.to_owned(), "gateway"),
         ] {
-            assert_eq!(kind(status, &body), expected, "{status} {body}");
+            assert_eq!(kind(status, &body, Class::Query, TOOK_TIME), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn gateways_are_waited_out_alike_and_only_slow_queries_are_perhaps_too_large() {
+        let (html, json) = ("<html><title>x</title></html>", r#"{"message":"Endpoint request timed out"}"#);
+        for status in [502, 503, 504, 520, 521, 522, 523, 524, 525, 526] {
+            for body in [html, json, ""] {
+                assert_eq!(kind(status, body, Class::Query, TOOK_TIME), "gateway", "{status} {body}");
+                assert_eq!(kind(status, body, Class::Query, Duration::from_secs(1)), "transient", "{status} {body}");
+                assert_eq!(kind(status, body, Class::General, TOOK_TIME), "transient", "{status} {body}");
+            }
         }
     }
 
     #[test]
     fn web_pages_are_named_by_their_title() {
         let page = b"<html><title>posthog | 524: A timeout\n occurred</title></html>";
-        let page = Failure::from_response(StatusCode::BAD_GATEWAY, &HeaderMap::new(), page, "/", Class::General);
+        let page = Failure::from_response(
+            StatusCode::BAD_GATEWAY,
+            &HeaderMap::new(),
+            page,
+            "/",
+            Class::General,
+            Duration::ZERO,
+        );
         assert_eq!(page.to_string(), "502 posthog | 524: A timeout occurred");
     }
 }

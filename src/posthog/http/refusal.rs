@@ -67,11 +67,16 @@ pub enum Reason {
     Other,
 }
 
+/// Where PostHog and gateways put their words, PostHog's own place first.
+const DETAILS: [&str; 8] = ["detail", "message", "error_description", "error", "errors", "title", "reason", "fault"];
+
 /// The body of an error, as far as it can be understood.
 pub(super) struct Report {
     pub(super) code: String,
     pub(super) detail: String,
     pub(super) is_json: bool,
+    /// Whether it has the shape of PostHog's errors. Gateways answer with JSON of their own.
+    pub(super) is_posthog: bool,
     excerpt: String,
 }
 
@@ -80,16 +85,21 @@ impl Report {
     pub(super) fn read(body: &[u8]) -> Self {
         let parsed: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
         let field = |name: &str| parsed.as_ref().map(|fields| text_of(&fields[name])).unwrap_or_default();
+        let has = |name: &str| parsed.as_ref().is_some_and(|fields| fields.get(name).is_some());
+        let detail = DETAILS.map(field).into_iter().find(|text| !text.is_empty()).unwrap_or_default();
         Self {
             code: field("code"),
-            detail: ["detail", "message", "error"]
-                .map(field)
-                .into_iter()
-                .find(|text| !text.is_empty())
-                .unwrap_or_default(),
+            // Django's own words for an unknown object, where nothing has put them into PostHog's shape.
+            is_posthog: has("type") && has("code") || has("detail") && (has("attr") || detail == "Not found."),
+            detail,
             is_json: parsed.is_some(),
             excerpt: excerpt(body),
         }
+    }
+
+    /// The web page's title, or the beginning of something else.
+    pub(super) fn excerpt(&self) -> &str {
+        &self.excerpt
     }
 
     /// Status, words and code in one line.
@@ -97,6 +107,8 @@ impl Report {
         let status = status.as_u16();
         match (self.detail.as_str(), self.code.as_str(), self.excerpt.as_str()) {
             ("", "", "") => format!("{status} without an explanation"),
+            // Titles of web pages often begin with the status.
+            ("", "", excerpt) if excerpt.starts_with(&status.to_string()) => excerpt.to_owned(),
             ("", "", excerpt) => format!("{status} {excerpt}"),
             (detail, "", _) => format!("{status} {detail}"),
             (detail, code, _) => format!("{status} {detail} ({code})"),
@@ -152,7 +164,7 @@ impl Reason {
             401 => Self::InvalidKey,
             402 => Self::Billing,
             403 => Self::of_forbidden(detail),
-            404 if report.is_json => Self::NotFound,
+            404 if report.is_posthog => Self::NotFound,
             404 | 405 => Self::NotPostHog,
             407 => Self::Proxy,
             429 if report.code == "too_many_concurrent_file_downloads" => Self::TooManyRuns,
@@ -261,10 +273,27 @@ mod tests {
             (r#"{"detail":["a","b"],"code":["c"]}"#, "400 a; b (c)"),
             (r#"{"detail":{"start":["wrong"]},"code":7}"#, "400 start: wrong (7)"),
             (r#"{"message":"no Route matched with those values"}"#, "400 no Route matched with those values"),
+            (r#"{"error":{"code":"E1","message":"upstream"}}"#, "400 code: E1; message: upstream"),
+            (r#"{"errors":[{"message":"blocked"}]}"#, "400 message: blocked"),
+            ("<title>400 Bad Request</title>", "400 Bad Request"),
             (r#"["something"]"#, "400 [\"something\"]"),
             ("", "400 without an explanation"),
         ] {
             assert_eq!(refusal(400, body).summary, expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_path_of_a_gateway_is_not_an_unknown_project() {
+        for (body, expected) in [
+            (json("not_found", "Not found."), Reason::NotFound),
+            (r#"{"detail":"Not found."}"#.to_owned(), Reason::NotFound),
+            (r#"{"message":"no Route matched with those values"}"#.to_owned(), Reason::NotPostHog),
+            (r#"{"detail":"Not Found"}"#.to_owned(), Reason::NotPostHog),
+            (r#"{"statusCode":404,"message":"Resource not found"}"#.to_owned(), Reason::NotPostHog),
+            ("<html></html>".to_owned(), Reason::NotPostHog),
+        ] {
+            assert_eq!(refusal(404, &body).reason, expected, "{body}");
         }
     }
 

@@ -97,7 +97,7 @@ impl Retry {
     /// # Errors
     /// When the failure is final, or has happened too often.
     pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, GiveUp> {
-        let message = match failure {
+        let (message, asks_for_less) = match failure {
             Failure::Fatal(error) => return Err(GiveUp::Fatal(error)),
             Failure::Refused(refusal) => return Err(GiveUp::Refused(refusal)),
             Failure::TooLarge { message } => {
@@ -114,20 +114,18 @@ impl Retry {
                 return Ok(NextAttempt::Same);
             }
             Failure::Transient { message, perhaps_too_large } => {
-                if perhaps_too_large {
-                    self.gateway_timeouts += 1;
-                    if self.gateway_timeouts >= GATEWAY_PATIENCE {
-                        self.gateway_timeouts = 0;
-                        tracing::info!("a gateway in front of PostHog gave up repeatedly, asking for less: {message}");
-                        return Ok(NextAttempt::Smaller);
-                    }
-                }
-                message
+                self.gateway_timeouts += u32::from(perhaps_too_large);
+                (message, perhaps_too_large && self.gateway_timeouts >= GATEWAY_PATIENCE)
             }
         };
+        // Asking for less is an attempt as well: a gateway without a server behind it never gets better.
         self.attempts += 1;
         if self.attempts >= self.most {
             return Err(GiveUp::Attempts { attempts: self.attempts, last: message });
+        }
+        if asks_for_less {
+            tracing::info!("a gateway in front of PostHog gave up repeatedly, asking for less: {message}");
+            return Ok(NextAttempt::Smaller);
         }
         let wait = self.next_wait();
         tracing::info!(
@@ -224,5 +222,20 @@ mod tests {
         let timeout = || Failure::Transient { message: "524".into(), perhaps_too_large: true };
         assert_eq!(retry.after(timeout(), &limiter()).await.unwrap(), NextAttempt::Same);
         assert_eq!(retry.after(timeout(), &limiter()).await.unwrap(), NextAttempt::Smaller);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_stays_down_ends_with_its_words_after_all_attempts() {
+        let mut retry = Retry::with_attempts(10);
+        let mut smaller = 0;
+        let give_up = loop {
+            let timeout = Failure::Transient { message: "524 A timeout occurred".into(), perhaps_too_large: true };
+            match retry.after(timeout, &limiter()).await {
+                Ok(next) => smaller += u32::from(next == NextAttempt::Smaller),
+                Err(give_up) => break give_up,
+            }
+        };
+        assert_eq!(smaller, 8);
+        assert_eq!(give_up.to_string(), "10 attempts failed, the last with: 524 A timeout occurred");
     }
 }

@@ -206,6 +206,13 @@ fn document() -> impl Strategy<Value = String> {
         1 => text(),
         1 => Just(String::new()),
         1 => Just(r#"{"a":NaN,"b":[-Infinity]}"#.to_owned()),
+        // A control character that is not escaped, in a string or between tokens.
+        1 => (json(), any::<prop::sample::Index>(), 0u8..32).prop_map(|(value, place, control)| {
+            let mut text: Vec<char> = value.to_string().chars().collect();
+            text.insert(place.index(text.len() + 1), control.into());
+            text.into_iter().collect()
+        }),
+        1 => Just("{\"note\":\"two\nlines\",\"plan\":\"pro\"}".to_owned()),
         1 => (json(), any::<prop::sample::Index>(), any::<char>()).prop_map(|(value, place, other)| {
             let mut text: Vec<char> = value.to_string().chars().collect();
             let place = place.index(text.len());

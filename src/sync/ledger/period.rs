@@ -229,7 +229,7 @@ mod tests {
     fn days_before_1970_and_up_to_2299_have_a_period() {
         assert_eq!(Period::day(-1).to_string(), "1969-12-31");
         assert_eq!(Period::month_of(-1).to_string(), "1969-12");
-        assert_eq!(Period::day(Timestamp::MAX.day()).to_string(), "2299-01-01");
+        assert_eq!(Period::day(Timestamp::MAX.day()).to_string(), "2300-01-01");
         assert_eq!("1900-01-01".parse::<Period>().unwrap().first(), -25_567);
     }
 

@@ -37,6 +37,11 @@ pub enum Action {
         /// HTTP status.
         code: u16,
     },
+    /// A gateway in front answers with a page of its own, after it has waited.
+    GatewayTimeout {
+        /// How long.
+        wait: Duration,
+    },
     /// The whole length is promised, then only this part comes and the connection is closed.
     Truncate {
         /// Part of the body that is sent, 0 to 1.
@@ -147,6 +152,7 @@ impl Action {
         match self {
             Self::Status { .. } => "status",
             Self::Html { .. } => "html",
+            Self::GatewayTimeout { .. } => "gateway_timeout",
             Self::Truncate { .. } => "truncate",
             Self::ResetMidBody { .. } => "reset_mid_body",
             Self::Reset => "reset",

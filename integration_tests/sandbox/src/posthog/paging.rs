@@ -81,11 +81,11 @@ fn percent_encode(text: &str) -> String {
 
 /// Makes the link to the next page wrong, if the request's fault is that.
 pub(crate) fn mislead(call: &Call, answer: &mut Value) {
-    let here = link(call, &[]);
     let wrong = match call.fault {
-        Some(Action::NextRepeats) => here,
+        Some(Action::NextRepeats) => link(call, &[]),
         Some(Action::NextElsewhere) => {
-            let next = answer.get("next").and_then(Value::as_str).map_or(here, str::to_owned);
+            // The last page has no link.
+            let Some(next) = answer.get("next").and_then(Value::as_str) else { return };
             next.replacen(call.header("host"), "evil.example", 1)
         }
         _ => return,

@@ -122,7 +122,7 @@ async fn handle(
         entry.authorized = parts.headers.contains_key(header::AUTHORIZATION);
     });
 
-    if let Some(Action::Delay { wait }) = fault {
+    if let Some(Action::Delay { wait } | Action::GatewayTimeout { wait }) = fault {
         tokio::time::sleep(wait).await;
     }
     if fault == Some(Action::Reset) {
@@ -174,6 +174,7 @@ pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
             Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
         }
         Action::Endless { begin } => Some(Answer::raw("application/json", begin.clone())),
+        Action::GatewayTimeout { .. } => replaced(Some(&Action::Html { code: 504 })),
         Action::Html { code } => {
             let page = format!(
                 "<!DOCTYPE html>\n<html lang=\"en-US\"><head><title>posthog | {code}: An error occurred</title></head><body>\

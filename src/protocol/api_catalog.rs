@@ -1,0 +1,187 @@
+//! A configured catalog in the spelling of Airbyte's API, as people find it in a connection.
+//!
+//! The API, its clients and PyAirbyte write camelCase, keep the sync mode of a stream in `config` beside it,
+//! list streams that are not selected, and put all of that into `syncCatalog`. Everything is turned into
+//! the protocol's shape before it is read. A key that was missed would not be an error: the sync mode
+//! would be the default, and everything would be read again.
+
+use serde_json::{Map, Value, json};
+
+use crate::json_text::kind;
+
+/// The keys that both spellings have in common.
+const KEYS: &[&str] = &[
+    "json_schema",
+    "supported_sync_modes",
+    "source_defined_cursor",
+    "default_cursor_field",
+    "source_defined_primary_key",
+    "is_resumable",
+    "sync_mode",
+    "destination_sync_mode",
+    "cursor_field",
+    "primary_key",
+    "sync_catalog",
+];
+
+/// The catalog in the protocol's shape.
+///
+/// # Errors
+/// What is wrong, to be put behind the catalog's name.
+pub(super) fn protocol_shape(document: Value) -> Result<Value, String> {
+    let mut catalog = object(document, "")?;
+    for envelope in ["sync_catalog", "catalog", "configurations"] {
+        if !catalog.contains_key("streams")
+            && let Some(inner) = catalog.remove(envelope)
+        {
+            catalog = object(inner, envelope)?;
+        }
+    }
+    let streams = match catalog.remove("streams") {
+        Some(Value::Array(streams)) => streams,
+        Some(other) => return Err(format!("has {} as `streams`; it must be a list", kind(&other))),
+        None => return Err("has no `streams`".to_owned()),
+    };
+    let mut configured = Vec::with_capacity(streams.len());
+    for (index, entry) in streams.into_iter().enumerate() {
+        configured.extend(stream(entry, &format!("streams[{index}]"))?);
+    }
+    Ok(json!({ "streams": configured }))
+}
+
+/// One configured stream; none if it is not selected.
+fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
+    let mut entry = object(entry, path)?;
+    if let Some(config) = entry.remove("config").filter(|config| !config.is_null()) {
+        entry.extend(object(config, &format!("{path}.config"))?);
+    }
+    if entry.get("selected") == Some(&Value::Bool(false)) {
+        return Ok(None);
+    }
+    let (described, place) = match entry.remove("stream") {
+        Some(described) => (object(described, &format!("{path}.stream"))?, format!("{path}.stream")),
+        // The public API has the name itself here.
+        None if entry.contains_key("name") && entry.contains_key("sync_mode") => (entry.clone(), path.to_owned()),
+        None if entry.contains_key("name") => {
+            return Err(format!(
+                "lists the streams that there are, as `discover` prints them, and not how to read them: `{path}` has no `stream` and no `sync_mode`"
+            ));
+        }
+        None => return Err(format!("has no `stream` at `{path}`")),
+    };
+    let Some(Value::String(name)) = described.get("name") else {
+        return Err(format!("has no name at `{place}.name`"));
+    };
+    match described.get("supported_sync_modes") {
+        None | Some(Value::Array(_)) => {}
+        Some(other) => {
+            return Err(format!("has {} as `{place}.supported_sync_modes`; it must be a list", kind(other)));
+        }
+    }
+    if let Some(mode) = entry.get("sync_mode") {
+        let (mode, destination) = sync_mode(mode).ok_or_else(|| {
+            let shown = mode.as_str().map_or_else(|| kind(mode).to_owned(), |mode| format!("`{mode}`"));
+            format!(
+                "has {shown} as `{path}.sync_mode` of the stream `{name}`; it must be `incremental` or `full_refresh`"
+            )
+        })?;
+        entry.insert("sync_mode".to_owned(), Value::from(mode));
+        if let Some(destination) = destination {
+            entry.entry("destination_sync_mode").or_insert_with(|| Value::from(destination));
+        }
+    } else {
+        tracing::warn!(
+            "the catalog does not say how to read the stream `{name}` (`{path}.sync_mode`), so it is read in full"
+        );
+    }
+    entry.insert("stream".to_owned(), Value::Object(described));
+    Ok(Some(Value::Object(entry)))
+}
+
+/// How to read a stream, and how to write it where one word says both.
+fn sync_mode(mode: &Value) -> Option<(&'static str, Option<&'static str>)> {
+    match mode.as_str()?.trim().to_ascii_lowercase().as_str() {
+        "incremental" => Some(("incremental", None)),
+        "full_refresh" => Some(("full_refresh", None)),
+        "incremental_append" => Some(("incremental", Some("append"))),
+        "incremental_deduped_history" => Some(("incremental", Some("append_dedup"))),
+        "full_refresh_append" => Some(("full_refresh", Some("append"))),
+        "full_refresh_overwrite" => Some(("full_refresh", Some("overwrite"))),
+        "full_refresh_overwrite_deduped" => Some(("full_refresh", Some("overwrite_dedup"))),
+        _ => None,
+    }
+}
+
+/// An object with its keys in the protocol's spelling. What stands in a schema is left as it is.
+fn object(value: Value, path: &str) -> Result<Map<String, Value>, String> {
+    match value {
+        Value::Object(members) => Ok(members
+            .into_iter()
+            .map(|(key, value)| match KEYS.iter().find(|known| known.replace('_', "").eq_ignore_ascii_case(&key)) {
+                Some(known) => ((*known).to_owned(), value),
+                None => (key, value),
+            })
+            .collect()),
+        other if path.is_empty() => Err(format!("is {}; it must be an object with `streams`", kind(&other))),
+        other => Err(format!("has {} as `{path}`; it must be an object", kind(&other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_and_the_protocol_mean_the_same() {
+        let expected = json!({"streams": [{
+            "stream": {"name": "events", "json_schema": {"properties": {"jsonSchema": {}}}, "supported_sync_modes": ["incremental"]},
+            "sync_mode": "incremental", "destination_sync_mode": "append_dedup", "cursor_field": ["created_at"],
+        }]});
+        let described = json!({"name": "events", "jsonSchema": {"properties": {"jsonSchema": {}}}, "supportedSyncModes": ["incremental"]});
+        let config =
+            json!({"syncMode": "incremental", "destinationSyncMode": "append_dedup", "cursorField": ["created_at"]});
+        let mut beside = config.clone();
+        beside["stream"] = described.clone();
+        let unselected =
+            json!({"stream": {"name": "persons"}, "config": {"syncMode": "full_refresh", "selected": false}});
+        for catalog in [
+            expected.clone(),
+            json!({"streams": [{"stream": described, "config": config}, unselected]}),
+            json!({"streams": [beside]}),
+            json!({"connectionId": "x", "syncCatalog": {"streams": [{"stream": described, "config": config}]}}),
+            json!({"type": "CATALOG", "catalog": expected.clone()}),
+        ] {
+            assert_eq!(protocol_shape(catalog.clone()), Ok(expected.clone()), "{catalog}");
+        }
+        let public = json!({"streams": [{"name": "events", "syncMode": "incremental_append", "cursorField": ["x"]}]});
+        let stream = &protocol_shape(public).unwrap()["streams"][0];
+        assert_eq!((&stream["sync_mode"], &stream["destination_sync_mode"]), (&json!("incremental"), &json!("append")));
+        assert_eq!(stream["stream"]["name"], "events");
+    }
+
+    #[test]
+    fn faults_are_named_by_their_key() {
+        for (catalog, expected) in [
+            (json!([]), "is a list; it must be an object with `streams`"),
+            (json!({}), "has no `streams`"),
+            (json!({"streams": {}}), "has an object as `streams`"),
+            (json!({"streams": ["events"]}), "has a string as `streams[0]`"),
+            (json!({"streams": [{"stream": "events"}]}), "has a string as `streams[0].stream`"),
+            (json!({"streams": [{}]}), "has no `stream` at `streams[0]`"),
+            (json!({"streams": [{"stream": {}}]}), "has no name at `streams[0].stream.name`"),
+            (json!({"streams": [{"name": "events", "json_schema": {}}]}), "as `discover` prints them"),
+            (json!({"streams": [{"stream": {"name": "e"}, "sync_mode": null}]}), "has null as `streams[0].sync_mode`"),
+            (
+                json!({"streams": [{"stream": {"name": "e"}, "sync_mode": "x"}]}),
+                "has `x` as `streams[0].sync_mode` of the stream `e`",
+            ),
+            (
+                json!({"streams": [{"stream": {"name": "e", "supported_sync_modes": null}}]}),
+                "has null as `streams[0].stream.supported_sync_modes`",
+            ),
+        ] {
+            let problem = protocol_shape(catalog.clone()).unwrap_err();
+            assert!(problem.starts_with(expected) || problem.contains(expected), "{catalog}: {problem}");
+        }
+    }
+}
