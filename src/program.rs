@@ -115,9 +115,9 @@ mod tests {
     #[test]
     fn panic_report_redacts_secrets() {
         let secret = Secret::new("phx_inside_a_panic");
-        let panic = format!("panicked at src/x.rs:1:2:\ncalled `unwrap` on \"Bearer {}\"", secret.expose());
+        let panic = format!("panicked at src/x.rs:1:2:\ncalled `unwrap` on \"Key {}\"", secret.expose());
         let message = serde_json::to_string(&panic_message(&panic)).unwrap();
-        assert!(message.contains("src/x.rs:1:2") && message.contains("Bearer [secret]"), "{message}");
+        assert!(message.contains("src/x.rs:1:2") && message.contains("Key [secret]"), "{message}");
         assert!(!message.contains("inside_a_panic"), "{message}");
     }
 }

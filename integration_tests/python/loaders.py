@@ -27,6 +27,9 @@ SINGER = pathlib.Path(__file__).with_name(".venv-singer") / "bin/python"
 @pytest.fixture(scope="module")
 def sandbox():
     with posthog("--events", "0", "--dataset", "--lists") as running:
+        # Nobody in the dataset has answered a survey.
+        answer = {"$survey_id": "survey", "$survey_submission_id": "submission", "$survey_response": "Good"}
+        running.capture([{"event": "survey sent", "distinct_id": "visitor", "properties": answer}])
         yield running
 
 

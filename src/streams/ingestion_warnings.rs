@@ -12,8 +12,9 @@ pub static INGESTION_WARNINGS: KeysetStream = KeysetStream {
     stream: "ingestion_warnings",
     parts: &[KeysetTable { from: "system.ingestion_warnings", label: None, optional: true }],
     columns: &[
+        // Loaders that guess types take a text of digits for a number, and round it.
         Column::new("id", Kind::String, "Identifies the warning; made from its other fields.")
-            .selected_as("toString(cityHash64(source, type, details, timestamp))"),
+            .selected_as("concat('warning_', toString(cityHash64(source, type, details, timestamp)))"),
         Column::new("timestamp", Kind::Timestamp, "When the warning was issued."),
         Column::new("type", Kind::String, "Kind of warning, such as message_size_too_large."),
         Column::new("source", Kind::String, "The part of PostHog that issued it."),

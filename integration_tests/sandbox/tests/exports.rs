@@ -406,7 +406,9 @@ async fn persons_and_sessions_can_be_exported() {
     };
     posthog.insert_person(1001, person(1, Some(day("02"))));
     posthog.insert_person(1001, person(2, None));
-    let persons = rows(&posthog, &requesting(&json!({"model": "persons"}))).await;
+    let mut persons = rows(&posthog, &requesting(&json!({"model": "persons"}))).await;
+    // The lines of a person are in no order.
+    persons.sort_by_key(|row| row["distinct_id"].to_string());
     let row = |distinct_id: &str| {
         json!({
             "team_id": 1001, "distinct_id": distinct_id, "person_id": Uuid::from_u128(1).to_string(),
