@@ -400,8 +400,8 @@ async fn source_that_ends_within_a_stream_fails_the_run() {
 async fn source_that_never_began_fails_the_run() {
     let webhook = Webhook::start().await.unwrap();
     for (input, expected) in [
-        ("", "the input has no message"),
-        ("\n\nsh: source-posthog: not found\n", "the input has no message"),
+        ("", "the input contains no messages"),
+        ("\n\nsh: source-posthog: not found\n", "the input contains no messages"),
         (
             "{\"type\":\"LOG\",\"log\":{\"level\":\"INFO\",\"message\":\"hello\"}}\n",
             "the source stopped before the first",
@@ -426,8 +426,8 @@ async fn no_state_is_acknowledged_that_covers_a_line_that_is_lost() {
         (format!("{first}{}{end}", second.split_at(40).1), "line 2 of the input"),
         (format!("{pretty}\n{end}"), "line 1 of the input"),
         (format!("[{}]\n", [&first, &second, &end].map(|line| line.trim_end()).join(",")), "jq -c"),
-        (format!("{first}{end}"), "covers 2 records, but 1 have come"),
-        (format!("{first}{second}{second}{end}"), "covers 2 records, but 3 have come"),
+        (format!("{first}{end}"), "covers 2 records, but 1 were received"),
+        (format!("{first}{second}{second}{end}"), "covers 2 records, but 3 were received"),
     ] {
         let destination = Destination::new(&webhook);
         let outcomes = destination.write(&input).await;
@@ -486,7 +486,7 @@ async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() 
         let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
         let outcomes = destination.write(&input(200, 200)).await;
         assert_eq!((outcomes.code, outcomes.cursors().len()), (Some(1), 0));
-        assert!(outcomes.error().contains("has accepted no record of this run"), "{}", outcomes.error());
+        assert!(outcomes.error().contains("has accepted no record in this run"), "{}", outcomes.error());
         assert_eq!(std::fs::read_to_string(destination.path("refused.jsonl")).unwrap(), "");
         assert!(webhook.received().len() < 100);
         // One record may well be refused for what it holds.
@@ -499,10 +499,10 @@ async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() 
 async fn an_answer_that_says_what_is_wrong_ends_the_run_with_it() {
     for (code, header, expected) in [
         (207, ("x", "y"), "207"),
-        (405, ("allow", "GET"), "does not take POST requests, only GET"),
+        (405, ("allow", "GET"), "does not accept POST requests, only GET"),
         (411, ("x", "y"), "Content-Length"),
         (415, ("x", "y"), "set `compression` to `none`"),
-        (308, ("location", &*format!("/api/app/webhooks/{WEBHOOK}/")), "the same address with a slash at its end"),
+        (308, ("location", &*format!("/api/app/webhooks/{WEBHOOK}/")), "the same URL with a trailing slash"),
     ] {
         let headers = vec![(header.0.into(), header.1.into())];
         let always = Some(Outcome::Status { code, headers });

@@ -272,5 +272,5 @@ async fn instances_without_raw_tables_are_read_with_a_warning() {
     assert_eq!(by(&messages, "persons", "id").len(), posthog.persons(PROJECT).len());
     assert!(messages.records("person_distinct_ids").iter().all(|record| record["version"].is_null()));
     let logs = messages.logs("WARN").join("\n");
-    assert!(logs.contains("does not show the table `raw_person_distinct_ids`"), "{logs}");
+    assert!(logs.contains("does not expose the table `raw_person_distinct_ids`"), "{logs}");
 }

@@ -63,11 +63,11 @@ async fn configurations_are_read_as_they_are_meant_or_refused_by_key() {
     }
     let appended = [usual.to_string(), usual.to_string()].concat();
     for (text, expected) in [
-        (appended.into_bytes(), "more follows behind the end of the document"),
-        ([usual.to_string().as_bytes(), b" oops }"].concat(), "more follows behind the end of the document"),
+        (appended.into_bytes(), "more text follows after the end of the document"),
+        ([usual.to_string().as_bytes(), b" oops }"].concat(), "more text follows after the end of the document"),
         (usual.to_string().encode_utf16().flat_map(u16::to_le_bytes).collect(), "UTF-16"),
         (Vec::new(), "the configuration is empty"),
-        (b"{\"api_key\":\"phx_s3cret\", // mine\n}".to_vec(), "line 1, behind `api_key`): JSON has no comments"),
+        (b"{\"api_key\":\"phx_s3cret\", // mine\n}".to_vec(), "line 1, after `api_key`): JSON has no comments"),
         (with("concurrency", json!("many")), "`concurrency` in the configuration is `many`; it must be a whole number"),
         (with("api_key", json!(123_456)), "`api_key` in the configuration is a number; it must be a string"),
     ] {
@@ -96,13 +96,14 @@ async fn names_and_dates_that_match_nothing_are_named() {
             "include_events",
             json!([known, misspelt]),
             format!(
-                "`include_events` has `{misspelt}`, and no event at the chosen times has this name; did you mean `{known}`?"
+                "`include_events` contains `{misspelt}`, but no event in the selected period has this name; did you mean `{known}`?"
             ),
         ),
         (
             "exclude_events",
             json!(["nobody sends this"]),
-            "`exclude_events` has `nobody sends this`, and no event at the chosen times has this name".to_owned(),
+            "`exclude_events` contains `nobody sends this`, but no event in the selected period has this name"
+                .to_owned(),
         ),
         ("start_date", json!("2099-01-01T00:00:00Z"), "is in the future".to_owned()),
         ("event_property_columns", json!(["no such property"]), "PostHog knows no such event property".to_owned()),

@@ -407,7 +407,7 @@ async fn records_are_not_sent_to_redirect_targets() {
     for code in [301, 302, 303, 307, 308] {
         for (location, expected) in [
             (other.url(), format!("{origin}; set `webhook_url`")),
-            (format!("/api/app/webhooks/{WEBHOOK}/"), "the same address with a slash at its end".into()),
+            (format!("/api/app/webhooks/{WEBHOOK}/"), "the same URL with a trailing slash".into()),
             ("/login".into(), "another path; set `webhook_url`".into()),
             ("nowhere:".into(), "another path; set `webhook_url`".into()),
         ] {

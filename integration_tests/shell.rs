@@ -65,7 +65,12 @@ async fn states_in_the_shapes_of_other_programs_are_read_or_refused() {
     let other = json!({"stream_descriptor": {"name": "Events"}, "stream_state": state});
     let other = source.read_all(&streams, Some(&other)).await;
     assert_eq!(other.records("events").len(), 30);
-    assert!(other.logs("WARN").join("\n").contains("the state has `Events`, which the catalog does not have"));
+    assert!(
+        other
+            .logs("WARN")
+            .join("\n")
+            .contains("the state has entries for `Events`, which the catalog does not contain")
+    );
     for content in [state.clone(), json!(5), json!({"1001": {"timestamp": "2026-01-01T00:00:00Z"}})] {
         let refused = source.read(&streams, Some(&content)).await;
         let errors = refused.messages.errors().join("\n");

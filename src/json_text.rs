@@ -62,7 +62,7 @@ fn describe(text: &str, error: &serde_json::Error) -> String {
     let at = text.floor_char_boundary(before + error.column());
     let key = last_key(text.get(..at).unwrap_or_default());
     let place = match key {
-        Some(key) => format!("line {}, behind `{key}`", error.line()),
+        Some(key) => format!("line {}, after `{key}`", error.line()),
         None => format!("line {}", error.line()),
     };
     // The column counts what has been read, mostly with the character that does not fit.
@@ -74,21 +74,19 @@ fn describe(text: &str, error: &serde_json::Error) -> String {
 fn cure(message: &str, found: Option<char>) -> String {
     let known = match (message, found) {
         (message, _) if message.starts_with("EOF") => "it ends early; was it copied completely?",
-        ("trailing characters", _) => {
-            "more follows behind the end of the document; was something appended? Write it anew"
-        }
+        ("trailing characters", _) => "more text follows after the end of the document; remove it",
         ("trailing comma", _) => "there is a comma before a closing bracket; remove it",
-        ("invalid escape", _) => "a backslash stands alone in a string; write it twice",
+        ("invalid escape", _) => "a string contains a single backslash; double it",
         (message, _) if message.starts_with("control character") => {
             "a string contains a line break or another control character; write it as an escape such as \\n"
         }
         (_, Some('/' | '#')) => "JSON has no comments; remove it",
         (_, Some('\'' | '“' | '”' | '„' | '‘' | '’' | '`')) => {
-            "keys and strings stand in straight double quotation marks"
+            "put keys and strings in straight double quotation marks"
         }
-        ("key must be a string", _) => "keys stand in double quotation marks",
+        ("key must be a string", _) => "put keys in double quotation marks",
         (_, Some('T' | 'F' | 'N')) => "write true, false and null in lower case",
-        ("expected value" | "expected ident", _) => "a value is missing there, or a string without quotation marks",
+        ("expected value" | "expected ident", _) => "a value is missing, or a string has no quotation marks",
         (message, _) if message.starts_with("expected `,`") => {
             "a comma is missing, or a quotation mark inside a string needs a backslash"
         }
@@ -159,7 +157,7 @@ impl<'de> Deserialize<'de> for Unique {
                 let mut object = Map::new();
                 while let Some(key) = members.next_key::<String>()? {
                     if object.contains_key(&key) {
-                        return Err(de::Error::custom(format_args!("the key `{key}` is there twice")));
+                        return Err(de::Error::custom(format_args!("the key `{key}` occurs twice")));
                     }
                     let Unique(value) = members.next_value()?;
                     object.insert(key, value);
@@ -180,23 +178,23 @@ mod tests {
         for (text, expected) in [
             ("", "is empty"),
             (" \n", "is empty"),
-            ("{\"a\":1}{\"a\":2}", "more follows behind the end"),
-            ("{\"a\":1}\noops }", "line 2, behind `a`): more follows behind the end"),
-            ("{\"api_key\":\"x\", // mine\n\"start_date\":1}", "line 1, behind `api_key`): JSON has no comments"),
+            ("{\"a\":1}{\"a\":2}", "more text follows after the end"),
+            ("{\"a\":1}\noops }", "line 2, after `a`): more text follows after the end"),
+            ("{\"api_key\":\"x\", // mine\n\"start_date\":1}", "line 1, after `api_key`): JSON has no comments"),
             ("{\n# mine\n\"a\":1}", "line 2): JSON has no comments"),
-            ("{'a':1}", "line 1): keys and strings stand in straight double"),
-            ("{\"a\":“b”}", "behind `a`): keys and strings stand in straight double"),
-            ("{a:1}", "keys stand in double"),
+            ("{'a':1}", "line 1): put keys and strings in straight double"),
+            ("{\"a\":“b”}", "after `a`): put keys and strings in straight double"),
+            ("{a:1}", "put keys in double"),
             ("{\"a\":1,}", "remove it"),
             ("{\"a\":[1,]}", "remove it"),
             ("{\"a\":True}", "lower case"),
-            ("{\"a\":phx}", "behind `a`): a value is missing there, or a string without"),
-            ("{\"a\":\"x\"y\"}", "behind `a`): a comma is missing"),
+            ("{\"a\":phx}", "after `a`): a value is missing, or a string has no"),
+            ("{\"a\":\"x\"y\"}", "after `a`): a comma is missing"),
             ("{\"a\":1", "ends early"),
             ("{\"a\":\"x\ny\"}", "a string contains a line break"),
-            ("{\"a\":\"C:\\data\"}", "a backslash stands alone"),
-            ("{\"a\":1,\"b\":{\"c\":1,\"c\":2}}", "the key `c` is there twice"),
-            ("api_key: x", "a value is missing there, or a string without"),
+            ("{\"a\":\"C:\\data\"}", "a single backslash"),
+            ("{\"a\":1,\"b\":{\"c\":1,\"c\":2}}", "the key `c` occurs twice"),
+            ("api_key: x", "a value is missing, or a string has no"),
         ] {
             let problem = parse(text.as_bytes()).unwrap_err();
             assert!(problem.contains(expected), "{text}: {problem}");

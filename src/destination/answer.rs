@@ -45,7 +45,7 @@ pub(super) fn retry_action(
     let fatal = |text: String| RetryAction::Fatal(Error::config(text).with_details(reason.clone()));
     match code {
         207 => fatal(
-            "the webhook answers with 207 (Multi-Status), which does not say that every record was accepted; it has to accept or reject requests as a whole"
+            "the webhook responded with 207 (Multi-Status), which does not confirm that every record was accepted; make it accept or reject each request as a whole"
                 .to_owned(),
         ),
         300..=399 => fatal(redirect_to(
@@ -60,19 +60,19 @@ pub(super) fn retry_action(
             let allowed = headers.get(ALLOW).and_then(|methods| methods.to_str().ok()).unwrap_or_default();
             let allowed = if allowed.is_empty() { String::new() } else { format!(", only {allowed}") };
             fatal(format!(
-                "what is at `webhook_url` does not take POST requests{allowed}: it is a page or another endpoint; copy the URL of the webhook node again"
+                "`webhook_url` does not accept POST requests{allowed}: it is a web page or another endpoint; copy the URL of the webhook node again"
             ))
         }
         407 => fatal(proxy_refusal()),
         411 => fatal(
-            "the webhook says that the request has no `Content-Length`, which was sent: a proxy between removes it; connect without it (`NO_PROXY`)"
+            "the webhook reports a missing `Content-Length` (411), although it was sent: a proxy in between removes it; bypass the proxy (`NO_PROXY`)"
                 .to_owned(),
         ),
         415 if config.gzip => fatal(
-            "the webhook does not take JSON compressed with gzip; set `compression` to `none`".to_owned(),
+            "the webhook does not accept gzip-compressed JSON; set `compression` to `none`".to_owned(),
         ),
         415 => fatal(
-            "the webhook does not take JSON (`Content-Type: application/json`); check `webhook_url`"
+            "the webhook does not accept JSON (`Content-Type: application/json`); check `webhook_url`"
                 .to_owned(),
         ),
         413 => RetryAction::TooLarge { status: code, reason },
@@ -87,7 +87,7 @@ pub(super) fn retry_action(
 /// What differs between the webhook's URL and where it redirects to. Paths are secrets.
 fn redirect_to(from: &Url, location: Option<&str>) -> String {
     let Some(to) = location.and_then(|location| from.join(location).ok()) else {
-        return "the webhook redirects, but does not say where to; check `webhook_url`".to_owned();
+        return "the webhook redirects without a valid target; check `webhook_url`".to_owned();
     };
     let same_place = |url: &Url| (url.host_str().map(str::to_owned), url.port_or_known_default());
     if to.host_str() == from.host_str() && to.scheme() != from.scheme() {
@@ -102,7 +102,7 @@ fn redirect_to(from: &Url, location: Option<&str>) -> String {
     let (known, new) = (from.path(), to.path());
     if known != new && known.trim_end_matches('/') == new.trim_end_matches('/') {
         let with = if new.ends_with('/') { "with" } else { "without" };
-        return format!("the webhook redirects to the same address {with} a slash at its end; write `webhook_url` so");
+        return format!("the webhook redirects to the same URL {with} a trailing slash; change `webhook_url` to match");
     }
     let what = match (known == new, from.query() == to.query()) {
         (false, _) => "another path",
@@ -142,8 +142,8 @@ mod tests {
     fn a_redirect_says_what_differs() {
         let from = Url::parse("http://a.example/hooks/s3cret").unwrap();
         for (to, expected) in [
-            ("/hooks/s3cret/", "a slash at its end"),
-            ("http://a.example/hooks/s3cret/", "a slash at its end"),
+            ("/hooks/s3cret/", "a trailing slash"),
+            ("http://a.example/hooks/s3cret/", "a trailing slash"),
             ("https://a.example/hooks/s3cret", "https://"),
             ("https://b.example/hooks/s3cret", "https://b.example"),
             ("/login", "another path"),
@@ -154,7 +154,7 @@ mod tests {
             assert!(message.contains(expected) && !message.contains("s3cret"), "{to}: {message}");
         }
         let message = redirect_to(&Url::parse("http://a.example/hooks/s3cret/").unwrap(), Some("/hooks/s3cret"));
-        assert!(message.contains("without a slash at its end"), "{message}");
-        assert!(redirect_to(&from, None).contains("does not say where"));
+        assert!(message.contains("without a trailing slash"), "{message}");
+        assert!(redirect_to(&from, None).contains("without a valid target"));
     }
 }

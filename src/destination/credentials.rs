@@ -41,16 +41,18 @@ pub(super) fn bearer_token(secret: &Secret) -> Result<Secret, Error> {
         }
     }
     let token = unquoted(&Secret::new(token));
-    let wrong = |what: &str| Err(Error::config(format!("`bearer_token` {what}; copy the token alone")));
+    let wrong = |what: &str| Err(Error::config(format!("`bearer_token` {what}; copy only the token")));
     match token.expose() {
-        "" => wrong("has no token"),
+        "" => wrong("is empty"),
         text if without_word(text, "basic").is_some() => Err(Error::config(
-            "`bearer_token` begins with `Basic`; leave it out, and add the header `Authorization` to `headers`",
+            "`bearer_token` begins with `Basic`; remove it, and add an `Authorization` header to `headers`",
         )),
         text if text.chars().any(|character| character.is_whitespace() || character.is_control()) => {
-            wrong("has a space or a line break in it")
+            wrong("contains a space or a line break")
         }
-        text if !text.is_ascii() => wrong("has characters that no token has, such as dots in place of hidden text"),
+        text if !text.is_ascii() => {
+            wrong("contains non-ASCII characters, such as the dots shown in place of a hidden token")
+        }
         _ => Ok(token),
     }
 }
@@ -81,24 +83,24 @@ pub(super) fn signing_key(secret: &Secret) -> Result<Vec<u8>, Error> {
         // The bytes are as secret as their notation.
         let encoded = Secret::new(&encoded);
         if encoded.expose().contains("whsec_") {
-            return wrong("has two secrets; set the one that the receiver checks now");
+            return wrong("contains two secrets; set the one that the receiver verifies");
         }
         let decoded = STANDARD.decode(encoded.expose()).or_else(|_| URL_SAFE.decode(encoded.expose()));
         return match decoded {
-            Ok(key) if key.is_empty() => wrong("has nothing behind `whsec_`; copy it again"),
+            Ok(key) if key.is_empty() => wrong("has nothing after `whsec_`; copy it again"),
             Ok(key) => Ok(key),
-            Err(_) => wrong("begins with `whsec_` but is not base64 after it; copy it again"),
+            Err(_) => wrong("begins with `whsec_`, but the rest is not base64; copy it again"),
         };
     }
     match rest {
-        "" => wrong("has no secret; copy it again"),
+        "" => wrong("is empty; copy it again"),
         _ if version.is_some() => {
             wrong("begins with `v1,` like a signature; copy the secret, which begins with `whsec_`")
         }
         _ if prefix.starts_with("whsk_") || prefix.starts_with("whpk_") => {
             wrong("is a key for asymmetric signatures, which are not supported; use one that begins with `whsec_`")
         }
-        _ if rest.chars().any(char::is_control) => wrong("has a line break in it; copy it again"),
+        _ if rest.chars().any(char::is_control) => wrong("contains a line break; copy it again"),
         _ => Ok(rest.as_bytes().to_vec()),
     }
 }

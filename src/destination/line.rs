@@ -139,7 +139,7 @@ fn is_message_type(kind: &str) -> bool {
 fn hint(line: &[u8]) -> Option<&'static str> {
     if line.starts_with(b"\x1f\x8b") {
         return Some(
-            "the input is compressed; unpack it before, as in `gunzip -c FILE | destination-patterns write …`",
+            "the input is compressed; decompress it first, as in `gunzip -c FILE | destination-patterns write …`",
         );
     }
     if line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff") {
@@ -148,12 +148,11 @@ fn hint(line: &[u8]) -> Option<&'static str> {
     let begin = line.iter().position(|byte| *byte == b'{')?;
     let (before, message) = line.split_at(begin);
     if before.contains(&b'[') && !is_log_text(line) && before.iter().all(|byte| b"[, \t".contains(byte)) {
-        return Some("the messages are in an array; write one a line, as in `jq -c '.[]'`");
+        return Some("the messages are in an array; write one per line, as in `jq -c '.[]'`");
     }
     let is_whole = serde_json::from_slice::<IgnoredAny>(message).is_ok();
-    (begin > 0 && is_whole && is_about_a_message(message)).then_some(
-        "there is something in front of the message, such as the time that `docker logs --timestamps` adds; remove it",
-    )
+    (begin > 0 && is_whole && is_about_a_message(message))
+        .then_some("the message has a prefix, such as the time that `docker logs --timestamps` adds; remove it")
 }
 
 /// Whether it says that it is a record or a state, however it is spaced, quoted and wrapped.
@@ -220,7 +219,7 @@ pub(super) fn error(number: u64, line: &[u8], known: &str) -> Error {
     let text = redact(&text);
     let shown: String = text.trim_end().chars().take(EXCERPT).flat_map(shown).collect();
     let more = if text.trim_end().chars().count() > EXCERPT { "…" } else { "" };
-    let known = if known.is_empty() { "it was damaged or cut on its way" } else { known };
+    let known = if known.is_empty() { "it was damaged or truncated in transit" } else { known };
     Error::system(format!(
         "line {number} of the input is neither a message nor another program's log line: {known}. It begins with: {shown}{more}"
     ))

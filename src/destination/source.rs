@@ -80,7 +80,7 @@ impl SourceReport {
         }
         if !self.has_messages {
             return Err(Error::system(
-                "the input has no message: the source could not be started, or failed at once. Look at what it wrote to its standard error",
+                "the input contains no messages: the source did not start, or failed at once. See its standard error",
             ));
         }
         if self.statuses.is_empty() {
@@ -97,7 +97,7 @@ impl SourceReport {
         }
         if !incomplete.is_empty() {
             return Err(Error::system(format!(
-                "the source could not read all of {}, and did not say why; see its log",
+                "the source could not read all of {} and gave no reason; see its log",
                 incomplete.join(", ")
             )));
         }

@@ -50,7 +50,7 @@ impl StateFile {
             }
             Err(TryLockError::Error(error)) => {
                 tracing::warn!(
-                    "`--state-file {}` cannot be locked ({error}); never run twice at a time",
+                    "`--state-file {}` cannot be locked ({error}); run only one sync at a time",
                     path.display()
                 );
             }
@@ -81,7 +81,7 @@ impl StateFile {
         };
         self.storage.keep(&(kept.to_string() + "\n")).map_err(|error| {
             Error::system(format!(
-                "the state could not be written to `{}`: {error}. What came since the last state that was written is delivered again by the next sync",
+                "the state could not be written to `{}`: {error}. The next sync delivers everything since the last written state again",
                 self.storage.path().display()
             ))
         })

@@ -257,7 +257,7 @@ impl Webhook {
             return Ok(());
         }
         Err(Error::config(format!(
-            "the webhook at {} has accepted no record of this run and rejected {count}: {reason}. It is probably not about the records; check `webhook_url`, `signing_secret`, `record_shape` and `compression`",
+            "the webhook at {} has accepted no record in this run and rejected {count}: {reason}. The records are probably not the cause; check `webhook_url`, `signing_secret`, `record_shape` and `compression`",
             self.config.webhook
         )))
     }

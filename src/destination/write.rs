@@ -136,7 +136,7 @@ impl State {
         let Some(sent) = sent.filter(|sent| (sent - received as f64).abs() >= 1.0) else { return Ok(()) };
         let stream = self.stream.as_ref().map_or("all streams", |stream| stream.stream_descriptor.name.as_str());
         Err(Error::system(format!(
-            "a STATE of {stream} covers {sent} records, but {received} have come: lines were lost, repeated or removed between the source and this program, so the state is not acknowledged. Connect the two directly; to leave events out, set `allowed_event_types`"
+            "a STATE of {stream} covers {sent} records, but {received} were received: lines were lost, repeated or removed between the source and this program, so the state is not acknowledged. Connect the two programs directly; to filter events, set `allowed_event_types`"
         )))
     }
 }

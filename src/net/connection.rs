@@ -97,7 +97,7 @@ fn certificate(problem: &CertificateError, server: &str) -> String {
         }
         // What `openssl req -x509` makes by itself.
         other if other.to_string().contains("CaUsedAsEndEntity") => format!(
-            "the certificate of {server} is that of an authority (CA:TRUE), and no server may use it as its own; make another one with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST`, use it there, and name it in SSL_CERT_FILE"
+            "the certificate of {server} is a CA certificate (CA:TRUE), which a server must not use as its own; create another one with `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE -addext subjectAltName=DNS:HOST`, install it there, and set SSL_CERT_FILE to it"
         ),
         other => format!("the certificate of {server} is not usable: {other}"),
     }

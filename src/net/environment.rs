@@ -84,7 +84,7 @@ fn check_certificates(file: &Path) -> Result<(), String> {
         certificate.map_err(|error| error.to_string())?;
         count += 1;
     }
-    if count == 0 { Err("it has no section BEGIN CERTIFICATE".to_owned()) } else { Ok(()) }
+    if count == 0 { Err("it has no BEGIN CERTIFICATE section".to_owned()) } else { Ok(()) }
 }
 
 /// Names the proxy, if requests to `url` go through one: its address and its variable, without a password.

@@ -101,7 +101,7 @@ impl<'a> Pages<'a> {
         let (place, query) = link.split('#').next().unwrap_or(link).split_once('?').unwrap_or((link, ""));
         if query.is_empty() {
             return Err(GiveUp::Unusable(format!(
-                "PostHog's list {} has a link to its next page that says nothing about that page; try again later",
+                "PostHog's list {} links to its next page without any parameters; try again later",
                 self.path
             )));
         }
@@ -110,7 +110,7 @@ impl<'a> Pages<'a> {
         {
             let host = origin.map_or_else(|| "an unreadable host".to_owned(), |origin| origin.ascii_serialization());
             tracing::info!(
-                "PostHog's lists refer to {host} for their next pages; these are asked for at `base_url` all the same"
+                "PostHog's lists link to {host} for their next pages; these are requested from `base_url` instead"
             );
         }
         Ok(query.to_owned())

@@ -163,7 +163,7 @@ impl RowReader {
                 Err(Malformed("the answer goes on after its end".into()))
             }
             // Such as `{"query_status": …}`, or a message of maintenance with the status 200.
-            Place::End if !self.has_rows_array => Err(Malformed("the answer has no `results`".into())),
+            Place::End if !self.has_rows_array => Err(Malformed("the response has no `results`".into())),
             Place::End => Ok(self.rows),
             _ => Err(Malformed(format!("the answer ends early, after {} rows", self.rows))),
         }

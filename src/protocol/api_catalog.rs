@@ -64,7 +64,7 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
         None if entry.contains_key("name") && entry.contains_key("sync_mode") => (entry.clone(), path.to_owned()),
         None if entry.contains_key("name") => {
             return Err(format!(
-                "lists the streams that there are, as `discover` prints them, and not how to read them: `{path}` has no `stream` and no `sync_mode`"
+                "lists the available streams, as `discover` prints them, but not how to read them: `{path}` has no `stream` and no `sync_mode`"
             ));
         }
         None => return Err(format!("has no `stream` at `{path}`")),

@@ -67,7 +67,9 @@ impl SavedStates {
                         && begins_a_line(text, read)
                         && (error.is_eof() || text.ends_with(b".") || text.ends_with(b"-")) =>
                 {
-                    tracing::warn!("the last line of the state file is cut off and not used; the lines before it are");
+                    tracing::warn!(
+                        "the last line of the state file is truncated and ignored; the lines before it are used"
+                    );
                     return Ok(states);
                 }
                 Err(error) => return Err(refused(format_args!("it is not JSON: {error}"))),
@@ -75,7 +77,7 @@ impl SavedStates {
             read = reader.byte_offset();
         }
         if messages > 0 && documents == 0 {
-            return Err(refused("it has messages, but no STATE among them"));
+            return Err(refused("it contains messages, but no STATE"));
         }
         Ok(states)
     }
@@ -90,7 +92,7 @@ impl SavedStates {
 
     fn read(&mut self, value: Value, depth: usize) -> Result<(), Error> {
         let mut fields = match value {
-            _ if depth > DEEPEST => return Err(refused("it is wrapped too often")),
+            _ if depth > DEEPEST => return Err(refused("it is nested too deeply")),
             Value::Null => return Ok(()),
             Value::Array(states) => return states.into_iter().try_for_each(|state| self.read(state, depth + 1)),
             Value::Object(fields) => fields,
@@ -98,7 +100,7 @@ impl SavedStates {
             // Databases and settings keep it as a text.
             Value::String(text) => match serde_json::from_str(&text) {
                 Ok(state) => return self.read(state, depth + 1),
-                Err(_) => return Err(refused("it is a text, not an object or an array")),
+                Err(_) => return Err(refused("it is a string, not an object or an array")),
             },
             other => return Err(refused(format_args!("it has {other}, which is neither an array nor an object"))),
         };
@@ -150,7 +152,7 @@ impl SavedStates {
         let is_no_name = |name: &str| name == "version" || name == "timestamp" || name.parse::<u64>().is_ok();
         if let Some(name) = fields.keys().find(|name| is_no_name(name)) {
             return Err(refused(format_args!(
-                "its key `{name}` belongs to the state of one stream, and which one is not said; write {{\"events\": …}} around it"
+                "its key `{name}` belongs to the state of one stream, which is not named; write {{\"events\": …}} around it"
             )));
         }
         fields.into_iter().try_for_each(|(name, state)| self.set(StreamDescriptor { name, namespace: None }, state))
@@ -195,7 +197,7 @@ impl SavedStates {
         let others: Vec<String> = others.map(|(_, (stream, _))| shown(stream)).collect();
         if !others.is_empty() {
             tracing::warn!(
-                "the state has {}, which the catalog does not have under this name; these states are not used",
+                "the state has entries for {}, which the catalog does not contain; they are not used",
                 others.join(", ")
             );
         }
@@ -220,7 +222,7 @@ fn shown(stream: &StreamDescriptor) -> String {
 
 fn refused(what: impl std::fmt::Display) -> Error {
     Error::config(format!(
-        "this is not a state: {what}. Accepted are states or STATE messages, one a line or in an array, what Airbyte's API returns for a connection, and an object of stream names. To read everything from the start date on, empty the file"
+        "this is not a state: {what}. Use states or STATE messages (one per line or in an array), the state that Airbyte's API returns for a connection, or an object with stream names as keys. To read everything from `start_date` again, empty the file"
     ))
 }
 
@@ -345,7 +347,7 @@ mod tests {
             "\u{feff}\u{feff}",
         ] {
             let error = SavedStates::parse(content.as_bytes()).expect_err(content);
-            assert!(error.message().contains("Accepted are"), "{content}: {error}");
+            assert!(error.message().contains("Use states or STATE messages"), "{content}: {error}");
         }
         let wide: Vec<u8> = "\u{feff}{}".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(SavedStates::parse(&wide).unwrap_err().message().contains("UTF-16"));

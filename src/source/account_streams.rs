@@ -59,7 +59,7 @@ impl AccountReader<'_> {
     async fn organizations(&self, key: Option<&ApiKey>) -> Result<(), Error> {
         if key.is_some_and(|key| key.scoped_teams.as_ref().is_some_and(|teams| !teams.is_empty())) {
             return Err(Error::config(
-                "the API key is limited to projects, and PostHog shows organizations only to keys that are not; use a key with access to the whole organization, or leave the stream out",
+                "the API key is limited to projects, and PostHog shows organizations only to unrestricted keys; use a key with access to the whole organization, or remove the stream from the catalog",
             ));
         }
         let observer = self.observer();

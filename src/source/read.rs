@@ -625,7 +625,7 @@ impl Sync {
             reader.choose_columns().await?;
             if reader.table.changes.is_none() && exports.take().is_some() {
                 tracing::info!(
-                    "this PostHog does not show which {stream} have changed, so {stream} that exports leave out could not be found; all are read by query",
+                    "this PostHog does not show which {stream} have changed, so {stream} that exports omit could not be found; all are read by query",
                     stream = reader.table.stream
                 );
             }
@@ -750,7 +750,10 @@ impl Sync {
         }
         let few = reader.count_changes().await?.filter(|rows| *rows <= self.config.export_above);
         if let Some(rows) = few {
-            tracing::info!("{rows} changed {} are read by query, which is quicker than a run", reader.table.stream);
+            tracing::info!(
+                "{rows} changed {} are read by query, which is quicker than an export run",
+                reader.table.stream
+            );
         }
         Ok(few.is_some())
     }

@@ -57,7 +57,9 @@ pub(super) async fn events(client: &Client, config: &Config, projects: &[u64], o
     for (setting, list) in settings {
         for name in list.iter().filter(|name| missing.contains(name.as_str())) {
             let hint = nearest(name, &known).map(|known| format!("; did you mean `{known}`?")).unwrap_or_default();
-            notices.push(format!("`{setting}` has `{name}`, and no event at the chosen times has this name{hint}"));
+            notices.push(format!(
+                "`{setting}` contains `{name}`, but no event in the selected period has this name{hint}"
+            ));
         }
     }
     notices
@@ -98,7 +100,9 @@ pub(super) async fn properties(
             }
         }
         notices.extend(missing.iter().map(|name| {
-            format!("`{setting}` has `{name}`, and PostHog knows no such {kind} property, so its column stays empty")
+            format!(
+                "`{setting}` contains `{name}`, but PostHog knows no such {kind} property, so its column stays empty"
+            )
         }));
     }
     notices

@@ -15,16 +15,16 @@ pub static PERSON_DISTINCT_IDS: Table = Table {
     stream: "person_distinct_ids",
     from: "raw_person_distinct_ids",
     columns: &[
-        Column::new("distinct_id", Kind::String, "An id that events are sent with."),
-        Column::new("person_id", Kind::String, "The person that it belongs to."),
-        Column::new("is_deleted", Kind::Boolean, "Whether the person, and the distinct id with it, was deleted."),
+        Column::new("distinct_id", Kind::String, "A distinct id that events are sent with."),
+        Column::new("person_id", Kind::String, "The person that the distinct id belongs to."),
+        Column::new("is_deleted", Kind::Boolean, "Whether the distinct id was deleted, together with its person."),
         Column::new(
             "version",
             Kind::Integer,
-            "Grows when the distinct id moves to another person or is deleted: of two records, the one with the greater version is right.",
+            "Increases when the distinct id moves to another person or is deleted: of two records, the one with the higher version is current.",
         )
         .exported_as(ExportedAs::Field("person_distinct_id_version")),
-        Column::new("updated_at", Kind::Timestamp, "When it, or its person, changed last. Only filled by file exports.")
+        Column::new("updated_at", Kind::Timestamp, "When the distinct id or its person last changed. Only filled by file exports.")
             .not_selected()
             .exported_as(ExportedAs::Field("_inserted_at")),
     ],

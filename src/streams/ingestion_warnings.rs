@@ -13,12 +13,12 @@ pub static INGESTION_WARNINGS: KeysetStream = KeysetStream {
     parts: &[KeysetTable { from: "system.ingestion_warnings", label: None, optional: true }],
     columns: &[
         // Loaders that guess types take a text of digits for a number, and round it.
-        Column::new("id", Kind::String, "Identifies the warning; made from its other fields.")
+        Column::new("id", Kind::String, "Identifies the warning; a hash of its other fields.")
             .selected_as("concat('warning_', toString(cityHash64(source, type, details, timestamp)))"),
         Column::new("timestamp", Kind::Timestamp, "When the warning was issued."),
         Column::new("type", Kind::String, "Kind of warning, such as message_size_too_large."),
-        Column::new("source", Kind::String, "The part of PostHog that issued it."),
-        Column::new("details", Kind::Json, "What it is about; depends on the type."),
+        Column::new("source", Kind::String, "The part of PostHog that issued the warning."),
+        Column::new("details", Kind::Json, "Details, which depend on the type."),
     ],
     key: &["id"],
     windows: None,

@@ -34,16 +34,16 @@ const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 10]
         Column::new(
             "is_deleted",
             Kind::Boolean,
-            "Whether the person was deleted, or merged into another. The record of a merged person is only found by queries.",
+            "Whether the person was deleted or merged into another. Merged persons are only found by queries.",
         )
         .selected_as("false"),
         Column::new(
             "version",
             Kind::Integer,
-            "Grows with every change of the person. Queries only fill it for deleted persons.",
+            "Increases with every change of the person. Queries only fill it for deleted and merged persons.",
         )
-            .not_selected()
-            .exported_as(ExportedAs::Field("person_version")),
+        .not_selected()
+        .exported_as(ExportedAs::Field("person_version")),
     ]
 }
 

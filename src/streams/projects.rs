@@ -14,7 +14,7 @@ pub static PROJECTS: AccountStream = AccountStream {
         ("organization", "string", "The organization that the project belongs to."),
         ("name", "string", "Name of the project."),
         ("product_description", "string", "What the project is about."),
-        ("created_at", "date-time", "When the project was made."),
+        ("created_at", "date-time", "When the project was created."),
         ("updated_at", "date-time", "When its settings were changed last."),
         ("timezone", "string", "Time zone of the project's reports."),
         ("api_token", "string", "The public token that events are sent with."),

@@ -32,7 +32,7 @@ const fn number(field: &'static str, expression: &'static str, description: &'st
     Column::new(field, Kind::Integer, description).selected_as(expression)
 }
 
-const UPDATED: Column = Column::new("updated_at", Kind::Timestamp, "When the session changed last.")
+const UPDATED: Column = Column::new("updated_at", Kind::Timestamp, "When the session last changed.")
     .selected_as(UPDATED_AT)
     .exported_as(ExportedAs::Field("_inserted_at"));
 

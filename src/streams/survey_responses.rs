@@ -26,31 +26,30 @@ pub static SURVEY_RESPONSES: KeysetStream = KeysetStream {
     stream: "survey_responses",
     parts: &[KeysetTable { from: RESPONSES, label: None, optional: false }],
     columns: &[
-        Column::new("id", Kind::String, "Identifies the response: the id of the submission, or that of its event.")
-            .selected_as("response_id"),
+        Column::new(
+            "id",
+            Kind::String,
+            "Identifies the response: the submission id or, without one, the id of the event.",
+        )
+        .selected_as("response_id"),
         Column::new("survey_id", Kind::String, "The survey."),
         Column::new(
             "answers",
             Kind::Members("$survey_response"),
-            "The answers by the question's id; those of old SDKs by the question's number, from 0.",
+            "Answers by question id; answers from old SDKs by question number, starting at 0.",
         )
         .selected_as("sent"),
-        Column::new("is_completed", Kind::Boolean, "Whether the survey was answered to its end.")
-            .selected_as("completed"),
-        Column::new("distinct_id", Kind::String, "Who has answered.").selected_as("respondent"),
-        Column::new("person_id", Kind::String, "The person behind the distinct id, as queries see it.")
+        Column::new("is_completed", Kind::Boolean, "Whether the survey was completed.").selected_as("completed"),
+        Column::new("distinct_id", Kind::String, "Distinct id of the respondent.").selected_as("respondent"),
+        Column::new("person_id", Kind::String, "The person that the distinct id belongs to, according to queries.")
             .selected_as("respondent_person"),
         Column::new("started_at", Kind::Timestamp, "When the first answer was sent.").selected_as("begun_at"),
         Column::new("timestamp", Kind::Timestamp, "When the latest answer was sent.").selected_as("answered_at"),
-        Column::new("created_at", Kind::Timestamp, "When PostHog received the latest event of the response.")
+        Column::new("created_at", Kind::Timestamp, "When the latest event of the response was ingested.")
             .selected_as("received_at"),
-        Column::new("event_uuid", Kind::String, "The event that the answers come from.").selected_as("event_id"),
-        Column::new(
-            "properties",
-            Kind::Json,
-            "Everything that was sent with that event, such as the survey's name and iteration.",
-        )
-        .selected_as("sent"),
+        Column::new("event_uuid", Kind::String, "The event that contains the answers.").selected_as("event_id"),
+        Column::new("properties", Kind::Json, "All properties of that event, such as the survey's name and iteration.")
+            .selected_as("sent"),
     ],
     key: &["survey_id", "id"],
     windows: None,

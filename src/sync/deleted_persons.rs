@@ -58,12 +58,14 @@ impl DeletedPersonReader<'_> {
                 ..
             })) => {
                 tracing::info!(
-                    "this PostHog does not show the table `{RAW_PERSONS}` ({summary}), so queries do not find deleted persons"
+                    "this PostHog does not expose the table `{RAW_PERSONS}` ({summary}), so queries do not find deleted persons"
                 );
                 return Ok(());
             }
             Err(GiveUp::TooLarge { .. }) => {
-                tracing::warn!("PostHog cannot look for deleted persons in time, so this sync does not mark them");
+                tracing::warn!(
+                    "PostHog could not find the deleted persons within its time limit, so this sync does not mark them"
+                );
                 return Ok(());
             }
             Err(give_up) => return Err(give_up.into()),
@@ -118,7 +120,7 @@ impl DeletedPersonReader<'_> {
                     let next = retry.after(failure, context.client.limiter()).await?;
                     if next == NextAttempt::Smaller && !self.reader.page_size.too_large(limit, true) {
                         return Err(Error::transient(
-                            "PostHog cannot answer even for one deleted person in time; try again later",
+                            "PostHog cannot read even one deleted person in time; try again later",
                         ));
                     }
                 }

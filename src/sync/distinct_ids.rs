@@ -106,7 +106,7 @@ impl DistinctIdReader {
             Err(give_up) => return Err(give_up.into()),
         };
         tracing::warn!(
-            "this PostHog does not show the table `{}` ({}), so distinct ids are read from `{WITHOUT_VERSIONS}`: deleted ones are missing, and `version` is null",
+            "this PostHog does not expose the table `{}` ({}), so distinct ids are read from `{WITHOUT_VERSIONS}`: deleted ones are missing, and `version` is null",
             table.from,
             refusal.summary
         );
@@ -128,12 +128,14 @@ impl DistinctIdReader {
         self.context.ask::<Vec<serde_json::Value>>(&probe).await?;
         let query = Predicate::default().select("uniqExact(distinct_id)", table.from, "LIMIT 1");
         match self.context.ask::<(u64,)>(&query).await {
-            Ok(response) => response.rows.first().map(|(count,)| *count).ok_or_else(|| {
-                GiveUp::Unusable("PostHog has answered a count of person_distinct_ids with no row".to_owned())
-            }),
+            Ok(response) => {
+                response.rows.first().map(|(count,)| *count).ok_or_else(|| {
+                    GiveUp::Unusable("PostHog's count of person_distinct_ids returned no row".to_owned())
+                })
+            }
             Err(GiveUp::TooLarge { .. }) => {
                 tracing::warn!(
-                    "PostHog cannot count person_distinct_ids in time, so what is read is not compared with its count"
+                    "PostHog cannot count person_distinct_ids within its time limit, so the rows read are not compared with its count"
                 );
                 Ok(0)
             }
@@ -279,5 +281,5 @@ fn lacks_the_table(refusal: &Refusal) -> bool {
 }
 
 fn too_large() -> Error {
-    Error::transient("PostHog cannot answer even for one row of person_distinct_ids in time; try again later")
+    Error::transient("PostHog cannot read even one row of person_distinct_ids in time; try again later")
 }

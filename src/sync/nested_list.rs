@@ -112,10 +112,10 @@ impl NestedListReader {
             if counted == 0 {
                 return Ok(parents);
             }
-            tracing::warn!("fewer {} came than PostHog counts; reading them again", self.nested.parents);
+            tracing::warn!("PostHog sent fewer {} than it counts; reading them again", self.nested.parents);
         }
         Err(Error::system(format!(
-            "{} could not be read completely: fewer {} came than PostHog counts, {ATTEMPTS} times. They may be changing just now; the next sync reads them again",
+            "{} could not be read completely: PostHog sent fewer {} than it counts, in {ATTEMPTS} attempts. They may be changing right now; the next sync reads them again",
             self.nested.list.stream, self.nested.parents
         )))
     }

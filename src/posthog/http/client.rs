@@ -156,7 +156,7 @@ impl Client {
         if body.is_empty() {
             return Err(Failure::transient("the response is empty"));
         }
-        serde_json::from_slice(body).map_err(|error| Failure::transient(format!("the answer is not usable: {error}")))
+        serde_json::from_slice(body).map_err(|error| Failure::transient(format!("the response is not usable: {error}")))
     }
 
     /// Reads JSON, trying again as [`Retry`] allows.
@@ -290,7 +290,7 @@ fn is_web_page(headers: &HeaderMap) -> bool {
 /// A success that PostHog's API never sends. It may be a page of maintenance, so it is asked again.
 fn web_page(body: &[u8]) -> Failure {
     Failure::transient(format!(
-        "the response is a web page (`{}`), not one of PostHog's API; check that `base_url` is the URL of PostHog itself, and whether a login or maintenance page is in front of it",
+        "the response is a web page (`{}`), not a response from PostHog's API; check that `base_url` is the URL of PostHog itself and that no login or maintenance page is in front of it",
         Report::read(body).excerpt()
     ))
 }

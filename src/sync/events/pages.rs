@@ -165,7 +165,7 @@ impl WindowReader {
                         Some(Smaller::Window) => return Ok(Page::TooLarge),
                         None => {
                             return Err(Error::transient(format!(
-                                "PostHog cannot answer even for one event of {}; try again later",
+                                "PostHog cannot read even one event of {}; try again later",
                                 window.describe()
                             )));
                         }

@@ -83,9 +83,7 @@ impl ExportReader {
             return Ok(None);
         };
         if response.rows.is_empty() {
-            return Err(Error::system(format!(
-                "PostHog has answered a count of {stretch} with no row; try again later"
-            )));
+            return Err(Error::system(format!("PostHog's count of {stretch} returned no row; try again later")));
         }
         Ok(Some((response.rows.iter().map(|(rows,)| rows).sum(), response.bytes_read)))
     }

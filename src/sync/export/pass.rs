@@ -141,7 +141,7 @@ impl ExportReader {
             }
             return Ok(None);
         }
-        tracing::info!("runs under way do not serve both streams, so they are started again");
+        tracing::info!("export runs in progress do not cover both streams, so they are started again");
         let runs: BTreeSet<String> = known.into_iter().flatten().map(|window| window.run).collect();
         self.update(|state| state.export.windows.clear()).await?;
         for run in runs {
@@ -186,7 +186,7 @@ impl ExportReader {
         tracing::info!("exporting {} ingested from {pass}", reader.table.stream);
         if reader.table.fed_by.is_some() && !self.may_query {
             tracing::warn!(
-                "PostHog does not export {} whose events are ingested three or more days after they end, and the API key lacks the scope `query:read` to look for them",
+                "PostHog does not export {} whose events are ingested three or more days after they end; to have them read by query, give the API key the scope `query:read`",
                 reader.table.stream
             );
         }

@@ -29,7 +29,7 @@ pub(super) async fn deleted(context: &ReadContext, list: &str, numbers: &[i64]) 
         Ok(()) => Ok(deleted),
         Err(GiveUp::Refused(refusal)) => {
             tracing::warn!(
-                "rows of {} may belong to deleted {list}, because the list of {list} cannot be read: {}",
+                "{} may contain rows of deleted {list}, because the list of {list} cannot be read: {}",
                 context.stream.name,
                 Error::from(GiveUp::Refused(refusal))
             );

@@ -392,7 +392,7 @@ impl KeysetReader {
                 NextAttempt::Smaller if self.page_size.too_large(limit, true) => {}
                 NextAttempt::Smaller => {
                     return Err(GiveUp::Fatal(Error::transient(format!(
-                        "PostHog cannot answer even for one row of {} in time; try again later",
+                        "PostHog cannot read even one row of {} in time; try again later",
                         self.keyset.stream
                     ))));
                 }
@@ -446,7 +446,7 @@ impl KeysetReader {
             Ok(response) => response,
             Err(GiveUp::TooLarge { .. }) => {
                 tracing::warn!(
-                    "PostHog cannot count {} in time, so what is read is not compared with its count",
+                    "PostHog cannot count {} within its time limit, so the rows read are not compared with its count",
                     self.keyset.stream
                 );
                 return Ok(StoredRows::default());
@@ -454,9 +454,10 @@ impl KeysetReader {
             Err(give_up) => return Err(give_up),
         };
         *bytes += response.bytes_read.unwrap_or(0);
-        let (rows, keys) = response.rows.first().copied().ok_or_else(|| {
-            GiveUp::Unusable(format!("PostHog has answered a count of {} with no row", self.keyset.stream))
-        })?;
+        let (rows, keys) =
+            response.rows.first().copied().ok_or_else(|| {
+                GiveUp::Unusable(format!("PostHog's count of {} returned no row", self.keyset.stream))
+            })?;
         Ok(StoredRows { rows, keys })
     }
 }

@@ -42,17 +42,17 @@ pub(super) async fn read_pass(
             Verdict::Missing(count) => {
                 let listed = listing.keys.len();
                 tracing::warn!("{listed} {} read but PostHog counts {count}; reading them again", list.stream);
-                problem = format!("{listed} objects came, but PostHog counts {count}");
+                problem = format!("{listed} objects were received, but PostHog counts {count}");
             }
             Verdict::Unproven => {
                 tracing::debug!("{} are read again, because PostHog does not count them", list.stream);
-                "its objects were others each time".clone_into(&mut problem);
+                "each attempt returned different objects".clone_into(&mut problem);
             }
         }
         before = Some(listing);
     }
     Err(Error::system(format!(
-        "{} could not be read completely, in {ATTEMPTS} attempts: {problem}. They may be changing just now; the next sync reads them again",
+        "{} could not be read completely, in {ATTEMPTS} attempts: {problem}. They may be changing right now; the next sync reads them again",
         list.stream
     )))
 }

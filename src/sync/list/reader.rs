@@ -103,7 +103,7 @@ impl ListReader {
             let read = recordings.read_span(span, state.reached, emitter, at).await?;
             if let Err(Unordered) = read {
                 tracing::warn!(
-                    "this PostHog does not sort {} as it is asked to, so they are read until two lists agree",
+                    "this PostHog does not sort {} as requested, so they are read until two listings agree",
                     self.list.stream
                 );
                 let query = recordings.query_by_offset(span);

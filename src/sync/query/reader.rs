@@ -114,7 +114,7 @@ impl ProjectReader {
                     let row = response
                         .rows
                         .first()
-                        .ok_or_else(|| Error::system(format!("PostHog has answered a count of {part} with no row")))?;
+                        .ok_or_else(|| Error::system(format!("PostHog's count of {part} returned no row")))?;
                     total += row.0;
                 }
                 None => parts.extend(self.halve(part)?),

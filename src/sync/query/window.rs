@@ -198,7 +198,7 @@ impl ProjectReader {
                         Some(Smaller::Window) => return Ok(PageOutcome::TooLarge),
                         None => {
                             return Err(Error::transient(format!(
-                                "PostHog cannot answer even for one row of {} from {interval}; try again later",
+                                "PostHog cannot read even one row of {} from {interval}; try again later",
                                 self.table.stream
                             )));
                         }

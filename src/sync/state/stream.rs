@@ -93,7 +93,7 @@ impl<T: ProjectEntry> StreamState<T> {
                 return if T::UNDERSTANDS_OTHER_CONNECTORS || is_empty {
                     Ok(parsed)
                 } else {
-                    Err(unusable("it is from another connector, which read this stream in another way"))
+                    Err(unusable("it was written by another connector, which read this stream differently"))
                 };
             }
             None => {}
