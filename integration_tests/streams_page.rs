@@ -88,20 +88,20 @@ that have events of one `uuid`. To keep them all, deduplicate on `project_id`, `
 ## Where the two methods differ
 
 Events, persons, distinct ids and sessions can be read by file exports or by queries. The records have the same fields either way, \
-and `person_id` of an event is the person at ingestion by both. Where exports are the method, up to `export_above` \
-events or sessions of a sync are read by queries, and the first read of persons, distinct ids and sessions is, if that is estimated \
-to be quicker than the runs that it needs; the log has both estimates. [identities.md](identities.md) leads from events to \
-today's persons. The differences:
+and `person_id` of an event is the person at ingestion by both. With file exports, a sync still reads up to \
+`export_above` events or sessions by query. The first read of persons, distinct ids and sessions also uses queries if the estimate \
+for them is shorter than that for export runs; the log shows both. [identities.md](identities.md) joins events to current persons. \
+The differences:
 
 | stream | | file exports | queries |
 |---|---|---|---|
 | `persons` | changes found | all | only those of persons who have been active since |
-| `persons` | persons that were merged into others | marked by `is_deleted`, if the key has the scope `query:read` | marked by `is_deleted` |
+| `persons` | persons merged into others | marked by `is_deleted`, if the key has the scope `query:read` | marked by `is_deleted` |
 | `persons` | persons without any distinct id | missing | read |
-| `persons` | deleted persons | marked by `is_deleted`; `updated_at` is when | the same; `updated_at` is when a sync noticed |
+| `persons` | deleted persons | marked by `is_deleted`; `updated_at` is the time of deletion | marked by `is_deleted`; `updated_at` is the time of the sync that found it |
 | `person_distinct_ids` | incremental syncs | read what has changed | read everything |
 | `person_distinct_ids` | deleted distinct ids | marked by `is_deleted` | marked by `is_deleted` |
-| `sessions` | sessions whose events are ingested three or more days after they end | left out by PostHog, read by query afterwards if the key has `query:read` | read |
+| `sessions` | sessions whose events are ingested three or more days after they end | omitted by PostHog, read by query afterwards if the key has `query:read` | read |
 | `sessions` | instances with version 1 of the table | not used, unless the key lacks `query:read` | changes of the last four days; `updated_at` is null |
 | `events` | events that the project's retention hides | missing; `check` and the log name the first day that has events | missing, likewise |
 ";
