@@ -1,0 +1,190 @@
+//! The chosen streams, checked before anything is read.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::protocol::state::SavedStates;
+use crate::protocol::{ConfiguredCatalog, StreamDescriptor, SyncMode};
+use crate::source::custom_queries::CustomStreams;
+use crate::source::property_types;
+use crate::streams::{
+    self, AccountStream, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source, Table,
+};
+use crate::sync::{KeysetState, ListState, NestedListState, ProjectEntry, ProjectState, StreamState};
+
+/// A chosen stream whose settings have been checked.
+pub(super) struct Job {
+    pub(super) stream: Arc<StreamDescriptor>,
+    pub(super) incremental: bool,
+    pub(super) kind: JobKind,
+}
+
+pub(super) enum JobKind {
+    Table {
+        table: &'static Table,
+        state: StreamState<ProjectState>,
+        property_columns: Arc<PropertyColumns>,
+    },
+    Keyset {
+        keyset: &'static KeysetStream,
+        state: StreamState<KeysetState>,
+    },
+    List {
+        list: &'static List,
+        state: StreamState<ListState>,
+    },
+    Nested {
+        nested: &'static NestedList,
+        state: StreamState<NestedListState>,
+    },
+    Account(&'static AccountStream),
+    /// A custom query that is wrong.
+    Failed(Error),
+}
+
+impl JobKind {
+    /// The projects in its state.
+    pub(super) fn projects(&self) -> Vec<u64> {
+        match self {
+            Self::Table { state, .. } => state.projects.keys().copied().collect(),
+            Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
+            Self::List { state, .. } => state.projects.keys().copied().collect(),
+            Self::Nested { state, .. } => state.projects.keys().copied().collect(),
+            Self::Account(_) | Self::Failed(_) => Vec::new(),
+        }
+    }
+}
+
+/// Names the projects that earlier syncs have read and the key does not list any more.
+pub(super) fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
+    let known: BTreeSet<u64> = jobs.iter().flat_map(|job| job.kind.projects()).collect();
+    for missing in known.into_iter().filter(|id| !ids.contains(id)) {
+        tracing::warn!(
+            "project {missing} is in the state, but the API key does not list it any more, so it is not read; give the key access to it, or set `project_ids` to those that are wanted"
+        );
+    }
+}
+
+/// Checks the catalog and the states before anything is read.
+pub(super) fn jobs(
+    config: &Config,
+    catalog: &ConfiguredCatalog,
+    state: &SavedStates,
+    custom: &CustomStreams,
+) -> Result<Vec<Job>, Error> {
+    if catalog.streams.is_empty() {
+        return Err(Error::config("the catalog has no streams; choose at least one"));
+    }
+    let mut jobs: Vec<Job> = Vec::new();
+    for configured in &catalog.streams {
+        let stream = Arc::new(configured.descriptor());
+        let name = &stream.name;
+        if jobs.iter().any(|job| job.stream == stream) {
+            return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
+        }
+        if let Some((_, error)) = custom.failed.iter().find(|(failed, _)| failed == name) {
+            jobs.push(Job { stream, incremental: false, kind: JobKind::Failed(error.clone()) });
+            continue;
+        }
+        let source = Source::find(name, &custom.streams);
+        let wanted = configured.sync_mode == SyncMode::Incremental;
+        let incremental = wanted && source.is_some_and(Source::is_incremental);
+        if wanted && source.is_some() && !incremental {
+            // Some drivers ask for every stream in this way.
+            tracing::warn!("the stream `{name}` cannot be read incrementally, so it is read in full");
+        }
+        let kind = match source {
+            None => {
+                let names = streams::names().join(", ");
+                return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
+            }
+            Some(Source::Account(account)) => JobKind::Account(account),
+            Some(Source::KeysetStream(keyset)) => {
+                JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
+            }
+            Some(Source::List(list)) => JobKind::List { list, state: saved_state(state, &stream, "", incremental)? },
+            Some(Source::NestedList(nested)) => {
+                JobKind::Nested { nested, state: saved_state(state, &stream, "", incremental)? }
+            }
+            Some(Source::Table(table)) => {
+                let state = saved_state(state, &stream, table.watermark_field(), incremental)?;
+                let property_columns =
+                    Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
+                JobKind::Table { table, state, property_columns }
+            }
+        };
+        jobs.push(Job { stream, incremental, kind });
+    }
+    Ok(jobs)
+}
+
+/// The state from which a stream goes on.
+fn saved_state<T: ProjectEntry>(
+    saved: &SavedStates,
+    stream: &StreamDescriptor,
+    cursor_field: &'static str,
+    incremental: bool,
+) -> Result<StreamState<T>, Error> {
+    StreamState::parse(saved.stream(stream), cursor_field)
+        .map(|state| state.for_mode(incremental))
+        .map_err(|error| error.in_context(format_args!("stream `{}`", stream.name)))
+}
+
+/// Streams that are read together.
+pub(super) enum Jobs {
+    One(Job),
+    /// Persons, and which distinct ids are theirs.
+    Two(TableJob, TableJob),
+}
+
+/// A chosen table.
+pub(super) struct TableJob {
+    pub(super) stream: Arc<StreamDescriptor>,
+    pub(super) incremental: bool,
+    pub(super) table: &'static Table,
+    pub(super) state: StreamState<ProjectState>,
+    pub(super) property_columns: Arc<PropertyColumns>,
+}
+
+/// Joins the streams that can be read from the same export runs, where the first of them stands.
+pub(super) fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
+    let mut joined: Vec<Jobs> = Vec::new();
+    for job in jobs {
+        let Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } } = job else {
+            joined.push(Jobs::One(job));
+            continue;
+        };
+        let of = |table: &Table| [&PERSONS, &PERSON_DISTINCT_IDS].iter().position(|other| other.stream == table.stream);
+        let partner = joined.iter().position(|other| {
+            matches!(other, Jobs::One(Job { incremental: same, kind: JobKind::Table { table: other, .. }, .. })
+                if *same == incremental && of(table).zip(of(other)).is_some_and(|(own, other)| own != other))
+        });
+        let job = TableJob { stream, incremental, table, state, property_columns };
+        match partner.map(|place| (place, joined.remove(place))) {
+            Some((
+                place,
+                Jobs::One(Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } }),
+            )) => {
+                let other = TableJob { stream, incremental, table, state, property_columns };
+                let (persons, ids) = if table.stream == PERSONS.stream { (other, job) } else { (job, other) };
+                joined.insert(place, Jobs::Two(persons, ids));
+            }
+            // Nothing else is a partner.
+            Some((place, other)) => {
+                joined.insert(place, other);
+                joined.push(Jobs::One(job.into()));
+            }
+            None => joined.push(Jobs::One(job.into())),
+        }
+    }
+    joined
+}
+
+impl From<TableJob> for Job {
+    fn from(job: TableJob) -> Self {
+        let TableJob { stream, incremental, table, state, property_columns } = job;
+        Self { stream, incremental, kind: JobKind::Table { table, state, property_columns } }
+    }
+}

@@ -1,0 +1,319 @@
+//! `read`: all chosen streams, one after the other; their projects in parallel.
+
+mod jobs;
+mod tables;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use chrono::TimeDelta;
+use futures_util::{StreamExt, stream};
+use tokio::sync::OnceCell;
+use tracing::Instrument;
+
+use jobs::{Job, JobKind, Jobs, jobs, warn_about_missing, with_shared_runs};
+
+use super::account_streams::AccountReader;
+use super::cli::ReadArguments;
+use super::configuration;
+use super::discover::custom_streams;
+use super::method::{self, ChosenMethod, is_posthog_cloud};
+use super::projects::project_ids;
+use super::unmatched;
+use crate::config::Config;
+use crate::error::Error;
+use crate::posthog::account::ApiKey;
+use crate::posthog::exports::Exports;
+use crate::posthog::http::{Client, FileClient, Silent};
+use crate::progress::Progress;
+use crate::protocol::state::SavedStates;
+use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus};
+use crate::records::NulledValues;
+use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, PropertyColumns, Table};
+use crate::sync::{
+    Checkpoint, KeysetReader, ListReader, NestedListReader, PageSize, ProjectEntry, ProjectReader, ProjectState,
+    ReadContext, StreamObserver, StreamState, Supervision,
+};
+
+/// Where exports have failed, `auto` does without them for so long.
+const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
+
+/// What all streams of a sync share.
+struct Sync {
+    config: Arc<Config>,
+    client: Client,
+    /// Made when it is needed first: reading the system's certificates takes its time.
+    files: OnceCell<FileClient>,
+    key: Option<ApiKey>,
+    projects: Vec<ProjectPlan>,
+    output: Output,
+}
+
+/// A project and how its tables are read.
+struct ProjectPlan {
+    id: u64,
+    /// Or why that could not be found out.
+    method: Result<ChosenMethod, Error>,
+    /// What is known of its exports.
+    supervision: Arc<Supervision>,
+}
+
+/// Reads the chosen streams. Returns false when one has failed, which has been reported then.
+pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
+    let config = configuration::from_file(&arguments.config)?;
+    if !config.method.obsolete.is_empty() {
+        tracing::info!(
+            "{} has no effect any more: what has been read is compared with PostHog's figures instead",
+            config.method.obsolete.join(" and ")
+        );
+    }
+    let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
+    let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
+    let custom =
+        custom_streams(&config, |name| catalog.streams.iter().any(|stream| stream.stream.name == name)).await?;
+    let jobs = jobs(&config, &catalog, &state, &custom)?;
+    state.warn_of_others(jobs.iter().map(|job| &*job.stream));
+    let client = Client::new(&config)?;
+    let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
+    let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
+    if config.project_ids.is_none() {
+        warn_about_missing(&jobs, &ids);
+    }
+    let reads = |table: &Table| {
+        jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table: other, .. } if other.stream == table.stream))
+    };
+    let (reads_events, reads_persons) = (reads(&EVENTS), reads(&PERSONS));
+    let future_start = unmatched::future_start(&config, client.now()).filter(|_| reads_events);
+    if let Some(notice) = &future_start {
+        tracing::warn!("{notice}");
+    }
+    output.show(Progress::start("read", arguments.quiet));
+    let mut projects = Vec::with_capacity(ids.len());
+    let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
+    for id in ids {
+        let method = if tables {
+            method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await
+        } else {
+            Ok(ChosenMethod::Query(None))
+        };
+        if let Some(method) = method.as_ref().ok().filter(|_| tables) {
+            tracing::info!("project {id} is read by {method}");
+        }
+        let supervision = Arc::new(Supervision::new(config.export_deadline, is_posthog_cloud(client.base())));
+        projects.push(ProjectPlan { id, method, supervision });
+    }
+    let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
+    output.at_interruption(sync.cancel_unread_runs());
+    sync.recall_failed_exports(&jobs);
+    let mut all_complete = true;
+    for jobs in with_shared_runs(jobs) {
+        all_complete &= match jobs {
+            Jobs::One(job) => sync.run(job).await?,
+            Jobs::Two(persons, distinct_ids) => sync.run_both(persons, distinct_ids).await?,
+        };
+    }
+    if future_start.is_none() {
+        sync.warn_about_unmatched(reads_events, reads_persons).await;
+    }
+    Ok(all_complete)
+}
+
+impl Sync {
+    /// Reads one stream and reports how it ended. Returns whether it is complete.
+    async fn run(&self, job: Job) -> Result<bool, Error> {
+        let begin = Instant::now();
+        let Job { stream, incremental, kind } = job;
+        self.output.message(&Message::status(StreamDescriptor::clone(&stream), StreamStatus::Started)).await?;
+        let failures = match kind {
+            JobKind::Account(account) if account.stream == ORGANIZATIONS.stream && !self.may(account.scope) => {
+                vec![missing_scope(account.stream, account.scope)]
+            }
+            JobKind::Account(account) => {
+                let (client, output) = (&self.client, &self.output);
+                let reader = AccountReader { client, output, stream: &stream, account };
+                reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?
+            }
+            JobKind::Failed(error) => vec![error],
+            JobKind::Table { table, state, property_columns } => {
+                self.read_table(table, state, &property_columns, &stream, incremental).await?
+            }
+            JobKind::Keyset { keyset, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    let page_size = PageSize::new(self.config.method.query.page_size);
+                    KeysetReader { context, keyset, page_size, checkpoint }.run().await
+                })
+                .await?
+            }
+            JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
+            JobKind::List { list, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    ListReader { context, list, checkpoint }.run().await
+                })
+                .await?
+            }
+            JobKind::Nested { nested, .. } if !self.may(nested.list.scope) => {
+                vec![missing_scope(nested.list.stream, nested.list.scope)]
+            }
+            JobKind::Nested { nested, state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                    NestedListReader { context, nested, checkpoint }.run().await
+                })
+                .await?
+            }
+        };
+        self.finish(&stream, &failures, begin).await
+    }
+
+    /// Reports how a stream has ended. Returns whether it is complete.
+    async fn finish(&self, stream: &Arc<StreamDescriptor>, failures: &[Error], begin: Instant) -> Result<bool, Error> {
+        let descriptor = StreamDescriptor::clone(stream);
+        for error in failures {
+            self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
+        }
+        let complete = failures.is_empty();
+        let status = if complete { StreamStatus::Complete } else { StreamStatus::Incomplete };
+        tracing::info!(
+            "stream {}: {} after {:.1} s",
+            descriptor.name,
+            if complete { "complete" } else { "incomplete" },
+            begin.elapsed().as_secs_f64()
+        );
+        self.output.message(&Message::status(descriptor, status)).await?;
+        Ok(complete)
+    }
+
+    /// Names what the configuration asks for and no project has.
+    async fn warn_about_unmatched(&self, reads_events: bool, reads_persons: bool) {
+        let ids: Vec<u64> = self.projects.iter().map(|plan| plan.id).collect();
+        let mut notices = Vec::new();
+        if reads_events && self.may("query:read") {
+            notices.extend(unmatched::events(&self.client, &self.config, &ids, &Silent).await);
+        }
+        if reads_events || reads_persons {
+            notices.extend(unmatched::properties(&self.client, &self.config, self.key.as_ref(), &ids, &Silent).await);
+        }
+        for notice in notices {
+            tracing::warn!("{notice}");
+        }
+    }
+
+    /// If exports have failed for one stream of a project, the project's other streams do not try them
+    /// either.
+    fn recall_failed_exports(&self, jobs: &[Job]) {
+        let rested = self.client.now().minus(FAILED_EXPORTS_REST);
+        for plan in self.projects.iter().filter(|plan| plan.method.as_ref().is_ok_and(ChosenMethod::is_automatic)) {
+            let failed = jobs.iter().filter_map(|job| match &job.kind {
+                JobKind::Table { state, .. } => state.projects.get(&plan.id)?.exports_failed_at,
+                _ => None,
+            });
+            if let Some(at) = failed.max().filter(|at| *at > rested) {
+                plan.supervision.fail(&format!("they did not work on {at}; they are tried again a day later"));
+            }
+        }
+    }
+
+    /// Cancels export runs that would be left unread if the process ended now.
+    fn cancel_unread_runs(&self) -> impl Future<Output = ()> + Send + 'static {
+        let client = self.client.clone();
+        let projects: Vec<_> = self.projects.iter().map(|plan| (plan.id, Arc::clone(&plan.supervision))).collect();
+        async move {
+            for (project, supervision) in projects {
+                for run in supervision.unread() {
+                    // The process is about to end: one attempt, and a failure is ignored.
+                    drop(Exports::new(&client, project, &Silent).cancel(&run).await);
+                }
+            }
+        }
+    }
+
+    /// Whether the key has a scope, as far as is known.
+    fn may(&self, scope: &str) -> bool {
+        self.key.as_ref().is_none_or(|key| key.may(scope))
+    }
+
+    /// Reads a stream of all projects, some at a time; one that fails does not stop the others. Returns
+    /// what went wrong.
+    async fn read_each<T, F>(
+        &self,
+        state: StreamState<T>,
+        stream: &Arc<StreamDescriptor>,
+        incremental: bool,
+        read: impl Fn(ReadContext, Arc<Checkpoint<T>>) -> F,
+    ) -> Result<Vec<Error>, Error>
+    where
+        T: ProjectEntry,
+        F: Future<Output = Result<(), Error>>,
+    {
+        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
+        let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state));
+        let nulled = NulledValues::default();
+        let reads = self.projects.iter().map(|project| {
+            let context = self.context(project.id, stream, incremental, &nulled);
+            let span = tracing::info_span!("read", project = project.id, stream = %stream.name);
+            let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
+            async move { reading.await.map_err(|error| error.in_project(project.id)) }
+        });
+        let results: Vec<Result<(), Error>> =
+            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+        if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
+            return Err(closed.clone());
+        }
+        checkpoint.finish(!incremental && failures.is_empty()).await?;
+        Ok(failures)
+    }
+
+    /// So many more rows of a stream are going to be read.
+    fn expect(&self, stream: &StreamDescriptor, estimate: &AtomicU64, rows: u64) {
+        let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
+        self.output.hint(&Message::estimate(stream, total));
+        self.output.progress().expect(total);
+    }
+
+    fn reader(
+        &self,
+        context: ReadContext,
+        table: &'static Table,
+        property_columns: &Arc<PropertyColumns>,
+        checkpoint: Arc<Checkpoint<ProjectState>>,
+    ) -> ProjectReader {
+        ProjectReader {
+            context,
+            table,
+            columns: table.selected(self.config.method.query.person_properties),
+            property_columns: Arc::clone(property_columns),
+            page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
+            persons_at_ingestion: table.stream == EVENTS.stream,
+            changed: None,
+            columns_chosen: false,
+            checkpoint,
+        }
+    }
+
+    /// What every reader of a stream has at hand.
+    fn context(
+        &self,
+        project: u64,
+        stream: &Arc<StreamDescriptor>,
+        incremental: bool,
+        nulled: &NulledValues,
+    ) -> ReadContext {
+        ReadContext {
+            client: self.client.clone(),
+            config: Arc::clone(&self.config),
+            project,
+            incremental,
+            output: self.output.clone(),
+            stream: Arc::clone(stream),
+            observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
+            nulled: nulled.clone(),
+        }
+    }
+}
+
+fn missing_scope(stream: &str, scope: &str) -> Error {
+    Error::config(format!(
+        "the API key lacks the scope `{scope}`, which the stream `{stream}` needs; add it in PostHog under Settings > Personal API keys, or leave the stream out"
+    ))
+}
