@@ -415,7 +415,7 @@ async fn wrong_custom_query_fails_only_its_own_stream() {
             assert_eq!(outcome.messages.records(stream).len(), records, "{stream}");
             assert_eq!(outcome.messages.statuses(stream).last().map(String::as_str), Some(status), "{stream}");
         }
-        // A query that nobody has chosen harms nothing.
+        // A wrong query that is not in the catalog does no harm.
         source.read_all(&catalog(&["good"], "full_refresh"), None).await;
         let discovered = run(source.command("discover")).await.messages;
         let streams = discovered.of_type("CATALOG")[0]["catalog"]["streams"].to_string();

@@ -1,7 +1,7 @@
 //! JSON files that people write, copy and append to.
 //!
-//! Says what is wrong in words that need no JSON parser: the line and the key before the fault, and
-//! how to mend it. The text itself is never quoted, since it can hold secrets.
+//! Faults are described without a JSON parser's terms: the line and the key before the fault, and how
+//! to fix it. The text itself is never quoted, since it can hold secrets.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ fn cure(message: &str, found: Option<char>) -> String {
     let known = match (message, found) {
         (message, _) if message.starts_with("EOF") => "it ends early; was it copied completely?",
         ("trailing characters", _) => {
-            "more follows behind the end of the document; was something appended? Write it anew"
+            "more follows behind the end of the document; was something appended? Write the file again"
         }
         ("trailing comma", _) => "there is a comma before a closing bracket; remove it",
         ("invalid escape", _) => "a backslash stands alone in a string; write it twice",
