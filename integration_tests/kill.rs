@@ -215,7 +215,7 @@ async fn query_syncs_ended_in_every_way_resume_without_loss() {
         .set_faults(vec![
             Fault::query(Action::Truncate { fraction: 0.6 }).sql("properties").every(5),
             Fault::query(Action::status(500)).every(17),
-            Fault::query(Action::throttle(4)).every(11),
+            Fault::query(Action::throttle(4)).every(19),
         ])
         .unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);

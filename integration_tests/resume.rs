@@ -84,7 +84,7 @@ async fn closed_pipe_ends_the_sync_with_a_message() {
     assert!(stderr.starts_with("error: stdout was closed") && stderr.lines().count() == 1, "{stderr}");
 }
 
-/// `read … 2>&1 | head`: nobody is left to hear a message.
+/// `read … 2>&1 | head` closes both outputs.
 #[tokio::test]
 async fn both_outputs_closed_end_the_sync_without_a_panic() {
     let posthog = sandbox().await;

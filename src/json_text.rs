@@ -1,7 +1,7 @@
 //! JSON files that people write, copy and append to.
 //!
-//! Says what is wrong in words that need no JSON parser: the line and the key before the fault, and
-//! how to mend it. The text itself is never quoted, since it can hold secrets.
+//! Faults are described without a JSON parser's terms: the line and the key before the fault, and how
+//! to fix it. The text itself is never quoted, since it can hold secrets.
 
 use std::fmt;
 

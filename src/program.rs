@@ -90,7 +90,7 @@ fn panic_message(panic: &str) -> Message {
     Message::error(&error, None)
 }
 
-/// The one case for stderr: stdout is gone. When stderr is gone as well, nobody listens.
+/// The one case for stderr: stdout is gone. When stderr is closed too, nothing can be reported.
 fn report_to_stderr(error: &Error) {
     drop(writeln!(std::io::stderr(), "error: {error}"));
 }

@@ -51,7 +51,7 @@ pub async fn measure(programs: &Programs, scale: Scale) -> anyhow::Result<Vec<Sy
     let (events, days) = scale.counted;
     let server = Server::start(Size { events, page: page_rows, counted_days: Some(days) }).await?;
     let syncs = Syncs::new(programs, &server, page_rows).await?;
-    // The program makes the ledger itself, from a state that says what has been read.
+    // The program makes the ledger itself, from a version 1 state.
     let read = json!({"version": 1, "projects": {PROJECT.to_string(): {"created_at": Utc::now().to_rfc3339()}}});
     let stream = json!({"stream_descriptor": {"name": "events"}, "stream_state": read});
     let (taken_over, state) = syncs.run(Some(json!({"type": "STREAM", "stream": stream})), 0, 0).await?;

@@ -224,7 +224,7 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
     if quick { Ok(true) } else { verdict(begin, &results.targets) }
 }
 
-/// Says which targets were met. Returns false if one was missed.
+/// Prints which targets were met. Returns false if one was missed.
 fn verdict(begin: Instant, targets: &[Target]) -> anyhow::Result<bool> {
     for target in targets {
         let verdict = if target.met { "met   " } else { "MISSED" };

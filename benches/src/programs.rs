@@ -159,7 +159,12 @@ async fn listen(subject: &Subject, copy: Option<&Path>) -> anyhow::Result<(Print
     let status = child.wait().await?;
     ensure!(status.success(), "a read has ended with {status}: {:.2000}", String::from_utf8_lossy(&last));
     if let Some(copy) = &mut copy {
-        copy.write_all(&state)?;
+        // The last state stands for all: the number of records that it names is only about its own.
+        let mut state: Value = serde_json::from_slice(&state)?;
+        if let Some(state) = state["state"].as_object_mut() {
+            state.remove("sourceStats");
+        }
+        writeln!(copy, "{state}")?;
         copy.flush()?;
     }
     Ok((printed, state))

@@ -1,14 +1,13 @@
 """The SQL of docs/identities.md leads from events to today's persons, on DuckDB and Postgres."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
 
 import duckdb
 import psycopg
 import pytest
+import support
 from support import ROOT, SOURCE, posthog
 
 BLOCK = re.compile(r"^```sql\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -40,29 +39,11 @@ def sync(config, tmp_path, state):
 
 @pytest.fixture
 def postgres(tmp_path_factory):
-    """A cursor of an empty Postgres, on a socket of its own. Postgres refuses to run as root."""
-    places = [os.path.dirname(path) for path in [shutil.which("postgres")] if path]
-    places += sorted(map(str, __import__("pathlib").Path("/usr/lib/postgresql").glob("*/bin")))
-    assert places, "install Postgres: apt-get install postgresql"
-    home = tmp_path_factory.mktemp("postgres")
-    user = []
-    if os.getuid() == 0:
-        user = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
-        for folder in [home, *home.parents[:2]]:
-            folder.chmod(0o755)
-        shutil.chown(home, "nobody", "nogroup")
-    subprocess.run(
-        [*user, f"{places[-1]}/initdb", "-D", home / "data", "-U", "posthog", "-A", "trust", "-E", "UTF8"],
-        check=True, capture_output=True, cwd=home,
-    )
-    settings = ["-c", f"unix_socket_directories={home}", "-c", "listen_addresses=", "-c", "fsync=off"]
-    run = [*user, f"{places[-1]}/pg_ctl", "-D", home / "data", "-w", "-l", home / "log"]
-    subprocess.run([*run, "-o", " ".join(settings), "start"], check=True, capture_output=True, cwd=home)
-    try:
-        with psycopg.connect(host=str(home), user="posthog", dbname="postgres", autocommit=True) as connection:
+    """A cursor of an empty Postgres."""
+    with support.postgres(tmp_path_factory.mktemp("postgres")) as port:
+        address = {"host": "127.0.0.1", "port": port, "user": "posthog", "dbname": "postgres"}
+        with psycopg.connect(**address, autocommit=True) as connection:
             yield connection.cursor()
-    finally:
-        subprocess.run([*run, "-m", "immediate", "stop"], check=True, capture_output=True, cwd=home)
 
 
 @pytest.fixture

@@ -4,12 +4,9 @@ The truth is what `read` prints: every key of every stream. The events are those
 beyond 64 bits, which PyAirbyte cannot write to Postgres, are not among them; see docs/pyairbyte.md.
 """
 
-import contextlib
 import json
 import os
 import pathlib
-import shutil
-import socket
 import subprocess
 
 os.environ.update(AIRBYTE_OFFLINE_MODE="1", DO_NOT_TRACK="1")
@@ -18,7 +15,7 @@ import airbyte  # noqa: E402 - reads the environment when it is imported
 import pytest  # noqa: E402
 from airbyte.caches import DuckDBCache, PostgresCache  # noqa: E402
 
-from support import SOURCE, posthog  # noqa: E402
+from support import SOURCE, posthog, postgres  # noqa: E402
 
 
 SINGER = pathlib.Path(__file__).with_name(".venv-singer") / "bin/python"
@@ -73,39 +70,6 @@ def keys(records, stream):
     """The primary keys of a stream's records."""
     path = [name for (name,) in stream["source_defined_primary_key"]]
     return {tuple(record[name] for name in path) for record in records}
-
-
-def postgres_programs():
-    """Where initdb and pg_ctl are; Debian keeps them off the path."""
-    places = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: int(place.parent.name))
-    on_path = shutil.which("initdb")
-    assert places or on_path, "Postgres is not installed"
-    return places[-1] if places else pathlib.Path(on_path).parent
-
-
-@contextlib.contextmanager
-def postgres(directory):
-    """A server of its own, which refuses to run as root; yields its port."""
-    programs, data = postgres_programs(), directory / "data"
-    as_user = []
-    if os.getuid() == 0:
-        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        shutil.chown(directory, "postgres")
-        # Tests of pytest are in directories that only their user may enter.
-        for parent in [directory, *directory.parents][:3]:
-            parent.chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
-    subprocess.run([*as_user, programs / "initdb", "-D", data, "-A", "trust", "-U", "posthog", "-E", "UTF8", "--no-sync"], **quiet)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories="
-    control = [*as_user, programs / "pg_ctl", "-D", data, "-w"]
-    subprocess.run([*control, "-l", directory / "log", "-o", options, "start"], **quiet)
-    try:
-        yield port
-    finally:
-        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
 
 
 @pytest.fixture(params=["DuckDB", "Postgres"])

@@ -97,6 +97,8 @@ class TestSource(Built, SourceTestSuiteBase):
     @pytest.fixture(scope="class", autouse=True)
     def configurations(self):
         with posthog("--events", "500", "--seed", "5", "--lists") as sandbox:
+            answer = {"$survey_id": "survey", "$survey_submission_id": "submission", "$survey_response": "Good"}
+            sandbox.capture([{"event": "survey sent", "distinct_id": "visitor", "properties": answer}])
             small = sandbox.config()
             full = {
                 "end_date": "2100-01-01T00:00:00Z",

@@ -4,6 +4,8 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
+import socket
 import subprocess
 import threading
 import urllib.request
@@ -55,6 +57,39 @@ def posthog(*arguments):
             yield PostHog(json.loads(process.stdout.readline()))
         finally:
             process.kill()
+
+
+def postgres_programs():
+    """Where initdb and pg_ctl are; Debian keeps them off the path."""
+    places = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda place: int(place.parent.name))
+    on_path = shutil.which("initdb")
+    assert places or on_path, "Postgres is not installed"
+    return places[-1] if places else pathlib.Path(on_path).parent
+
+
+@contextlib.contextmanager
+def postgres(directory):
+    """Starts an empty Postgres, which refuses to run as root; yields its port."""
+    programs, data = postgres_programs(), directory / "data"
+    as_user = []
+    if os.getuid() == 0:
+        as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        shutil.chown(directory, "postgres")
+        # Tests of pytest are in directories that only their user may enter.
+        for parent in [directory, *directory.parents][:3]:
+            parent.chmod(0o755)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": "/"}
+    subprocess.run([*as_user, programs / "initdb", "-D", data, "-A", "trust", "-U", "posthog", "-E", "UTF8", "--no-sync"], **quiet)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync=off -c unix_socket_directories="
+    control = [*as_user, programs / "pg_ctl", "-D", data, "-w"]
+    subprocess.run([*control, "-l", directory / "log", "-o", options, "start"], **quiet)
+    try:
+        yield port
+    finally:
+        subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ impl Fitting<'_> {
             }
             Some("string") if schema["airbyte_secret"] == true => match value {
                 Value::String(_) => return Ok(()),
-                // Its value is nobody's business.
+                // A secret is never shown.
                 _ => return Err(format!("`{path}` in the configuration is {}; it must be a string", kind(value))),
             },
             Some("string") => match &*value {

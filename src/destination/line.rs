@@ -14,7 +14,6 @@ use crate::error::Error;
 use crate::protocol::StreamDescriptor;
 use crate::secret::redact;
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// What nothing but a message has.
 const OF_MESSAGES: [&[u8]; 4] = [b"\"emitted_at\"", b"\"stream_descriptor\"", b"\"RECORD\"", b"\"STATE\""];
 /// Characters of a line that are shown.
@@ -97,11 +96,6 @@ pub(super) enum Meaning<'a> {
     Cut,
     /// Neither; what is known about it, or nothing.
     Unknown(&'static str),
-}
-
-/// The line without what editors put in front of it.
-pub(super) fn unmarked(line: &[u8]) -> &[u8] {
-    line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
 }
 
 /// Finds out what a line is.
@@ -314,7 +308,7 @@ mod tests {
     }
 
     /// Wherever one byte of a record is damaged, the record is refused, or read with that damage in one
-    /// of its texts or numbers, which nobody can see.
+    /// of its texts or numbers, which cannot be detected.
     #[test]
     fn one_damaged_byte_never_makes_a_message_foreign() {
         for line in [RECORD, STATE] {

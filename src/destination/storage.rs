@@ -3,7 +3,7 @@
 //! It is replaced as a whole: written beside it, synchronised, renamed. A file that is a mount point
 //! cannot be replaced (`docker run -v "$PWD/state.json:/state.json"`), nor one in a directory that
 //! cannot be written. Then every new content is appended as a line, of which the last complete one
-//! counts; when the lines grow too many, the file is written anew.
+//! counts; when the lines grow too many, the file is rewritten.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};

@@ -28,6 +28,7 @@ use super::source::SourceReport;
 use super::state_file::StateFile;
 use super::webhook::{Delivered, Webhook};
 use crate::error::Error;
+use crate::json_text::without_byte_order_mark;
 use crate::progress::Progress;
 use crate::protocol::{ConfiguredCatalog, Output, StreamDescriptor};
 
@@ -170,7 +171,7 @@ impl Run {
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {
         for with_end in block.split_inclusive(|byte| *byte == b'\n') {
             self.lines += 1;
-            let line = line::unmarked(with_end.strip_suffix(b"\n").unwrap_or(with_end));
+            let line = without_byte_order_mark(with_end.strip_suffix(b"\n").unwrap_or(with_end));
             match line::meaning(line) {
                 Meaning::Record(record) => {
                     self.source.content();

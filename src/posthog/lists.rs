@@ -94,6 +94,26 @@ impl<'a> Pages<'a> {
         Ok(ListPage { objects: envelope.results, next, count: envelope.count, cursor: envelope.next_cursor })
     }
 
+    /// Reads all pages from the one with this query string on, and hands over their objects. Returns the highest
+    /// number of objects that a page reports, if any does.
+    ///
+    /// # Errors
+    /// Those of [`Pages::read`] and of `take`.
+    pub async fn each(
+        &mut self,
+        first: String,
+        mut take: impl FnMut(&RawValue) -> Result<(), GiveUp>,
+    ) -> Result<Option<u64>, GiveUp> {
+        let (mut next, mut count) = (Some(first), None);
+        while let Some(query) = next {
+            let page = self.read(&query).await?;
+            page.objects.iter().try_for_each(|object| take(object))?;
+            count = count.max(page.count);
+            next = page.next;
+        }
+        Ok(count)
+    }
+
     /// The query string of a link to the next page. Only that is used, on the configured host: an instance
     /// often does not know by which name, port or scheme it is reached, and the key must not go elsewhere.
     fn follow(&self, link: &str) -> Result<String, GiveUp> {

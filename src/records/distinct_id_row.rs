@@ -64,9 +64,7 @@ impl DistinctIdWriter {
     /// # Errors
     /// When the row does not have the columns that were asked for, or stands where it does not belong.
     pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<bool, Malformed> {
-        if row.len() != self.frame.width() {
-            return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.frame.width())));
-        }
+        self.frame.check_width(row.len())?;
         let text = |place: usize| row.get(place).map_or("null", |value| value.get());
         let distinct_id: String = serde_json::from_str(text(self.id))
             .map_err(|_| Malformed(format!("a row has the unusable key {:.60}", text(self.id))))?;

@@ -2,7 +2,7 @@
 //!
 //! `properties` is stored by `PostHog` as text. It is embedded as it is, so key order, number
 //! spelling and duplicate keys survive, after it has been proven to be one JSON value. Three things
-//! are mended: line feeds between tokens, which would break the line, become spaces; `NaN` and
+//! are repaired: line feeds between tokens, which would break the line, become spaces; `NaN` and
 //! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API; and
 //! control characters inside of strings, which `ClickHouse` takes as they are, become escapes.
 
@@ -14,12 +14,12 @@ pub(super) fn embed(text: &str, line: &mut Vec<u8>) -> bool {
         append(text, line);
         return true;
     }
-    let fixed_text = mended(text);
-    let is_mended = is_json(&fixed_text);
-    if is_mended {
+    let fixed_text = repaired(text);
+    let is_repaired = is_json(&fixed_text);
+    if is_repaired {
         append(&fixed_text, line);
     }
-    is_mended
+    is_repaired
 }
 
 /// Appends JSON text; line feeds between its tokens, which would end the line, become spaces.
@@ -37,7 +37,7 @@ fn is_json(text: &str) -> bool {
 
 /// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null, and control characters inside of
 /// strings by their escapes.
-fn mended(text: &str) -> String {
+fn repaired(text: &str) -> String {
     let mut fixed_text = String::with_capacity(text.len());
     let mut rest = text;
     let mut in_string = false;

@@ -8,6 +8,7 @@ use super::fixed::Fixed;
 use super::nulled::NulledValues;
 use super::property_columns::PropertyWriter;
 use super::value;
+use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
 use crate::streams::PropertyColumns;
@@ -134,6 +135,14 @@ impl RecordFrame {
     /// Number of columns.
     pub(super) fn width(&self) -> usize {
         self.fields.len()
+    }
+
+    /// Checks that a row has as many columns as were asked for.
+    pub(super) fn check_width(&self, columns: usize) -> Result<(), Malformed> {
+        if columns == self.width() {
+            return Ok(());
+        }
+        Err(Malformed(format!("a row has {columns} columns instead of {}", self.width())))
     }
 
     /// Takes the time of emission for the records from now on.

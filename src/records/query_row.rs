@@ -128,9 +128,7 @@ impl RowWriter {
     /// When the row does not have the columns that were asked for, or does not belong behind the row
     /// before; `lines` is unchanged then.
     pub fn write(&mut self, row: &Row<'_>, lines: &mut Vec<u8>) -> Result<Written, Malformed> {
-        if row.len() != self.frame.width() {
-            return Err(Malformed(format!("a row has {} columns instead of {}", row.len(), self.frame.width())));
-        }
+        self.frame.check_width(row.len())?;
         let (Some(sort_key), Some(id)) = (row.get(self.sort_key), row.get(self.id)) else {
             return Err(Malformed("a row lacks its key".to_owned()));
         };

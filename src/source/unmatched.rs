@@ -1,5 +1,5 @@
-//! Names and dates of the configuration that nothing in PostHog matches: a misspelt event is no error, but
-//! nobody asks for nothing on purpose.
+//! Names and dates of the configuration that nothing in PostHog matches. A misspelt event is no error, but it
+//! is hardly meant.
 
 use std::collections::{BTreeMap, BTreeSet};
 

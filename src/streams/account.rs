@@ -1,6 +1,8 @@
 //! Streams about the account itself: objects of a fixed form, one record each.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+
+use super::column::Column;
 
 /// A stream of objects that do not belong to a project.
 #[derive(Debug)]
@@ -8,8 +10,8 @@ pub struct AccountStream {
     pub stream: &'static str,
     /// Scope that the key needs.
     pub scope: &'static str,
-    /// Field, JSON schema type, description. Other fields are left out.
-    pub fields: &'static [(&'static str, &'static str, &'static str)],
+    /// Other fields are left out.
+    pub fields: &'static [Column],
 }
 
 impl AccountStream {
@@ -17,20 +19,7 @@ impl AccountStream {
 
     /// JSON schemas of the fields, by name.
     pub(crate) fn schemas(&self) -> Map<String, Value> {
-        let mut properties = Map::new();
-        for (field, kind, description) in self.fields {
-            let mut schema = match *kind {
-                "date-time" => {
-                    json!({"type": ["null", "string"], "format": "date-time", "airbyte_type": "timestamp_with_timezone"})
-                }
-                "object" => json!({"type": ["null", "object"], "properties": {}, "additionalProperties": true}),
-                "array" => json!({"type": ["null", "array"]}),
-                kind => json!({"type": ["null", kind]}),
-            };
-            schema["description"] = Value::from(*description);
-            properties.insert((*field).to_owned(), schema);
-        }
-        properties
+        self.fields.iter().map(|column| (column.field.to_owned(), column.schema())).collect()
     }
 
     pub fn schema(&self) -> Value {

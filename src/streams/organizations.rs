@@ -4,27 +4,28 @@
 //! the stream `projects`, and so is the number of the customer at PostHog's payment service.
 
 use super::account::AccountStream;
+use super::column::{Column, Kind};
 
 pub static ORGANIZATIONS: AccountStream = AccountStream {
     stream: "organizations",
     scope: "organization:read",
     fields: &[
-        ("id", "string", "Identifies the organization."),
-        ("name", "string", "Name of the organization."),
-        ("slug", "string", "Name of the organization in URLs."),
-        ("created_at", "date-time", "When the organization was created."),
-        ("updated_at", "date-time", "When its settings were changed last."),
-        ("membership_level", "integer", "Access level of the key's owner."),
-        ("plugins_access_level", "integer", "Access level of members to plugins."),
-        ("available_product_features", "array", "Features of the organization's plan."),
-        ("is_member_join_email_enabled", "boolean", "Whether members are notified of new members."),
-        ("metadata", "object", "Information about the instance."),
-        ("enforce_2fa", "boolean", "Whether members need a second factor."),
-        ("members_can_invite", "boolean", "Whether all members may invite others."),
-        ("members_can_use_personal_api_keys", "boolean", "Whether all members may use API keys."),
-        ("member_count", "integer", "Number of members."),
-        ("is_ai_data_processing_approved", "boolean", "Whether AI services may process its data."),
-        ("default_experiment_stats_method", "string", "How new experiments are evaluated."),
-        ("logo_media_id", "string", "Identifies the logo."),
+        Column::new("id", Kind::String, "Identifies the organization."),
+        Column::new("name", Kind::String, "Name of the organization."),
+        Column::new("slug", Kind::String, "Name of the organization in URLs."),
+        Column::new("created_at", Kind::Timestamp, "When the organization was created."),
+        Column::new("updated_at", Kind::Timestamp, "When its settings were changed last."),
+        Column::new("membership_level", Kind::Integer, "Access level of the key's owner."),
+        Column::new("plugins_access_level", Kind::Integer, "Access level of members to plugins."),
+        Column::new("available_product_features", Kind::List, "Features of the organization's plan."),
+        Column::new("is_member_join_email_enabled", Kind::Boolean, "Whether members are notified of new members."),
+        Column::new("metadata", Kind::Json, "Information about the instance."),
+        Column::new("enforce_2fa", Kind::Boolean, "Whether members need a second factor."),
+        Column::new("members_can_invite", Kind::Boolean, "Whether all members may invite others."),
+        Column::new("members_can_use_personal_api_keys", Kind::Boolean, "Whether all members may use API keys."),
+        Column::new("member_count", Kind::Integer, "Number of members."),
+        Column::new("is_ai_data_processing_approved", Kind::Boolean, "Whether AI services may process its data."),
+        Column::new("default_experiment_stats_method", Kind::String, "How new experiments are evaluated."),
+        Column::new("logo_media_id", Kind::String, "Identifies the logo."),
     ],
 };

@@ -1,12 +1,11 @@
 //! Marks persons that have been deleted, or merged into others.
 //!
-//! PostHog keeps a row that says so (`posthog/models/person/util.py`), in a table of all versions, but not
+//! PostHog marks them by a row (`posthog/models/person/util.py`), in a table of all versions, but not
 //! since when. Exports show it for deleted persons, and for none that was merged, since nothing belongs to
 //! those any more. So the state keeps number and checksum of the ids that have been emitted as deleted, in 256
 //! buckets; a sync asks for the same figures in one query, and reads the buckets that differ.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 
 use chrono::TimeDelta;
 use serde_json::Map;
@@ -34,7 +33,7 @@ const EXPENSIVE_EVERY: TimeDelta = TimeDelta::hours(24);
 pub struct DeletedPersonReader<'a> {
     pub reader: &'a ProjectReader,
     /// What this sync has emitted already.
-    pub emitted: &'a Mutex<EmittedRows>,
+    pub emitted: &'a EmittedRows,
 }
 
 impl DeletedPersonReader<'_> {
@@ -155,7 +154,7 @@ impl DeletedPersonReader<'_> {
                 let figure: &mut Fingerprint = figures.entry(bucket).or_default();
                 *figure = figure.plus(person);
                 let version = text(DELETED_PERSON.len() - 1).as_bytes();
-                if self.emitted.lock().unwrap_or_else(PoisonError::into_inner).is_new(PERSONS.stream, id, version) {
+                if self.emitted.is_new(PERSONS.stream, id, version) {
                     *records += 1;
                 } else {
                     lines.truncate(begin);

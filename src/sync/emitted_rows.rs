@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
 
 /// Rows of one half: as many as fit into a table of 2^17 places.
 const MOST: usize = (1 << 17) / 8 * 7;
@@ -12,23 +13,30 @@ const MOST: usize = (1 << 17) / 8 * 7;
 /// again, with the same content.
 #[derive(Debug, Default)]
 pub struct EmittedRows {
+    generations: Mutex<Generations>,
+    keys: [RandomState; 2],
+}
+
+#[derive(Debug, Default)]
+struct Generations {
     young: HashSet<u128>,
     old: HashSet<u128>,
-    keys: [RandomState; 2],
 }
 
 impl EmittedRows {
     /// Whether this version of a stream's row has not been emitted yet; it counts as emitted then.
-    pub(crate) fn is_new(&mut self, stream: &str, id: &[u8], version: &[u8]) -> bool {
+    pub(crate) fn is_new(&self, stream: &str, id: &[u8], version: &[u8]) -> bool {
         let [high, low] = self.keys.each_ref().map(|keys| u128::from(keys.hash_one((stream, id, version))));
         let row = high << 64 | low;
-        if self.young.contains(&row) || self.old.contains(&row) {
+        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let Generations { young, old } = &mut *generations;
+        if young.contains(&row) || old.contains(&row) {
             return false;
         }
-        if self.young.len() == MOST {
-            self.old = std::mem::take(&mut self.young);
+        if young.len() == MOST {
+            *old = std::mem::take(young);
         }
-        self.young.insert(row)
+        young.insert(row)
     }
 }
 
@@ -38,8 +46,8 @@ mod tests {
 
     #[test]
     fn versions_of_rows_are_new_once_while_they_are_remembered() {
-        let mut emitted = EmittedRows::default();
-        let mut is_new = |id: &[u8], version: &[u8]| emitted.is_new("persons", id, version);
+        let emitted = EmittedRows::default();
+        let is_new = |id: &[u8], version: &[u8]| emitted.is_new("persons", id, version);
         assert!(is_new(b"a", b"1") && is_new(b"a", b"2") && is_new(b"b", b"1"));
         assert!(!is_new(b"a", b"1") && !is_new(b"b", b"1"));
         for person in 0..2 * MOST {
@@ -48,6 +56,7 @@ mod tests {
         assert!(!is_new(&(2 * MOST - 1).to_le_bytes(), b"1"));
         assert!(is_new(b"a", b"1"), "forgotten");
         assert!(emitted.is_new("person_distinct_ids", b"a", b"1"), "of another stream");
-        assert!(emitted.young.capacity() <= MOST && emitted.old.capacity() <= MOST);
+        let Generations { young, old } = &*emitted.generations.lock().unwrap();
+        assert!(young.capacity() <= MOST && old.capacity() <= MOST);
     }
 }

@@ -126,17 +126,11 @@ impl NestedListReader {
         let path = format!("api/projects/{}/{}/", context.project, self.nested.parents);
         let mut pages = Pages::new(&context.client, path, &context.observer);
         let separator = if parameters.is_empty() { "" } else { "&" };
-        let mut query = format!("limit={PAGE}&offset=0{separator}{parameters}");
-        let mut most = 0;
-        loop {
-            let ListPage { objects, next, count, .. } = pages.read(&query).await?;
-            most = most.max(count.unwrap_or(0));
-            for object in &objects {
-                parents.insert(id(object)?);
-            }
-            let Some(next) = next else { return Ok(most) };
-            query = next;
-        }
+        let take = |object: &RawValue| {
+            parents.insert(id(object)?);
+            Ok(())
+        };
+        Ok(pages.each(format!("limit={PAGE}&offset=0{separator}{parameters}"), take).await?.unwrap_or(0))
     }
 
     /// Reads what belongs to one object.

@@ -72,7 +72,7 @@ impl Fresh {
         arrived.from >= end && self.added().is_some_and(|added| arrived.to > added.at)
     }
 
-    /// The address of the sandbox.
+    /// URL of the sandbox.
     pub(super) fn url(&self) -> String {
         self.sandbox.url()
     }

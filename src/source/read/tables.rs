@@ -1,7 +1,7 @@
 //! How tables are read: by exports, by query, or by both.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
@@ -122,7 +122,7 @@ impl Sync {
     }
 
     /// Marks the persons that have been deleted, as far as queries show them.
-    async fn mark_deleted(&self, reader: &ProjectReader, emitted: &Mutex<EmittedRows>) -> Result<(), Error> {
+    async fn mark_deleted(&self, reader: &ProjectReader, emitted: &EmittedRows) -> Result<(), Error> {
         if reader.table.stream != PERSONS.stream || !self.may("query:read") {
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Sync {
         reader.choose_columns().await?;
         let reader = Arc::new(reader);
         reader.run(on_estimate).await?;
-        self.mark_deleted(&reader, &Mutex::default()).await
+        self.mark_deleted(&reader, &EmittedRows::default()).await
     }
 
     /// Exports of a table, if it is to be read by them.

@@ -11,14 +11,12 @@ use crate::posthog::Query;
 use crate::posthog::http::GiveUp;
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
-use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
+use crate::sync::ledger::{BYTES_A_ROW, CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
 /// How often figures are asked for in a row before it is final that they are not whole.
 const ATTEMPTS: u32 = 3;
-/// Bytes that an observation reads for each row, where the server does not say how many it has read.
-const BYTES_A_ROW: u64 = 40;
 /// Periods in one question, so that its text stays short.
 const MOST_PERIODS: usize = 50;
 

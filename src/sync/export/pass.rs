@@ -542,7 +542,7 @@ impl ExportReader {
             state.export = ExportState::default();
             state.exports_failed_at = Some(now);
             if !incremental {
-                // What has been exported is not all, and queries cannot tell what it lacks.
+                // What has been exported is not all, and queries cannot find what is missing.
                 (state.watermark, state.covered) = (None, None);
             }
         };

@@ -1,7 +1,7 @@
 //! What reading by exports needs, whichever part of it.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 
@@ -52,7 +52,7 @@ pub struct ExportReader {
     /// Another stream that is read from the same files.
     pub companion: Option<Arc<ProjectReader>>,
     /// The persons and distinct ids that this sync has emitted.
-    pub emitted_rows: Arc<Mutex<EmittedRows>>,
+    pub emitted_rows: Arc<EmittedRows>,
 }
 
 impl ExportReader {
@@ -83,8 +83,7 @@ impl ExportReader {
 
     /// Whether a line becomes a record: not, when it is about a row that has been emitted in the same version.
     pub(super) fn is_new_row(&self, table: &Table, id: &[u8], version: &[u8]) -> bool {
-        !table.exports_repeat_rows()
-            || self.emitted_rows.lock().unwrap_or_else(PoisonError::into_inner).is_new(table.stream, id, version)
+        !table.exports_repeat_rows() || self.emitted_rows.is_new(table.stream, id, version)
     }
 
     /// Changes what the state of each stream keeps for the project, and emits the states.

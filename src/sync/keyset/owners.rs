@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
@@ -46,13 +47,12 @@ async fn find(context: &ReadContext, list: &str, numbers: &[i64], deleted: &mut 
     let path = format!("api/projects/{}/{list}/", context.project);
     let mut listed = BTreeSet::new();
     let mut pages = Pages::new(&context.client, path.clone(), &context.observer);
-    let mut query = Some(format!("limit={PAGE}&offset=0"));
-    while let Some(page) = query.take() {
-        let page = pages.read(&page).await?;
-        let owners = page.objects.iter().filter_map(|object| serde_json::from_str::<Owner>(object.get()).ok());
-        listed.extend(owners.filter(|owner| !owner.deleted).map(|owner| owner.id));
-        query = page.next;
-    }
+    let take = |object: &RawValue| {
+        let owner = serde_json::from_str::<Owner>(object.get()).ok();
+        listed.extend(owner.filter(|owner| !owner.deleted).map(|owner| owner.id));
+        Ok(())
+    };
+    pages.each(format!("limit={PAGE}&offset=0"), take).await?;
     for number in numbers.iter().filter(|number| !listed.contains(number)) {
         let path = format!("{path}{number}/");
         match context.client.get::<Owner>(&path, context.client.retry(), &context.observer).await {

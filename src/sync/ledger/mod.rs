@@ -48,7 +48,7 @@ pub use fold::tidy;
 pub use full_observation::FullObservation;
 pub use hogql::names_condition;
 pub use period::{Days, FoldedMonths, Period};
-pub use plan::{bound, observation};
+pub use plan::{BYTES_A_ROW, CHEAP_BYTES, bound, observation};
 pub use scope::Scope;
 pub use slice::{CellKey, Part, Slice};
 pub use state::{Ledger, NarrowedFigures, OpenCell, SortKey};

@@ -14,7 +14,9 @@ const TAIL: [TimeDelta; 3] = [TimeDelta::hours(24), TimeDelta::hours(1), TimeDel
 /// Days are observed all at once at least every so many microseconds.
 const FULL_EVERY: i64 = DAY;
 /// Observing all days is cheap up to this many bytes read by the server, and done by every sync.
-const CHEAP_BYTES: u64 = 200_000_000;
+pub const CHEAP_BYTES: u64 = 200_000_000;
+/// Bytes that counting reads for each row, where the server does not report how many it has read.
+pub const BYTES_A_ROW: u64 = 40;
 /// Days before the last full observation that are observed by every sync.
 const RECENT_DAYS: i64 = 3;
 

@@ -11,20 +11,16 @@ use chrono::TimeDelta;
 use super::reader::ProjectReader;
 use crate::error::Error;
 use crate::sync::context::LOOKBACK;
-use crate::sync::state::interval::{Interval, Intervals};
+use crate::sync::ledger::CHEAP_BYTES;
+use crate::sync::state::interval::Interval;
 use crate::sync::state::scan::{Changed, ChangesRead, Scan, ScanKind};
 use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
 
 /// Rows whose position is not older than this are recent.
 const RECENT: TimeDelta = TimeDelta::days(10);
-/// All rows are looked at when that has not been done for so long,
+/// All rows are looked at when that has not been done for so long, or when it is cheap ([`CHEAP_BYTES`]).
 const ALL_EVERY: TimeDelta = TimeDelta::hours(24);
-/// or when it reads less than this.
-const CHEAP_BYTES: u64 = 200_000_000;
-
-/// What a row is taken to cost where the server does not report the bytes that it reads.
-pub(super) const BYTES_A_ROW: u64 = 40;
 
 /// Where to look for changes that have not been read yet, and since when.
 fn look(wanted: Interval, known: ChangesRead, now: Timestamp) -> (Interval, Timestamp) {
@@ -96,8 +92,7 @@ impl ProjectReader {
 }
 
 fn scan_of(interval: Interval, until: Timestamp, changed: Changed) -> Option<Scan> {
-    let (closed, open) = (Intervals::default(), Vec::new());
-    let scan = Scan { kind: ScanKind::Tail, interval, until, changed: Some(changed), bytes: None, closed, open };
+    let scan = Scan { changed: Some(changed), ..Scan::new(ScanKind::Tail, interval, until) };
     (!interval.is_empty()).then_some(scan)
 }
 

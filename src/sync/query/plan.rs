@@ -56,7 +56,7 @@ pub(crate) fn windows(whole: Interval, days: &[Day], target: u64, most_days: i64
 }
 
 /// Narrows windows to the days that have rows. The stretches between them become windows that know that they are
-/// empty, so nobody reads them: a few rows of long ago would cost everything around them.
+/// empty, so they are not read: a few rows of long ago would cost everything around them.
 pub(crate) fn narrowed(windows: Vec<Window>, days: &[Day]) -> Vec<Window> {
     let mut narrowed = Vec::with_capacity(windows.len());
     for Window { interval, rows } in windows {

@@ -10,13 +10,13 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
-use super::changes::{BYTES_A_ROW, looked};
+use super::changes::looked;
 use super::plan::{Window, narrowed, windows};
 use super::reader::{Histogram, ProjectReader, sum};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::sync::context::LOOKBACK;
-use crate::sync::ledger::Names;
+use crate::sync::ledger::{BYTES_A_ROW, Names};
 use crate::sync::observer::OnEstimate;
 use crate::sync::state::error::warn_if_ahead;
 use crate::sync::state::export::ExportState;
@@ -133,16 +133,7 @@ impl ProjectReader {
         let now = self.context.client.now();
         let scan = |kind, from: Timestamp, to: Timestamp| {
             let interval = Interval { from, to };
-            let (closed, open) = (Intervals::default(), Vec::new());
-            (!interval.is_empty()).then_some(Scan {
-                kind,
-                interval,
-                until: now,
-                changed: None,
-                bytes: None,
-                closed,
-                open,
-            })
+            (!interval.is_empty()).then(|| Scan::new(kind, interval, now))
         };
         let lookback = LOOKBACK;
         let Some(watermark) = state.watermark else {

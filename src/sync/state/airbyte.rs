@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use super::error::{instant, unusable};
 use crate::error::Error;
 
-/// Keys that speak of a full refresh, which begins anew.
+/// Keys about a full refresh, which starts from scratch.
 pub(super) fn is_about_a_refresh(key: &str) -> bool {
     key.starts_with("__ab_") || key == "next_page_token"
 }

@@ -99,6 +99,11 @@ impl From<SavedKey> for RowKey {
 }
 
 impl Scan {
+    /// A scan of all rows of an interval of which nothing has been read.
+    pub fn new(kind: ScanKind, interval: Interval, until: Timestamp) -> Self {
+        Self { kind, interval, until, changed: None, bytes: None, closed: Intervals::default(), open: Vec::new() }
+    }
+
     /// Whether what has been read of it is of use to a sync that asks for `wanted`.
     pub fn serves(&self, wanted: Interval, incremental: bool) -> bool {
         // An incremental sync reads afterwards what other dates have added.

@@ -145,7 +145,7 @@ impl Person {
 }
 
 impl Removed {
-    /// The row that says so. Whoever deletes a person deletes its properties; a merge keeps them.
+    /// The row that marks the person. Deleting a person removes its properties; a merge keeps them.
     pub(crate) fn row(&self) -> RawPerson {
         let properties = if self.is_merged { self.person.properties.clone() } else { "{}".to_owned() };
         let person = Person { properties, ..self.person.clone() };
