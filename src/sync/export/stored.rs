@@ -23,8 +23,8 @@ const EMPTY_BEFORE: i64 = 24;
 #[derive(Debug, Default)]
 pub(crate) struct StoredByHour {
     rows: BTreeMap<i64, u64>,
-    /// Hours before the first row may have rows all the same: see [`ExportReader::hidden_before`].
-    hides_older: bool,
+    /// From this day on there may be rows that were not counted: see [`ExportReader::hidden_before`].
+    hidden_from: Option<Timestamp>,
     /// Bytes that the server has read for it, when it counts them.
     pub(super) bytes: Option<u64>,
 }
@@ -43,8 +43,8 @@ impl StoredByHour {
 
     /// The first instant at `from` or later whose neighbourhood has rows.
     pub(crate) fn first_after(&self, from: Timestamp) -> Timestamp {
-        if self.hides_older && from < self.first() {
-            return from;
+        if let Some(hidden_from) = self.hidden_from.filter(|_| from < self.first()) {
+            return from.max(hidden_from);
         }
         let first = self.rows.range(hour_of(from) - EMPTY_BEFORE..).find(|(_, rows)| **rows > 0);
         first.map_or(Timestamp::MAX, |(hour, _)| start_of(*hour).max(from))
@@ -68,7 +68,7 @@ impl ExportReader {
         }
         let from = earliest.minus(TimeDelta::hours(EMPTY_BEFORE));
         match self.arrivals(start_of(hour_of(from)), pass.to).await {
-            Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes, hides_older: false })),
+            Ok(Some((rows, bytes))) => Ok(Some(StoredByHour { rows, bytes, hidden_from: None })),
             Ok(None) => Ok(None),
             Err(error) if error.failure_type() == FailureType::Config => {
                 tracing::warn!("what there is to export cannot be counted: {error}");
@@ -93,7 +93,28 @@ impl ExportReader {
         let first = response.and_then(|response| Timestamp::parse_json(response.rows.first()?.0.get()));
         // The server returns 1970 as the minimum of no rows.
         let first = first.filter(|first| *first > Timestamp::MIN && *first < stored.first());
-        stored.hides_older = first.is_some();
-        Ok(first.map(|first| Timestamp::from_day(first.day())))
+        stored.hidden_from = first.map(|first| Timestamp::from_day(first.day()));
+        Ok(stored.hidden_from)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_begin_where_rows_may_be() {
+        let hour = |day: i64, hour: i64| start_of(hour_of(Timestamp::from_day(day)) + hour);
+        let rows = BTreeMap::from([(hour_of(hour(20_000, 10)), 5)]);
+        let counted = StoredByHour { rows: rows.clone(), ..StoredByHour::default() };
+        assert_eq!(counted.first_after(hour(19_000, 0)), hour(20_000, 10));
+        assert_eq!(counted.first_after(hour(20_000, 12)), hour(20_000, 12));
+        assert_eq!(counted.first_after(hour(20_002, 0)), Timestamp::MAX);
+
+        // No window is spent on the time before rows that were not counted.
+        let hidden = StoredByHour { rows, hidden_from: Some(hour(19_500, 0)), bytes: None };
+        assert_eq!(hidden.first_after(hour(19_000, 0)), hour(19_500, 0));
+        assert_eq!(hidden.first_after(hour(19_600, 0)), hour(19_600, 0));
+        assert_eq!(hidden.first_after(hour(20_000, 12)), hour(20_000, 12));
     }
 }
