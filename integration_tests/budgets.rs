@@ -1,68 +1,27 @@
 //! Limits over hours, by a clock that is turned forward whenever everybody waits.
 //!
-//! The connector runs in the test's own process here, on the same paused clock as the sandbox, which
-//! refuses whatever is over PostHog's limits. So an hour passes in seconds.
+//! The sandbox refuses whatever is over PostHog's limits.
 
-use std::io::Write;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use clap::Parser;
 use posthog_sandbox::posthog::{Action, Budget, Fault, Limits, RequestLog, Sandbox};
 use serde_json::{Value, json};
-use source_posthog::protocol::Writer;
-use source_posthog::source::{self, Arguments};
 use tokio::time::Instant;
 
 use crate::support::messages::Messages;
 use crate::support::program::catalog;
+use crate::support::turned_clock;
 use crate::support::world::{PROJECT, assert_events, event, minutes_ago, sandbox};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
 
-/// Where the connector writes.
-#[derive(Clone, Default)]
-struct Stdout(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Stdout {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads all events page by page, on this runtime's clock. Returns how long that took.
 async fn read(posthog: &Sandbox, page_size: u32, settings: Value) -> (Messages, Duration) {
-    // Only fails when another test of this process was first.
-    drop(rustls::crypto::ring::default_provider().install_default());
-    let directory = tempfile::tempdir().unwrap();
-    let file = |name: &str, content: &Value| {
-        let path = directory.path().join(name);
-        std::fs::write(&path, content.to_string()).unwrap();
-        path.to_str().unwrap().to_owned()
-    };
-    let mut config = json!({
-        "api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z",
-        "method": {"type": "query", "page_size": page_size, "settle_minutes": 0},
-    });
-    config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
-    let (config, catalog) = (file("config.json", &config), file("catalog.json", &catalog(&["events"], "incremental")));
-    let arguments =
-        Arguments::parse_from(["source-posthog", "read", "--quiet", "--config", &config, "--catalog", &catalog]);
-    let stdout = Stdout::default();
-    let (output, writer) = Writer::start(stdout.clone());
-    let begin = Instant::now();
-    let complete = source::run(&arguments.command, &output).await.unwrap();
-    let took = begin.elapsed();
-    writer.close(&output).await.unwrap();
-    let messages = Messages::parse(&stdout.0.lock().unwrap());
-    assert!(complete, "{}", messages.without_records());
-    (messages, took)
+    let method = json!({"type": "query", "page_size": page_size, "settle_minutes": 0});
+    let mut settings = settings;
+    settings["method"] = method;
+    turned_clock::read(posthog, &catalog(&["events"], "incremental"), None, &settings).await
 }
 
 /// Events on many days: a large project for whoever reads two rows at a time.

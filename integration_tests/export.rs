@@ -214,8 +214,8 @@ async fn next_run_is_prepared_while_the_current_one_is_read() {
     let exports = Exports { running: Duration::from_millis(300), ..Exports::default() };
     let posthog = sandbox_with_exports(exports).await;
     posthog.generate(PROJECT, 300, 3, two_hours_ago());
-    for (concurrency, most) in [(1, 1), (3, 3)] {
-        let source = Source::new(&posthog.url()).with_exports().with("concurrency", json!(concurrency));
+    for most in [1, 3] {
+        let source = Source::new(&posthog.url()).with_exports().with("export_runs", json!(most));
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
         let windows = messages.of_type("STATE").into_iter().map(|message| {
             let state = &message["state"]["stream"]["stream_state"]["projects"]["1001"]["export"]["windows"];

@@ -41,6 +41,7 @@ mod sessions;
 mod settings_tables;
 mod shell;
 mod shipped_files;
+mod side_by_side;
 mod specification;
 mod streams_page;
 mod support;

@@ -9,4 +9,5 @@ pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod shell;
 pub(crate) mod sources;
+pub(crate) mod turned_clock;
 pub(crate) mod world;

@@ -55,8 +55,10 @@ pub struct Config {
     pub custom_queries: Vec<CustomQuery>,
     /// Part of `PostHog`'s request limits that may be used, above 0 up to 1.
     pub rate_limit_share: f64,
-    /// Requests at a time, at least 1.
+    /// Queries of a project at a time, at least 1.
     pub concurrency: usize,
+    /// Export runs of a project at a time, at least 1.
+    pub export_runs: usize,
     /// Longest silence in the middle of an answer.
     pub read_timeout: Duration,
     /// Attempts in a row without progress before giving up, at least 1.
@@ -160,6 +162,7 @@ impl Config {
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share: raw.rate_limit_share.get("rate_limit_share")?,
             concurrency: raw.concurrency.get("concurrency")? as usize,
+            export_runs: raw.export_runs.get("export_runs")? as usize,
             read_timeout: raw.read_timeout_seconds.seconds("read_timeout_seconds")?,
             attempts: raw.attempts.get("attempts")? as usize,
             export_deadline: raw.export_deadline_minutes.minutes("export_deadline_minutes")?,

@@ -80,8 +80,9 @@ pub(super) struct RawConfig {
     #[serde(deserialize_with = "form::or_default")]
     #[schemars(extend("order" = 8, "group" = "limits"))]
     pub(super) rate_limit_share: Share,
-    /// # Parallel requests
-    /// PostHog Cloud runs at most 3 queries per project in parallel.
+    /// # Parallel queries
+    /// How many queries of a project run at a time. PostHog Cloud allows 3. Twice as many other requests run
+    /// at a time.
     #[schemars(extend("order" = 9, "group" = "limits"))]
     pub(super) concurrency: Bounded<1, 32, 3>,
     /// # Allow an unencrypted connection
@@ -128,6 +129,10 @@ pub(super) struct RawConfig {
     /// otherwise.
     #[schemars(extend("order" = 23, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_above: Bounded<0, 1_000_000_000, 20_000>,
+    /// # Parallel export runs
+    /// How many file exports of a project run at a time. PostHog Cloud allows 20 in all.
+    #[schemars(extend("order" = 24, "group" = "limits", "airbyte_hidden" = true))]
+    pub(super) export_runs: Bounded<1, 20, 8>,
 }
 
 /// A part of the request limits, as the user wrote it.

@@ -27,7 +27,7 @@ impl Rows {
         let body = query.body();
         tracing::debug!("project {project}: {}", query.text);
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-        let response = client.send(Class::Query, &request, observer).await?;
+        let response = client.send(Class::Query(project), &request, observer).await?;
         Ok(Self { response, reader: RowReader::default() })
     }
 
@@ -71,7 +71,8 @@ pub async fn describe(
     let path = format!("api/projects/{project}/query/");
     let body = query.body();
     let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-    let described: Described = retry.run(client.limiter(), || client.json(Class::Query, &request, observer)).await?;
+    let described: Described =
+        retry.run(client.limiter(), || client.json(Class::Query(project), &request, observer)).await?;
     Ok(described.types)
 }
 

@@ -62,14 +62,12 @@ impl DistinctIdReader {
         let mut read = state.distinct_ids.unwrap_or_else(beginning);
         for attempt in 1.. {
             self.read_all(&table, &mut read, expected).await?;
-            if read.rows >= expected {
+            if expected.is_none_or(|expected| read.rows >= expected) {
                 break;
             }
             // Those that have been deleted meanwhile are not missing.
             expected = self.count(&table).await?;
-            if read.rows >= expected {
-                break;
-            }
+            let Some(expected) = expected.filter(|expected| read.rows < *expected) else { break };
             if attempt == ATTEMPTS {
                 return Err(Error::system(format!(
                     "person_distinct_ids do not agree with PostHog's count: {} read, {expected} stored, after {ATTEMPTS} attempts; the next sync reads them again",
@@ -89,16 +87,16 @@ impl DistinctIdReader {
         self.checkpoint.update(project, change).await
     }
 
-    /// How many distinct ids there are; zero when that cannot be counted.
+    /// How many distinct ids there are; none when that cannot be counted.
     ///
     /// # Errors
     /// When the server does not answer usefully.
-    pub async fn count_all(&self) -> Result<u64, Error> {
+    pub async fn count_all(&self) -> Result<Option<u64>, Error> {
         Ok(self.table_and_count().await?.1)
     }
 
     /// The table that this instance has, and how many distinct ids are in it.
-    async fn table_and_count(&self) -> Result<(TableInUse, u64), Error> {
+    async fn table_and_count(&self) -> Result<(TableInUse, Option<u64>), Error> {
         let table = TableInUse { from: PERSON_DISTINCT_IDS.from, columns: PERSON_DISTINCT_IDS.selected(false) };
         let refusal = match self.counted(&table).await {
             Ok(count) => return Ok((table, count)),
@@ -117,11 +115,11 @@ impl DistinctIdReader {
         Ok((table, count))
     }
 
-    async fn count(&self, table: &TableInUse) -> Result<u64, Error> {
+    async fn count(&self, table: &TableInUse) -> Result<Option<u64>, Error> {
         Ok(self.counted(table).await?)
     }
 
-    async fn counted(&self, table: &TableInUse) -> Result<u64, GiveUp> {
+    async fn counted(&self, table: &TableInUse) -> Result<Option<u64>, GiveUp> {
         // The columns are asked for in the same query, which fails if one is missing.
         let columns: Vec<&str> = table.columns.iter().filter_map(|column| column.expression).collect();
         let probe = Predicate::default().select(&columns.join(", "), table.from, "LIMIT 0");
@@ -129,22 +127,26 @@ impl DistinctIdReader {
         let query = Predicate::default().select("uniqExact(distinct_id)", table.from, "LIMIT 1");
         match self.context.ask::<(u64,)>(&query).await {
             Ok(response) => {
-                response.rows.first().map(|(count,)| *count).ok_or_else(|| {
-                    GiveUp::Unusable("PostHog's count of person_distinct_ids returned no row".to_owned())
-                })
+                let no_row = || GiveUp::Unusable("PostHog's count of person_distinct_ids returned no row".to_owned());
+                Ok(Some(response.rows.first().ok_or_else(no_row)?.0))
             }
             Err(GiveUp::TooLarge { .. }) => {
                 tracing::warn!(
                     "PostHog cannot count person_distinct_ids within its time limit, so the rows read are not compared with its count"
                 );
-                Ok(0)
+                Ok(None)
             }
             Err(give_up) => Err(give_up),
         }
     }
 
     /// Reads page after page until there are no more rows.
-    async fn read_all(&self, table: &TableInUse, read: &mut DistinctIdsRead, expected: u64) -> Result<(), Error> {
+    async fn read_all(
+        &self,
+        table: &TableInUse,
+        read: &mut DistinctIdsRead,
+        expected: Option<u64>,
+    ) -> Result<(), Error> {
         loop {
             let before = read.rows;
             let Page { rows, limit, last } = self.read_page(table, read).await?;
@@ -154,7 +156,7 @@ impl DistinctIdReader {
             // A page may have cut the rows of its last distinct id, which therefore come again. If it has no
             // others, their newest is asked for.
             if let Some(last) = last {
-                let is_last = rows < u64::from(limit) && expected > 0 && read.rows + 1 >= expected;
+                let is_last = rows < u64::from(limit) && expected.is_some_and(|expected| read.rows + 1 >= expected);
                 if is_last || read.rows == before {
                     self.read_newest(table, last, read).await?;
                 }

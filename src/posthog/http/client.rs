@@ -129,10 +129,10 @@ impl Client {
                 let body = excerpt(response).await.unwrap_or_else(|(body, _)| body);
                 return Err(web_page(&body));
             }
-            if class == Class::Query {
+            if matches!(class, Class::Query(_)) {
                 self.inner.gateway_timeouts.store(0, Ordering::Relaxed);
             }
-            self.learn_budget(response.headers());
+            self.learn_budget(class, response.headers());
             return Ok(Response { body: Body::new(response, PIECE), _permit: permit });
         }
         Err(self.refusal(status, response, request.path, class, begin.elapsed()).await)
@@ -248,15 +248,11 @@ impl Client {
     /// When a query has used up its project's byte budget, the next one would be refused. The debt is
     /// at most what the query has read; how fast it is paid off depends on the plan, so after a while
     /// nothing is known any more, and PostHog is asked.
-    fn learn_budget(&self, headers: &HeaderMap) {
+    fn learn_budget(&self, class: Class, headers: &HeaderMap) {
         let number = |name: &str| headers.get(name)?.to_str().ok()?.parse::<u64>().ok();
         if let (Some(0), Some(read)) = (number(BUDGET_LEFT), number(BYTES_READ)) {
             let wait = Duration::from_secs(read / SMALLEST_BUDGET).clamp(SHORTEST_DEBT, LONGEST_DEBT);
-            self.limiter().pause(
-                Class::Query,
-                wait,
-                "the project's hourly budget of bytes that queries may read is used up",
-            );
+            self.limiter().pause(class, wait, "the project's hourly budget of bytes that queries may read is used up");
         }
     }
 

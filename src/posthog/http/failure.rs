@@ -103,7 +103,7 @@ impl Failure {
             512 | 513 => Self::TooLarge { message },
             // A gateway's own. Only what can be asked for less of, and took long, may have been too large.
             502..=504 | 520..=526 if !report.is_posthog => {
-                Self::Transient { message, perhaps_too_large: class == Class::Query && elapsed >= TOOK_TIME }
+                Self::Transient { message, perhaps_too_large: matches!(class, Class::Query(_)) && elapsed >= TOOK_TIME }
             }
             408 | 425 | 500..=599 => Self::transient(message),
             _ => Self::Refused(Refusal::new(status, &report, path)),
@@ -155,7 +155,7 @@ mod tests {
             (513, json("clickhouse_memory_limit_exceeded", "We're under heavy load right now."), "transient"),
             (524, html.to_owned(), "gateway"),
         ] {
-            assert_eq!(kind(status, &body, Class::Query, TOOK_TIME), expected, "{status} {body}");
+            assert_eq!(kind(status, &body, Class::Query(1), TOOK_TIME), expected, "{status} {body}");
         }
     }
 
@@ -164,8 +164,8 @@ mod tests {
         let (html, json) = ("<html><title>x</title></html>", r#"{"message":"Endpoint request timed out"}"#);
         for status in [502, 503, 504, 520, 521, 522, 523, 524, 525, 526] {
             for body in [html, json, ""] {
-                assert_eq!(kind(status, body, Class::Query, TOOK_TIME), "gateway", "{status} {body}");
-                assert_eq!(kind(status, body, Class::Query, Duration::from_secs(1)), "transient", "{status} {body}");
+                assert_eq!(kind(status, body, Class::Query(1), TOOK_TIME), "gateway", "{status} {body}");
+                assert_eq!(kind(status, body, Class::Query(1), Duration::from_secs(1)), "transient", "{status} {body}");
                 assert_eq!(kind(status, body, Class::General, TOOK_TIME), "transient", "{status} {body}");
             }
         }

@@ -4,9 +4,10 @@
 //! `PostHog` counts requests in sliding windows per key, runs three queries of a project at a time,
 //! and has a byte budget per project (`rate_limit.py`, `api_queries_budget.py`). The limiter stays
 //! below the request limits by itself; any other response with 429 pauses all requests of its class,
-//! because the limits are shared.
+//! because the limits are shared. Places are given in the order in which they are asked for, so no stream
+//! waits for ever.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +19,17 @@ use tokio::time::Instant;
 const WORTH_MENTIONING: Duration = Duration::from_secs(3);
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
+/// So many other requests run at a time for each query that may.
+const OTHERS_PER_QUERY: usize = 2;
+/// Queries of all projects at a time: the rows of each that is being read take some megabytes.
+const MOST_QUERIES: usize = 9;
 
 /// The classes of requests that `PostHog` counts apart, with requests per minute and per hour. A limit
 /// that is used up pauses its own class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// `POST /query/`: 240 a minute, 2,400 an hour.
-    Query,
+    /// `POST /query/` of a project: 240 a minute, 2,400 an hour over all projects.
+    Query(u64),
     /// Everything else that this connector uses: 480 a minute, 4,800 an hour.
     General,
     /// The list of session recordings, which has a throttle of its own besides.
@@ -46,7 +51,11 @@ impl Observer for Silent {
 
 /// Admits requests. Shared by all tasks of a process.
 pub struct RateLimiter {
-    permits: Arc<Semaphore>,
+    /// Queries at a time in one project.
+    concurrency: usize,
+    queries_by_project: Mutex<HashMap<u64, Arc<Semaphore>>>,
+    queries: Arc<Semaphore>,
+    others: Arc<Semaphore>,
     counters: Mutex<Counters>,
 }
 
@@ -59,15 +68,19 @@ struct Counters {
 
 /// Keeps a request's place until it is dropped.
 pub struct Permit {
-    _permit: Option<OwnedSemaphorePermit>,
+    _permits: [Option<OwnedSemaphorePermit>; 2],
 }
 
 impl RateLimiter {
-    /// A limiter for `concurrency` parallel requests that uses `share` (above 0, up to 1) of the limits.
+    /// A limiter for `concurrency` parallel queries of each project that uses `share` (above 0, up to 1) of the
+    /// limits.
     pub fn new(concurrency: usize, share: f64) -> Self {
         let window = |count: u32, length| RequestWindow::new(part(count, share), length);
         Self {
-            permits: Arc::new(Semaphore::new(concurrency)),
+            concurrency,
+            queries_by_project: Mutex::default(),
+            queries: Arc::new(Semaphore::new(MOST_QUERIES.max(concurrency))),
+            others: Arc::new(Semaphore::new(concurrency * OTHERS_PER_QUERY)),
             counters: Mutex::new(Counters {
                 query: [window(240, MINUTE), window(2_400, HOUR)],
                 general: [window(480, MINUTE), window(4_800, HOUR)],
@@ -80,15 +93,29 @@ impl RateLimiter {
     pub async fn acquire(&self, class: Class, observer: &dyn Observer) -> Permit {
         loop {
             self.wait(class, observer).await;
-            // Only after the wait, so that requests waiting for a limit do not hold permits that other
-            // classes could use. The semaphore is never closed, so `acquire_owned` cannot fail.
-            let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
+            // Only after the wait, so that requests waiting for a limit do not hold places that others could
+            // use.
+            let permit = Permit { _permits: self.places(class).await };
             let mut counters = self.counters();
             if counters.wait(class).is_none() {
                 counters.count(class);
-                return Permit { _permit: permit };
+                return permit;
             }
         }
+    }
+
+    /// Waits for a place among the requests that run. The semaphores are never closed, so that none is missing.
+    async fn places(&self, class: Class) -> [Option<OwnedSemaphorePermit>; 2] {
+        let Class::Query(project) = class else {
+            return [Arc::clone(&self.others).acquire_owned().await.ok(), None];
+        };
+        let of_project = {
+            let mut projects = self.queries_by_project.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(projects.entry(project).or_insert_with(|| Arc::new(Semaphore::new(self.concurrency))))
+        };
+        // In this order, a project that waits for a place of its own holds none that others could use.
+        let own = of_project.acquire_owned().await.ok();
+        [own, Arc::clone(&self.queries).acquire_owned().await.ok()]
     }
 
     /// Waits until the limits have room for a request of this class.
@@ -123,7 +150,7 @@ impl Counters {
     fn paused(&mut self, class: Class) -> &mut Option<(Instant, String)> {
         let [query, general, recordings] = &mut self.paused;
         match class {
-            Class::Query => query,
+            Class::Query(_) => query,
             Class::General => general,
             Class::Recordings => recordings,
         }
@@ -131,7 +158,7 @@ impl Counters {
 
     fn windows(&mut self, class: Class) -> &mut [RequestWindow; 2] {
         match class {
-            Class::Query => &mut self.query,
+            Class::Query(_) => &mut self.query,
             Class::General | Class::Recordings => &mut self.general,
         }
     }
@@ -197,7 +224,7 @@ mod tests {
         let begin = Instant::now();
         let mut sent = Vec::new();
         for _ in 0..1_300 {
-            let _permit = limiter.acquire(Class::Query, &Silent).await;
+            let _permit = limiter.acquire(Class::Query(1), &Silent).await;
             sent.push(begin.elapsed());
         }
         for (length, most) in [(MINUTE, 120), (HOUR, 1_200)] {
@@ -216,7 +243,7 @@ mod tests {
         limiter.pause(Class::General, Duration::from_secs(10), "shorter");
         let begin = Instant::now();
         let general = limiter.acquire(Class::General, &Silent);
-        let query = async { drop(limiter.acquire(Class::Query, &Silent).await) };
+        let query = async { drop(limiter.acquire(Class::Query(1), &Silent).await) };
         tokio::select! {
             biased;
             _ = general => panic!("the pause does not hold"),
@@ -229,15 +256,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn slots_bound_the_requests_at_a_time() {
         let limiter = Arc::new(RateLimiter::new(1, 1.0));
-        let first = limiter.acquire(Class::Query, &Silent).await;
+        let first = limiter.acquire(Class::Query(1), &Silent).await;
         let second = tokio::spawn({
             let limiter = Arc::clone(&limiter);
             async move {
-                let _permit = limiter.acquire(Class::Query, &Silent).await;
+                let _permit = limiter.acquire(Class::Query(1), &Silent).await;
             }
         });
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
+        // Neither another project nor another kind of request waits for it.
+        drop(limiter.acquire(Class::Query(2), &Silent).await);
+        drop(limiter.acquire(Class::General, &Silent).await);
         drop(first);
         second.await.unwrap();
     }

@@ -205,14 +205,14 @@ mod tests {
         let (mut retry, limiter) = (Retry::with_attempts(2), limiter());
         for _ in 0..20 {
             let failure = Failure::Throttled {
-                class: Class::Query,
+                class: Class::Query(1),
                 pause: Some(Duration::from_secs(30)),
                 message: "slow down".into(),
             };
             assert_eq!(retry.after(failure, &limiter).await.unwrap(), NextAttempt::Same);
         }
         let begin = Instant::now();
-        drop(limiter.acquire(Class::Query, &super::super::rate_limit::Silent).await);
+        drop(limiter.acquire(Class::Query(1), &super::super::rate_limit::Silent).await);
         assert_eq!(begin.elapsed().as_secs(), 30);
     }
 

@@ -10,7 +10,8 @@ use crate::protocol::{ConfiguredCatalog, StreamDescriptor, SyncMode};
 use crate::source::custom_queries::CustomStreams;
 use crate::source::property_types;
 use crate::streams::{
-    self, AccountStream, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source, Table,
+    self, AccountStream, EVENTS, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source,
+    Table,
 };
 use crate::sync::{KeysetState, ListState, NestedListState, ProjectEntry, ProjectState, StreamState};
 
@@ -118,6 +119,16 @@ pub(super) fn jobs(
         jobs.push(Job { stream, incremental, kind });
     }
     Ok(jobs)
+}
+
+/// Events first: they are given the first places among the requests. Then the other tables, which take longest.
+pub(super) fn in_order(mut jobs: Vec<Job>) -> Vec<Job> {
+    jobs.sort_by_key(|job| match &job.kind {
+        JobKind::Table { table, .. } if table.stream == EVENTS.stream => 0,
+        JobKind::Table { .. } => 1,
+        _ => 2,
+    });
+    jobs
 }
 
 /// The state from which a stream goes on.

@@ -1,4 +1,5 @@
-//! `read`: all chosen streams, one after the other; their projects in parallel.
+//! `read`: all chosen streams of all projects, side by side. What limits them is what `PostHog` limits: requests
+//! ([`crate::posthog::http::RateLimiter`]) and export runs ([`Supervision`]).
 
 mod jobs;
 mod tables;
@@ -8,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use chrono::TimeDelta;
-use futures_util::{StreamExt, stream};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
-use jobs::{Job, JobKind, Jobs, jobs, warn_about_missing, with_shared_runs};
+use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_runs};
 
 use super::account_streams::AccountReader;
 use super::cli::ReadArguments;
@@ -48,6 +50,8 @@ struct Sync {
     key: Option<ApiKey>,
     projects: Vec<ProjectPlan>,
     output: Output,
+    /// Rows of all streams that are going to be read, as far as they have been counted.
+    expected: AtomicU64,
 }
 
 /// A project and how its tables are read.
@@ -100,18 +104,26 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
-        let supervision = Arc::new(Supervision::new(config.export_deadline, is_posthog_cloud(client.base())));
+        let supervision =
+            Arc::new(Supervision::new(config.export_deadline, config.export_runs, is_posthog_cloud(client.base())));
         projects.push(ProjectPlan { id, method, supervision });
     }
-    let sync = Sync { files: OnceCell::new(), config: Arc::new(config), client, key, projects, output: output.clone() };
+    let sync = Sync {
+        files: OnceCell::new(),
+        config: Arc::new(config),
+        client,
+        key,
+        projects,
+        output: output.clone(),
+        expected: AtomicU64::new(0),
+    };
     output.at_interruption(sync.cancel_unread_runs());
     sync.recall_failed_exports(&jobs);
     let mut all_complete = true;
-    for jobs in with_shared_runs(jobs) {
-        all_complete &= match jobs {
-            Jobs::One(job) => sync.run(job).await?,
-            Jobs::Two(persons, distinct_ids) => sync.run_both(persons, distinct_ids).await?,
-        };
+    let mut streams: FuturesUnordered<_> =
+        with_shared_runs(in_order(jobs)).into_iter().map(|jobs| sync.run_jobs(jobs).boxed_local()).collect();
+    while let Some(complete) = streams.next().await {
+        all_complete &= complete?;
     }
     if future_start.is_none() {
         sync.warn_about_unmatched(reads_events, reads_persons).await;
@@ -120,6 +132,14 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
 }
 
 impl Sync {
+    /// Reads streams that are read together. Returns whether they are complete.
+    async fn run_jobs(&self, jobs: Jobs) -> Result<bool, Error> {
+        match jobs {
+            Jobs::One(job) => self.run(job).await,
+            Jobs::Two(persons, distinct_ids) => self.run_both(persons, distinct_ids).await,
+        }
+    }
+
     /// Reads one stream and reports how it ended. Returns whether it is complete.
     async fn run(&self, job: Job) -> Result<bool, Error> {
         let begin = Instant::now();
@@ -232,7 +252,7 @@ impl Sync {
         self.key.as_ref().is_none_or(|key| key.may(scope))
     }
 
-    /// Reads a stream of all projects, some at a time; one that fails does not stop the others. Returns
+    /// Reads a stream of all projects, side by side; one that fails does not stop the others. Returns
     /// what went wrong.
     async fn read_each<T, F>(
         &self,
@@ -254,8 +274,7 @@ impl Sync {
             let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
             async move { reading.await.map_err(|error| error.in_project(project.id)) }
         });
-        let results: Vec<Result<(), Error>> =
-            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let results: Vec<Result<(), Error>> = reads.collect::<FuturesUnordered<_>>().collect().await;
         let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
         if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
             return Err(closed.clone());
@@ -268,7 +287,8 @@ impl Sync {
     fn expect(&self, stream: &StreamDescriptor, estimate: &AtomicU64, rows: u64) {
         let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
         self.output.hint(&Message::estimate(stream, total));
-        self.output.progress().expect(total);
+        let all = self.expected.fetch_add(rows, Ordering::Relaxed) + rows;
+        self.output.progress().expect(all);
     }
 
     fn reader(

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tracing::Instrument;
 
 use super::jobs::TableJob;
@@ -42,7 +43,7 @@ impl Sync {
         Ok(complete)
     }
 
-    /// Reads two tables of all projects, some projects at a time. Returns what went wrong with each.
+    /// Reads two tables of all projects, side by side. Returns what went wrong with each.
     async fn read_both(&self, jobs: [TableJob; 2]) -> Result<[Vec<Error>; 2], Error> {
         let incremental = jobs.iter().all(|job| job.incremental);
         let nulled = NulledValues::default();
@@ -64,8 +65,7 @@ impl Sync {
             let reading = self.read_project_of_both((own, &expect_first), (other, &expect_second)).instrument(span);
             async move { reading.await.map(|result| result.map_err(|error| error.in_project(project.id))) }
         });
-        let results: Vec<[Result<(), Error>; 2]> =
-            stream::iter(reads).buffer_unordered(self.config.concurrency).collect().await;
+        let results: Vec<[Result<(), Error>; 2]> = reads.collect::<FuturesUnordered<_>>().collect().await;
         let mut failures = [Vec::new(), Vec::new()];
         for result in results {
             for (failures, result) in failures.iter_mut().zip(result) {
@@ -87,27 +87,27 @@ impl Sync {
         (mut persons, expect_persons): (ProjectReader, OnEstimate<'_>),
         (mut distinct_ids, expect_ids): (ProjectReader, OnEstimate<'_>),
     ) -> [Result<(), Error>; 2] {
-        let exports = match self.chosen_exports(&mut persons).await {
-            Ok(of_persons) => self.chosen_exports(&mut distinct_ids).await.map(|of_ids| (of_persons, of_ids)),
-            Err(error) => Err(error),
-        };
+        let exports = (self.chosen_exports(&mut persons).await, self.chosen_exports(&mut distinct_ids).await);
         match exports {
-            Err(error) => [Err(error.clone()), Err(error)],
-            Ok((Some(exports), Some(_))) => {
+            (Ok(Some(exports)), Ok(Some(_))) => {
                 let exports = ExportReader { companion: Some(Arc::new(distinct_ids.clone())), ..exports };
                 match exports.run(expect_persons).await {
                     Ok(ExportOutcome::Complete) => [self.mark_deleted(&persons, &exports.emitted_rows).await, Ok(())],
-                    Ok(ExportOutcome::Impossible) => [
-                        self.read_by(persons, None, expect_persons).await,
-                        self.read_by(distinct_ids, None, expect_ids).await,
-                    ],
+                    Ok(ExportOutcome::Impossible) => {
+                        let by_persons = self.read_by(persons, None, expect_persons);
+                        let (of_persons, of_ids) =
+                            tokio::join!(by_persons, self.read_by(distinct_ids, None, expect_ids));
+                        [of_persons, of_ids]
+                    }
                     Err(error) => [Err(error.clone()), Err(error)],
                 }
             }
-            Ok((of_persons, of_ids)) => [
-                self.read_by(persons, of_persons, expect_persons).await,
-                self.read_by(distinct_ids, of_ids, expect_ids).await,
-            ],
+            (of_persons, of_ids) => {
+                let by_persons = async { self.read_by(persons, of_persons?, expect_persons).await };
+                let by_ids = async { self.read_by(distinct_ids, of_ids?, expect_ids).await };
+                let (of_persons, of_ids) = tokio::join!(by_persons, by_ids);
+                [of_persons, of_ids]
+            }
         }
     }
 
@@ -255,13 +255,18 @@ impl Sync {
         {
             return Ok(false);
         }
+        if state.scan.is_some() || state.distinct_ids.is_some() {
+            // A first read by query was interrupted; it goes on.
+            return Ok(true);
+        }
         let rows = if reader.table.stream == PERSON_DISTINCT_IDS.stream {
             let ProjectReader { context, page_size, checkpoint, .. } = reader.clone();
             DistinctIdReader { context, page_size, checkpoint }.count_all().await?
         } else {
             reader.choose_columns().await?;
-            reader.count_all(reader.wanted()).await?
+            Some(reader.count_all(reader.wanted()).await?)
         };
+        let Some(rows) = rows else { return Ok(false) };
         let concurrency = u64::try_from(self.config.concurrency).unwrap_or(u64::MAX);
         let is_in_order = reader.table.rows_move || reader.table.stream == PERSON_DISTINCT_IDS.stream;
         let first_read = FirstRead {
@@ -270,7 +275,7 @@ impl Sync {
             pages_at_a_time: if is_in_order { 1 } else { concurrency },
             pages_read_all: reader.table.rows_move,
             age: self.client.now().micros() - exports.beginning().await?.micros(),
-            runs_at_a_time: concurrency,
+            runs_at_a_time: u64::try_from(self.config.export_runs).unwrap_or(u64::MAX),
         };
         let estimate = first_read.estimate();
         let by_query = estimate.is_quicker_by_query();

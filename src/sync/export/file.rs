@@ -1,10 +1,13 @@
 //! Downloads the files of a run and emits their records.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::HeaderValue;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::reader::ExportReader;
 use super::run::Running;
@@ -24,6 +27,8 @@ use crate::sync::state::export::{ExportWindow, add};
 const LISTED_AFTER: Duration = Duration::from_secs(5);
 /// Pause before files are listed again.
 const LIST_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Files of a run that are downloaded and decoded at a time.
+const FILES_AT_A_TIME: usize = 4;
 
 /// What has been read of a file so far, over all attempts.
 #[derive(Default)]
@@ -94,14 +99,22 @@ impl ExportReader {
         let mut done: Vec<String> = window.files.clone();
         let mut files = files.to_vec();
         let mut last_new = Instant::now();
+        let mut reading = JoinSet::new();
         loop {
-            for file in files.iter().filter(|file| !window.files.contains(file)) {
-                if done.contains(file) {
-                    continue;
+            let mut next: VecDeque<String> = files.iter().filter(|file| !done.contains(file)).cloned().collect();
+            loop {
+                while reading.len() < FILES_AT_A_TIME
+                    && let Some(file) = next.pop_front()
+                {
+                    let (reader, run, streams) = (self.clone(), window.run.clone(), streams.clone());
+                    let read = async move { (reader.read_file(&run, &file, &streams).await, file) };
+                    reading.spawn(read.in_current_span());
                 }
-                let Some(progress) = self.read_file(&window.run, file, &streams).await? else {
-                    return Ok(FilesRead::Expired);
-                };
+                let Some(ended) = reading.join_next().await else { break };
+                let (progress, file) = ended.map_err(|error| {
+                    Error::system("a task of this connector has failed").with_details(error.to_string())
+                })?;
+                let Some(progress) = progress? else { return Ok(FilesRead::Expired) };
                 read += progress.rows;
                 total += progress.lines_read;
                 done.push(file.clone());
@@ -138,12 +151,12 @@ impl ExportReader {
     }
 
     /// The streams that take the lines of a window: those whose own state does not cover it.
-    async fn streams_of(&self, window: &ExportWindow) -> Vec<&Arc<ProjectReader>> {
+    async fn streams_of(&self, window: &ExportWindow) -> Vec<Arc<ProjectReader>> {
         let mut streams = Vec::new();
         for reader in self.streams() {
             let watermark = reader.checkpoint.project(reader.context.project).await.watermark;
             if self.companion.is_none() || needs(watermark, window.interval) {
-                streams.push(reader);
+                streams.push(Arc::clone(reader));
             }
         }
         streams
@@ -154,7 +167,7 @@ impl ExportReader {
         &self,
         run: &str,
         file: &str,
-        streams: &[&Arc<ProjectReader>],
+        streams: &[Arc<ProjectReader>],
     ) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
         let writer = |reader: &ProjectReader| {
@@ -188,7 +201,7 @@ impl ExportReader {
         &self,
         run: &str,
         file: &str,
-        streams: &[&Arc<ProjectReader>],
+        streams: &[Arc<ProjectReader>],
         writers: &mut [ExportWriter],
         progress: &mut FileProgress,
     ) -> Result<Attempt, Error> {

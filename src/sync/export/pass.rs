@@ -337,8 +337,7 @@ impl ExportReader {
                 probing = false;
                 windows.lengthen(longest);
             }
-            let most = if probing { 1 } else { reader.context.config.concurrency };
-            let started = self.start_ahead(&mut running, &mut windows, most, stored).await?;
+            let started = self.start_ahead(&mut running, &mut windows, probing, stored).await?;
             exported.runs += match started {
                 Started::Runs(runs) => runs,
                 Started::Impossible(reason) => return self.give_up_exports(&mut running, &reason).await,
@@ -393,9 +392,8 @@ impl ExportReader {
             };
             let (interval, run) = (window.interval, window.run.clone());
             self.supervision.ended(&run);
-            if too_long && windows.cut(interval, self.supervision.length_after(interval.length())) {
-                tracing::warn!("export run {run} of {interval}: {reason}; it is started again in shorter parts");
-                self.put_all_back(&mut running, &mut windows).await?;
+            if too_long && let Some(runs) = self.start_in_parts(&mut running, &mut windows, &reason).await? {
+                exported.runs += runs;
                 continue;
             }
             tracing::warn!("export run {run} of {interval}: {reason}; it is started again");
@@ -434,16 +432,16 @@ impl ExportReader {
         (running, Windows::new(next, pass.to, longest), longest)
     }
 
-    /// Starts runs until `most` are under way, or there is no more to start.
+    /// Starts runs until as many are under way as may be, or there is no more to start; one when `probing`.
     async fn start_ahead(
         &self,
         running: &mut VecDeque<Running>,
         windows: &mut Windows,
-        most: usize,
+        probing: bool,
         stored: Option<&StoredByHour>,
     ) -> Result<Started, Error> {
         let (mut runs, mut step) = (0, CLOCK_STEP);
-        while running.len() < most {
+        while running.is_empty() || !probing && self.supervision.has_room() {
             let to = windows.to();
             let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from));
             let Some(interval) = windows.take(first_after) else { break };
@@ -589,6 +587,55 @@ impl ExportReader {
         if let Some(first) = running.front_mut() {
             *first = Running::new(ExportWindow::new(interval, run), self.reader.context.client.now());
         }
+        self.note(running).await
+    }
+
+    /// The run of the first window was late: starts it in parts, unless it is short already. Returns how many runs
+    /// have been started.
+    async fn start_in_parts(
+        &self,
+        running: &mut VecDeque<Running>,
+        windows: &mut Windows,
+        reason: &str,
+    ) -> Result<Option<u64>, Error> {
+        let Some(ExportWindow { interval, run, .. }) = running.front().map(|first| first.window.clone()) else {
+            return Ok(None);
+        };
+        let is_exception = self.supervision.is_exception(interval.length());
+        let length = self.supervision.length_after(interval.length());
+        if let Some(halves) = Windows::halves(interval).filter(|_| is_exception) {
+            tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
+            self.start_halves(running, windows, halves).await?;
+            return Ok(Some(2));
+        }
+        if !windows.cut(interval, length) {
+            return Ok(None);
+        }
+        tracing::warn!("export run {run} of {interval}: {reason}; it is started again in shorter parts");
+        self.put_all_back(running, windows).await?;
+        Ok(Some(0))
+    }
+
+    /// Starts runs of the halves of the first window instead of its own; the others keep theirs.
+    async fn start_halves(
+        &self,
+        running: &mut VecDeque<Running>,
+        windows: &mut Windows,
+        halves: [Interval; 2],
+    ) -> Result<(), Error> {
+        let mut started = Vec::with_capacity(halves.len());
+        for half in halves {
+            let Start::Started(run) = self.start(half, true).await? else {
+                for Running { window, .. } in started {
+                    self.cancel(&window.run).await;
+                }
+                return self.put_all_back(running, windows).await;
+            };
+            self.supervision.started(&run);
+            started.push(Running::new(ExportWindow::new(half, run), self.reader.context.client.now()));
+        }
+        running.pop_front();
+        started.into_iter().rev().for_each(|half| running.push_front(half));
         self.note(running).await
     }
 

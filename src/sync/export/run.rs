@@ -13,9 +13,11 @@ use crate::protocol::message::{Message, StreamStatus};
 use crate::sync::state::export::ExportWindow;
 use crate::time::Timestamp;
 
-/// Pauses between two looks at a run grow from the first to the second.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Pauses between two looks at a run grow with its age, so that little time is lost and few requests are sent.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A pause is this part of a run's age.
+const PAUSE_PART: u32 = 6;
 /// `PostHog` ends no run before the end of its interval is so old, in microseconds
 /// (`wait_for_delta_past_data_interval_end` in `batch_exports`; 30 seconds, and some for clocks).
 const OLD_ENOUGH_AFTER: i64 = 45_000_000;
@@ -102,7 +104,7 @@ impl ExportReader {
         let window = &running.window;
         let exports = self.exports();
         let (begin, client) = (running.since, &self.reader.context.client);
-        let (mut pause, mut mentioned) = (FIRST_PAUSE, Instant::now());
+        let mut mentioned = Instant::now();
         // The list of files as it was seen first in its present length, and since when.
         let mut listed: Option<(BTreeSet<String>, Instant)> = None;
         let mut empty_since: Option<Instant> = None;
@@ -135,7 +137,6 @@ impl ExportReader {
                     if since.elapsed() >= patience {
                         return Ok(Prepared::Files { files, rows });
                     }
-                    pause = pause.min(SURELY_ALL_AFTER);
                     "Completed".to_owned()
                 }
                 RunStatus::Unknown => {
@@ -173,8 +174,9 @@ impl ExportReader {
                 mentioned = Instant::now();
                 self.mention(window, &word, begin.elapsed());
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE).min(deadline / 8);
+            let longest = if listed.is_some() { SURELY_ALL_AFTER } else { LONGEST_PAUSE };
+            let pause = (begin.elapsed() / PAUSE_PART).max(SHORTEST_PAUSE);
+            tokio::time::sleep(pause.min(longest).min(deadline / 8)).await;
         }
     }
 

@@ -26,14 +26,11 @@ pub(super) struct Begin {
 pub(super) fn join(first: Begin, second: Begin) -> Option<Vec<ExportWindow>> {
     let (behind, ahead) = if first.from <= second.from { (first, second) } else { (second, first) };
     let mut windows = behind.windows;
-    if let (Some(own), Some(other)) = (windows.first(), ahead.windows.first()) {
-        // What lies before the runs of the one that is ahead, it has read.
-        let read_until = other.interval.from.max(own.interval.from);
-        for window in &mut windows {
-            let same = ahead.windows.iter().find(|other| other.run == window.run);
-            if window.interval.to > read_until && same.is_none_or(|same| same.files != window.files) {
-                (window.files, window.rows, window.done) = (Vec::new(), 0, false);
-            }
+    for window in &mut windows {
+        let same = ahead.windows.iter().find(|other| other.run == window.run);
+        // What lies before its beginning, the one that is ahead has read.
+        if window.interval.to > ahead.from && same.is_none_or(|same| same.files != window.files) {
+            (window.files, window.rows, window.done) = (Vec::new(), 0, false);
         }
     }
     for window in ahead.windows {
@@ -102,6 +99,22 @@ mod tests {
         assert_eq!(join(begin(&ahead), begin(&behind)), Some(joined.to_vec()));
         let none = Begin { from: at(8), windows: Vec::new() };
         assert_eq!(join(none, begin(&behind)), Some(behind.to_vec()));
+    }
+
+    /// A stream that was chosen later has no runs, and has read nothing of those of the other.
+    #[test]
+    fn files_that_only_one_of_them_has_read_are_read_again() {
+        let mut known = [window(0, 5, "a", &["1"]), window(5, 9, "b", &["2"])];
+        known[1].done = true;
+        for from in [0, 3] {
+            let new = || Begin { from: at(from), windows: Vec::new() };
+            let unread = [window(0, 5, "a", &[]), window(5, 9, "b", &[])];
+            assert_eq!(join(new(), begin(&known)), Some(unread.to_vec()));
+            assert_eq!(join(begin(&known), new()), Some(unread.to_vec()));
+        }
+        let has_read_the_first = Begin { from: at(5), windows: Vec::new() };
+        let joined = [known[0].clone(), window(5, 9, "b", &[])];
+        assert_eq!(join(has_read_the_first, begin(&known)), Some(joined.to_vec()));
     }
 
     #[test]

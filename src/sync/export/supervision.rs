@@ -22,6 +22,8 @@ const PROOF: Duration = Duration::from_mins(1);
 pub struct Supervision {
     /// The most that a run may take.
     limit: Duration,
+    /// Runs at a time.
+    most_runs: usize,
     known: Mutex<Known>,
 }
 
@@ -42,8 +44,8 @@ struct Known {
 }
 
 impl Supervision {
-    /// Runs may take `limit`; `proven` where exports are known to work.
-    pub fn new(limit: Duration, proven: bool) -> Self {
+    /// Runs may take `limit`, and so many may run at a time; `proven` where exports are known to work.
+    pub fn new(limit: Duration, most_runs: usize, proven: bool) -> Self {
         let known = Known {
             proven,
             failed: None,
@@ -52,7 +54,7 @@ impl Supervision {
             late_window: None,
             running: BTreeSet::new(),
         };
-        Self { limit, known: Mutex::new(known) }
+        Self { limit, most_runs, known: Mutex::new(known) }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -89,6 +91,11 @@ impl Supervision {
         }
     }
 
+    /// Whether one more run may be started; a stream that has none starts one in any case.
+    pub(super) fn has_room(&self) -> bool {
+        self.known().running.len() < self.most_runs
+    }
+
     /// A run has been started.
     pub(super) fn started(&self, run: &str) {
         self.known().running.insert(run.to_owned());
@@ -107,6 +114,13 @@ impl Supervision {
         known.longest_window = known.longest_window.max(Some(length));
         // What was late was no sign of what is too long.
         known.late_window = known.late_window.filter(|late| *late > length);
+    }
+
+    /// Whether a late run is rather an exception than a sign of what is too long: windows of this length have been
+    /// exported, and none has been late since.
+    pub(super) fn is_exception(&self, late: i64) -> bool {
+        let known = self.known();
+        known.late_window.is_none() && known.longest_window.is_some_and(|length| length >= late)
     }
 
     /// The run of a window of this length was late. Returns the length to try next: one that has been
@@ -144,8 +158,8 @@ mod tests {
     #[test]
     fn deadline_follows_the_runs_seen_so_far() {
         let limit = Duration::from_mins(30);
-        assert_eq!(Supervision::new(limit, true).deadline(), limit);
-        let unproven = Supervision::new(limit, false);
+        assert_eq!(Supervision::new(limit, 8, true).deadline(), limit);
+        let unproven = Supervision::new(limit, 8, false);
         assert_eq!(unproven.deadline(), PROOF);
         unproven.completed(Some(Duration::from_secs(1)));
         assert!(unproven.is_proven());
@@ -154,12 +168,12 @@ mod tests {
         assert_eq!(unproven.deadline(), Duration::from_mins(6));
         unproven.completed(Some(Duration::from_mins(20)));
         assert_eq!(unproven.deadline(), limit);
-        assert_eq!(Supervision::new(Duration::from_secs(5), false).deadline(), Duration::from_secs(5));
+        assert_eq!(Supervision::new(Duration::from_secs(5), 8, false).deadline(), Duration::from_secs(5));
     }
 
     #[test]
     fn late_window_is_followed_by_one_of_a_length_that_has_worked() {
-        let supervision = Supervision::new(Duration::from_mins(30), true);
+        let supervision = Supervision::new(Duration::from_mins(30), 8, true);
         assert_eq!(supervision.longest_window(), i64::MAX);
         assert_eq!(supervision.length_after(7 * DAY), DAY);
         supervision.read(DAY / 2);
@@ -172,7 +186,7 @@ mod tests {
 
     #[test]
     fn unread_runs_are_those_neither_read_nor_cancelled() {
-        let supervision = Supervision::new(Duration::from_mins(30), true);
+        let supervision = Supervision::new(Duration::from_mins(30), 8, true);
         supervision.started("a");
         supervision.started("b");
         supervision.ended("a");

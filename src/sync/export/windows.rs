@@ -60,6 +60,11 @@ impl Windows {
         true
     }
 
+    /// The halves of a window whose run was late; none if it is short already.
+    pub(super) fn halves(window: Interval) -> Option<[Interval; 2]> {
+        (window.length() > SHORTEST).then(|| window.cut((window.length() / 2).max(SHORTEST)).into())
+    }
+
     /// Nothing longer than this until [`Windows::lengthen`].
     pub(super) fn shorten(&mut self, longest: i64) {
         self.longest = self.longest.min(longest);

@@ -356,6 +356,11 @@ impl Sandbox {
         lock(&self.shared.exports).runs()
     }
 
+    /// Runs of a project that were under way at the same time, at most.
+    pub fn most_runs_at_a_time(&self) -> usize {
+        lock(&self.shared.exports).most_active
+    }
+
     /// Lets all exported files that there are expire, and with them their links.
     pub fn expire_export_files(&self) {
         lock(&self.shared.exports).expire_files();

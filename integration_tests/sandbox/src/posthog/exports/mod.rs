@@ -52,6 +52,8 @@ pub(crate) struct State {
     /// Requests to start a run, failed ones too.
     started: u64,
     runs: Vec<Run>,
+    /// Runs of a project that were under way at the same time, at most.
+    pub(crate) most_active: usize,
     /// Links by their signature.
     signed: HashMap<String, Signed>,
     next_request: u64,
@@ -69,6 +71,7 @@ impl State {
             host,
             started: 0,
             runs: Vec::new(),
+            most_active: 0,
             signed: HashMap::new(),
             next_request: 0,
             requests: Vec::new(),

@@ -165,6 +165,7 @@ pub(super) async fn start(shared: &Arc<Shared>, project: u64, asked: Asked) -> R
             return Err(ApiError::new(429, "throttled_error", "too_many_concurrent_file_downloads", detail));
         }
         state.started += 1;
+        state.most_active = state.most_active.max(active + 1);
         let config = Arc::new(state.config.clone());
         let failed = !server.temporal || config.start_errors.contains(&state.started);
         let wait = config.starting.saturating_add(config.running);
