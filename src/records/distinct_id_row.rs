@@ -3,6 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::frame::RecordFrame;
+use super::keyset_row::text_is_before;
 use super::nulled::NulledValues;
 use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
@@ -80,7 +81,7 @@ impl DistinctIdWriter {
             return Ok(false);
         }
         let before = self.held.as_ref().map(|held| &held.distinct_id).or(self.written.as_ref());
-        if before.is_some_and(|before| *before >= distinct_id) {
+        if before.is_some_and(|before| *before == distinct_id || text_is_before(&distinct_id, before)) {
             return Err(Malformed(format!("the row of {:.60} is out of order", text(self.id))));
         }
         let complete = self.finish(lines);
@@ -164,6 +165,11 @@ mod tests {
             let (mut writer, mut lines) = (writer(after), Vec::new());
             let written = rows.iter().map(|id| write(&mut writer, &json!([id, "p", false, 0]), &mut lines));
             assert!(written.last().unwrap().is_err(), "{after:?} {rows:?}");
+        }
+        // The first of these was not UTF-8 where the server has put it in order.
+        let (mut damaged, mut lines) = (writer(None), Vec::new());
+        for id in ["b\u{fffd}", "a", "c"] {
+            assert!(write(&mut damaged, &json!([id, "p", false, 0]), &mut lines).is_ok(), "{id}");
         }
         let (mut writer, mut lines) = (writer(None), Vec::new());
         assert!(write(&mut writer, &json!(["a", "p", false]), &mut lines).is_err());

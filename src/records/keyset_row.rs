@@ -120,7 +120,13 @@ fn place(last: &[Value], next: &[Value], cursor: Option<Kind>) -> Place {
     }
 }
 
-/// Whether a value certainly comes before another one. ClickHouse compares texts by their bytes.
+/// Whether a text certainly comes before another one. ClickHouse compares texts by their bytes; what is not
+/// UTF-8 arrives with replacement characters, which say nothing about the order.
+pub(super) fn text_is_before(text: &str, other: &str) -> bool {
+    text < other && !text.contains('\u{fffd}') && !other.contains('\u{fffd}')
+}
+
+/// Whether a value certainly comes before another one.
 fn is_before(kind: Option<Kind>, value: &Value, other: &Value) -> bool {
     match (kind, value, other) {
         (Some(Kind::Timestamp), _, _) => {
@@ -131,10 +137,7 @@ fn is_before(kind: Option<Kind>, value: &Value, other: &Value) -> bool {
             (Some(value), Some(other)) => value < other,
             _ => value.as_u64().zip(other.as_u64()).is_some_and(|(value, other)| value < other),
         },
-        // What is not UTF-8 arrives with replacement characters.
-        (_, Value::String(value), Value::String(other)) => {
-            !value.contains('\u{fffd}') && !other.contains('\u{fffd}') && value < other
-        }
+        (_, Value::String(value), Value::String(other)) => text_is_before(value, other),
         _ => false,
     }
 }
