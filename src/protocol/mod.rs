@@ -12,6 +12,8 @@ pub mod message;
 pub mod output;
 mod separators;
 pub mod state;
+#[cfg(test)]
+mod state_test;
 
 pub use batch::Batch;
 pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, StreamDescriptor, SyncMode};

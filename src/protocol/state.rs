@@ -8,15 +8,31 @@
 
 use std::path::Path;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::catalog::StreamDescriptor;
 use crate::error::Error;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Keys under which a state is wrapped once more.
-const ENVELOPES: &[&str] =
-    &["connection_state", "state", "value", "singer_state", "airbyte_state", "completed_state", "data", "bookmarks"];
+const ENVELOPES: &[&str] = &[
+    "stream_state",
+    "stream_states",
+    "connection_state",
+    "state",
+    "value",
+    "singer_state",
+    "airbyte_state",
+    "data",
+    "bookmarks",
+];
+/// Meltano's: what an interrupted run has come to is laid over the state of the last complete one.
+const MELTANO: [&str; 2] = ["completed_state", "partial_state"];
+/// Keys under which the state of one stream stands next to its name.
+const OF_STREAM: &[&str] = &["stream_state", "state", "data", "value"];
+/// Keys that say something about a state, and are none: counts, and names and times.
+const STATISTICS: &[&str] = &["source_stats", "destination_stats"];
+const DETAILS: &[&str] = &["id", "connection_id", "created_at", "updated_at"];
 /// Messages that stand between states in the output of a source.
 const OTHER_MESSAGES: &[&str] =
     &["RECORD", "LOG", "TRACE", "CONTROL", "SPEC", "CATALOG", "CONNECTION_STATUS", "SCHEMA", "ACTIVATE_VERSION"];
@@ -27,6 +43,8 @@ const DEEPEST: usize = 8;
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SavedStates {
     streams: Vec<(StreamDescriptor, Value)>,
+    /// What a GLOBAL state of another source holds for all streams.
+    shared: Option<Value>,
 }
 
 impl SavedStates {
@@ -37,7 +55,23 @@ impl SavedStates {
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let text = std::fs::read(path)
             .map_err(|error| Error::config(format!("cannot read the state file `{}`: {error}", path.display())))?;
-        Self::parse(&text).map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))
+        Self::parse(&text)
+            .and_then(Self::without_shared)
+            .map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))
+    }
+
+    /// The states of streams alone: no stream of this program's source has anything in common with others.
+    fn without_shared(self) -> Result<Self, Error> {
+        match &self.shared {
+            Some(_) if self.streams.is_empty() => {
+                Err(refused("it has only a `shared_state`, which belongs to another source"))
+            }
+            Some(_) => {
+                tracing::warn!("the state has a `shared_state`, which belongs to another source; it is not used");
+                Ok(self)
+            }
+            None => Ok(self),
+        }
     }
 
     /// Reads the content of a state file.
@@ -45,7 +79,16 @@ impl SavedStates {
     /// # Errors
     /// A config error when the text has none of the known shapes.
     pub fn parse(text: &[u8]) -> Result<Self, Error> {
-        let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+        Self::parse_lines(text).map(|(states, _)| states)
+    }
+
+    /// Reads the content of a state file. Returns also how many of its bytes were read: not all when the last
+    /// line is cut.
+    ///
+    /// # Errors
+    /// As for [`SavedStates::parse`].
+    pub fn parse_lines(file: &[u8]) -> Result<(Self, usize), Error> {
+        let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
         if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
             return Err(refused("it is UTF-16; save it as UTF-8"));
         }
@@ -70,7 +113,7 @@ impl SavedStates {
                     tracing::warn!(
                         "the last line of the state file is truncated and ignored; the lines before it are used"
                     );
-                    return Ok(states);
+                    return Ok((states, file.len() - text.len() + read));
                 }
                 Err(error) => return Err(refused(format_args!("it is not JSON: {error}"))),
             }
@@ -79,7 +122,7 @@ impl SavedStates {
         if messages > 0 && documents == 0 {
             return Err(refused("it contains messages, but no STATE"));
         }
-        Ok(states)
+        Ok((states, file.len()))
     }
 
     /// Enters one state as a source or a platform writes it.
@@ -104,47 +147,64 @@ impl SavedStates {
             },
             other => return Err(refused(format_args!("it has {other}, which is neither an array nor an object"))),
         };
-        let kind = text_of(&fields, "type").or_else(|| text_of(&fields, "state_type")).unwrap_or_default();
+        let [kind, state_type] = ["type", "state_type"].map(|name| take_text(&mut fields, name));
+        let kind = kind.or(state_type).unwrap_or_default();
         match kind.to_ascii_uppercase().as_str() {
             "" | "STATE" | "STREAM" | "GLOBAL" | "LEGACY" | "NOT_SET" => {}
             _ => return Err(refused(format_args!("its `type` is `{kind}`"))),
         }
         if key(&fields, "stream_descriptor").is_some() {
-            return self.read_stream(&mut fields);
+            return self.read_stream(fields);
         }
-        if let Some(mut stream) = take_object(&mut fields, "stream") {
-            return self.read_stream(&mut stream);
+        if let Some(stream) = take_object(&mut fields, "stream") {
+            // Airbyte's framework has written the states of all streams next to it, for older platforms.
+            self.read(take(&mut fields, "data").unwrap_or_default(), depth + 1)?;
+            self.read_stream(stream)?;
+            return nothing_else(&fields, true);
         }
-        if let Some(mut global) =
-            take_object(&mut fields, "global").or_else(|| take_object(&mut fields, "global_state"))
-        {
-            self.streams.clear();
-            return self.read(take(&mut global, "stream_states").unwrap_or_default(), depth + 1);
+        if let Some(global) = take_object(&mut fields, "global").or_else(|| take_object(&mut fields, "global_state")) {
+            self.read(take(&mut fields, "data").unwrap_or_default(), depth + 1)?;
+            self.read_global(global, depth)?;
+            return nothing_else(&fields, true);
         }
-        let listed = ["stream_state", "stream_states"].iter().find_map(|name| take(&mut fields, name));
-        if let Some(listed @ Value::Array(_)) = listed {
-            return self.read(listed, depth + 1);
+        if MELTANO.iter().any(|name| key(&fields, name).is_some()) {
+            for name in MELTANO {
+                self.read(take(&mut fields, name).unwrap_or_default(), depth + 1)?;
+            }
+            return nothing_else(&fields, true);
         }
-        if let Some(inner) = ENVELOPES.iter().find_map(|name| take(&mut fields, name)) {
-            return self.read(inner, depth + 1);
+        match first_of(&mut fields, ENVELOPES) {
+            Some(inner) => {
+                nothing_else(&fields, has_content(&inner))?;
+                self.read(inner, depth + 1)
+            }
+            None if kind.is_empty() => self.read_names(fields),
+            None if kind.eq_ignore_ascii_case("not_set") => nothing_else(&fields, false),
+            None => Err(refused(format_args!("a state of the type `{kind}` has no content"))),
         }
-        if !kind.is_empty() && kind.eq_ignore_ascii_case("not_set") {
-            return Ok(());
-        }
-        if !kind.is_empty() {
-            return Err(refused(format_args!("a state of the type `{kind}` has no content")));
-        }
-        self.read_names(fields)
     }
 
     /// `{"stream_descriptor": …, "stream_state": …}`
-    fn read_stream(&mut self, fields: &mut Map<String, Value>) -> Result<(), Error> {
-        let mut descriptor = take_object(fields, "stream_descriptor").unwrap_or_default();
+    fn read_stream(&mut self, mut fields: Map<String, Value>) -> Result<(), Error> {
+        let mut descriptor = take_object(&mut fields, "stream_descriptor").unwrap_or_default();
         let Some(Value::String(name)) = descriptor.remove("name") else {
             return Err(refused("an entry has no `stream_descriptor.name`"));
         };
-        let namespace = text_of(&descriptor, "namespace").filter(|namespace| !namespace.is_empty());
-        self.set(StreamDescriptor { name, namespace }, take(fields, "stream_state").unwrap_or_default())
+        let namespace = take_text(&mut descriptor, "namespace").filter(|namespace| !namespace.is_empty());
+        let state = first_of(&mut fields, OF_STREAM).unwrap_or_default();
+        nothing_else(&fields, has_content(&state))?;
+        self.set(StreamDescriptor { name, namespace }, state)
+    }
+
+    /// `{"shared_state": …, "stream_states": […]}`
+    fn read_global(&mut self, mut fields: Map<String, Value>, depth: usize) -> Result<(), Error> {
+        let states = take(&mut fields, "stream_states").unwrap_or_default();
+        let shared = take(&mut fields, "shared_state").filter(has_content);
+        nothing_else(&fields, has_content(&states) || shared.is_some())?;
+        if has_content(&states) || shared.is_some() {
+            *self = Self { streams: Vec::new(), shared };
+        }
+        self.read(states, depth + 1)
     }
 
     /// LEGACY, or without any word about its shape: `{"events": {…}, "persons": {…}}`
@@ -205,12 +265,16 @@ impl SavedStates {
 
     /// The states as an array that every version of both programs and Airbyte understand.
     pub fn to_value(&self) -> Value {
-        self.streams.iter().map(|(stream, state)| one(stream, state)).collect()
+        let streams =
+            self.streams.iter().map(|(stream, state)| json!({"stream_descriptor": stream, "stream_state": state}));
+        match &self.shared {
+            None => streams.map(|stream| json!({"type": "STREAM", "stream": stream})).collect(),
+            Some(shared) => {
+                let states: Vec<Value> = streams.collect();
+                json!([{"type": "GLOBAL", "global": {"shared_state": shared, "stream_states": states}}])
+            }
+        }
     }
-}
-
-fn one(stream: &StreamDescriptor, state: &Value) -> Value {
-    serde_json::json!({"type": "STREAM", "stream": {"stream_descriptor": stream, "stream_state": state}})
 }
 
 fn shown(stream: &StreamDescriptor) -> String {
@@ -237,33 +301,70 @@ fn begins_a_line(text: &[u8], read: usize) -> bool {
     rest.iter().take_while(|byte| byte.is_ascii_whitespace()).any(|byte| *byte == b'\n')
 }
 
-/// The spelling of a key that is there: `stream_state` or `streamState`.
-fn key(fields: &Map<String, Value>, name: &str) -> Option<String> {
+/// Whether it says anything at all.
+fn has_content(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(_) | Value::Number(_) => true,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(values) => values.iter().any(has_content),
+        Value::Object(fields) => fields.values().any(has_content),
+    }
+}
+
+/// Refuses what stands next to a state and could be one; where no state was found, anything that has content.
+fn nothing_else(fields: &Map<String, Value>, is_found: bool) -> Result<(), Error> {
+    let is_one_of = |names: &[&str], name: &str| names.iter().any(|known| name == *known || name == camel_case(known));
+    let is_overlooked = |name: &str, value: &Value| match value {
+        _ if is_one_of(STATISTICS, name) => false,
+        Value::Object(_) | Value::Array(_) => has_content(value),
+        Value::String(text) if text.trim_start().starts_with(['{', '[']) => true,
+        _ => !is_found && has_content(value) && !is_one_of(DETAILS, name),
+    };
+    let overlooked = fields.iter().find(|(name, value)| is_overlooked(name, value));
+    overlooked.map_or(Ok(()), |(name, _)| Err(refused(format_args!("its key `{name}` does not belong there"))))
+}
+
+/// `stream_state` as `streamState`.
+fn camel_case(name: &str) -> String {
     let mut words = name.split('_');
     let first = words.next().unwrap_or_default().to_owned();
-    let camel_case = words.fold(first, |text, word| {
+    words.fold(first, |text, word| {
         let (head, tail) = word.split_at(1);
         text + &head.to_ascii_uppercase() + tail
-    });
-    [name, &camel_case].into_iter().find(|name| fields.contains_key(*name)).map(str::to_owned)
+    })
+}
+
+/// The spelling of a key that is there: `stream_state` or `streamState`.
+fn key(fields: &Map<String, Value>, name: &str) -> Option<String> {
+    [name, &camel_case(name)].into_iter().find(|name| fields.contains_key(*name)).map(str::to_owned)
 }
 
 fn take(fields: &mut Map<String, Value>, name: &str) -> Option<Value> {
     key(fields, name).and_then(|key| fields.remove(&key))
 }
 
+/// The first of these keys that has content, or else one that has none.
+fn first_of(fields: &mut Map<String, Value>, names: &[&str]) -> Option<Value> {
+    let mut present = names.iter().filter_map(|name| key(fields, name));
+    let full = present.clone().find(|key| fields.get(key).is_some_and(has_content));
+    full.or_else(|| present.next()).and_then(|key| fields.remove(&key))
+}
+
 fn take_object(fields: &mut Map<String, Value>, name: &str) -> Option<Map<String, Value>> {
-    match fields.get(&key(fields, name)?)? {
-        Value::Object(_) => match take(fields, name) {
-            Some(Value::Object(object)) => Some(object),
-            _ => None,
-        },
+    let key = key(fields, name).filter(|key| fields.get(key).is_some_and(Value::is_object))?;
+    match fields.remove(&key) {
+        Some(Value::Object(object)) => Some(object),
         _ => None,
     }
 }
 
-fn text_of(fields: &Map<String, Value>, name: &str) -> Option<String> {
-    fields.get(&key(fields, name)?)?.as_str().map(str::to_owned)
+fn take_text(fields: &mut Map<String, Value>, name: &str) -> Option<String> {
+    let key = key(fields, name).filter(|key| fields.get(key).is_some_and(Value::is_string))?;
+    match fields.remove(&key) {
+        Some(Value::String(text)) => Some(text),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -292,6 +393,12 @@ mod tests {
             json!({"stream": snake}),
             json!({"type": "STATE", "state": typed}),
             json!({"type": "STATE", "value": snake}),
+            json!({"stream_descriptor": {"name": "a"}, "state": state}),
+            json!({"type": "STREAM", "stream": {"stream_descriptor": {"name": "a"}, "data": state}}),
+            json!({"type": "STREAM", "stream": snake, "data": {"a": {"c": 0}}}),
+            json!({"state": null, "data": {"a": state}}),
+            json!({"stream_states": {"a": state}}),
+            json!({"completed_state": {"singer_state": {"a": {"c": 0}}}, "partial_state": {"a": state}}),
             json!({"stateType": "stream", "connectionId": "x", "streamState": [camel]}),
             json!({"connectionState": {"stateType": "stream", "streamState": [camel]}}),
             json!({"state_type": "stream", "stream_state": [snake]}),
@@ -341,6 +448,11 @@ mod tests {
             r#"{"type":"STREAM","stream":{"stream_state":{"c":1}}}"#,
             r#"{"type":"OTHER","x":1}"#,
             r#"{"type":"LOG","log":{}}"#,
+            r#"{"state":{},"events":{"c":1}}"#,
+            r#"{"state":{"a":{"c":1}},"events":{"c":1}}"#,
+            r#"{"stateType":"not_set","events":{"c":1}}"#,
+            r#"{"stream_descriptor":{"name":"a"},"cursor":"2026-01-01"}"#,
+            r#"{"type":"GLOBAL","global":{"other":{"c":1}}}"#,
             r#"{"a":{"c":1"#,
             r#"[{"type":"STREAM","stream":{"stream_descriptor":{"name":"a"},"stream_state":{"c":1}}},"#,
             "events: 1",

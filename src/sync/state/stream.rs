@@ -21,6 +21,8 @@ use crate::time::Timestamp;
 
 /// Version 1 had watermarks for events, too.
 const VERSION: u64 = 2;
+/// Keys of the container.
+const KEYS: [&str; 5] = ["version", "projects", "complete", "refresh", "resume_from"];
 
 /// What the state of a stream keeps for one project.
 pub trait ProjectEntry: Clone + Default + PartialEq + Send + Sync + 'static {
@@ -113,13 +115,27 @@ impl<T: ProjectEntry> StreamState<T> {
             parsed.resume_from = Some(instant("resume_from", from)?);
         }
         let projects = match fields.get("projects") {
-            None | Some(Value::Null) => return Ok(parsed),
+            None | Some(Value::Null) => {
+                let is_other = |(key, value): &(&String, &Value)| {
+                    !KEYS.contains(&key.as_str()) && (value.is_object() || value.is_array())
+                };
+                return match fields.iter().find(is_other) {
+                    Some((key, _)) => Err(unusable(format_args!("it has `{key}`, but no `projects`"))),
+                    None => Ok(parsed),
+                };
+            }
             Some(projects) => projects.as_object().ok_or_else(|| unusable("`projects` is not an object"))?,
         };
         for (id, entry) in projects {
             let number =
                 id.parse().map_err(|_| unusable(format_args!("`projects.{id}` is not the number of a project")))?;
-            parsed.projects.insert(number, T::read(entry, &format!("projects.{id}"), cursor_field)?);
+            let place = format!("projects.{id}");
+            let read = T::read(entry, &place, cursor_field)?;
+            let is_empty = entry.as_object().is_none_or(|fields| fields.values().all(Value::is_null));
+            if !is_empty && read == T::default() && *entry != read.to_value(cursor_field) {
+                return Err(unusable(format_args!("`{place}` has nothing that this stream knows")));
+            }
+            parsed.projects.insert(number, read);
         }
         Ok(parsed)
     }
@@ -134,8 +150,11 @@ impl<T: ProjectEntry> StreamState<T> {
                     let number =
                         key.parse().map_err(|_| unusable(format_args!("`{key}` is not the number of a project")))?;
                     let mut entry = T::default();
-                    if let Some(from) = project.get("timestamp").filter(|from| !from.is_null()) {
-                        entry.resume_from(instant(&format!("{key}.timestamp"), from)?);
+                    let from = project.get("timestamp").filter(|from| !from.is_null());
+                    match from {
+                        Some(from) => entry.resume_from(instant(&format!("{key}.timestamp"), from)?),
+                        None if project.values().all(Value::is_null) => {}
+                        None => return Err(unusable(format_args!("`{key}` has no `timestamp`"))),
                     }
                     self.projects.insert(number, entry);
                 }

@@ -109,7 +109,7 @@ impl ProjectEntry for ProjectState {
             let until = instant(&format!("{place}.late_check.until"), until)?;
             export.compared_until = Some(export.compared_until.map_or(until, |compared| compared.min(until)));
         }
-        Ok(Self {
+        let state = Self {
             ledger: read("ledger")
                 .map(|ledger| {
                     Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}")))
@@ -126,7 +126,17 @@ impl ProjectEntry for ProjectState {
             exports_failed_at: time("exports_failed_at")?,
             distinct_ids: part(value, place, "distinct_ids")?,
             deleted: part(value, place, "deleted")?.unwrap_or_default(),
-        })
+        };
+        // What was read up to a time that is missing would be read again.
+        let is_begun = state.watermark.is_some()
+            || state.ledger.is_some()
+            || state.scan.is_some()
+            || state.resume_from.is_some()
+            || state.export != ExportState::default();
+        if state.covered.is_some() && !is_begun && !is_obsolete(value) {
+            return Err(unusable(format_args!("`{place}` has `covered`, but no `{cursor_field}`")));
+        }
+        Ok(state)
     }
 
     fn to_value(&self, cursor_field: &str) -> Value {
@@ -286,6 +296,16 @@ mod tests {
             (json!({"version": 1, "projects": {"7": {"scan": {"kind": "tail"}}}}), "`projects.7.scan`"),
             (json!({"version": 1, "projects": {"7": {"method": "magic"}}}), "`projects.7.method`"),
             (json!({"version": 2, "projects": {"7": {"ledger": {"choice": 5}}}}), "`projects.7.ledger`: `choice`"),
+            (
+                json!({"version": 1, "projects": {"7": {"last_seen_at": "2026-01-01"}}}),
+                "nothing that this stream knows",
+            ),
+            (
+                json!({"version": 1, "projects": {"7": {"covered": {"from": "2026-01-01", "to": "2026-02-01"}}}}),
+                "no `created_at`",
+            ),
+            (json!({"version": 2, "project": {"7": {"created_at": "2026-01-01"}}}), "no `projects`"),
+            (json!({"1001": {"created_at": "2026-01-01"}}), "`1001` has no `timestamp`"),
             (json!({"1001": {"timestamp": "soon"}}), "`1001.timestamp`"),
             (json!({"cursor": {"a": 1}}), "`cursor`"),
         ] {
