@@ -4,21 +4,25 @@
 //! before the STATE that covers its record is acknowledged.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{SecondsFormat, Utc};
 use serde_json::Value;
-use tokio::sync::Mutex;
 
 use super::batch::Entry;
-use super::storage::{cut_half_line, last_line};
+use super::storage::last_line;
 use crate::error::Error;
 use crate::protocol::write_escaped;
 
-/// The open file.
+/// How every line begins.
+const BEGIN: &str = r#"{"stream":"#;
+
+/// The open file. Several runs may write to it: each writes whole lines while it holds the file's lock.
 pub(super) struct DeadLetters {
-    file: Mutex<File>,
+    file: Arc<File>,
+    path: PathBuf,
 }
 
 impl DeadLetters {
@@ -27,18 +31,10 @@ impl DeadLetters {
     /// # Errors
     /// A config error when it cannot be written.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let open = || {
-            let file = OpenOptions::new().create(true).append(true).open(path)?;
-            // A device or a pipe has no last line.
-            if file.metadata()?.is_file() {
-                end_last_line(&file, path)?;
-            }
-            Ok(file)
-        };
-        let file = open().map_err(|error: std::io::Error| {
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
             Error::config(format!("`dead_letter_file` cannot be written: `{}`: {error}", path.display()))
         })?;
-        Ok(Self { file: Mutex::new(file) })
+        Ok(Self { file: Arc::new(file), path: path.to_owned() })
     }
 
     /// Appends records and waits until they are on the disk.
@@ -51,28 +47,56 @@ impl DeadLetters {
         let mut lines = Vec::new();
         for entry in entries {
             lines.extend_from_slice(
-                format!(r#"{{"stream":{stream},"at":"{at}","status":{status},"reason":{reason},"record":"#).as_bytes(),
+                format!(r#"{BEGIN}{stream},"at":"{at}","status":{status},"reason":{reason},"record":"#).as_bytes(),
             );
             lines.extend_from_slice(&entry.element);
             lines.extend_from_slice(b"}\n");
         }
-        let mut file = self.file.lock().await;
-        let length = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|known| known.len());
-        write_escaped(&lines, |piece| file.write_all(piece)).and_then(|()| file.sync_data()).map_err(|error| {
-            // What the disk has taken of these lines was not acknowledged, and would garble the next one.
-            if let Some(length) = length {
-                drop(file.set_len(length));
-            }
+        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        // Another run may hold the lock for a while.
+        let written = tokio::task::spawn_blocking(move || append(&file, &path, &lines)).await;
+        written.map_err(io::Error::other).flatten().map_err(|error| {
             Error::system(format!("rejected records could not be written to `dead_letter_file`: {error}"))
         })
     }
 }
 
-/// A half line is what a run has left that died; its record was not acknowledged. A whole one that lacks
-/// its line feed gets it.
-fn end_last_line(file: &File, path: &Path) -> std::io::Result<()> {
-    cut_half_line(file, path)?;
-    if last_line(path)?.is_empty() { Ok(()) } else { (&*file).write_all(b"\n") }
+/// Appends lines. What a failure leaves of them is taken back, if nobody else can have written meanwhile.
+fn append(file: &File, path: &Path, lines: &[u8]) -> io::Result<()> {
+    // A device or a pipe has neither locks nor a last line.
+    if !file.metadata()?.is_file() {
+        return write_escaped(lines, |piece| (&*file).write_all(piece));
+    }
+    let is_locked = file.lock().is_ok();
+    let written = end_last_line(file, path, is_locked).and_then(|length| {
+        let written = write_escaped(lines, |piece| (&*file).write_all(piece)).and_then(|()| file.sync_data());
+        if written.is_err() && is_locked {
+            drop(file.set_len(length));
+        }
+        written
+    });
+    if is_locked {
+        drop(file.unlock());
+    }
+    written
+}
+
+/// Cuts the half line of a run that died, whose record was not acknowledged, and ends any other. Returns the
+/// length of the file.
+fn end_last_line(mut file: &File, path: &Path, is_locked: bool) -> io::Result<u64> {
+    let last = last_line(path)?;
+    let length = file.metadata()?.len();
+    if last.is_empty() {
+        return Ok(length);
+    }
+    let is_own = BEGIN.as_bytes().starts_with(&last) || last.starts_with(BEGIN.as_bytes());
+    if is_own && is_locked && serde_json::from_slice::<serde::de::IgnoredAny>(&last).is_err() {
+        let length = length.saturating_sub(last.len() as u64);
+        file.set_len(length)?;
+        return Ok(length);
+    }
+    file.write_all(b"\n")?;
+    Ok(length + 1)
 }
 
 #[cfg(test)]
@@ -87,8 +111,10 @@ mod tests {
             ("", ""),
             ("{\"a\":1}\n", "{\"a\":1}\n"),
             ("{\"a\":1}", "{\"a\":1}\n"),
-            ("{\"a\":1}\n{\"b\"", "{\"a\":1}\n"),
-            ("{\"b\"", ""),
+            ("{\"a\":1}\n{\"stream\":\"ev", "{\"a\":1}\n"),
+            ("{\"str", ""),
+            ("\u{feff}{\"a\":1}", "\u{feff}{\"a\":1}\n"),
+            ("[\n  {}\n]", "[\n  {}\n]\n"),
         ] {
             std::fs::write(&path, before).unwrap();
             let entry = Entry { ordinal: 0, element: b"{\"n\":7}".to_vec() };

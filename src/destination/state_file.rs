@@ -19,7 +19,7 @@ pub(super) struct StateFile {
     states: SavedStates,
     /// A state of all streams together, as it came.
     whole: Option<Value>,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl StateFile {
@@ -33,37 +33,28 @@ impl StateFile {
         };
         let target = storage::target(path).map_err(|error| failed("found", error))?;
         // In a directory that cannot be written, the file itself has to do.
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(beside(&target, ".lock"))
-            .or_else(|error| OpenOptions::new().append(true).open(&target).map_err(|_| error))
-            .map_err(|error| failed("written", error))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::config(format!(
-                    "another run is writing `{}` right now; wait until it has ended, or use another file",
-                    path.display()
-                )));
-            }
-            Err(TryLockError::Error(error)) => {
-                tracing::warn!(
-                    "`--state-file {}` cannot be locked ({error}); run only one sync at a time",
-                    path.display()
-                );
-            }
+        let beside = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&target, ".lock"));
+        if let Ok(lock) = &beside {
+            hold(lock, path)?;
+        }
+        let storage = Storage::open(target.clone()).map_err(|error| failed("written", error))?;
+        // A file that is mounted in two places has two directories.
+        if let Some(file) = storage.appended() {
+            hold(file, path)?;
         }
         let text = match std::fs::read(&target) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(failed("read", error)),
         };
-        let states = SavedStates::parse(&text)
+        let (states, length) = SavedStates::parse_lines(&text)
             .map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))?;
+        if let Some(file) = storage.appended().filter(|_| length < text.len()) {
+            // A line that was being appended when the program died would stand between others.
+            file.set_len(length as u64).map_err(|error| failed("written", error))?;
+        }
         states.warn_of_others(streams.iter());
-        let storage = Storage::open(target).map_err(|error| failed("written", error))?;
+        let lock = beside.ok();
         Ok(Self { storage, states, whole: None, _lock: lock })
     }
 
@@ -97,6 +88,21 @@ impl StateFile {
             self.states = SavedStates::default();
         }
         self.states.add(state)
+    }
+}
+
+/// Keeps other runs from writing as long as the file is open.
+fn hold(file: &File, path: &Path) -> Result<(), Error> {
+    match file.try_lock() {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(Error::config(format!(
+            "another run is writing `{}` right now; wait until it has ended, or use another file",
+            path.display()
+        ))),
+        Err(TryLockError::Error(error)) => {
+            tracing::warn!("`--state-file {}` cannot be locked ({error}); run only one sync at a time", path.display());
+            Ok(())
+        }
     }
 }
 

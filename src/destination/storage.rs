@@ -10,8 +10,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use serde::de::IgnoredAny;
-
 /// From this size on, appended lines are dropped in favour of the last.
 const LONGEST: u64 = 1024 * 1024;
 /// Files are looked at from their end in pieces of this size.
@@ -52,7 +50,6 @@ impl Storage {
             Ok(()) => Ok(storage),
             Err(error) if is_about_replacing(&error) => {
                 let file = OpenOptions::new().append(true).open(&storage.path).map_err(|_| error)?;
-                cut_half_line(&file, &storage.path)?;
                 Ok(Self { way: Way::Append(file), ..storage })
             }
             Err(error) => Err(error),
@@ -62,6 +59,14 @@ impl Storage {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The file itself, if lines are appended to it.
+    pub(super) fn appended(&self) -> Option<&File> {
+        match &self.way {
+            Way::Replace => None,
+            Way::Append(file) => Some(file),
+        }
     }
 
     /// Keeps a text of one line in place of what was there.
@@ -94,18 +99,6 @@ impl Storage {
         file.write_all(text)?;
         file.sync_all()
     }
-}
-
-/// Removes a last line that is no JSON: what was being appended when the program died.
-///
-/// # Errors
-/// When the file cannot be read or shortened.
-pub(super) fn cut_half_line(file: &File, path: &Path) -> io::Result<()> {
-    let last = last_line(path)?;
-    if last.trim_ascii().is_empty() || serde_json::from_slice::<IgnoredAny>(&last).is_ok() {
-        return Ok(());
-    }
-    file.set_len(file.metadata()?.len() - last.len() as u64)
 }
 
 /// What comes after the last line feed.
@@ -198,18 +191,17 @@ mod tests {
     /// A file as it is kept where it cannot be replaced.
     fn appended(path: &Path) -> Storage {
         let file = OpenOptions::new().append(true).open(path).unwrap();
-        cut_half_line(&file, path).unwrap();
         Storage { path: path.to_owned(), way: Way::Append(file) }
     }
 
     #[test]
-    fn appended_lines_end_a_half_one_and_are_dropped_when_they_grow_too_many() {
+    fn appended_lines_are_dropped_when_they_grow_too_many() {
         let directory = tempfile::TempDir::new().unwrap();
         let path = directory.path().join("state.json");
-        std::fs::write(&path, "[1]\n[2]\n[3").unwrap();
+        std::fs::write(&path, "[1]\n[2]").unwrap();
         let mut storage = appended(&path);
         storage.keep("[4]\n").unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "[1]\n[2]\n\n[4]\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "[1]\n[2]\n[4]\n");
         let long = |number: usize| format!("[{number},\"{}\"]\n", "x".repeat(100_000));
         for number in 0..30 {
             storage.keep(&long(number)).unwrap();
