@@ -492,7 +492,75 @@ async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() 
         // One record may well be refused for what it holds.
         let outcomes = destination.delivered(&input(1, 1)).await;
         assert_eq!(outcomes.states()[0]["destinationStats"]["rejectedRecordCount"], 1.0);
+        // A few are set aside, but the run says that this was all.
+        let outcomes = destination.write(&input(3, 3)).await;
+        assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![3]));
+        assert!(outcomes.error().contains("all 3 are in `dead_letter_file`"), "{}", outcomes.error());
     }
+}
+
+#[tokio::test]
+async fn two_bad_records_at_the_beginning_do_not_stop_the_others() {
+    let poison = Some(("\"bad\"".to_owned(), 422));
+    let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
+    let batch = json!({"max_records": 2});
+    let bad = |number: usize| record("events", number).replace(&format!("\"e{}\"", number % 3), "\"bad\"");
+    let input = |count: usize| (1..=count).map(bad).collect::<String>() + &record("events", 100);
+    let destination =
+        Destination::new(&webhook).with("batch", batch.clone()).with("dead_letter_file", json!("refused.jsonl"));
+    destination.delivered(&input(2)).await;
+    assert_eq!(numbers(&webhook), [100]);
+    // More than `dead_letter_limit` end the run with nothing set aside, and the message names the way on.
+    let destination = destination.with("dead_letter_limit", json!(3));
+    let before = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+    let outcomes = destination.write(&input(4)).await;
+    assert!(outcomes.error().contains("raise `dead_letter_limit`"), "{}", outcomes.error());
+    let lines = |text: &str| text.lines().count();
+    let after = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+    assert_eq!((lines(&before), lines(&after)), (2, 4), "the batch that was too many is not among them");
+    destination.with("dead_letter_limit", json!(4)).delivered(&input(4)).await;
+}
+
+#[tokio::test]
+async fn a_success_whose_body_says_that_it_failed_is_not_acknowledged() {
+    let outcomes = vec![(2, Outcome::Body(r#"{"ok":false,"error":"quota exceeded"}"#))];
+    let webhook = Webhook::start_with(Behaviour { outcomes, ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook)
+        .with("batch", json!({"max_records": 1}))
+        .with("dead_letter_file", json!("refused.jsonl"));
+    let outcomes = destination.write(&input(3, 1)).await;
+    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![1]));
+    assert!(outcomes.error().contains("quota exceeded"), "{}", outcomes.error());
+    let always = Some(Outcome::Body(r#"{"ok":true,"errors":[]}"#));
+    webhook.behave(Behaviour { always, ..Behaviour::default() });
+    destination.delivered(&input(3, 1)).await;
+}
+
+#[tokio::test]
+async fn a_dead_letter_file_is_shared_and_check_leaves_it_alone() {
+    let poison = Some(("\"u-7\"".to_owned(), 422));
+    let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+    let path = destination.path("refused.jsonl");
+    // Another run is just writing this line.
+    let half = "{\"stream\":\"events\",\"at\":";
+    std::fs::write(&path, half).unwrap();
+    let other = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+    other.lock().unwrap();
+    assert_eq!(destination.check(&[]).await.0, "SUCCEEDED");
+    let mut run = destination.write_command().spawn();
+    let mut stdin = run.stdin.take().unwrap();
+    stdin.write_all(input(10, 10).as_bytes()).await.unwrap();
+    drop(stdin);
+    // The whole batch, then down to the one record.
+    webhook.wait_for_requests(8).await;
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), half);
+    std::io::Write::write_all(&mut &other, b"1}\n").unwrap();
+    other.unlock().unwrap();
+    assert!(run.wait().await.success());
+    let text = std::fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((lines.len(), &lines[0]["at"], &lines[1]["record"]["n"]), (2, &json!(1), &json!(7)), "{text}");
 }
 
 #[tokio::test]

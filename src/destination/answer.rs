@@ -5,10 +5,12 @@ use std::time::Duration;
 use chrono::Utc;
 use reqwest::StatusCode;
 use reqwest::header::{ALLOW, HeaderMap, LOCATION};
+use serde_json::Value;
 use url::Url;
 
 use super::config::WebhookConfig;
 use crate::error::Error;
+use crate::json_text::without_byte_order_mark;
 use crate::net::{proxy_refusal, retry_after};
 
 /// What to do after a response of the webhook.
@@ -31,6 +33,38 @@ pub(super) enum RetryAction {
     },
     /// The URL, the credentials or the method is wrong.
     Fatal(Error),
+}
+
+/// Whether the body of a successful answer says that it is none. Many interfaces answer 200 to everything;
+/// only what cannot mean anything else counts.
+pub(super) fn says_failed(body: &[u8]) -> bool {
+    let Ok(Value::Object(fields)) = serde_json::from_slice(without_byte_order_mark(body)) else { return false };
+    let says = |name: &str, failed: fn(&Value) -> bool| fields.get(name).is_some_and(failed);
+    let is_error = |value: &Value| match value {
+        Value::Bool(failed) => *failed,
+        Value::String(text) => !text.trim().is_empty(),
+        Value::Array(errors) => !errors.is_empty(),
+        Value::Object(error) => !error.is_empty(),
+        Value::Null | Value::Number(_) => false,
+    };
+    let is_failure = |value: &Value| {
+        let status = value.as_str().unwrap_or_default().to_ascii_lowercase();
+        matches!(status.as_str(), "error" | "fail" | "failed" | "failure")
+    };
+    let is_false = |value: &Value| *value == Value::Bool(false);
+    says("ok", is_false)
+        || says("success", is_false)
+        || says("error", is_error)
+        || says("errors", is_error)
+        || says("status", is_failure)
+}
+
+/// The error for a successful answer whose body says that it is none.
+pub(super) fn failed_in_body(status: StatusCode, excerpt: &str) -> Error {
+    Error::system(format!(
+        "the webhook responded with {}, but its body says that it failed: {excerpt}. The batch counts as not delivered; the next sync sends it again. If the webhook has accepted it, correct its response",
+        status.as_u16()
+    ))
 }
 
 /// What a status other than success means.
@@ -135,6 +169,37 @@ mod tests {
             for code in codes {
                 assert_eq!(kind(*code), expected, "{code}");
             }
+        }
+    }
+
+    #[test]
+    fn a_body_says_that_it_failed_in_clear_shapes_only() {
+        for failed in [
+            r#"{"ok":false}"#,
+            r#"{"success":false,"message":"no"}"#,
+            r#"{"error":"rate_limited"}"#,
+            r#"{"error":{"code":5}}"#,
+            r#"{"errors":true,"items":[]}"#,
+            r#"{"success":true,"errors":[{"index":3}]}"#,
+            "\u{feff}{\"status\":\"Error\"}",
+        ] {
+            assert!(says_failed(failed.as_bytes()), "{failed}");
+        }
+        for accepted in [
+            "",
+            "ok",
+            "false",
+            "<html>error</html>",
+            "[]",
+            r#"{"status":"ok"}"#,
+            r#"{"ok":true,"error":null,"errors":[]}"#,
+            r#"{"success":"false"}"#,
+            r#"{"error":"","errors":false}"#,
+            r#"{"error":0,"status":1}"#,
+            r#"{"records":[{"ok":false}],"message":"error"}"#,
+            r#"{"ok":false"#,
+        ] {
+            assert!(!says_failed(accepted.as_bytes()), "{accepted}");
         }
     }
 

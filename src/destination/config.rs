@@ -53,6 +53,8 @@ pub(super) struct WebhookConfig {
     pub(super) signing_key: Option<SigningKey>,
     /// File for rejected records; without it, the first one ends the sync.
     pub(super) dead_letter_file: Option<PathBuf>,
+    /// Most records that may be rejected before the first is accepted.
+    pub(super) dead_letter_limit: usize,
 }
 
 /// A URL of which only scheme and host can be printed.
@@ -131,6 +133,7 @@ impl WebhookConfig {
             headers: headers(bearer.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
             signing_key: signing_secret.as_ref().map(signing_key).transpose()?.map(SigningKey),
             dead_letter_file: raw.dead_letter_file.map(PathBuf::from),
+            dead_letter_limit: raw.dead_letter_limit.get("dead_letter_limit")? as usize,
         })
     }
 }

@@ -75,6 +75,11 @@ pub(super) struct RawWebhookConfig {
     #[serde(deserialize_with = "form::text")]
     #[schemars(extend("order" = 11, "group" = "delivery", "examples" = ["rejected.jsonl"]))]
     pub(super) dead_letter_file: Option<String>,
+    /// # Dead letters before the first accepted record
+    /// Maximum number of records that go to the dead-letter file while the webhook has not accepted any record
+    /// in this sync. One more ends the sync: a wrong URL or secret is more likely then than so many bad records.
+    #[schemars(extend("order" = 13, "group" = "delivery"))]
+    pub(super) dead_letter_limit: Bounded<1, 1_000_000, 20>,
     /// # Allow an unencrypted connection
     /// Allow an http:// URL that does not point to this machine.
     #[serde(deserialize_with = "form::or_default")]

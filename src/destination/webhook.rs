@@ -18,7 +18,7 @@ use reqwest::{Method, StatusCode, redirect};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::answer::{RetryAction, retry_action};
+use super::answer::{RetryAction, failed_in_body, retry_action, says_failed};
 use super::batch::{Entry, Ordinal, RequestBatch, body};
 use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
@@ -31,9 +31,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
 /// A webhook that asks for more patience is asked again earlier.
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
-/// When so many records in a row have been refused and none accepted, it is not because of the records.
-const MOST_REFUSED_FIRST: usize = 20;
-/// Of an answer, no more than this is looked at.
+/// Of an answer, no more than about this is looked at.
+const LONGEST_ANSWER: usize = 64 * 1024;
+/// And no more than this is looked at for what messages quote.
 const EXCERPT: usize = 2_048;
 /// Whose certificate it is, in messages.
 const SERVER: &str = "the server at `webhook_url`";
@@ -164,7 +164,7 @@ impl Webhook {
                     self.dead_letters(name, &reason)?;
                     delivered.dead_lettered.extend(part.iter().map(|entry| entry.ordinal));
                     refused.push((part, status, reason));
-                    self.refuse_to_continue(&refused, MOST_REFUSED_FIRST)?;
+                    self.refuse_to_continue(&refused)?;
                 }
                 _ => {
                     self.accepted.store(true, Ordering::Relaxed);
@@ -172,8 +172,6 @@ impl Webhook {
                 }
             }
         }
-        // A single record may be refused for what it holds.
-        self.refuse_to_continue(&refused, 2)?;
         if !self.accepted.load(Ordering::Relaxed) {
             self.refused.fetch_add(delivered.dead_lettered.len(), Ordering::Relaxed);
         }
@@ -248,16 +246,31 @@ impl Webhook {
         })
     }
 
-    /// Ends the run when the webhook has refused at least `most` records and accepted none: with a wrong
+    /// Ends the run when the webhook has refused more records than it may before it accepts one: with a wrong
     /// secret or URL, everything would end in the dead-letter file.
-    fn refuse_to_continue(&self, refused: &[(Vec<Entry>, u16, String)], most: usize) -> Result<(), Error> {
+    fn refuse_to_continue(&self, refused: &[(Vec<Entry>, u16, String)]) -> Result<(), Error> {
         let Some((_, _, reason)) = refused.last() else { return Ok(()) };
         let count = refused.iter().map(|(part, ..)| part.len()).sum::<usize>() + self.refused.load(Ordering::Relaxed);
-        if self.accepted.load(Ordering::Relaxed) || count < most {
+        if self.accepted.load(Ordering::Relaxed) || count <= self.config.dead_letter_limit {
             return Ok(());
         }
         Err(Error::config(format!(
-            "the webhook at {} has accepted no record in this run and rejected {count}: {reason}. The records are probably not the cause; check `webhook_url`, `signing_secret`, `record_shape` and `compression`",
+            "the webhook at {} has accepted no record in this run and rejected {count}: {reason}. The records are probably not the cause; check `webhook_url`, `signing_secret`, `record_shape` and `compression`. To continue without these records, raise `dead_letter_limit`",
+            self.config.webhook
+        )))
+    }
+
+    /// At the end of a run that has dead-lettered everything.
+    ///
+    /// # Errors
+    /// When that was more than one record, which may well be refused for what it holds.
+    pub(super) fn accepted_something(&self) -> Result<(), Error> {
+        let refused = self.refused.load(Ordering::Relaxed);
+        if self.accepted.load(Ordering::Relaxed) || refused < 2 {
+            return Ok(());
+        }
+        Err(Error::config(format!(
+            "the webhook at {} has accepted no record in this run; all {refused} are in `dead_letter_file`, and the next sync continues after them. If the records are not the cause, check `webhook_url`, `signing_secret`, `record_shape` and `compression`",
             self.config.webhook
         )))
     }
@@ -327,26 +340,31 @@ impl Webhook {
             }
         };
         let status = response.status();
-        if status.is_success() && status != StatusCode::MULTI_STATUS {
-            // The answer counts, not what follows it. Reading it lets the connection be used again.
-            while let Ok(Some(_)) = response.chunk().await {}
-            return RetryAction::Accepted;
-        }
-        let mut excerpt = Vec::new();
+        let mut answer = Vec::new();
+        // Reading everything of a success lets the connection be used again.
         while let Ok(Some(chunk)) = response.chunk().await {
-            excerpt.extend_from_slice(&chunk);
-            if excerpt.len() > EXCERPT {
+            if answer.len() <= LONGEST_ANSWER {
+                answer.extend_from_slice(&chunk);
+            } else if !status.is_success() {
                 break;
             }
         }
+        let is_success = status.is_success() && status != StatusCode::MULTI_STATUS;
+        if is_success && !says_failed(&answer) {
+            return RetryAction::Accepted;
+        }
+        answer.truncate(EXCERPT);
         // The answer may quote the request.
-        let excerpt: String = redact(&String::from_utf8_lossy(&excerpt))
+        let excerpt: String = redact(&String::from_utf8_lossy(&answer))
             .split_whitespace()
             .collect::<Vec<_>>()
             .join(" ")
             .chars()
             .take(200)
             .collect();
+        if is_success {
+            return RetryAction::Fatal(failed_in_body(status, &excerpt));
+        }
         retry_action(&self.config, status, response.headers(), &excerpt)
     }
 }

@@ -165,7 +165,8 @@ impl Run {
         self.release().await?;
         debug_assert_eq!(self.acknowledgements.waiting(), 0);
         // Everything received has been delivered, but perhaps the source did not send everything.
-        std::mem::take(&mut self.source).end(&self.streams)
+        std::mem::take(&mut self.source).end(&self.streams)?;
+        self.webhook.accepted_something()
     }
 
     async fn take_block(&mut self, block: &[u8]) -> Result<(), Error> {

@@ -36,6 +36,8 @@ pub enum Outcome {
         /// Headers of the answer.
         headers: Vec<(String, String)>,
     },
+    /// Answered with 200 and this body; nothing is stored.
+    Body(&'static str),
     /// The connection breaks before an answer; nothing is stored.
     Break,
     /// Everything is stored, but the connection breaks before the answer.
@@ -241,6 +243,7 @@ async fn answer(shared: &Shared, number: u64, request: Request<Body>) -> Respons
         Some(Outcome::Status { code, headers }) => {
             response = respond(code, &headers, r#"{"detail":"refused on request"}"#);
         }
+        Some(Outcome::Body(body)) => response = respond(200, &[], body),
         Some(Outcome::Break | Outcome::StoreThenBreak) => {
             lock(&shared.received).push(received);
             return broken();
