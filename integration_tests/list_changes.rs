@@ -204,6 +204,32 @@ async fn recordings_that_come_days_late_are_found() {
     assert!(third.records("session_recordings").is_empty());
 }
 
+/// The state keeps so many; of those before, it is not known what the destination has.
+#[tokio::test]
+async fn late_recordings_are_looked_for_among_the_latest_5000() {
+    let server = Server::cloud_2026();
+    let posthog = sandbox(days_ago(2, &server), 1_000).await;
+    let template = recording(&posthog, "", 0);
+    let known = (0..5_300).map(|index| {
+        let mut recording = template.clone();
+        recording["id"] = json!(format!("known-{index}"));
+        recording["start_time"] = json!(Timestamp::from_micros(minutes_ago(2 * DAY + 1 + index)));
+        recording
+    });
+    let known: Vec<Value> = known.collect();
+    posthog.set_list(PROJECT, "session_recordings", known.clone());
+    let (source, catalog) = (source(&posthog), catalog(&["session_recordings"], "incremental"));
+    let first = source.read_all(&catalog, None).await;
+    assert_eq!(first.records("session_recordings").len(), 5_300);
+    posthog.set_server(server);
+    let late = [recording(&posthog, "late", 4 * DAY), recording(&posthog, "too-late", 7 * DAY)];
+    posthog.set_list(PROJECT, "session_recordings", known.into_iter().chain(late).collect());
+    let second = source.read_all(&catalog, Some(&first.state())).await;
+    assert_eq!(ids(&second, "session_recordings"), ["\"late\""]);
+    let said = second.logs("INFO").join("\n");
+    assert!(said.contains("the state keeps the latest 5000"), "{said}");
+}
+
 #[tokio::test]
 async fn recordings_come_again_when_they_change_but_not_when_their_person_does() {
     let posthog = sandbox(Server::cloud_2026(), 100).await;

@@ -49,7 +49,9 @@ impl LookBack {
     /// When the last such look was, after a sync that found `state`.
     pub(super) fn late_look_after(self, state: &ListState, until: Timestamp) -> Option<Timestamp> {
         self.late?;
-        if self.is_late_look(state, until) { Some(until) } else { state.late_look.or(state.watermark) }
+        // A clock that was ahead does not put it off.
+        let last = state.late_look.or(state.watermark).filter(|last| *last <= until);
+        if self.is_late_look(state, until) { Some(until) } else { last.or(Some(until)) }
     }
 
     /// From when on the next sync that looks furthest back meets objects again, if this sync leaves `state`.
@@ -148,6 +150,11 @@ mod tests {
         assert_eq!(settled(&state(90, Some(89))), 81);
         assert_eq!(settled(&state(90, None)), 82, "of an earlier version");
         assert_eq!(settled(&state(200, None)), 199, "ahead of the clock");
+        let late_look = |state: &ListState| LOOK_BACK.late_look_after(state, at(100)).unwrap().day() - 20_000;
+        assert_eq!(
+            [(99, 99), (100, 100), (200, 200)].map(|(mark, late)| late_look(&state(mark, Some(late)))),
+            [100; 3]
+        );
         assert_eq!(LOOK_BACK.furthest(&state(100, Some(98)), at(100)), at(90));
         let usual = LookBack { late: None, ..LOOK_BACK };
         assert_eq!(usual.furthest(&state(100, None), at(100)), at(99));
