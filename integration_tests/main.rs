@@ -25,6 +25,7 @@ mod keyset;
 mod kill;
 mod layout;
 mod ledger;
+mod list_changes;
 mod lists;
 mod lives;
 mod loaders;

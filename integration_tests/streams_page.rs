@@ -45,6 +45,27 @@ fn describe(source: Source) -> String {
     }
 }
 
+/// How far back syncs look for objects that come late, and what of an object does not count as a change.
+fn late(source: Source) -> String {
+    let Source::List(list) = source else { return String::new() };
+    let mut text = String::new();
+    if let Some((change, hours)) = list.change.and_then(|change| Some((change, change.late_hours?))) {
+        let usual = change.lookback_hours;
+        writeln!(
+            text,
+            "* Objects that come late are found up to {usual} hours after their `{}`, and once a day up to {hours} hours. Of more \
+             than 5,000 objects in that time, only the latest 5,000 are looked through; the log says so. A full refresh reads all",
+            change.field
+        )
+        .unwrap();
+    }
+    if !list.incidental.is_empty() {
+        let fields = list.incidental.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(" and ");
+        writeln!(text, "* A change of {fields} alone does not make an object come again").unwrap();
+    }
+    text
+}
+
 fn kind(schema: &Value) -> String {
     // Null, and one type; integration_tests/loaders.rs sees to it.
     let kind = schema["type"][1].as_str().unwrap();
@@ -69,6 +90,7 @@ fn section(stream: &Stream) -> String {
     if let Some(cursor) = cursor {
         writeln!(text, "* Cursor: {cursor}").unwrap();
     }
+    text.push_str(&late(source));
     text.push_str("\n| field | type | |\n|---|---|---|\n");
     for (field, schema) in stream.json_schema["properties"].as_object().unwrap() {
         let about = schema["description"].as_str().unwrap_or_default().replace('|', "\\|");
@@ -115,7 +137,12 @@ fn methods() -> String {
             let by_export = column.exported != streams::ExportedAs::Nowhere;
             if by_query != by_export {
                 let filled = |is: bool| if is { "filled" } else { "null" };
-                let (export, query) = (filled(by_export), filled(by_query));
+                let of_deleted = table.stream == streams::PERSONS.stream
+                    && streams::DELETED_PERSON.iter().any(|deleted| deleted.field == column.field);
+                let only_of_deleted = !by_query && of_deleted;
+                let query =
+                    if only_of_deleted { "filled for deleted and merged persons only" } else { filled(by_query) };
+                let export = filled(by_export);
                 writeln!(text, "| `{}` | `{}` | {export} | {query} |", table.stream, column.field).unwrap();
             }
         }

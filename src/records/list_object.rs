@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
 
 use super::frame::{RecordEnvelope, append_changes};
 use super::nulled::NulledValues;
@@ -28,6 +29,23 @@ pub struct ObjectWriter {
 /// An object that has been taken apart.
 pub struct Object<'o> {
     values: HashMap<String, &'o RawValue>,
+}
+
+/// The data of an object's record.
+pub struct ObjectData {
+    /// As JSON, with what goes behind it.
+    data: Vec<u8>,
+    /// Of all fields but those that change without the object.
+    pub checksum: u64,
+}
+
+/// A number that stands for an object's key.
+pub fn key_number(key: &str) -> u64 {
+    first_digits(&Sha256::digest(key))
+}
+
+fn first_digits(digest: &[u8]) -> u64 {
+    u64::from_be_bytes(digest.first_chunk().copied().unwrap_or_default())
 }
 
 impl<'o> Object<'o> {
@@ -79,29 +97,32 @@ impl ObjectWriter {
         Self { list, project, envelope, fields, nulled, unknown: BTreeSet::new() }
     }
 
-    /// The data of an object's record, with what goes behind it; `labels` are fields that the server does not
-    /// send.
-    pub fn data(&mut self, object: &Object<'_>, labels: &[(&str, Value)]) -> Vec<u8> {
+    /// The data of an object's record; `labels` are fields that the server does not send.
+    pub fn data(&mut self, object: &Object<'_>, labels: &[(&str, Value)]) -> ObjectData {
         let mut data = format!("{{\"{PROJECT_FIELD}\":{}", self.project).into_bytes();
-        let mut undecoded = Vec::new();
+        let (mut undecoded, mut digest) = (Vec::new(), Sha256::new());
         for (field, kind) in &self.fields {
+            let begin = data.len();
             let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
             let value = label.or_else(|| object.value(field));
             data.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
             if !value::append(*kind, value.as_deref().unwrap_or("null"), &mut data) {
                 undecoded.push(field.as_str());
             }
+            if !self.list.incidental.contains(&field.as_str()) {
+                digest.update(&data[begin..]);
+            }
         }
         data.push(b'}');
         append_changes(&undecoded, &self.nulled, &mut data);
         let known = |name: &&String| self.fields.iter().any(|(field, _)| field == *name) || *name == PROJECT_FIELD;
         self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
-        data
+        ObjectData { data, checksum: first_digits(&digest.finalize()) }
     }
 
     /// Appends a record with this data.
-    pub fn write(&self, data: &[u8], lines: &mut Vec<u8>) {
-        self.envelope.write(lines, |lines| lines.extend_from_slice(data));
+    pub fn write(&self, data: &ObjectData, lines: &mut Vec<u8>) {
+        self.envelope.write(lines, |lines| lines.extend_from_slice(&data.data));
     }
 
     /// Logs which fields were left out because this version does not know them.

@@ -25,7 +25,7 @@ pub use distinct_id_row::DistinctIdWriter;
 pub use export_line::{ExportWriter, LineTimes};
 pub use fingerprint::{Fingerprint, checksum_of};
 pub use keyset_row::KeysetRowWriter;
-pub use list_object::{Object, ObjectWriter};
+pub use list_object::{Object, ObjectWriter, key_number};
 pub use nulled::NulledValues;
 pub use query_row::{RowWriter, Written};
 pub use record_sink::{RecordSink, RowCounts};

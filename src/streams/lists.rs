@@ -27,6 +27,8 @@ pub struct List {
     pub passes: Passes,
     /// How changes are found, if the server helps with it.
     pub change: Option<Change>,
+    /// Fields that change without the object: such a change alone does not make it come again.
+    pub incidental: &'static [&'static str],
     /// Fields as a JSON object of schemas.
     pub(super) schema: &'static str,
 }
@@ -51,6 +53,8 @@ pub struct Change {
     pub filter: Option<&'static str>,
     /// Hours before the last sync's end that are read again.
     pub lookback_hours: i64,
+    /// Hours that are read again once a day, if objects may come later than `lookback_hours`.
+    pub late_hours: Option<i64>,
     /// Whether the field is the time at which the object begins, by which the list is read from the start date
     /// on; other lists are read whole.
     pub from_start_date: bool,
@@ -61,7 +65,7 @@ const fn list(stream: &'static str, scope: &'static str, schema: &'static str) -
 }
 
 const fn changed(field: &'static str, filter: Option<&'static str>) -> Change {
-    Change { field, filter, lookback_hours: 1, from_start_date: false }
+    Change { field, filter, lookback_hours: 1, late_hours: None, from_start_date: false }
 }
 
 /// All of them.
@@ -90,13 +94,18 @@ pub static LISTS: &[List] = &[
     list("surveys", "survey:read", include_str!("schemas/surveys.json")),
     List {
         parameters: "order=start_time&order_direction=ASC",
-        // Without the filter, only the last three days are listed. A recording grows for a day.
+        // Without the filter, only the last three days are listed. A recording grows for a day. PostHog takes
+        // what it receives for it until it is seven days old (`MESSAGE_TIMESTAMP_DIFF_THRESHOLD_DAYS` in
+        // `nodejs/src/ingestion/pipelines/sessionreplay`).
         change: Some(Change {
             field: "start_time",
             filter: Some("date_from"),
             lookback_hours: 25,
+            late_hours: Some(8 * 24 + 1),
             from_start_date: true,
         }),
+        // The person changes with every visit, and the days that are left with every day.
+        incidental: &["person", "recording_ttl"],
         ..list("session_recordings", "session_recording:read", include_str!("schemas/session_recordings.json"))
     },
     List {
@@ -134,6 +143,7 @@ impl List {
             parameters: "",
             passes: Passes::One,
             change: None,
+            incidental: &[],
             schema,
         }
     }

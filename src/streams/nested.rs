@@ -37,7 +37,7 @@ const fn list(stream: &'static str, path: &'static str, scope: &'static str, sch
 }
 
 const fn changed(field: &'static str) -> Change {
-    Change { field, filter: None, lookback_hours: 1, from_start_date: false }
+    Change { field, filter: None, lookback_hours: 1, late_hours: None, from_start_date: false }
 }
 
 /// All of them.

@@ -13,7 +13,7 @@ use crate::streams::{
     self, AccountStream, EVENTS, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source,
     Table,
 };
-use crate::sync::{KeysetState, ListState, NestedListState, ProjectEntry, ProjectState, StreamState};
+use crate::sync::{KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
 
 /// A chosen stream whose settings have been checked.
 pub(super) struct Job {
@@ -38,7 +38,7 @@ pub(super) enum JobKind {
     },
     Nested {
         nested: &'static NestedList,
-        state: StreamState<NestedListState>,
+        state: StreamState<ListState>,
     },
     Account(&'static AccountStream),
     /// A custom query that is wrong.
@@ -51,8 +51,7 @@ impl JobKind {
         match self {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),
             Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
-            Self::List { state, .. } => state.projects.keys().copied().collect(),
-            Self::Nested { state, .. } => state.projects.keys().copied().collect(),
+            Self::List { state, .. } | Self::Nested { state, .. } => state.projects.keys().copied().collect(),
             Self::Account(_) | Self::Failed(_) => Vec::new(),
         }
     }

@@ -265,22 +265,50 @@ impl Sync {
         T: ProjectEntry,
         F: Future<Output = Result<(), Error>>,
     {
-        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
-        let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state));
+        let checkpoint = self.checkpoint(stream, state);
         let nulled = NulledValues::default();
-        let reads = self.projects.iter().map(|project| {
-            let context = self.context(project.id, stream, incremental, &nulled);
-            let span = tracing::info_span!("read", project = project.id, stream = %stream.name);
-            let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
-            async move { reading.await.map_err(|error| error.in_project(project.id)) }
-        });
-        let results: Vec<Result<(), Error>> = reads.collect::<FuturesUnordered<_>>().collect().await;
-        let failures: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
-        if let Some(closed) = failures.iter().find(|error| error.is_output_closed()) {
-            return Err(closed.clone());
-        }
+        let [failures] = self
+            .read_projects(|project| {
+                let context = self.context(project, stream, incremental, &nulled);
+                let span = tracing::info_span!("read", project, stream = %stream.name);
+                let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
+                async move { [reading.await] }
+            })
+            .await?;
         checkpoint.finish(!incremental && failures.is_empty()).await?;
         Ok(failures)
+    }
+
+    /// Where the progress of a stream is kept.
+    fn checkpoint<T: ProjectEntry>(&self, stream: &Arc<StreamDescriptor>, state: StreamState<T>) -> Arc<Checkpoint<T>> {
+        let state = state.resumed_by(self.projects.iter().map(|project| project.id));
+        Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state))
+    }
+
+    /// Reads all projects side by side; one that fails does not stop the others. Returns what went wrong with each
+    /// of the streams that are read together.
+    async fn read_projects<const STREAMS: usize, F>(
+        &self,
+        read: impl Fn(u64) -> F,
+    ) -> Result<[Vec<Error>; STREAMS], Error>
+    where
+        F: Future<Output = [Result<(), Error>; STREAMS]>,
+    {
+        let reads = self.projects.iter().map(|project| {
+            let reading = read(project.id);
+            async move { reading.await.map(|result| result.map_err(|error| error.in_project(project.id))) }
+        });
+        let results: Vec<[Result<(), Error>; STREAMS]> = reads.collect::<FuturesUnordered<_>>().collect().await;
+        let mut failures = [const { Vec::new() }; STREAMS];
+        for result in results {
+            for (failures, result) in failures.iter_mut().zip(result) {
+                failures.extend(result.err());
+            }
+        }
+        match failures.iter().flatten().find(|error| error.is_output_closed()) {
+            Some(closed) => Err(closed.clone()),
+            None => Ok(failures),
+        }
     }
 
     /// So many more rows of a stream are going to be read.

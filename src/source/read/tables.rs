@@ -4,8 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tracing::Instrument;
 
 use super::jobs::TableJob;
@@ -19,8 +17,8 @@ use crate::source::first_read::FirstRead;
 use crate::source::retention;
 use crate::streams::{EVENTS, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Table};
 use crate::sync::{
-    Checkpoint, DeletedPersonReader, DistinctIdReader, EmittedRows, EventReader, EventsRead, ExportOutcome,
-    ExportReader, LastMethod, OnEstimate, ProjectReader, ProjectState, Rights, StreamState,
+    DeletedPersonReader, DistinctIdReader, EmittedRows, EventReader, EventsRead, ExportOutcome, ExportReader,
+    LastMethod, OnEstimate, ProjectReader, ProjectState, Rights, StreamState,
 };
 
 /// Attempts at a request whose answer is only for the log.
@@ -50,31 +48,21 @@ impl Sync {
         let estimates = [AtomicU64::new(0), AtomicU64::new(0)];
         let [first, second] = jobs.map(|job| {
             let TableJob { stream, table, state, property_columns, .. } = job;
-            let state = state.resumed_by(self.projects.iter().map(|project| project.id));
-            let checkpoint = Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(&stream), state));
+            let checkpoint = self.checkpoint(&stream, state);
             (stream, table, property_columns, checkpoint)
         });
         let [expect_first, expect_second] = [(&first.0, &estimates[0]), (&second.0, &estimates[1])]
             .map(|(stream, estimate)| move |rows: u64| self.expect(stream, estimate, rows));
-        let reads = self.projects.iter().map(|project| {
-            let [own, other] = [&first, &second].map(|(stream, table, property_columns, checkpoint)| {
-                let context = self.context(project.id, stream, incremental, &nulled);
-                self.reader(context, table, property_columns, Arc::clone(checkpoint))
-            });
-            let span = tracing::info_span!("read", project = project.id);
-            let reading = self.read_project_of_both((own, &expect_first), (other, &expect_second)).instrument(span);
-            async move { reading.await.map(|result| result.map_err(|error| error.in_project(project.id))) }
-        });
-        let results: Vec<[Result<(), Error>; 2]> = reads.collect::<FuturesUnordered<_>>().collect().await;
-        let mut failures = [Vec::new(), Vec::new()];
-        for result in results {
-            for (failures, result) in failures.iter_mut().zip(result) {
-                failures.extend(result.err());
-            }
-        }
-        if let Some(closed) = failures.iter().flatten().find(|error| error.is_output_closed()) {
-            return Err(closed.clone());
-        }
+        let failures = self
+            .read_projects(|project| {
+                let [own, other] = [&first, &second].map(|(stream, table, property_columns, checkpoint)| {
+                    let context = self.context(project, stream, incremental, &nulled);
+                    self.reader(context, table, property_columns, Arc::clone(checkpoint))
+                });
+                let span = tracing::info_span!("read", project);
+                self.read_project_of_both((own, &expect_first), (other, &expect_second)).instrument(span)
+            })
+            .await?;
         for ((_, _, _, checkpoint), failures) in [&first, &second].into_iter().zip(&failures) {
             checkpoint.finish(!incremental && failures.is_empty()).await?;
         }

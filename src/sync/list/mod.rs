@@ -1,12 +1,15 @@
 //! Reads the streams of list endpoints.
 
-mod checksums;
 mod emitter;
 mod listing;
+mod nested;
 mod offsets;
 mod reader;
 mod recordings;
+mod sent;
+mod spans;
 mod state;
 
+pub use nested::NestedListReader;
 pub use reader::ListReader;
 pub use state::ListState;

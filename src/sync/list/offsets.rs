@@ -1,103 +1,137 @@
 //! Reads a list by offsets, until it is complete.
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::emitter::Emitter;
 use super::listing::{Listing, Verdict, overlapping, step_back};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
 use crate::posthog::lists::{ListPage, Pages, at_offset, offset};
 use crate::records::Object;
-use crate::streams::List;
 use crate::sync::context::ReadContext;
 
 /// How often a list is read before it counts as not to be read completely.
 const ATTEMPTS: u32 = 4;
 
-/// One way through a list.
-pub(super) struct Pass {
-    /// Query string of the first page.
-    pub(super) query: String,
-    /// Fields that the server does not send.
-    pub(super) labels: Vec<(&'static str, Value)>,
-    /// Whether a server that refuses it has nothing of the kind.
-    pub(super) optional: bool,
+/// An object of a list.
+pub(super) struct Listed {
+    /// Values of its key, joined.
+    pub(super) key: String,
+    pub(super) text: Box<RawValue>,
 }
 
-/// Reads a pass until it is complete.
-///
-/// # Errors
-/// When it cannot be read, or changes too fast.
-pub(super) async fn read_pass(
-    context: &ReadContext,
-    list: &List,
-    pass: &Pass,
-    emitter: &mut Emitter,
-) -> Result<(), Error> {
-    let (mut before, mut problem) = (None, String::new());
-    for _ in 0..ATTEMPTS {
-        let Some(listing) = read_pages(context, list, pass, emitter).await? else { return Ok(()) };
-        match listing.verdict(before.as_ref()) {
-            Verdict::Complete => return Ok(()),
+/// A way through a list, page by page and as often as it takes.
+pub(super) struct Offsets<'c> {
+    context: &'c ReadContext,
+    /// What is listed, for messages.
+    name: &'static str,
+    path: String,
+    /// Fields that identify an object.
+    key: Vec<&'static str>,
+    /// Query string of the first page.
+    first: String,
+    /// Whether a server that refuses the list has nothing of the kind.
+    is_optional: bool,
+    pages: Pages<'c>,
+    /// The page that is read next; none at the end of a listing.
+    next: Option<Next>,
+    listing: Listing,
+    /// The listing before this one.
+    before: Option<Listing>,
+    attempts: u32,
+}
+
+struct Next {
+    query: String,
+    /// Whether it has to begin with an object that has been seen.
+    overlaps: bool,
+}
+
+impl<'c> Offsets<'c> {
+    /// The list `name` at `path`, from the query string `first` on. `key` are the fields that identify an object. A
+    /// list that `is_optional` is empty if the server refuses it.
+    pub(super) fn new(
+        context: &'c ReadContext,
+        name: &'static str,
+        path: String,
+        key: Vec<&'static str>,
+        first: String,
+        is_optional: bool,
+    ) -> Self {
+        let pages = Pages::new(&context.client, path.clone(), &context.observer);
+        let next = Some(Next { query: first.clone(), overlaps: false });
+        let (listing, before, attempts) = (Listing::default(), None, 1);
+        Self { context, name, path, key, first, is_optional, pages, next, listing, before, attempts }
+    }
+
+    /// The objects of the next page, of which some may have come before; none when the list is complete.
+    ///
+    /// # Errors
+    /// When it cannot be read, or changes too fast.
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Listed>>, Error> {
+        if self.next.is_none() && !self.is_read_again()? {
+            return Ok(None);
+        }
+        let mut steps = 0;
+        while let Some(Next { query, overlaps }) = self.next.take() {
+            let ListPage { objects, next, count, .. } = match self.pages.read(&query).await {
+                Ok(page) => page,
+                Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if self.is_optional => return Ok(None),
+                Err(give_up) => return Err(give_up.into()),
+            };
+            self.listing.count = self.listing.count.max(count);
+            let objects: Vec<Listed> =
+                objects.into_iter().map(|text| Listed::read(text, &self.key)).collect::<Result<_, _>>()?;
+            let here = offset(&query).unwrap_or(0);
+            let is_known = |object: &Listed| self.listing.keys.contains(&object.key);
+            if overlaps && here > 0 && !objects.first().is_some_and(is_known) {
+                let query = at_offset(&query, step_back(here, steps));
+                self.next = Some(Next { query, overlaps });
+                steps += 1;
+                continue;
+            }
+            self.listing.pages += 1;
+            self.listing.keys.extend(objects.iter().map(|object| object.key.clone()));
+            self.next = next.map(|next| {
+                let there = offset(&next).map(|there| overlapping(here, there));
+                let overlaps = there != offset(&next);
+                Next { query: there.map_or(next.clone(), |there| at_offset(&next, there)), overlaps }
+            });
+            return Ok(Some(objects));
+        }
+        Ok(None)
+    }
+
+    /// At the end of a listing, begins another one unless the list is complete.
+    fn is_read_again(&mut self) -> Result<bool, Error> {
+        let name = self.name;
+        let problem = match self.listing.verdict(self.before.as_ref()) {
+            Verdict::Complete => return Ok(false),
             Verdict::Missing(count) => {
-                let listed = listing.keys.len();
-                tracing::warn!("{listed} {} read but PostHog counts {count}; reading them again", list.stream);
-                problem = format!("{listed} objects were received, but PostHog counts {count}");
+                let listed = self.listing.keys.len();
+                tracing::warn!("{listed} {name} read but PostHog counts {count}; reading them again");
+                format!("{listed} objects were received, but PostHog counts {count}")
             }
             Verdict::Unproven => {
-                tracing::debug!("{} are read again, because PostHog does not count them", list.stream);
-                "each attempt returned different objects".clone_into(&mut problem);
+                tracing::debug!("{name} are read again, because PostHog does not count them");
+                "each attempt returned different objects".to_owned()
             }
+        };
+        if self.attempts == ATTEMPTS {
+            return Err(Error::system(format!(
+                "{name} could not be read completely, in {ATTEMPTS} attempts: {problem}. They may be changing right now; the next sync reads them again"
+            )));
         }
-        before = Some(listing);
+        self.attempts += 1;
+        self.before = Some(std::mem::take(&mut self.listing));
+        self.pages = Pages::new(&self.context.client, self.path.clone(), &self.context.observer);
+        self.next = Some(Next { query: self.first.clone(), overlaps: false });
+        Ok(true)
     }
-    Err(Error::system(format!(
-        "{} could not be read completely, in {ATTEMPTS} attempts: {problem}. They may be changing right now; the next sync reads them again",
-        list.stream
-    )))
 }
 
-/// Reads the pages of a pass; none if the server has nothing of the kind.
-async fn read_pages(
-    context: &ReadContext,
-    list: &List,
-    pass: &Pass,
-    emitter: &mut Emitter,
-) -> Result<Option<Listing>, Error> {
-    let path = format!("api/projects/{}/{}/", context.project, list.path);
-    let mut pages = Pages::new(&context.client, path, &context.observer);
-    let mut listing = Listing::default();
-    let (mut query, mut overlaps, mut steps) = (pass.query.clone(), false, 0);
-    loop {
-        let ListPage { objects, next, count, .. } = match pages.read(&query).await {
-            Ok(page) => page,
-            Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if pass.optional => return Ok(None),
-            Err(give_up) => return Err(give_up.into()),
-        };
-        listing.count = listing.count.max(count);
-        let objects = objects
-            .iter()
-            .map(|text| Object::read(text).map_err(|problem| Error::system(problem.0)))
-            .collect::<Result<Vec<_>, _>>()?;
-        let here = offset(&query).unwrap_or(0);
-        let is_known = |object: &Object<'_>| listing.keys.contains(&object.key(&list.own_key()));
-        if overlaps && here > 0 && !objects.first().is_some_and(is_known) {
-            query = at_offset(&query, step_back(here, steps));
-            steps += 1;
-            continue;
-        }
-        steps = 0;
-        listing.pages += 1;
-        let mut batch = context.batch();
-        for object in &objects {
-            let key = object.key(&list.own_key());
-            emitter.emit_once(format!("{:?} {key}", pass.labels), object, &pass.labels, &mut batch);
-            listing.keys.insert(key);
-        }
-        batch.send(true).await?;
-        let Some(next) = next else { return Ok(Some(listing)) };
-        let there = offset(&next).map(|there| overlapping(here, there));
-        overlaps = there != offset(&next);
-        query = there.map_or(next.clone(), |there| at_offset(&next, there));
+impl Listed {
+    fn read(text: Box<RawValue>, key: &[&str]) -> Result<Self, Error> {
+        let key = Object::read(&text).map_err(|problem| Error::system(problem.0))?.key(key);
+        Ok(Self { key, text })
     }
 }

@@ -7,13 +7,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::emitter::Emitter;
-use super::offsets::{Pass, read_pass};
-use super::recordings::{Recordings, Unordered, spans};
+use super::offsets::{Listed, Offsets};
+use super::recordings::{Recordings, Unordered};
+use super::sent::MOST;
+use super::spans::{Covered, LookBack, Span, spans};
 use super::state::ListState;
 use crate::error::Error;
 use crate::posthog::http::GiveUp;
 use crate::posthog::lists::PAGE;
-use crate::records::ObjectWriter;
+use crate::records::{Object, ObjectWriter};
 use crate::streams::{Change, List, Passes};
 use crate::sync::context::ReadContext;
 use crate::sync::state::checkpoint::Checkpoint;
@@ -30,57 +32,85 @@ pub struct ListReader {
     pub checkpoint: Arc<Checkpoint<ListState>>,
 }
 
+/// One way through a list.
+struct Pass {
+    /// Query string of the first page.
+    query: String,
+    /// Fields that the server does not send.
+    labels: Vec<(&'static str, Value)>,
+    /// Whether a server that refuses it has nothing of the kind.
+    optional: bool,
+}
+
 impl ListReader {
     /// Reads what has changed since the state, or everything.
     ///
     /// # Errors
     /// When the list cannot be read to its end.
     pub async fn run(&self) -> Result<(), Error> {
-        let (context, change) = (&self.context, self.list.change);
+        let (context, change, start) = (&self.context, self.list.change, self.context.config.start);
         let mut state = self.checkpoint.project(context.project).await;
         if state.done && !context.incremental {
             return Ok(());
         }
         let until = *state.until.get_or_insert_with(|| context.client.now());
-        let lookback = TimeDelta::hours(change.map_or(0, |change| change.lookback_hours));
+        let look_back = LookBack {
+            usual: TimeDelta::hours(change.map_or(0, |change| change.lookback_hours)),
+            late: change.and_then(|change| change.late_hours).map(TimeDelta::hours),
+        };
         let watermark = state.watermark.filter(|_| context.incremental);
         if let Some(watermark) = watermark {
             // Airbyte expects that nothing is read from such a state.
-            warn_if_ahead(self.list.stream, watermark, watermark.minus(lookback), context.client.now());
+            warn_if_ahead(self.list.stream, watermark, watermark.minus(look_back.usual), context.client.now());
         }
         let by_time = change.filter(|change| change.from_start_date);
-        // Spans of time bound what is read by themselves.
-        let since = watermark.filter(|_| by_time.is_none()).map(|watermark| watermark.minus(lookback));
-        let writer = ObjectWriter::new(self.list, &context.stream, context.project);
-        let meets_from = context.incremental.then(|| until.minus(lookback));
-        let mut emitter = Emitter::new(writer, self.list, since, state.sent.clone(), meets_from);
-        if let Some(change) = by_time {
-            self.read_by_time(change, &mut state, until, &mut emitter).await?;
+        let covered = watermark.filter(|_| by_time.is_some());
+        let covered = covered.and_then(|_| Covered::of(&state, start, look_back, until));
+        if let Some((covered, from)) = covered.zip(look_back.late_from(&state, until))
+            && covered.settled > from
+        {
+            tracing::info!(
+                "{stream} that came late are only looked for from {settled} on, not from {from} on: the state keeps the latest {MOST}, and earlier ones would all come again",
+                stream = self.list.stream,
+                settled = covered.settled
+            );
+        }
+        let mut done = if context.incremental {
+            let from = by_time.map(|_| Covered::from_after(covered, start));
+            let late_look = look_back.late_look_after(&state, until);
+            ListState { watermark: Some(until), from, late_look, ..ListState::default() }
         } else {
+            ListState { done: true, ..ListState::default() }
+        };
+        let writer = ObjectWriter::new(self.list, &context.stream, context.project);
+        let keep_from = context.incremental.then(|| look_back.furthest(&done, until));
+        let sent = std::mem::take(&mut state.sent);
+        let mut emitter = Emitter::new(writer, change.map(|change| change.field), sent, keep_from);
+        if let Some(change) = by_time {
+            self.read_by_time(change, &mut state, &spans(start, covered, until), until, &mut emitter).await?;
+        } else {
+            emitter.expect_repeats();
+            let since = watermark.map(|watermark| watermark.minus(look_back.usual));
+            emitter.keep_within(since, None);
             for (number, pass) in self.passes(since).await?.iter().enumerate().skip(state.pass) {
-                read_pass(context, self.list, pass, &mut emitter).await?;
-                state.pass = number + 1;
-                // Without the passes before, the checksums would not be complete.
+                self.read_pass(pass, &state, &mut emitter).await?;
+                // An incremental sync has to meet all objects, to know which of them are still there.
                 if !context.incremental {
+                    state.pass = number + 1;
                     self.checkpoint.set(context.project, state.clone()).await?;
                 }
             }
         }
-        let sent = emitter.finish();
-        let done = if context.incremental {
-            let from = by_time.map(|_| state.from.map_or(context.config.start, |from| from.min(context.config.start)));
-            ListState { watermark: Some(until), from, sent, ..ListState::default() }
-        } else {
-            ListState { done: true, ..ListState::default() }
-        };
+        done.sent = emitter.finish(by_time.is_none());
         self.checkpoint.set(context.project, done).await
     }
 
-    /// Reads the list by the time at which its objects begin.
+    /// Reads spans of a list by the time at which its objects begin.
     async fn read_by_time(
         &self,
         change: Change,
         state: &mut ListState,
+        spans: &[Span],
         until: Timestamp,
         emitter: &mut Emitter,
     ) -> Result<(), Error> {
@@ -89,29 +119,41 @@ impl ListReader {
             // What has been reached was reached from another start.
             (state.pass, state.reached) = (0, None);
         }
-        // A state without `from` does not know its start date, so everything is read again.
-        let from = state.from.or_else(|| state.watermark.filter(|watermark| *watermark > until).map(|_| start));
-        let covered = from.zip(state.watermark).filter(|_| context.incremental);
-        let spans = spans(start, covered, TimeDelta::hours(change.lookback_hours), until);
-        let recordings = Recordings { context, list: self.list, change, until };
-        for (number, span) in spans.into_iter().enumerate().skip(state.pass) {
+        let recordings = Recordings { context, list: self.list, change, until, checkpoint: &self.checkpoint };
+        for (number, span) in spans.iter().enumerate().skip(state.pass) {
             state.pass = number;
-            let at = async |reached| {
-                let entry = ListState { reached: Some(reached), ..state.clone() };
-                self.checkpoint.set(context.project, entry).await
-            };
-            let read = recordings.read_span(span, state.reached, emitter, at).await?;
-            if let Err(Unordered) = read {
+            if let Err(Unordered) = recordings.read_span(*span, state, emitter).await? {
                 tracing::warn!(
                     "this PostHog does not sort {} as requested, so they are read until two listings agree",
                     self.list.stream
                 );
-                let query = recordings.query_by_offset(span);
-                emitter.keep_within(span.from, span.to);
+                if state.reached.take().is_some() {
+                    self.checkpoint.set(context.project, emitter.state(state)).await?;
+                }
+                emitter.expect_repeats();
+                emitter.keep_within(Some(span.from), Some(span.to));
+                let query = recordings.query_by_offset(*span);
                 let pass = Pass { query, labels: Vec::new(), optional: false };
-                read_pass(context, self.list, &pass, emitter).await?;
+                self.read_pass(&pass, state, emitter).await?;
             }
             state.reached = None;
+        }
+        Ok(())
+    }
+
+    /// Reads one way through the list until it is complete.
+    async fn read_pass(&self, pass: &Pass, state: &ListState, emitter: &mut Emitter) -> Result<(), Error> {
+        let Self { context, list, checkpoint } = self;
+        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let query = pass.query.clone();
+        let mut pages = Offsets::new(context, list.stream, path, list.own_key(), query, pass.optional);
+        while let Some(objects) = pages.next().await? {
+            let mut batch = context.batch();
+            for Listed { key, text } in &objects {
+                let object = Object::read(text).map_err(|problem| Error::system(problem.0))?;
+                emitter.emit(&format!("{:?} {key}", pass.labels), &object, &pass.labels, &mut batch);
+            }
+            emitter.send(batch, checkpoint, context.project, state).await?;
         }
         Ok(())
     }

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::checksums::Checksums;
+use super::sent::Sent;
 use crate::sync::state::stream::{FieldsEntry, is_default};
 use crate::time::Timestamp;
 
 /// How far a list of one project has been read.
 ///
-/// It holds no offset: objects that are deleted between two syncs would shift what comes after it.
+/// It holds no offset: objects that are deleted between two syncs would shift what comes after it. (`next` of a nested
+/// list is a cursor.)
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ListState {
@@ -30,9 +31,18 @@ pub struct ListState {
     /// Of the span of time under way, everything that begins before this has been read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reached: Option<Timestamp>,
-    /// Objects that have been emitted and that the next sync meets again.
-    #[serde(skip_serializing_if = "Checksums::is_empty")]
-    pub sent: Checksums,
+    /// When the last sync began that looked for objects that come late.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub late_look: Option<Timestamp>,
+    /// Of a nested list, the parent under way; those before it are done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parent: Option<String>,
+    /// Query string of the next page of the parent's objects; none at their beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// What the destination has of objects that later syncs meet again.
+    #[serde(rename = "emitted", skip_serializing_if = "Sent::is_empty")]
+    pub sent: Sent,
     /// Whether a full refresh has read this project.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
