@@ -25,7 +25,6 @@ use super::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::net::{client_build_error, client_builder, connection_advice, describe};
 use crate::protocol::Output;
-use crate::secret::redact;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -340,13 +339,8 @@ impl Webhook {
             }
         }
         // The answer may quote the request.
-        let excerpt: String = redact(&String::from_utf8_lossy(&excerpt))
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .take(200)
-            .collect();
+        let quoted = self.config.webhook.redact(&String::from_utf8_lossy(&excerpt));
+        let excerpt: String = quoted.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
         retry_action(&self.config, status, response.headers(), &excerpt)
     }
 }
