@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::context::ReadContext;
 use super::state::checkpoint::Checkpoint;
-use super::state::error::warn_if_ahead;
+use super::state::error::refuse_ahead;
 use super::state::stream::FieldsEntry;
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
@@ -71,11 +71,12 @@ impl NestedListReader {
             return Ok(());
         }
         let until = *state.until.get_or_insert_with(|| context.client.now());
-        let since = state.watermark.filter(|_| context.incremental).map(|watermark| {
-            let from = watermark.minus(TimeDelta::hours(list.change.map_or(0, |change| change.lookback_hours)));
-            warn_if_ahead(list.stream, watermark, from, context.client.now());
-            from
-        });
+        let lookback = TimeDelta::hours(list.change.map_or(0, |change| change.lookback_hours));
+        let watermark = state.watermark.filter(|_| context.incremental);
+        let since = watermark.map(|watermark| watermark.minus(lookback));
+        if let (Some(watermark), Some(from)) = (watermark, since) {
+            refuse_ahead(list.stream, watermark, from, context.client.now())?;
+        }
         let mut writer = ObjectWriter::new(list, &context.stream, context.project);
         for parent in self.parents().await? {
             match state.parent.as_ref() {
