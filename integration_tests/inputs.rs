@@ -68,7 +68,10 @@ async fn configurations_are_read_as_they_are_meant_or_refused_by_key() {
         (usual.to_string().encode_utf16().flat_map(u16::to_le_bytes).collect(), "UTF-16"),
         (Vec::new(), "the configuration is empty"),
         (b"{\"api_key\":\"phx_s3cret\", // mine\n}".to_vec(), "line 1, after `api_key`): JSON has no comments"),
-        (with("concurrency", json!("many")), "`concurrency` in the configuration is `many`; it must be a whole number"),
+        (
+            with("concurrency", json!("many")),
+            "`concurrency` in the configuration is a string; it must be a whole number",
+        ),
         (with("api_key", json!(123_456)), "`api_key` in the configuration is a number; it must be a string"),
     ] {
         let (status, message, _) = check_text(&source, &text).await;

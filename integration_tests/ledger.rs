@@ -24,6 +24,12 @@ fn turn_clock(posthog: &Sandbox, minutes: i64) {
     posthog.set_server(Server { clock_ahead: minutes * 60, ..Server::cloud_2026() });
 }
 
+/// So many minutes later, for the server and the source.
+fn later(posthog: &Sandbox, source: &Source, minutes: i64) {
+    turn_clock(posthog, minutes);
+    source.turn_clock(minutes * 60);
+}
+
 /// How often each event was emitted.
 fn emissions<'m>(syncs: impl IntoIterator<Item = &'m Messages>) -> BTreeMap<String, usize> {
     let mut emitted = BTreeMap::new();
@@ -55,7 +61,7 @@ async fn ten_syncs_five_minutes_apart_emit_every_event_once() {
     let source = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
     let (mut state, mut syncs) = (None, Vec::new());
     for sync in 0..12 {
-        turn_clock(&posthog, sync * 5);
+        later(&posthog, &source, sync * 5);
         let messages = source.read_all(&incremental(), state.as_ref()).await;
         state = Some(messages.state());
         syncs.push(messages);
@@ -72,13 +78,13 @@ async fn events_that_become_visible_late_repeat_only_their_slice() {
     posthog.insert(PROJECT, events(5_000, minutes_ago(3 * 60)));
     let source = Source::new(&posthog.url());
     let first = source.read_all(&incremental(), None).await;
-    turn_clock(&posthog, 5);
+    later(&posthog, &source, 5);
     posthog.insert(PROJECT, (10_000..10_030).map(|number| event(number, minutes_ago(-4))).collect());
     let second = source.read_all(&incremental(), Some(&first.state())).await;
     assert_eq!(second.ids("events").len(), 30);
     // Three more of the same minutes, which no query has shown so far.
     posthog.insert(PROJECT, (20_000..20_003).map(|number| event(number, minutes_ago(-4))).collect());
-    turn_clock(&posthog, 10);
+    later(&posthog, &source, 10);
     let third = source.read_all(&incremental(), Some(&second.state())).await;
     assert_eq!(third.ids("events").len(), 33, "the slice of five minutes, and nothing else");
     let logs = third.logs("INFO").join("\n");
@@ -175,7 +181,7 @@ async fn events_that_disappear_are_noted_and_nothing_is_read_again() {
     let first = source.read_all(&incremental(), None).await;
     assert_eq!(first.ids("events").len(), 40);
     // Only of a cell that has agreed since its ingestion was three days past, fewer rows mean deletions.
-    turn_clock(&posthog, 5 * DAY);
+    later(&posthog, &source, 5 * DAY);
     let first = source.read_all(&incremental(), Some(&first.state())).await;
     assert_eq!(first.ids("events").len(), 0);
     posthog.set_retention(PROJECT, Retention { months: 12, enforced: true });
@@ -275,10 +281,12 @@ async fn another_part_of_a_day_is_read_however_long_the_first_one_has_been_settl
     let noon = Timestamp::from_micros(day + 12 * hour).to_string();
     let until_noon = || Source::new(&posthog.url()).with("end_date", json!(noon));
     let first = until_noon().read_all(&incremental(), None).await;
-    turn_clock(&posthog, 5 * DAY);
-    let second = until_noon().read_all(&incremental(), Some(&first.state())).await;
+    let until_noon = until_noon();
+    later(&posthog, &until_noon, 5 * DAY);
+    let second = until_noon.read_all(&incremental(), Some(&first.state())).await;
     assert_eq!((first.ids("events").len(), second.ids("events").len()), (60, 0));
     let from_noon = Source::new(&posthog.url()).with("start_date", json!(noon));
+    later(&posthog, &from_noon, 5 * DAY);
     let third = from_noon.read_all(&incremental(), Some(&second.state())).await;
     let all: BTreeSet<String> = first.id_set("events").union(&third.id_set("events")).cloned().collect();
     assert_eq!(all, event_ids(&posthog));
@@ -315,13 +323,13 @@ async fn where_figures_are_refused_exports_go_on_without_them() {
         "{warnings}"
     );
     posthog.insert(PROJECT, (900..910).map(|number| event(number, minutes_ago(0))).collect());
-    turn_clock(&posthog, 60);
+    later(&posthog, &source, 60);
     let second = source.read_all(&incremental(), Some(&first.state())).await;
     assert_eq!(second.ids("events").len(), 10);
     // With queries again, what was exported is compared and not read once more.
     posthog.set_faults(Vec::new()).unwrap();
     posthog.insert(PROJECT, (950..955).map(|number| event(number, minutes_ago(-58))).collect());
-    turn_clock(&posthog, 120);
+    later(&posthog, &source, 120);
     let third = source.read_all(&incremental(), Some(&second.state())).await;
     assert!(
         third

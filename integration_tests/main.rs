@@ -17,6 +17,7 @@ mod export;
 mod export_faults;
 mod faults;
 mod help;
+mod hostile;
 mod huge;
 mod identities;
 mod inputs;

@@ -1,9 +1,12 @@
 //! Secrets stay secret, also where others would tell them: every library's trace is switched on, and
 //! the servers quote what they were sent. `support::child` searches all that comes out.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use posthog_sandbox::network::Proxy;
 use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
 use url::Url;
 
 use crate::support::authority::Authority;
@@ -184,4 +187,119 @@ async fn secrets_quoted_in_webhook_responses_are_redacted() {
             }
         }
     }
+}
+
+/// Notations of a part of the webhook's URL in which servers quote it.
+fn quotes(part: &str) -> [String; 3] {
+    [part.to_owned(), format!("/{part}/"), format!("no hook \"{part}\", sorry")]
+}
+
+#[tokio::test]
+async fn every_part_of_the_webhook_url_that_is_quoted_is_redacted() {
+    let server = Sandbox::builder().start().await.unwrap();
+    let webhook = Webhook::start().await.unwrap();
+    for (path, parts) in [
+        ("/hooks/wh_pl4nted-slash/", vec!["wh_pl4nted-slash"]),
+        ("/hooks/T0PL4NTED/run", vec!["T0PL4NTED", "run"]),
+        ("/hook?token=QPL4NTED&v=1", vec!["QPL4NTED", "token=QPL4NTED&v=1"]),
+        ("/hooks/plantedword", vec!["plantedword"]),
+        ("/hooks/k9pl4", vec!["k9pl4"]),
+        ("/hooks/pl4nted%20space", vec!["pl4nted%20space", "pl4nted space"]),
+    ] {
+        let url = Url::parse(&server.url()).unwrap().join(path).unwrap();
+        let mut url_with_user = url.clone();
+        url_with_user.set_username("pl4nted-user").unwrap();
+        url_with_user.set_password(Some(PROXY_PASSWORD)).unwrap();
+        let basic = STANDARD.encode(format!("pl4nted-user:{PROXY_PASSWORD}"));
+        let others = ["pl4nted-user", PROXY_PASSWORD, &basic].map(str::to_owned);
+        let in_base64 = parts.iter().filter(|part| part.len() > 4).map(|part| STANDARD.encode(format!("/{part}")));
+        let all: Vec<String> = parts.iter().flat_map(|part| quotes(part)).chain(in_base64).chain(others).collect();
+        for quote in all {
+            server.set_faults(vec![Fault::new(quoting(422, &quote, true))]).unwrap();
+            let destination = Destination::new(&webhook)
+                .with("webhook_url", json!(url_with_user.as_str()))
+                .with("dead_letter_file", json!("refused.jsonl"))
+                .with_environment("LOG_LEVEL", "trace");
+            let outcomes = destination.delivered(&line()).await;
+            let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+            for text in [&outcomes.text, &refused] {
+                assert!(text.contains("[secret]"), "{quote}: {text}");
+                let is_word = |part: &&str| part.bytes().all(|byte| byte.is_ascii_lowercase());
+                for secret in parts.iter().filter(|part| !is_word(part)).chain([&"pl4nted-user", &basic.as_str()]) {
+                    assert!(!text.contains(*secret), "{quote}: {secret} in {text}");
+                }
+                assert!(!text.contains("plantedword") && !text.contains("hook run"), "{quote}: {text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn values_of_a_wrong_type_are_not_quoted() {
+    let webhook = Webhook::start().await.unwrap();
+    let fields = ["webhook_url", "bearer_token", "signing_secret", "headers", "batch", "concurrency", "record_shape"];
+    let secret = format!("X-Key: {HEADER}");
+    let values = [
+        json!(secret),
+        json!([secret]),
+        json!({"name": secret, "value": 5}),
+        json!([{"name": secret, "value": HEADER}]),
+    ];
+    for field in fields {
+        for value in &values {
+            let destination = Destination::new(&webhook);
+            let destination = destination.with(field, value.clone()).with_environment("LOG_LEVEL", "trace");
+            // What comes out is searched for the secret.
+            let (_, message) = destination.check(&[]).await;
+            assert!(!message.contains("X-Key"), "{field}: {message}");
+        }
+    }
+    let source = Source::new("http://127.0.0.1:9");
+    for field in [
+        "api_key",
+        "base_url",
+        "start_date",
+        "end_date",
+        "project_ids",
+        "include_events",
+        "method",
+        "concurrency",
+        "rate_limit_share",
+        "allow_http",
+        "custom_queries",
+        "event_property_columns",
+    ] {
+        for value in [
+            json!(AWKWARD_KEY),
+            json!([AWKWARD_KEY, 5]),
+            json!({"type": AWKWARD_KEY, "a": AWKWARD_KEY}),
+            json!([[AWKWARD_KEY]]),
+        ] {
+            let mut config = json!({"api_key": AWKWARD_KEY, "start_date": "2026-01-01", "base_url": "http://127.0.0.1:9", "attempts": 1});
+            config[field] = value;
+            let mut command = source.bare();
+            command.arg("check").arg("--config").arg(source.file("wrong.json", &config.to_string()));
+            drop(run(command).await);
+        }
+    }
+    let mut command = source.bare();
+    command.arg("check").arg("--config").arg(source.file("text.json", &json!(AWKWARD_KEY).to_string()));
+    assert_eq!(run(command).await.messages.connection_status().0, "FAILED");
+}
+
+/// A core dump holds all that the program knows.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn programs_leave_no_core_dump() {
+    let webhook = Webhook::start_with(Behaviour { always: Some(Outcome::Gate), ..Behaviour::default() }).await.unwrap();
+    let destination = Destination::new(&webhook);
+    let mut child = destination.write_command().spawn();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(line().as_bytes()).await.unwrap();
+    webhook.wait_for_requests(1).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+    let of_cores: Vec<&str> =
+        limits.lines().find(|line| line.starts_with("Max core file size")).unwrap().split_whitespace().collect();
+    assert_eq!(of_cores[4..6], ["0", "0"], "{limits}");
+    child.kill().await;
 }

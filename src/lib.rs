@@ -25,6 +25,7 @@ pub mod config;
 mod help;
 mod json_text;
 mod net;
+mod plain;
 #[doc(hidden)]
 pub mod posthog;
 #[doc(hidden)]

@@ -5,11 +5,13 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
 use crate::net::remember_proxy_passwords;
+use crate::plain::plain;
 use crate::protocol::{Message, Output, Writer, logging, output};
 
 /// What has to be done after a signal may take so long.
@@ -32,6 +34,7 @@ pub fn run<F>(command: impl FnOnce(Output) -> F) -> ExitCode
 where
     F: Future<Output = Result<bool, Error>>,
 {
+    forbid_core_dumps();
     remember_proxy_passwords();
     std::panic::set_hook(Box::new(|panic| {
         output::write_unqueued(&panic_message(&panic.to_string()));
@@ -83,6 +86,12 @@ where
     }
 }
 
+/// A core dump would hold the secrets. Lowering a limit cannot fail; were it to, nothing else could be done.
+fn forbid_core_dumps() {
+    let lowered = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    debug_assert!(lowered.is_ok());
+}
+
 /// The report of a panic.
 fn panic_message(panic: &str) -> Message {
     let error = Error::system("the connector stopped because of a bug; everything up to the last STATE is safe")
@@ -92,7 +101,7 @@ fn panic_message(panic: &str) -> Message {
 
 /// The one case for stderr: stdout is gone. When stderr is closed too, nothing can be reported.
 fn report_to_stderr(error: &Error) {
-    drop(writeln!(std::io::stderr(), "error: {error}"));
+    drop(writeln!(std::io::stderr(), "error: {}", plain(&error.to_string())));
 }
 
 async fn termination() -> i32 {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::secret::redact;
+use crate::plain::plain;
 
 const OPEN_END: &str = "{spinner} {human_pos} records {prefix}, {rate}, {elapsed}{msg}";
 const WITH_TOTAL: &str = "{spinner} {human_pos} of about {human_len} records {prefix}, {rate}, {elapsed}{msg}";
@@ -63,7 +63,7 @@ impl Progress {
 
     /// Nothing moves until something happens elsewhere.
     pub fn waiting(&self, reason: &str) {
-        self.bar.set_message(format!(", {}, {}", HumanBytes(self.bytes), redact(reason)));
+        self.bar.set_message(format!(", {}, {}", HumanBytes(self.bytes), plain(reason)));
     }
 
     /// Removes the line.

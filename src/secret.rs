@@ -5,34 +5,51 @@
 //! and `redact` removes it from all output of this process.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::{PoisonError, RwLock};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
 /// Shorter texts are no secrets, and occur in ordinary words.
 const SHORTEST: usize = 6;
-const REDACTED: &str = "[secret]";
+pub(crate) const REDACTED: &str = "[secret]";
 
 /// Longest first, since one can be part of another.
 static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// Keeps a secret, and its JSON and URL encodings, out of all output of this process.
+/// Keeps a secret, in every notation, out of all output of this process.
 pub(crate) fn remember(secret: &str) {
     if secret.len() < SHORTEST {
         return;
     }
-    let json = serde_json::Value::from(secret).to_string();
-    let json = json.get(1..json.len() - 1).unwrap_or_default();
-    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    for notation in [secret, json, &form] {
-        if !known.iter().any(|other| other == notation) {
-            known.push(notation.to_owned());
+    for notation in notations(secret) {
+        if !known.contains(&notation) {
+            known.push(notation);
         }
     }
-    known.sort_by_key(|notation| std::cmp::Reverse(notation.len()));
+    known.sort_by_key(|notation| Reverse(notation.len()));
+}
+
+/// A secret as it is, in JSON, in a form, and in base64 wherever it begins in the text that is encoded.
+pub(crate) fn notations(secret: &str) -> Vec<String> {
+    let json = serde_json::Value::from(secret).to_string();
+    let json = json.get(1..json.len() - 1).unwrap_or_default().to_owned();
+    let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
+    let mut notations = vec![secret.to_owned(), json, form];
+    // Characters of base64 that depend on what is around the secret are left out.
+    for (before, skipped) in [(0, 0), (1, 2), (2, 3)] {
+        let placed = [&vec![0; before], secret.as_bytes()].concat();
+        let whole = placed.len() * 8 / 6;
+        for encoded in [STANDARD_NO_PAD.encode(&placed), URL_SAFE_NO_PAD.encode(&placed)] {
+            notations.extend(encoded.get(skipped..whole).map(str::to_owned));
+        }
+    }
+    notations
 }
 
 /// The text with `[secret]` in place of every secret that is known.
@@ -90,5 +107,16 @@ mod tests {
         assert_eq!(redact(r#"redact/"me"+now"#), "[secret]", "the longer one goes first");
         Secret::new("short");
         assert_eq!(redact("short texts stay"), "short texts stay");
+    }
+
+    #[test]
+    fn secrets_are_redacted_in_base64_wherever_they_begin() {
+        Secret::new("redact~these?");
+        for before in ["", "u", "us", "user:", "user::"] {
+            let text = format!("{before}redact~these? and more");
+            for encoded in [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)] {
+                assert!(redact(&encoded).contains(REDACTED), "{encoded}");
+            }
+        }
     }
 }

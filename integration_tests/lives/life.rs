@@ -140,6 +140,7 @@ impl Life {
 
     async fn run(&self, sync: &Sync) -> Run {
         let source = source(&self.posthog.url(), &sync.settings);
+        source.turn_clock(self.ahead);
         let mode = if sync.mode == Mode::Incremental { "incremental" } else { "full_refresh" };
         let catalog = catalog(&["events"], mode);
         let Some(most) = sync.killed_after else {

@@ -157,12 +157,12 @@ BREAKS = {
     "nothing is no stream": lambda basic, future: basic["empty_streams"].append({"name": "nothing", "bypass_reason": "."}),
     "'streams' was unexpected": lambda basic, future: basic.update(streams=[]),
     "needs a state from the future": lambda basic, future: future.pop("future_state"),
-    "events has no state": lambda basic, future: future.update(configured_catalog_path="integration_tests/configured_catalog.json"),
+    "events has no state": lambda basic, future: future.update(future_state={"future_state_path": "integration_tests/abnormal_state.json"}),
 }
 
 
 @pytest.mark.parametrize("problem", BREAKS)
 def test_what_is_wrong_is_found(config, discovered, problem):
     broken = copy.deepcopy(config)
-    BREAKS[problem](entries(broken, "basic_read")[0], entries(broken, "incremental")[1])
+    BREAKS[problem](entries(broken, "basic_read")[0], entries(broken, "incremental")[0])
     assert any(problem in found for found in problems(broken, discovered)), problems(broken, discovered)

@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Seek};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{ExitStatus, Output, Stdio};
@@ -35,7 +36,7 @@ const SURROUNDINGS: &[&str] = &[
 ];
 
 /// A program with its arguments; its output is captured.
-pub(crate) struct Command(tokio::process::Command);
+pub(crate) struct Command(tokio::process::Command, Option<OwnedFd>);
 
 impl Command {
     /// The program without arguments and with nothing on standard input.
@@ -45,7 +46,7 @@ impl Command {
             command.env_remove(name);
         }
         command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        Self(command)
+        Self(command, None)
     }
 
     /// Lets the test write to the program's standard input.
@@ -74,11 +75,22 @@ impl Command {
         self
     }
 
+    /// Lets the program write its errors there, such as to a terminal. Nothing searches them.
+    pub(crate) fn stderr_to(&mut self, file: OwnedFd) -> &mut Self {
+        self.1 = Some(file);
+        self
+    }
+
     /// Starts the program.
     pub(crate) fn spawn(&mut self) -> Child {
         let stderr = tempfile::tempfile().unwrap();
         // A file, since nobody has to read it for the program to go on.
-        let mut inner = self.0.stderr(stderr.try_clone().unwrap()).spawn().unwrap();
+        let target =
+            self.1.as_ref().map_or_else(|| stderr.try_clone().unwrap().into(), |file| file.try_clone().unwrap());
+        let mut inner = self.0.stderr(target).spawn().unwrap();
+        // The last copies: when the program has ended, the other end sees it.
+        self.0.stderr(Stdio::null());
+        self.1 = None;
         let stdin = inner.stdin.take();
         let stdout = inner.stdout.take().map(|inner| Watched { inner, search: Search::default() });
         Child { inner, stdin, stdout, stderr }

@@ -1,6 +1,7 @@
 //! The built programs as child processes, with their files in a directory of their own.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -14,6 +15,8 @@ pub(crate) struct Source {
     directory: TempDir,
     config: Value,
     environment: Vec<(&'static str, String)>,
+    /// Seconds by which its clock is ahead.
+    clock: AtomicI64,
 }
 
 /// How a program has ended.
@@ -32,7 +35,12 @@ impl Source {
     pub(crate) fn new(url: &str) -> Self {
         let config = json!({"api_key": "phx_full", "base_url": url, "start_date": "2020-01-01T00:00:00Z",
             "export_above": 0, "method": {"type": "auto", "settle_minutes": 0}});
-        Self { directory: TempDir::new().unwrap(), config, environment: Vec::new() }
+        Self { directory: TempDir::new().unwrap(), config, environment: Vec::new(), clock: AtomicI64::new(0) }
+    }
+
+    /// Turns the clock of the machine that the source runs on: so many seconds ahead of the real time.
+    pub(crate) fn turn_clock(&self, seconds: i64) {
+        self.clock.store(seconds, Ordering::Relaxed);
     }
 
     /// Sets one field of the configuration.
@@ -94,6 +102,10 @@ impl Source {
         let mut command = Command::new(env!("CARGO_BIN_EXE_source-posthog"));
         for (name, value) in &self.environment {
             command.env(name, value);
+        }
+        let ahead = self.clock.load(Ordering::Relaxed);
+        if ahead != 0 {
+            command.env("DEBUG_CLOCK_AHEAD", &ahead.to_string());
         }
         command
     }

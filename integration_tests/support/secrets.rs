@@ -41,6 +41,12 @@ const PLANTED: &[&str] = &[
     HEADER,
     PROXY_PASSWORD,
     WRONG_PROXY_PASSWORD,
+    "wh_pl4nted-slash",
+    "T0PL4NTED",
+    "QPL4NTED",
+    "plantedword",
+    "pl4nted%20space",
+    "/k9pl4",
     // The part of a signed address that makes it one.
     "X-Amz-Signature",
 ];

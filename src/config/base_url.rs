@@ -14,15 +14,13 @@ pub(super) const DEFAULT: &str = "https://us.posthog.com";
 /// region, because redirects would cost the API key.
 ///
 /// # Errors
-/// A sentence describing the problem and what to write instead.
+/// A sentence describing the problem and what to write instead. It does not quote the text, which can be a
+/// secret.
 pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
     let text = text.trim();
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
-    let mut url = Url::parse(&with_scheme).map_err(|error| {
-        // What stands before an @ can be a password.
-        let quoted = if text.contains('@') { "…@…" } else { text };
-        format!("`{quoted}` is not a valid URL ({error}); write it like {DEFAULT}")
-    })?;
+    let mut url =
+        Url::parse(&with_scheme).map_err(|error| format!("is not a valid URL ({error}); write it like {DEFAULT}"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("contains a user name or a password; only the API key is used to log in".to_owned());
     }
@@ -30,11 +28,12 @@ pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
         "https" => {}
         "http" if allow_http || is_loopback(&url) => {}
         "http" => {
-            return Err(format!(
-                "`{text}` is not encrypted; write https://, or set `allow_http` to true to send the API key in the clear"
-            ));
+            return Err(
+                "is not encrypted; write https://, or set `allow_http` to true to send the API key in the clear"
+                    .to_owned(),
+            );
         }
-        other => return Err(format!("`{other}://` is not supported; write it like {DEFAULT}")),
+        _ => return Err(format!("does not begin with https://; write it like {DEFAULT}")),
     }
     let replacement = match url.host_str() {
         Some(
@@ -85,7 +84,7 @@ mod tests {
     #[test]
     fn urls_that_would_leak_the_key_are_rejected() {
         assert!(normalise("http://posthog.internal", false).unwrap_err().contains("allow_http"));
-        assert!(normalise("ftp://example.com", false).unwrap_err().contains("ftp"));
+        assert!(normalise("ftp://example.com", false).unwrap_err().contains("https://"));
         assert!(normalise("https://user:pass@example.com", false).unwrap_err().contains("password"));
         assert!(normalise("", false).is_err());
         let error = normalise("https://user:s3cret@exa mple", false).unwrap_err();

@@ -72,5 +72,5 @@ pub(super) fn within<T: PartialOrd + Display + Copy>(field: &str, value: T, leas
     if (least..=most).contains(&value) {
         return Ok(value);
     }
-    Err(Error::config(format!("`{field}` is {value}; it must be between {least} and {most}")))
+    Err(Error::config(format!("`{field}` must be between {least} and {most}")))
 }

@@ -1,7 +1,8 @@
 //! Fits a configuration to its specification before it is read.
 //!
 //! Forms, Terraform and shells send `"3"` for 3 and one string for a list. Where only one thing can
-//! be meant, it is taken; anything else is refused by the name of the setting and what it must be.
+//! be meant, it is taken; anything else is refused by the name of the setting and what it must be. The
+//! value is not shown, because a secret can stand in the wrong place.
 //! Keys that no setting has are collected with the setting that may have been meant.
 
 use serde_json::{Map, Number, Value};
@@ -10,8 +11,6 @@ use crate::json_text::kind;
 
 /// How alike two names have to be, from 0 to 1.
 const ALIKE: f64 = 0.7;
-/// Longer values say nothing in a message.
-const LONGEST_SHOWN: usize = 40;
 
 /// Fits `document` to `schema`, the form of its specification; `silent` are paths that the form does not
 /// show. Returns notices about keys that have no effect.
@@ -55,7 +54,6 @@ impl Fitting<'_> {
         }
         let expected = match schema["type"].as_str() {
             Some("object") => {
-                // What stands there can hold a secret.
                 let found = kind(value);
                 let members = value.as_object_mut();
                 let members =
@@ -71,7 +69,7 @@ impl Fitting<'_> {
                     schema["maximum"].as_u64(),
                     number.as_u64().and_then(|it| u32::try_from(it).ok()),
                 ) {
-                    return Err(format!("`{path}` is {number}; it must be between {least} and {most}"));
+                    return Err(format!("`{path}` must be between {least} and {most}"));
                 }
                 Value::Number(number)
             }
@@ -91,7 +89,6 @@ impl Fitting<'_> {
             }
             Some("string") if schema["airbyte_secret"] == true => match value {
                 Value::String(_) => return Ok(()),
-                // A secret is never shown.
                 _ => return Err(format!("`{path}` in the configuration is {}; it must be a string", kind(value))),
             },
             Some("string") => match &*value {
@@ -122,7 +119,7 @@ impl Fitting<'_> {
         let place =
             name.as_str().and_then(|name| names.iter().position(|known| known.eq_ignore_ascii_case(name.trim())));
         let Some((known, variant)) = place.and_then(|place| names.get(place).zip(variants.get(place))) else {
-            return Err(wrong(name, &format!("{path}.type"), &wanted));
+            return Err(unknown_word(name, &format!("{path}.type"), &wanted));
         };
         members.insert("type".to_owned(), Value::from(*known));
         let mut schemas = vec![variant];
@@ -231,7 +228,7 @@ fn whole_number(value: &Value) -> Option<Number> {
 fn one_of(value: &mut Value, words: &[Value], path: &str) -> Result<(), String> {
     let words: Vec<&str> = words.iter().filter_map(Value::as_str).collect();
     let word = value.as_str().and_then(|text| words.iter().find(|word| word.eq_ignore_ascii_case(text.trim())));
-    let word = word.ok_or_else(|| wrong(value, path, &listed(&words)))?;
+    let word = word.ok_or_else(|| unknown_word(value, path, &listed(&words)))?;
     *value = Value::from(*word);
     Ok(())
 }
@@ -246,17 +243,15 @@ fn listed(words: &[&str]) -> String {
 }
 
 fn wrong(value: &Value, path: &str, expected: &str) -> String {
-    let shown = match value {
-        Value::String(text) if text.len() <= LONGEST_SHOWN && !is_like_a_key(text) => format!("`{text}`"),
-        Value::Bool(_) | Value::Number(_) => format!("`{value}`"),
-        other => kind(other).to_owned(),
-    };
-    format!("`{path}` in the configuration is {shown}; it must be {expected}")
+    format!("`{path}` in the configuration is {}; it must be {expected}", kind(value))
 }
 
-/// A key in the wrong place is still a secret.
-fn is_like_a_key(text: &str) -> bool {
-    text.contains("ph") && text.contains('_') || text.len() > 20 && !text.contains(' ')
+/// A word that is not among those that are known.
+fn unknown_word(value: &Value, path: &str, expected: &str) -> String {
+    match value {
+        Value::String(_) => format!("`{path}` in the configuration must be {expected}"),
+        other => wrong(other, path, expected),
+    }
 }
 
 #[cfg(test)]
@@ -324,22 +319,25 @@ mod tests {
     fn other_values_are_named_without_secrets() {
         for (given, expected) in [
             (json!([1]), "the configuration is a list; it must be an object"),
-            (json!({"count": "many"}), "`count` in the configuration is `many`; it must be a whole number"),
-            (json!({"count": 3.5}), "`count` in the configuration is `3.5`; it must be a whole number"),
+            (json!({"count": "many"}), "`count` in the configuration is a string; it must be a whole number"),
+            (json!({"count": 3.5}), "`count` in the configuration is a number; it must be a whole number"),
             (json!({"count": "phx_s3cret"}), "`count` in the configuration is a string; it must be a whole number"),
-            (json!({"start_date": 2026}), "`start_date` in the configuration is `2026`; it must be a string"),
-            (json!({"flag": 1}), "`flag` in the configuration is `1`; it must be true or false"),
+            (json!({"start_date": 2026}), "`start_date` in the configuration is a number; it must be a string"),
+            (json!({"flag": 1}), "`flag` in the configuration is a number; it must be true or false"),
             (json!({"names": "[\"a\"]"}), "`names` in the configuration is a string that contains a list"),
             (json!({"names": [null]}), "`names[0]` in the configuration is null"),
             (json!({"names": {"a": 1}}), "`names` in the configuration is an object; it must be a list"),
             (json!({"headers": "X: s3cret"}), "`headers` in the configuration is a string; it must be a list"),
             (json!({"headers": ["X: s3cret"]}), "`headers[0]` in the configuration is"),
             (json!({"api_key": 5_555_555}), "`api_key` in the configuration is a number; it must be a string"),
-            (json!({"shape": "x"}), "`shape` in the configuration is `x`; it must be `data` or `airbyte`"),
-            (json!({"method": "magic"}), "`method.type` in the configuration is `magic`; it must be `auto` or `query`"),
+            (json!({"shape": "x"}), "`shape` in the configuration must be `data` or `airbyte`"),
+            (json!({"method": "magic"}), "`method.type` in the configuration must be `auto` or `query`"),
             (json!({"method": {}}), "`method.type` in the configuration is missing; it must be `auto` or `query`"),
-            (json!({"method": 1}), "`method` in the configuration is `1`; it must be an object whose `type` is"),
-            (json!({"method": {"type": "query", "page_size": "x"}}), "`method.page_size` in the configuration is `x`"),
+            (json!({"method": 1}), "`method` in the configuration is a number; it must be an object whose `type` is"),
+            (
+                json!({"method": {"type": "query", "page_size": "x"}}),
+                "`method.page_size` in the configuration is a string",
+            ),
         ] {
             let problem = fitted(given.clone()).unwrap_err();
             assert!(

@@ -41,10 +41,21 @@ pub fn read_with<T: DeserializeOwned + JsonSchema>(text: &[u8], silent: &[&str])
     for notice in fit(&mut document, &schema::<T>(&[]), silent).map_err(Error::config)? {
         tracing::warn!("{notice}");
     }
-    serde_path_to_error::deserialize(document).map_err(|error| match error.path().to_string().as_str() {
-        "." => Error::config(format!("the configuration is not usable: {}", error.inner())),
-        path => Error::config(format!("`{path}` in the configuration is not usable: {}", error.inner())),
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let problem = without_value(&error.inner().to_string());
+        match error.path().to_string().as_str() {
+            "." => Error::config(format!("the configuration is not usable: {problem}")),
+            path => Error::config(format!("`{path}` in the configuration is not usable: {problem}")),
+        }
     })
+}
+
+/// What serde has expected; in front of that, it quotes the value, which can be a secret.
+fn without_value(problem: &str) -> String {
+    match problem.rsplit_once(", expected ") {
+        Some((_, expected)) => format!("it must be {expected}"),
+        None => problem.to_owned(),
+    }
 }
 
 /// The secret of a field: the configured one or, when that is absent or empty, the value of the
@@ -177,7 +188,7 @@ pub(crate) mod tests {
                 bounds += 1;
                 let too_much = number + 1;
                 let message = parse(&with(config, place, json!(too_much))).unwrap_err().message().to_owned();
-                assert_eq!(message, format!("`{field}` is {too_much}; it must be between {least} and {most}"));
+                assert_eq!(message, format!("`{field}` must be between {least} and {most}"));
                 for allowed in [least, most] {
                     assert!(parse(&with(config, place, allowed.clone())).is_ok(), "{field}: {allowed}");
                 }

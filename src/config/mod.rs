@@ -132,8 +132,8 @@ impl Config {
         })?;
         let start = date("start_date", &start)?;
         let end = raw.end_date.map(|text| date("end_date", &text)).transpose()?;
-        if let Some(end) = end.filter(|end| *end <= start) {
-            return Err(Error::config(format!("`end_date` ({end}) must be later than `start_date` ({start})")));
+        if end.is_some_and(|end| end <= start) {
+            return Err(Error::config("`end_date` must be later than `start_date`"));
         }
         let project_ids = raw.project_ids.filter(|ids| !ids.is_empty()).map(|mut ids| {
             ids.sort_unstable();
@@ -142,9 +142,9 @@ impl Config {
         });
         let include_events = names("include_events", raw.include_events)?;
         let exclude_events = names("exclude_events", raw.exclude_events)?;
-        if let Some(name) = include_events.iter().find(|name| exclude_events.contains(name)) {
+        if let Some(index) = include_events.iter().position(|name| exclude_events.contains(name)) {
             return Err(Error::config(format!(
-                "`{name}` is in both `include_events` and `exclude_events`; remove it from one"
+                "`include_events[{index}]` is in `exclude_events`, too; remove it from one of them"
             )));
         }
         Ok(Self {
@@ -199,11 +199,10 @@ fn check_key(key: &Secret) -> Result<(), Error> {
 }
 
 fn date(field: &str, text: &str) -> Result<Timestamp, Error> {
-    let instant = Timestamp::parse(text.trim()).ok_or_else(|| {
-        Error::config(format!("`{field}` is `{text}`, which is not a date; write it like 2026-01-31T00:00:00Z"))
-    })?;
+    let instant = Timestamp::parse(text.trim())
+        .ok_or_else(|| Error::config(format!("`{field}` is not a date; write it like 2026-01-31T00:00:00Z")))?;
     if !(Timestamp::MIN..Timestamp::MAX).contains(&instant) {
-        return Err(Error::config(format!("`{field}` is `{text}`; it must lie between 1900 and 2299")));
+        return Err(Error::config(format!("`{field}` must lie between 1900 and 2299")));
     }
     Ok(instant)
 }
@@ -229,12 +228,15 @@ fn custom_queries(list: Vec<CustomQuery>) -> Result<Vec<CustomQuery>, Error> {
         let first = name.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_');
         if !first || !name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_') {
             return Err(Error::config(format!(
-                "{} is `{name}`; it must consist of letters, digits and underscores",
+                "{} must consist of letters, digits and underscores, and not begin with a digit",
                 field("name")
             )));
         }
         if queries.iter().any(|query| query.name == name) {
-            return Err(Error::config(format!("{} is `{name}`, which is the name of another stream", field("name"))));
+            return Err(Error::config(format!(
+                "{} is the name of another query, too; rename one of them",
+                field("name")
+            )));
         }
         let query = custom.query.trim().to_owned();
         let primary_key = names(&format!("custom_queries[{index}].primary_key"), Some(custom.primary_key))?;
@@ -333,12 +335,15 @@ mod tests {
             (r#"{"api_key":"phc_x","start_date":"2021-01-01T00:00:00Z"}"#, "project token"),
             (r#"{"api_key":5555555,"start_date":"2021-01-01T00:00:00Z"}"#, "`api_key` in the configuration"),
             (r#"{"api_key":"phx_1"}"#, "`start_date` is missing"),
-            (r#"{"api_key":"phx_1","start_date":"soon"}"#, "`start_date` is `soon`"),
+            (r#"{"api_key":"phx_1","start_date":"soon"}"#, "`start_date` is not a date"),
             (
                 r#"{"api_key":"phx_1","start_date":"2021-01-02T00:00:00Z","end_date":"2021-01-01T00:00:00Z"}"#,
                 "`end_date`",
             ),
-            (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","concurrency":0}"#, "`concurrency` is 0"),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","concurrency":0}"#,
+                "`concurrency` must be between",
+            ),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","project_ids":["x"]}"#, "`project_ids[0]`"),
             (r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","method":{"type":"magic"}}"#, "`method.type`"),
             (
@@ -347,7 +352,7 @@ mod tests {
             ),
             (
                 r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","include_events":["a"],"exclude_events":["a"]}"#,
-                "`a` is in both",
+                "`include_events[0]` is in `exclude_events`, too",
             ),
             ("[1]", "the configuration"),
             ("{", "the configuration"),

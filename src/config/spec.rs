@@ -277,9 +277,8 @@ fn identifiers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
     };
-    let wrong =
-        |value| de::Error::custom(format!("`{value}` is not a project ID; it is the number in the project's URL"));
-    values.iter().map(|value| number(value).ok_or_else(|| wrong(value))).collect::<Result<_, _>>().map(Some)
+    let wrong = || de::Error::custom("a project ID is the number in the project's URL");
+    values.iter().map(|value| number(value).ok_or_else(wrong)).collect::<Result<_, _>>().map(Some)
 }
 
 /// The connector specification (`spec.json`), generated from the types above.

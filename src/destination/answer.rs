@@ -92,7 +92,7 @@ pub(super) fn retry_action(
         ),
         405 => {
             let allowed = headers.get(ALLOW).and_then(|methods| methods.to_str().ok()).unwrap_or_default();
-            let allowed = if allowed.is_empty() { String::new() } else { format!(", only {allowed}") };
+            let allowed = if allowed.is_empty() { String::new() } else { format!(", only {}", config.webhook.redact(allowed)) };
             fatal(format!(
                 "`webhook_url` does not accept POST requests{allowed}: it is a web page or another endpoint; copy the URL of the webhook node again"
             ))

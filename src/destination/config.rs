@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
-use url::Url;
 
-use super::credentials::{bearer_token, signing_key, unquoted};
+use super::credentials::{bearer_token, signing_key};
 use super::spec::{Compression, RawHeader, RawWebhookConfig, Shape};
+use super::webhook_url::WebhookUrl;
 use crate::config::form;
 use crate::error::Error;
-use crate::net::is_loopback;
-use crate::secret::{Secret, remember};
+use crate::json_text::kind;
+use crate::secret::Secret;
 
 /// Environment variable that supplies the webhook's URL when the file has none.
 pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
@@ -20,8 +20,6 @@ pub const WEBHOOK_URL_VARIABLE: &str = "PATTERNS_WEBHOOK_URL";
 pub(super) const BEARER_TOKEN_VARIABLE: &str = "PATTERNS_BEARER_TOKEN";
 /// Environment variable that supplies the signing secret when the file has none.
 pub(super) const SIGNING_SECRET_VARIABLE: &str = "PATTERNS_SIGNING_SECRET";
-/// Longer last segments of a webhook's URL are not words.
-const LONGEST_WORD: usize = 16;
 
 /// A configuration that has been checked.
 #[derive(Debug)]
@@ -55,29 +53,6 @@ pub(super) struct WebhookConfig {
     pub(super) dead_letter_file: Option<PathBuf>,
     /// Most records that may be rejected before the first is accepted.
     pub(super) dead_letter_limit: usize,
-}
-
-/// A URL of which only scheme and host can be printed.
-#[derive(Clone)]
-pub(super) struct WebhookUrl(Url);
-
-impl WebhookUrl {
-    /// The URL itself, for the one place that sends requests to it.
-    pub(super) fn expose(&self) -> &Url {
-        &self.0
-    }
-}
-
-impl std::fmt::Display for WebhookUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "{}://{}/…", self.0.scheme(), self.0.host_str().unwrap_or_default())
-    }
-}
-
-impl std::fmt::Debug for WebhookUrl {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        std::fmt::Display::fmt(self, formatter)
-    }
 }
 
 /// The key of a signature, which cannot be printed.
@@ -119,7 +94,7 @@ impl WebhookConfig {
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
         Ok(Self {
-            webhook: webhook_url_of(&url, raw.allow_http)?,
+            webhook: WebhookUrl::new(&url, raw.allow_http)?,
             shape: raw.record_shape,
             allowed: allowed(raw.allowed_event_types.as_ref())?,
             max_records: batch.max_records.get("batch.max_records")? as usize,
@@ -138,33 +113,6 @@ impl WebhookConfig {
     }
 }
 
-fn webhook_url_of(url: &Secret, allow_http: bool) -> Result<WebhookUrl, Error> {
-    // The text is a secret, so messages do not quote it.
-    let url = unquoted(url);
-    let url = Url::parse(url.expose().trim_start_matches('<').trim_end_matches('>')).inspect(remember_parts).map_err(
-        |error| Error::config(format!("`webhook_url` is not a valid URL ({error}); copy it from the webhook node")),
-    )?;
-    match url.scheme() {
-        "https" => Ok(WebhookUrl(url)),
-        "http" if allow_http || is_loopback(&url) => Ok(WebhookUrl(url)),
-        "http" => Err(Error::config("`webhook_url` is not encrypted; use https://, or set `allow_http` to true")),
-        other => Err(Error::config(format!("`webhook_url` begins with `{other}://`; only https:// is supported"))),
-    }
-}
-
-/// Servers like to quote the path in their answers, and the last part of it is what makes it a secret.
-fn remember_parts(url: &Url) {
-    remember(url.path());
-    for part in [url.password(), url.query()].into_iter().flatten() {
-        remember(part);
-    }
-    let last = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-    // `webhook` is an ordinary word, `wh1234` is none.
-    if last.len() >= LONGEST_WORD || last.contains(|character: char| !character.is_ascii_lowercase()) {
-        remember(last);
-    }
-}
-
 /// The allow-list of PostHog's app was a text with commas; an array is accepted as well.
 fn allowed(value: Option<&Value>) -> Result<Option<Vec<String>>, Error> {
     let names: Vec<&str> = match value {
@@ -174,13 +122,18 @@ fn allowed(value: Option<&Value>) -> Result<Option<Vec<String>>, Error> {
         Some(Value::Array(list)) if list.is_empty() => return Ok(None),
         Some(Value::Array(list)) => list
             .iter()
-            .map(|name| {
-                name.as_str()
-                    .ok_or_else(|| Error::config(format!("`allowed_event_types` contains {name}, which is not a name")))
+            .enumerate()
+            .map(|(index, name)| {
+                name.as_str().ok_or_else(|| {
+                    Error::config(format!("`allowed_event_types[{index}]` is {}, not a name", kind(name)))
+                })
             })
             .collect::<Result<_, _>>()?,
         Some(other) => {
-            return Err(Error::config(format!("`allowed_event_types` is {other}; write names separated by commas")));
+            return Err(Error::config(format!(
+                "`allowed_event_types` is {}; write names separated by commas",
+                kind(other)
+            )));
         }
     };
     let names: Vec<String> =
@@ -195,8 +148,12 @@ fn allowed(value: Option<&Value>) -> Result<Option<Vec<String>>, Error> {
 
 fn headers(bearer: Option<&Secret>, more: &[RawHeader]) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
-    let mut set = |name: &str, value: &str| -> Result<(), Error> {
-        let wrong = || Error::config(format!("the header `{name}` cannot be sent; check `headers` and `bearer_token`"));
+    let mut set = |field: &str, name: &str, value: &str| -> Result<(), Error> {
+        let wrong = || {
+            Error::config(format!(
+                "`{field}` cannot be sent as a header; its name must be one word, and its value must have no line breaks"
+            ))
+        };
         let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
         let mut value = HeaderValue::from_str(value).map_err(|_| wrong())?;
         value.set_sensitive(true);
@@ -204,10 +161,10 @@ fn headers(bearer: Option<&Secret>, more: &[RawHeader]) -> Result<HeaderMap, Err
         Ok(())
     };
     if let Some(token) = bearer {
-        set("authorization", &format!("Bearer {}", bearer_token(token)?.expose()))?;
+        set("bearer_token", "authorization", &format!("Bearer {}", bearer_token(token)?.expose()))?;
     }
-    for header in more {
-        set(&header.name, header.value.expose())?;
+    for (index, header) in more.iter().enumerate() {
+        set(&format!("headers[{index}]"), &header.name, header.value.expose())?;
     }
     Ok(headers)
 }
@@ -267,7 +224,12 @@ mod tests {
             (r#"{"webhook_url":"ftp://example.com/s3cret"}"#, "`webhook_url`"),
             (r#"{"webhook_url":"https://e.com/x","batch":{"max_records":0}}"#, "`batch.max_records`"),
             (r#"{"webhook_url":"https://e.com/x","record_shape":"xml"}"#, "`record_shape`"),
-            (r#"{"webhook_url":"https://e.com/x","headers":[{"name":"a b","value":"s3cret"}]}"#, "`headers`"),
+            (r#"{"webhook_url":"https://e.com/x","headers":[{"name":"a: s3cret","value":"s3cret"}]}"#, "`headers[0]`"),
+            (r#"{"webhook_url":"https://e.com/x","allowed_event_types":[{"s3cret":1}]}"#, "`allowed_event_types[0]`"),
+            (r#"{"webhook_url":"https://e.com/x","allowed_event_types":{"s3cret":1}}"#, "`allowed_event_types`"),
+            (r#"{"webhook_url":"https://e.com/x","concurrency":"s3cret"}"#, "`concurrency`"),
+            (r#"{"webhook_url":"https://e.com/x","compression":"s3cret"}"#, "`compression`"),
+            (r#""https://e.com/s3cret""#, "the configuration is a string"),
             (r#"{"webhook_url":"https://e.com/x","signing_secret":"whsec_!s3cret"}"#, "`signing_secret`"),
         ] {
             let error = parse(text).unwrap_err();

@@ -18,6 +18,7 @@ mod spec;
 mod state_file;
 mod storage;
 mod webhook;
+mod webhook_url;
 mod write;
 
 use std::path::Path;

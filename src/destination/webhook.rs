@@ -25,7 +25,6 @@ use super::dead_letter::DeadLetters;
 use crate::error::Error;
 use crate::net::{client_build_error, client_builder, connection_advice, describe};
 use crate::protocol::Output;
-use crate::secret::redact;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -355,13 +354,8 @@ impl Webhook {
         }
         answer.truncate(EXCERPT);
         // The answer may quote the request.
-        let excerpt: String = redact(&String::from_utf8_lossy(&answer))
-            .split_whitespace()
-            .collect::<Vec<_>>()
-            .join(" ")
-            .chars()
-            .take(200)
-            .collect();
+        let quoted = self.config.webhook.redact(&String::from_utf8_lossy(&answer));
+        let excerpt: String = quoted.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
         if is_success {
             return RetryAction::Fatal(failed_in_body(status, &excerpt));
         }

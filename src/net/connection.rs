@@ -73,7 +73,8 @@ pub(crate) fn remember_proxy_passwords() {
             let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
             let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
             remember(&password);
-            remember(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, format!("{user}:{password}")));
+            // What a proxy is sent is the base64 of it.
+            remember(&format!("{user}:{password}"));
         }
     }
 }

@@ -4,7 +4,7 @@ pub(crate) mod body;
 pub(crate) mod connection;
 mod environment;
 
-pub(crate) use body::Body;
+pub(crate) use body::{Body, BodyError, ENCODINGS};
 pub(crate) use connection::{
     client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal,
     remember_proxy_passwords, retry_after,

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::posthog::AtMost;
 use crate::posthog::http::{Client, GiveUp, Observer, Refusal, Retry};
 use crate::time::Timestamp;
 
@@ -17,10 +17,10 @@ const PAGE: usize = 100;
 pub struct ApiKey {
     /// Scopes such as `query:read`; absent for keys from before scopes, which may do everything.
     #[serde(default)]
-    pub scopes: Option<Vec<String>>,
+    pub scopes: Option<AtMost<1_000, String>>,
     /// Projects that the key is limited to; empty for all.
     #[serde(default)]
-    pub scoped_teams: Option<Vec<u64>>,
+    pub scoped_teams: Option<AtMost<100_000, u64>>,
 }
 
 impl ApiKey {
@@ -68,7 +68,13 @@ impl std::fmt::Display for Project {
 struct ProjectPage {
     #[serde(default)]
     next: Option<String>,
-    results: Vec<Value>,
+    results: AtMost<10_000, Box<RawValue>>,
+}
+
+/// An entry of the list of projects.
+#[derive(Deserialize)]
+struct Listed {
+    id: u64,
 }
 
 /// Pages through `GET /api/projects/`. Only the numbers of `next` are trusted, not its host.
@@ -86,8 +92,8 @@ pub async fn list_projects(
         let path = format!("api/projects/?limit={PAGE}&offset={offset}");
         let page: ProjectPage = client.get(&path, retry(), observer).await?;
         offset += page.results.len();
-        let fresh: Vec<u64> =
-            page.results.iter().filter_map(|project| project["id"].as_u64()).filter(|id| seen.insert(*id)).collect();
+        let ids_of_page = page.results.iter().filter_map(|entry| serde_json::from_str::<Listed>(entry.get()).ok());
+        let fresh: Vec<u64> = ids_of_page.map(|project| project.id).filter(|id| seen.insert(*id)).collect();
         if page.next.is_none() {
             ids.extend(fresh);
             return Ok(ids);

@@ -8,9 +8,12 @@ use reqwest::Method;
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::json;
 use url::Url;
 
+use crate::error::Error;
+use crate::posthog::AtMost;
 use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Reason, Refusal, Request, Retry};
 use crate::time::{DAY, Timestamp};
 
@@ -97,7 +100,7 @@ struct Started {
 #[derive(Deserialize)]
 struct RunResponse {
     status: String,
-    files: Option<Vec<String>>,
+    files: Option<AtMost<100_000, String>>,
     records_completed: Option<u64>,
     error: Option<String>,
 }
@@ -108,8 +111,26 @@ impl<'a> Exports<'a> {
         Self { client, project, observer }
     }
 
-    fn path(&self, rest: &str) -> String {
-        format!("api/projects/{}/file_download_batch_exports/{rest}", self.project)
+    /// The path of all runs.
+    fn runs(&self) -> String {
+        format!("api/projects/{}/file_download_batch_exports/", self.project)
+    }
+
+    /// The path of a run, or of what belongs to it.
+    ///
+    /// # Errors
+    /// When an id would lead elsewhere: ids come from servers and from state files, and the request has the key.
+    fn path(&self, ids: &[&str], rest: &str) -> Result<String, Failure> {
+        let is_id = |id: &str| {
+            !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        if !ids.iter().all(|id| is_id(id)) {
+            return Err(Failure::Fatal(Error::config(
+                "the id of an export run or file contains other characters than letters, digits, - and _. If it does not come from PostHog but from the state, start without a state",
+            )));
+        }
+        let ids: String = ids.iter().flat_map(|id| [id, "/"]).collect();
+        Ok(format!("{}{ids}{rest}", self.runs()))
     }
 
     /// Finds out whether the key may start runs and whether the instance has them.
@@ -120,9 +141,9 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// When there is no usable answer.
     pub async fn availability(&self, retry: Retry) -> Result<Availability, GiveUp> {
-        let (path, body) = (self.path(""), json!({"model": "events"}));
+        let (path, body) = (self.runs(), json!({"model": "events"}));
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
-        let probe = || self.client.json::<serde_json::Value>(Class::General, &request, self.observer);
+        let probe = || self.client.json::<IgnoredAny>(Class::General, &request, self.observer);
         match retry.run(self.client.limiter(), probe).await {
             Ok(_) | Err(GiveUp::Refused(Refusal { status: 400, .. })) => Ok(Availability::Available),
             Err(GiveUp::Refused(Refusal { status: 404 | 405, .. })) => Ok(Availability::Missing),
@@ -151,7 +172,7 @@ impl<'a> Exports<'a> {
         if !export.exclude.is_empty() {
             body["exclude"] = json!(export.exclude);
         }
-        let path = self.path("");
+        let path = self.runs();
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
         match self.client.json::<Started>(Class::General, &request, self.observer).await {
             Ok(started) => Ok(started.id),
@@ -168,7 +189,7 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// A [`Failure`], which determines how to go on.
     pub async fn cancel(&self, run: &str) -> Result<(), Failure> {
-        let path = self.path(&format!("{run}/cancel/"));
+        let path = self.path(&[run], "cancel/")?;
         let request = Request { method: Method::POST, path: &path, body: Some(&json!({})) };
         match self.client.send(Class::General, &request, self.observer).await {
             Ok(_) | Err(Failure::Refused(Refusal { status: 400 | 404 | 405 | 409 | 410, .. })) => Ok(()),
@@ -181,7 +202,7 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// A [`Failure`], which determines how to go on.
     pub async fn status(&self, run: &str) -> Result<RunStatus, Failure> {
-        let path = self.path(&format!("{run}/"));
+        let path = self.path(&[run], "")?;
         let request = Request { method: Method::GET, path: &path, body: None };
         let run: RunResponse = match self.client.json(Class::General, &request, self.observer).await {
             Ok(run) => run,
@@ -192,7 +213,7 @@ impl<'a> Exports<'a> {
             "Starting" | "Running" | "ContinuedAsNew" => RunStatus::Preparing(run.status),
             // Between the run's end and the appearance of its files.
             "Completed" if run.files.is_none() => RunStatus::Preparing(run.status),
-            "Completed" => RunStatus::Ready { files: run.files.unwrap_or_default(), rows: run.records_completed },
+            "Completed" => RunStatus::Ready { files: run.files.unwrap_or_default().0, rows: run.records_completed },
             "Cancelled" => RunStatus::Cancelled,
             _ => RunStatus::Failed { status: run.status, reason: run.error.unwrap_or_default() },
         })
@@ -206,7 +227,7 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// A [`Failure`], which determines how to go on.
     pub async fn has_ended_empty(&self, run: &str) -> Result<bool, Failure> {
-        match self.client.location(&self.path(&format!("{run}/download/0/")), self.observer).await {
+        match self.client.location(&self.path(&[run], "download/0/")?, self.observer).await {
             Ok(_) | Err(Failure::Refused(Refusal { status: 400, .. })) => Ok(false),
             Err(Failure::Refused(Refusal { status: 404, .. })) => Ok(true),
             Err(failure) => Err(failure),
@@ -218,7 +239,7 @@ impl<'a> Exports<'a> {
     /// # Errors
     /// A [`Failure`], which determines how to go on.
     pub async fn file(&self, run: &str, file: &str) -> Result<FileUrl, Failure> {
-        match self.client.location(&self.path(&format!("{run}/download/{file}/")), self.observer).await {
+        match self.client.location(&self.path(&[run, "download", file], "")?, self.observer).await {
             Ok(url) => Ok(FileUrl::At(url)),
             Err(Failure::Refused(Refusal { status: 400 | 404 | 410, detail, .. })) => Ok(FileUrl::Gone(detail)),
             Err(failure) => Err(failure),

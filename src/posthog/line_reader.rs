@@ -17,8 +17,8 @@ use flate2::write::MultiGzDecoder;
 
 use super::row_reader::{LONGEST, Malformed};
 
-/// Input is unpacked in pieces of this size: at gzip's best ratio of 1:1000, 16 MiB.
-const PIECE: usize = 16 * 1024;
+/// Input is unpacked in pieces of this size: at gzip's best ratio of 1:1000, 4 MiB.
+const PIECE: usize = 4 * 1024;
 
 /// Reads one file.
 pub struct LineReader {
@@ -37,6 +37,11 @@ impl LineReader {
     /// Compressed bytes taken in: where the rest of the file begins.
     pub fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// Bytes that it holds: the line that is not complete.
+    pub fn held(&self) -> usize {
+        self.unpacked.get_ref().len()
     }
 
     /// Takes the next bytes and hands complete lines to `take`.

@@ -11,10 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::posthog::AtMost;
 use crate::posthog::http::{Class, Client, GiveUp, Observer};
 
 /// Objects asked for per page.
 pub const PAGE: usize = 100;
+
+/// The objects of a page. Old versions of PostHog answer with all there are, whatever they are asked for.
+type Objects = AtMost<100_000, Box<RawValue>>;
 
 #[derive(Debug)]
 pub struct ListPage {
@@ -35,11 +39,13 @@ pub struct Pages<'a> {
     path: String,
     class: Class,
     seen: HashSet<String>,
+    /// Most objects asked for per page: fewer after a page that was too large.
+    limit: usize,
 }
 
 #[derive(Deserialize)]
 struct Envelope {
-    results: Vec<Box<RawValue>>,
+    results: Objects,
     #[serde(default)]
     next: Option<String>,
     #[serde(default)]
@@ -54,7 +60,7 @@ impl<'a> Pages<'a> {
     /// The list at `path`, such as `api/projects/1/annotations/`.
     pub fn new(client: &'a Client, path: String, observer: &'a dyn Observer) -> Self {
         let class = if path.ends_with("/session_recordings/") { Class::Recordings } else { Class::General };
-        Self { client, observer, path, class, seen: HashSet::new() }
+        Self { client, observer, path, class, seen: HashSet::new(), limit: PAGE }
     }
 
     /// Reads the page with this query string.
@@ -63,14 +69,14 @@ impl<'a> Pages<'a> {
     /// When the server does not answer usefully, or its list leads in circles.
     pub async fn read(&mut self, query: &str) -> Result<ListPage, GiveUp> {
         self.seen.insert(query.to_owned());
-        let path = format!("{}?{query}", self.path);
-        let json: Box<RawValue> = self.client.get_as(self.class, &path, self.client.retry(), self.observer).await?;
+        let json = self.text(query).await?;
         let unusable = |error| GiveUp::Unusable(format!("PostHog's response to {} is not a list: {error}", self.path));
-        if json.get().starts_with('[') {
-            let objects = serde_json::from_str(json.get()).map_err(unusable)?;
+        if json.trim_ascii_start().starts_with(b"[") {
+            let Objects { 0: objects } = serde_json::from_slice(&json).map_err(unusable)?;
             return Ok(ListPage { objects, next: None, count: None, cursor: None });
         }
-        let envelope: Envelope = serde_json::from_str(json.get()).map_err(unusable)?;
+        let envelope: Envelope = serde_json::from_slice(&json).map_err(unusable)?;
+        drop(json);
         let next = match envelope.next {
             Some(link) => Some(self.follow(&link)?),
             None if envelope.has_next => Some(advance(query, envelope.results.len()).ok_or_else(|| {
@@ -91,7 +97,23 @@ impl<'a> Pages<'a> {
                 self.path
             )));
         }
-        Ok(ListPage { objects: envelope.results, next, count: envelope.count, cursor: envelope.next_cursor })
+        Ok(ListPage { objects: envelope.results.0, next, count: envelope.count, cursor: envelope.next_cursor })
+    }
+
+    /// The response to a query string, with as few objects as it takes for a page to be neither too large nor too
+    /// slow.
+    async fn text(&mut self, query: &str) -> Result<Vec<u8>, GiveUp> {
+        loop {
+            let path = format!("{}?{}", self.path, at_most(query, self.limit));
+            let retry = self.client.retry();
+            match self.client.get_text(self.class, &path, retry, self.observer).await {
+                Err(GiveUp::TooLarge { message }) if self.limit > 1 && query.contains("limit=") => {
+                    self.limit /= 2;
+                    tracing::info!("a page of {} has at most {} objects from now on: {message}", self.path, self.limit);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Reads all pages from the one with this query string on, and hands over their objects. Returns the highest
@@ -150,6 +172,15 @@ pub fn offset(query: &str) -> Option<usize> {
     query.split('&').find_map(|pair| pair.strip_prefix("offset="))?.parse().ok()
 }
 
+/// The query string with a limit no higher than this.
+fn at_most(query: &str, limit: usize) -> String {
+    let lowered = query.split('&').map(|pair| {
+        let asked = pair.strip_prefix("limit=").and_then(|asked| asked.parse::<usize>().ok());
+        if asked.is_some_and(|asked| asked > limit) { format!("limit={limit}") } else { pair.to_owned() }
+    });
+    lowered.collect::<Vec<_>>().join("&")
+}
+
 /// The query string with another offset.
 pub fn at_offset(query: &str, offset: usize) -> String {
     let others = query.split('&').filter(|pair| !pair.is_empty() && !pair.starts_with("offset="));
@@ -165,5 +196,11 @@ mod tests {
         assert_eq!(advance("limit=100&offset=0&a=b", 50).as_deref(), Some("limit=100&a=b&offset=50"));
         assert_eq!(advance("limit=100", 50).as_deref(), Some("limit=100&offset=50"));
         assert_eq!(advance("offset=50", 0), None);
+    }
+
+    #[test]
+    fn limits_are_only_lowered() {
+        assert_eq!(at_most("limit=100&offset=50&rate_limit=100", 25), "limit=25&offset=50&rate_limit=100");
+        assert_eq!(at_most("limit=10&offset=50", 25), "limit=10&offset=50");
     }
 }

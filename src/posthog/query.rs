@@ -2,19 +2,24 @@
 
 use reqwest::Method;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::de::value::SeqDeserializer;
 
+use super::at_most::AtMost;
 use super::hogql::Query;
 use super::row_reader::{Malformed, Row, RowConsumer, RowReader};
+use super::turn::Turn;
 use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Request, Response, Retry};
 
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
+/// Their rows have at most so many bytes together.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// An answer whose rows are being read.
 pub struct Rows {
     response: Response,
     reader: RowReader,
+    turn: Turn,
 }
 
 impl Rows {
@@ -28,7 +33,7 @@ impl Rows {
         tracing::debug!("project {project}: {}", query.text);
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
         let response = client.send(Class::Query(project), &request, observer).await?;
-        Ok(Self { response, reader: RowReader::default() })
+        Ok(Self { response, reader: RowReader::default(), turn: Turn::default() })
     }
 
     /// Bytes that the query has read on the server, when the server counts them.
@@ -43,7 +48,11 @@ impl Rows {
     /// When the answer is cut or not usable; rows handed over before are good.
     pub async fn read(&mut self, take: &mut (dyn RowConsumer + Send)) -> Result<Option<u64>, Failure> {
         match self.response.chunk().await? {
-            Some(chunk) => self.reader.feed(chunk.as_ref(), take).map(|()| None).map_err(unusable),
+            Some(chunk) => {
+                self.reader.feed(chunk.as_ref(), take).map_err(unusable)?;
+                self.turn.take_for(self.reader.held()).await;
+                Ok(None)
+            }
             None => std::mem::take(&mut self.reader).finish(take).map(Some).map_err(unusable),
         }
     }
@@ -66,14 +75,14 @@ pub async fn describe(
 ) -> Result<Vec<(String, String)>, GiveUp> {
     #[derive(serde::Deserialize)]
     struct Described {
-        types: Vec<(String, String)>,
+        types: AtMost<10_000, (String, String)>,
     }
     let path = format!("api/projects/{project}/query/");
     let body = query.body();
     let request = Request { method: Method::POST, path: &path, body: Some(&body) };
     let described: Described =
         retry.run(client.limiter(), || client.json(Class::Query(project), &request, observer)).await?;
-    Ok(described.types)
+    Ok(described.types.0)
 }
 
 /// Reads all rows of a small answer.
@@ -88,9 +97,16 @@ pub async fn small<T: DeserializeOwned + Send>(
 ) -> Result<Small<T>, Failure> {
     let mut response = Rows::open(client, project, query, observer).await?;
     let bytes_read = response.bytes_read();
-    let mut rows = Vec::new();
+    let (mut rows, mut bytes) = (Vec::new(), 0);
     let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-        rows.push(decode(row).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?);
+        bytes += row.iter().map(|column| column.get().len()).sum::<usize>();
+        if rows.len() == MOST_ROWS as usize || bytes > MOST_BYTES {
+            return Err(Malformed(format!("it has more than {MOST_ROWS} rows, or too large ones, where few are due")));
+        }
+        let columns = SeqDeserializer::<_, serde_json::Error>::new(row.iter().copied());
+        rows.push(
+            T::deserialize(columns).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?,
+        );
         Ok(())
     };
     while response.read(&mut take).await?.is_none() {}
@@ -116,16 +132,4 @@ pub async fn small_with_retry<T: DeserializeOwned + Send>(
     retry: Retry,
 ) -> Result<Small<T>, GiveUp> {
     retry.run(client.limiter(), || small(client, project, query, observer)).await
-}
-
-fn decode<T: DeserializeOwned>(row: &[&RawValue]) -> Result<T, serde_json::Error> {
-    let mut text = String::from("[");
-    for (index, column) in row.iter().enumerate() {
-        if index > 0 {
-            text.push(',');
-        }
-        text.push_str(column.get());
-    }
-    text.push(']');
-    serde_json::from_str(&text)
 }

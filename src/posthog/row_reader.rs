@@ -18,6 +18,9 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::at_most::AtMost;
+use super::turn::LARGE;
+
 /// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
 /// has come, so that a huge row is not looked at over and over.
 const WORTH_PARSING: usize = 64 * 1024;
@@ -29,7 +32,10 @@ const COMPLETES_A_ROW: usize = if cfg!(test) { 8 } else { 4 * 1024 };
 
 /// Longest row of an answer or line of a file, in bytes. `PostHog` takes events of some megabytes at
 /// most; what it adds to them and its escapes make them several times as long, not dozens of times.
-pub const LONGEST: usize = 64 * 1024 * 1024;
+pub const LONGEST: usize = 16 * 1024 * 1024;
+
+/// More columns than this are no row.
+const MOST_COLUMNS: usize = 10_000;
 
 /// A row as its columns' JSON texts.
 pub type Row<'a> = [&'a RawValue];
@@ -123,6 +129,11 @@ impl RowReader {
             self.parse_at = (2 * self.buffer.len()).clamp(WORTH_PARSING, LONGEST + 1);
         }
         Ok(())
+    }
+
+    /// Bytes that it holds: the row that is not complete.
+    pub fn held(&self) -> usize {
+        self.buffer.len()
     }
 
     /// Reads bytes where they are, once the row that the buffer holds is complete. Returns those that are
@@ -235,7 +246,9 @@ impl RowReader {
                 self.place = Place::KeyOrEnd { first: false };
             }
             &Place::RowOrEnd { first } => {
-                let taken = consumer.consume_bytes(cursor.rest(), first);
+                let rest = cursor.rest();
+                // What a faster way writes before the row is complete would take its length once more.
+                let taken = if rest.len() < LARGE { consumer.consume_bytes(rest, first) } else { Consumed::default() };
                 if taken.rows > 0 {
                     cursor.at += taken.bytes;
                     self.rows += taken.rows;
@@ -253,7 +266,7 @@ impl RowReader {
                     cursor.expect(b',')?;
                     cursor.peek()?;
                 }
-                let row = cursor.value::<Vec<&RawValue>>()?;
+                let row = cursor.value::<AtMost<MOST_COLUMNS, &RawValue>>()?;
                 consumer.consume(&row).map_err(ParseError::Malformed)?;
                 self.rows += 1;
                 self.place = Place::RowOrEnd { first: false };

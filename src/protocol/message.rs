@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::catalog::{Catalog, StreamDescriptor};
 use crate::error::{Error, FailureType};
-use crate::secret::redact;
+use crate::plain::plain;
 
 /// One line on stdout.
 #[derive(Debug, Clone, Serialize)]
@@ -40,20 +40,21 @@ pub enum Message {
 }
 
 impl Message {
-    /// A log line, without secrets.
+    /// A log line, in plain text without secrets.
     pub fn log(level: LogLevel, message: impl AsRef<str>) -> Self {
-        Self::Log { log: Log { level, message: redact(message.as_ref()).into_owned() } }
+        Self::Log { log: Log { level, message: plain(message.as_ref()) } }
     }
 
-    /// The failure of a stream, or of the whole command when `stream` is absent; without secrets.
+    /// The failure of a stream, or of the whole command when `stream` is absent; in plain text
+    /// without secrets.
     pub fn error(error: &Error, stream: Option<StreamDescriptor>) -> Self {
         Self::Trace {
             trace: Trace {
                 emitted_at: now_milliseconds(),
                 body: TraceBody::Error {
                     error: TraceError {
-                        message: redact(&error.to_string()).into_owned(),
-                        internal_message: error.details().map(|details| redact(details).into_owned()),
+                        message: plain(&error.to_string()),
+                        internal_message: error.details().map(plain),
                         failure_type: error.failure_type(),
                         stream_descriptor: stream,
                     },
@@ -118,13 +119,13 @@ pub struct ConnectionStatus {
 }
 
 impl ConnectionStatus {
-    /// What `check` has found, or why it has failed; without secrets.
+    /// What `check` has found, or why it has failed; in plain text without secrets.
     pub fn new(found: Result<&str, &Error>) -> Self {
         let (status, message) = match found {
             Ok(found) => (CheckStatus::Succeeded, found.to_owned()),
             Err(error) => (CheckStatus::Failed, error.to_string()),
         };
-        Self { status, message: Some(redact(&message).into_owned()) }
+        Self { status, message: Some(plain(&message)) }
     }
 }
 

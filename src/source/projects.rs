@@ -21,7 +21,7 @@ pub(super) async fn project_ids(
         return Ok(ids.clone());
     }
     if let Some(key) = key {
-        let scoped = key.scoped_teams.clone().unwrap_or_default();
+        let scoped = key.scoped_teams.clone().unwrap_or_default().0;
         if !scoped.is_empty() {
             return Ok(scoped);
         }

@@ -1,16 +1,16 @@
 //! Requests to one `PostHog` instance with one key.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION};
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use url::Url;
 
+use super::clock::{Skew, own_clock};
 use super::failure::Failure;
 use super::rate_limit::{Class, Observer, Permit, RateLimiter};
 use super::redirect::redirect_error;
@@ -19,8 +19,8 @@ use super::retry::{GiveUp, Retry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::json_text::without_byte_order_mark;
-use crate::net::Body;
-use crate::net::{client_build_error, client_builder};
+use crate::net::{Body, BodyError, ENCODINGS, client_build_error, client_builder};
+use crate::posthog::turn::Turn;
 use crate::time::Timestamp;
 
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -28,10 +28,8 @@ pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 const PIECE: usize = 64 * 1024;
 /// Error bodies are read up to this size; more would not help.
 const EXCERPT: usize = 64 * 1024;
-/// Account answers and list pages are far below this; more means that something else answers.
-const LARGEST_JSON: usize = 64 * 1024 * 1024;
-/// Clock differences below this are the time that the answer took.
-const NOTABLE_SKEW_SECONDS: i64 = 5;
+/// Account answers are far below this, and a list page can be asked for with fewer objects.
+const LARGEST_JSON: usize = 8 * 1024 * 1024;
 /// Bytes that a query has read, and what the project's budget has left (`api_queries_budget.py`).
 pub(crate) const BYTES_READ: &str = "X-PostHog-Query-Bytes-Read";
 const BUDGET_LEFT: &str = "X-PostHog-Query-Budget-Remaining-Bytes";
@@ -51,8 +49,10 @@ struct Inner {
     base: Url,
     limiter: RateLimiter,
     attempts: usize,
-    /// Seconds by which the server's clock is ahead of ours.
+    /// Seconds by which the server's clock is taken to be ahead of ours.
     skew: AtomicI64,
+    /// Whether it has been said that one of the clocks is wrong.
+    warned_of_clock: AtomicBool,
     /// Queries in a row for which a gateway did not wait.
     gateway_timeouts: AtomicUsize,
 }
@@ -68,6 +68,7 @@ impl Client {
         authorization.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
         let http = client_builder()?
             .default_headers(headers)
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
@@ -80,7 +81,9 @@ impl Client {
         let limiter = RateLimiter::new(config.concurrency, config.rate_limit_share);
         let (base, attempts) = (config.base_url.clone(), config.attempts);
         let (skew, gateway_timeouts) = (AtomicI64::new(0), AtomicUsize::new(0));
-        Ok(Self { inner: Arc::new(Inner { http, base, limiter, attempts, skew, gateway_timeouts }) })
+        let warned_of_clock = AtomicBool::new(false);
+        let inner = Inner { http, base, limiter, attempts, skew, warned_of_clock, gateway_timeouts };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Root of the instance.
@@ -98,11 +101,12 @@ impl Client {
         Retry::with_attempts(self.inner.attempts)
     }
 
-    /// The server's clock, from the `Date` header of its last response.
+    /// The server's clock, from the `Date` header of its last response, as far as this machine's agrees.
     ///
     /// Ingestion times of events come from the server's clock, so bounds on them must, too.
     pub fn now(&self) -> Timestamp {
-        Timestamp::now().plus_micros(self.inner.skew.load(Ordering::Relaxed) * 1_000_000)
+        let ahead = self.inner.skew.load(Ordering::Relaxed) * 1_000_000;
+        Timestamp::from_micros(own_clock().timestamp_micros()).plus_micros(ahead)
     }
 
     /// Sends one request and returns its answer when it is a success.
@@ -122,9 +126,9 @@ impl Client {
         }
         let begin = Instant::now();
         let response = builder.send().await.map_err(Failure::from_transport)?;
-        self.learn_clock(response.headers());
         let status = response.status();
         if status.is_success() {
+            self.learn_clock(response.headers())?;
             if is_web_page(response.headers()) {
                 let body = excerpt(response).await.unwrap_or_else(|(body, _)| body);
                 return Err(web_page(&body));
@@ -133,7 +137,7 @@ impl Client {
                 self.inner.gateway_timeouts.store(0, Ordering::Relaxed);
             }
             self.learn_budget(class, response.headers());
-            return Ok(Response { body: Body::new(response, PIECE), _permit: permit });
+            return Ok(Response { body: Body::unpacked(response, PIECE), _permit: permit });
         }
         Err(self.refusal(status, response, request.path, class, begin.elapsed()).await)
     }
@@ -148,15 +152,26 @@ impl Client {
         request: &Request<'_>,
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
-        let body = self.send(class, request, observer).await?.json(LARGEST_JSON).await?;
-        let body = without_byte_order_mark(&body).trim_ascii();
-        if body.starts_with(b"<") {
-            return Err(web_page(body));
+        let body = self.text(class, request, observer).await.map_err(|failure| match failure {
+            Failure::TooLarge { message } => Failure::Fatal(Error::system(message)),
+            failure => failure,
+        })?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Failure::transient(format!("the response is not usable: {error}")))
+    }
+
+    /// Sends one request and reads its answer, which is JSON to all appearances.
+    ///
+    /// # Errors
+    /// A [`Failure`], which determines how to go on; [`Failure::TooLarge`] when it has more than 8 MiB.
+    pub async fn text(&self, class: Class, request: &Request<'_>, observer: &dyn Observer) -> Result<Vec<u8>, Failure> {
+        let mut body = self.send(class, request, observer).await?.whole(LARGEST_JSON).await?;
+        body.drain(..body.len() - without_byte_order_mark(&body).len());
+        match body.trim_ascii_start().first() {
+            Some(b'<') => Err(web_page(&body)),
+            Some(_) => Ok(body),
+            None => Err(Failure::transient("the response is empty")),
         }
-        if body.is_empty() {
-            return Err(Failure::transient("the response is empty"));
-        }
-        serde_json::from_slice(body).map_err(|error| Failure::transient(format!("the response is not usable: {error}")))
     }
 
     /// Reads JSON, trying again as [`Retry`] allows.
@@ -169,22 +184,23 @@ impl Client {
         retry: Retry,
         observer: &dyn Observer,
     ) -> Result<T, GiveUp> {
-        self.get_as(Class::General, path, retry, observer).await
+        let request = Request { method: Method::GET, path, body: None };
+        retry.run(self.limiter(), || self.json(Class::General, &request, observer)).await
     }
 
-    /// Like [`Client::get`], for a path that has a limit of its own.
+    /// Reads the JSON text at a path that may have a limit of its own.
     ///
     /// # Errors
-    /// As for [`Client::get`].
-    pub async fn get_as<T: DeserializeOwned>(
+    /// As for [`Client::get`]; [`GiveUp::TooLarge`] as for [`Client::text`].
+    pub async fn get_text(
         &self,
         class: Class,
         path: &str,
         retry: Retry,
         observer: &dyn Observer,
-    ) -> Result<T, GiveUp> {
+    ) -> Result<Vec<u8>, GiveUp> {
         let request = Request { method: Method::GET, path, body: None };
-        retry.run(self.limiter(), || self.json(class, &request, observer)).await
+        retry.run(self.limiter(), || self.text(class, &request, observer)).await
     }
 
     /// The URL that a path redirects to. Nothing is sent there.
@@ -195,7 +211,6 @@ impl Client {
         let _permit = self.inner.limiter.acquire(Class::General, observer).await;
         let url = self.url(path)?;
         let response = self.inner.http.get(url.clone()).send().await.map_err(Failure::from_transport)?;
-        self.learn_clock(response.headers());
         let status = response.status();
         if !status.is_redirection() {
             return Err(self.refusal(status, response, path, Class::General, Duration::ZERO).await);
@@ -230,7 +245,10 @@ impl Client {
         let body = match excerpt(response).await {
             // What is refused, and why, stands in the JSON that has been cut.
             Err((body, error)) if status.is_client_error() && !Report::read(&body).is_json => {
-                return Failure::transient(format!("the response with status {status} broke off: {error}"));
+                return Failure::transient(format!(
+                    "the response with status {status} broke off: {}",
+                    Failure::from_body(error)
+                ));
             }
             Ok(body) | Err((body, _)) => body,
         };
@@ -256,26 +274,29 @@ impl Client {
         }
     }
 
-    fn learn_clock(&self, headers: &HeaderMap) {
-        let date = headers.get(DATE).and_then(|value| value.to_str().ok());
-        let Some(server) = date.and_then(|text| DateTime::parse_from_rfc2822(text).ok()) else { return };
-        let ahead = (server.to_utc() - Utc::now()).num_seconds();
-        let skew = if ahead.abs() < NOTABLE_SKEW_SECONDS { 0 } else { ahead };
-        self.inner.skew.store(skew, Ordering::Relaxed);
+    fn learn_clock(&self, headers: &HeaderMap) -> Result<(), Failure> {
+        let own = own_clock();
+        let Some(skew) = Skew::read(headers, own) else { return Ok(()) };
+        skew.check(own)?;
+        self.inner.skew.store(skew.believed.num_seconds(), Ordering::Relaxed);
+        if let Some(notice) = skew.notice().filter(|_| !self.inner.warned_of_clock.swap(true, Ordering::Relaxed)) {
+            tracing::warn!("{notice}");
+        }
+        Ok(())
     }
 }
 
 /// The beginning of a body; what has come of it when it breaks off.
-async fn excerpt(mut response: reqwest::Response) -> Result<Vec<u8>, (Vec<u8>, reqwest::Error)> {
-    let mut body = Vec::new();
-    while body.len() <= EXCERPT {
-        match response.chunk().await {
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+async fn excerpt(response: reqwest::Response) -> Result<Vec<u8>, (Vec<u8>, BodyError)> {
+    let (mut body, mut excerpt) = (Body::unpacked(response, PIECE), Vec::new());
+    while excerpt.len() <= EXCERPT {
+        match body.next().await {
+            Ok(Some(piece)) => excerpt.extend_from_slice(&piece),
             Ok(None) => break,
-            Err(error) => return Err((body, error)),
+            Err(error) => return Err((excerpt, error)),
         }
     }
-    Ok(body)
+    Ok(excerpt)
 }
 
 fn is_web_page(headers: &HeaderMap) -> bool {
@@ -313,7 +334,7 @@ impl Response {
     /// # Errors
     /// When the body is cut, stalls or cannot be decoded.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.body.next().await.map_err(Failure::from_transport)
+        self.body.next().await.map_err(Failure::from_body)
     }
 
     /// A header as a number.
@@ -322,12 +343,14 @@ impl Response {
     }
 
     /// The whole body, at most `most` bytes.
-    async fn json(mut self, most: usize) -> Result<Vec<u8>, Failure> {
-        let mut body = Vec::new();
+    async fn whole(mut self, most: usize) -> Result<Vec<u8>, Failure> {
+        let (mut body, mut turn) = (Vec::new(), Turn::default());
         while let Some(chunk) = self.chunk().await? {
             body.extend_from_slice(chunk.as_ref());
+            turn.take_for(body.len()).await;
             if body.len() > most {
-                return Err(Failure::Fatal(Error::system(format!("an answer is larger than {most} bytes"))));
+                let megabytes = most / (1024 * 1024);
+                return Err(Failure::TooLarge { message: format!("a response is larger than {megabytes} MiB") });
             }
         }
         Ok(body)

@@ -14,8 +14,9 @@ use super::failure::Failure;
 use super::refusal::Refusal;
 use crate::config::Config;
 use crate::error::Error;
-use crate::net::Body;
-use crate::net::{client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal};
+use crate::net::{
+    Body, BodyError, client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal,
+};
 
 /// Files are read in pieces of this size at most; compressed JSON grows tenfold.
 const PIECE: usize = 16 * 1024;
@@ -55,7 +56,6 @@ impl FileClient {
             .referer(false)
             // Files are stored compressed; they are checked and unpacked here.
             .no_gzip()
-            .no_zstd()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(read_timeout)
             .build()
@@ -110,7 +110,11 @@ impl FileResponse {
     /// # Errors
     /// When the body is cut or stalls.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.body.next().await.map_err(broken)
+        self.body.next().await.map_err(|error| match error {
+            BodyError::Transport(error) => broken(error),
+            BodyError::TooSlow => Failure::transient("the download from the file host is too slow"),
+            BodyError::Packed(error) => Failure::transient(format!("the file cannot be unpacked: {error}")),
+        })
     }
 
     /// Identifies this version of the file; without it, a download cannot be resumed.

@@ -9,7 +9,7 @@ use reqwest::header::HeaderMap;
 use super::rate_limit::Class;
 use super::refusal::{Reason, Refusal, Report};
 use crate::error::Error;
-use crate::net::{connection_advice, describe, retry_after};
+use crate::net::{BodyError, connection_advice, describe, retry_after};
 
 /// A gateway that waits for a query gives up later than this; one without a server behind it, much earlier.
 const TOOK_TIME: Duration = Duration::from_secs(5);
@@ -79,6 +79,15 @@ impl Failure {
             message = format!("no connection to `base_url`: {message}");
         }
         Self::transient(message)
+    }
+
+    /// A body that broke off.
+    pub(super) fn from_body(error: BodyError) -> Self {
+        match error {
+            BodyError::Transport(error) => Self::from_transport(error),
+            BodyError::TooSlow => Self::transient("the response comes too slowly"),
+            BodyError::Packed(error) => Self::transient(format!("the response cannot be unpacked: {error}")),
+        }
     }
 
     /// What `status` and the beginning of the body mean; `elapsed` is how long the response took to begin.

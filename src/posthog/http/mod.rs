@@ -1,6 +1,7 @@
 //! HTTP client for one `PostHog` instance: rate limits, error classification, retries, downloads.
 
 mod client;
+mod clock;
 mod download;
 mod failure;
 mod rate_limit;

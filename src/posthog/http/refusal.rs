@@ -70,6 +70,9 @@ pub enum Reason {
 /// Where PostHog and gateways put their words, PostHog's own place first.
 const DETAILS: [&str; 8] = ["detail", "message", "error_description", "error", "errors", "title", "reason", "fault"];
 
+/// The most characters of each of the server's words that are kept.
+const LONGEST: usize = 1_000;
+
 /// The body of an error, as far as it can be understood.
 pub(super) struct Report {
     pub(super) code: String,
@@ -84,7 +87,7 @@ impl Report {
     /// Reads a body of any shape.
     pub(super) fn read(body: &[u8]) -> Self {
         let parsed: Option<Value> = serde_json::from_slice(body).ok().filter(Value::is_object);
-        let field = |name: &str| parsed.as_ref().map(|fields| text_of(&fields[name])).unwrap_or_default();
+        let field = |name: &str| parsed.as_ref().map(|fields| beginning(&text_of(&fields[name]))).unwrap_or_default();
         let has = |name: &str| parsed.as_ref().is_some_and(|fields| fields.get(name).is_some());
         let detail = DETAILS.map(field).into_iter().find(|text| !text.is_empty()).unwrap_or_default();
         Self {
@@ -114,6 +117,11 @@ impl Report {
             (detail, code, _) => format!("{status} {detail} ({code})"),
         }
     }
+}
+
+/// As much of a text as helps. Cut in half, a secret would not be recognised any more.
+fn beginning(text: &str) -> String {
+    redact(text).chars().take(LONGEST).collect()
 }
 
 /// Texts are taken as they are; lists and objects of texts, as Django sends them, are joined.

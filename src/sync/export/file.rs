@@ -17,6 +17,7 @@ use crate::posthog::Malformed;
 use crate::posthog::exports::{FileUrl, RunStatus};
 use crate::posthog::http::{Failure, NextAttempt, Refusal};
 use crate::posthog::line_reader::{Emitted, LineReader};
+use crate::posthog::turn::Turn;
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
 use crate::sync::ledger::CellFigures;
@@ -231,7 +232,7 @@ impl ExportReader {
         }
         progress.tag = response.tag();
         // Apart from the rest, so that its lines can be taken while they are read.
-        let mut lines = std::mem::take(&mut progress.lines);
+        let (mut lines, mut turn) = (std::mem::take(&mut progress.lines), Turn::default());
         let mut outputs: Vec<Output<'_>> = streams
             .iter()
             .zip(writers)
@@ -260,6 +261,7 @@ impl ExportReader {
             if ended {
                 return Ok(Attempt::Done);
             }
+            turn.take_for(lines.held()).await;
         }
     }
 

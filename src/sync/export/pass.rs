@@ -208,6 +208,7 @@ impl ExportReader {
     async fn pass(&self, reader: &ProjectReader) -> Result<Option<Interval>, Error> {
         let project = reader.context.project;
         let mut state = reader.checkpoint.project(project).await;
+        reader.check_state(&state)?;
         let known = state.export.windows.clone();
         if self.must_start_again(reader, &mut state) {
             let changed = state.clone();
@@ -269,7 +270,6 @@ impl ExportReader {
                 "more events are chosen than before; of those that are new, only what PostHog receives from now on is read, because the key lacks the scope `query:read`. To read all of them, clear the stream's state"
             );
         }
-        reader.warn_about_state(state);
         let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
         // Events ingested before a date can only be from that date if a clock was ahead.
         let restart = if wanted.from < covered.from {

@@ -20,7 +20,7 @@ use crate::records::{Object, ObjectWriter};
 use crate::streams::{Children, NestedList};
 use crate::sync::context::ReadContext;
 use crate::sync::state::checkpoint::Checkpoint;
-use crate::sync::state::error::warn_if_ahead;
+use crate::sync::state::error::refuse_ahead;
 use crate::time::{Timestamp, days};
 
 /// Reads one nested list of one project.
@@ -55,7 +55,7 @@ impl NestedListReader {
         let watermark = state.watermark.filter(|_| context.incremental);
         let since = watermark.map(|watermark| watermark.minus(margin));
         if let Some((watermark, since)) = watermark.zip(since) {
-            warn_if_ahead(list.stream, watermark, since, context.client.now());
+            refuse_ahead(list.stream, watermark, since, context.client.now())?;
         }
         let is_resumed = state.parent.is_some();
         if state.start.replace(start).is_some_and(|begun| begun != start) {

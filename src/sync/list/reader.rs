@@ -13,13 +13,14 @@ use super::sent::MOST;
 use super::spans::{Covered, LookBack, Span, spans};
 use super::state::ListState;
 use crate::error::Error;
+use crate::posthog::AtMost;
 use crate::posthog::http::GiveUp;
 use crate::posthog::lists::PAGE;
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{Change, List, Passes};
 use crate::sync::context::ReadContext;
 use crate::sync::state::checkpoint::Checkpoint;
-use crate::sync::state::error::warn_if_ahead;
+use crate::sync::state::error::refuse_ahead;
 use crate::time::Timestamp;
 
 /// Reads one list of one project.
@@ -60,8 +61,7 @@ impl ListReader {
         };
         let watermark = state.watermark.filter(|_| context.incremental);
         if let Some(watermark) = watermark {
-            // Airbyte expects that nothing is read from such a state.
-            warn_if_ahead(self.list.stream, watermark, watermark.minus(look_back.usual), context.client.now());
+            refuse_ahead(self.list.stream, watermark, watermark.minus(look_back.usual), context.client.now())?;
         }
         let by_time = change.filter(|change| change.from_start_date);
         let covered = watermark.filter(|_| by_time.is_some());
@@ -199,8 +199,8 @@ impl ListReader {
         }
         let (client, project) = (&self.context.client, self.context.project);
         let path = format!("api/projects/{project}/groups_types/");
-        match client.get::<Vec<GroupType>>(&path, client.retry(), &self.context.observer).await {
-            Ok(types) => Ok(types.into_iter().map(|kind| kind.group_type_index).collect()),
+        match client.get::<AtMost<1_000, GroupType>>(&path, client.retry(), &self.context.observer).await {
+            Ok(types) => Ok(types.iter().map(|kind| kind.group_type_index).collect()),
             Err(GiveUp::Refused(refusal)) => {
                 let error = Error::from(GiveUp::Refused(refusal));
                 tracing::warn!("definitions of group properties are not read: {error}");

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::sync::context::LOOKBACK;
 use crate::sync::ledger::{BYTES_A_ROW, Names};
 use crate::sync::observer::OnEstimate;
-use crate::sync::state::error::warn_if_ahead;
+use crate::sync::state::error::refuse_ahead;
 use crate::sync::state::export::ExportState;
 use crate::sync::state::interval::{Interval, Intervals};
 use crate::sync::state::scan::{Changed, OpenWindow, Scan, ScanKind};
@@ -45,10 +45,10 @@ impl ProjectReader {
         let mut scanned = Vec::new();
         loop {
             let state = self.checkpoint.project(self.context.project).await;
-            let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
             if scanned.is_empty() {
-                self.warn_about_state(&state);
+                self.check_state(&state)?;
             }
+            let Some(scan) = self.next_scan(&state, &scanned) else { return Ok(()) };
             // What has changed before a full refresh was continued is read by another scan.
             if self.context.incremental || state.scan.is_none() || scan.kind != ScanKind::Tail {
                 scanned.push(scan.kind);
@@ -167,10 +167,13 @@ impl ProjectReader {
         }
     }
 
-    /// Warns of a state that is ahead of the server's clock: what it claims has not happened yet.
-    pub(crate) fn warn_about_state(&self, state: &ProjectState) {
-        let Some(watermark) = state.watermark.filter(|_| self.context.incremental) else { return };
-        warn_if_ahead(self.table.stream, watermark, watermark.minus(LOOKBACK), self.context.client.now());
+    /// Refuses a state that is ahead of the server's clock: what it claims has not happened yet.
+    ///
+    /// # Errors
+    /// A config error that says how to go on.
+    pub(crate) fn check_state(&self, state: &ProjectState) -> Result<(), Error> {
+        let Some(watermark) = state.watermark.filter(|_| self.context.incremental) else { return Ok(()) };
+        refuse_ahead(self.table.stream, watermark, watermark.minus(LOOKBACK), self.context.client.now())
     }
 
     /// Reads what is left of a scan.

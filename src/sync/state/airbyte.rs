@@ -44,19 +44,19 @@ pub(super) fn without_partitions(fields: &Map<String, Value>) -> Result<Map<Stri
     };
     let mut plain = Map::new();
     let is_global = fields.get("use_global_cursor").and_then(Value::as_bool).unwrap_or(false);
-    if is_global || partitions.is_empty() {
-        if let Some(from) = cursor("state", fields.get("state"))? {
-            // Rows that came while the last sync ran lie within the window.
-            let window = match fields.get("lookback_window") {
-                None | Some(Value::Null) => 0,
-                Some(window) => window.as_i64().ok_or_else(|| {
-                    unusable(format_args!("`lookback_window` is {window}, which is not a number of seconds"))
-                })?,
-            };
-            let window = TimeDelta::try_seconds(window).unwrap_or_default();
-            plain.insert("timestamp".to_owned(), json!(instant("state.timestamp", from)?.minus(window)));
-            return Ok(plain);
-        }
+    if (is_global || partitions.is_empty())
+        && let Some(from) = cursor("state", fields.get("state"))?
+    {
+        // Rows that came while the last sync ran lie within the window.
+        let window = match fields.get("lookback_window") {
+            None | Some(Value::Null) => 0,
+            Some(window) => window.as_i64().ok_or_else(|| {
+                unusable(format_args!("`lookback_window` is {window}, which is not a number of seconds"))
+            })?,
+        };
+        let window = TimeDelta::try_seconds(window).unwrap_or_default();
+        plain.insert("timestamp".to_owned(), json!(instant("state.timestamp", from)?.minus(window)));
+        return Ok(plain);
     }
     for entry in partitions {
         let Some(timestamp) = cursor("cursor", entry.get("cursor"))? else { continue };

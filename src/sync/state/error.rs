@@ -5,14 +5,18 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::time::Timestamp;
 
-/// Says so when what the next sync begins with, `from`, is ahead of the server's clock: what came in
+/// Refuses a state when what the next sync begins with, `from`, is ahead of the server's clock: what came in
 /// before that has perhaps been read by nobody, and nothing else would tell.
-pub(crate) fn warn_if_ahead(stream: &str, watermark: Timestamp, from: Timestamp, now: Timestamp) {
-    if from > now {
-        tracing::warn!(
-            "the state says that {stream} have been read up to {watermark}, which PostHog's clock ({now}) has not reached; what came in since the sync before that state is not read. To read it, clear the stream's state"
-        );
+///
+/// # Errors
+/// A config error that says how to go on.
+pub(crate) fn refuse_ahead(stream: &str, watermark: Timestamp, from: Timestamp, now: Timestamp) -> Result<(), Error> {
+    if from <= now {
+        return Ok(());
     }
+    Err(Error::config(format!(
+        "the state says that {stream} have been read up to {watermark}, which PostHog's clock ({now}) has not reached: a clock was wrong when it was written, and what has come in since would never be read. Clear the stream's state to read everything again"
+    )))
 }
 
 pub(crate) fn unusable(problem: impl std::fmt::Display) -> Error {

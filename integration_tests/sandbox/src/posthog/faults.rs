@@ -32,6 +32,13 @@ pub enum Action {
         /// Additional headers.
         headers: Vec<(String, String)>,
     },
+    /// A success in place of the real answer, to the byte; compressed if the headers say so.
+    Raw {
+        /// Headers such as `content-encoding`.
+        headers: Vec<(String, String)>,
+        /// What is sent.
+        body: Vec<u8>,
+    },
     /// An HTML error page of the proxy in front of PostHog.
     Html {
         /// HTTP status.
@@ -151,6 +158,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Status { .. } => "status",
+            Self::Raw { .. } => "raw",
             Self::Html { .. } => "html",
             Self::GatewayTimeout { .. } => "gateway_timeout",
             Self::Truncate { .. } => "truncate",

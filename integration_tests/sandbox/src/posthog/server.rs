@@ -132,7 +132,7 @@ async fn handle(
         return std::future::pending().await;
     }
     let accepts = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let compress = accepts.contains("gzip") && fault != Some(Action::BadEncoding);
+    let compress = accepts.contains("gzip") && !matches!(fault, Some(Action::BadEncoding | Action::Raw { .. }));
     let answer = match (replaced(fault.as_ref()), body) {
         (Some(answer), _) => answer,
         (None, Ok(body)) => {
@@ -172,6 +172,9 @@ pub(crate) fn replaced(fault: Option<&Action>) -> Option<Answer> {
                 _ => "text/html; charset=UTF-8",
             };
             Some(Answer { status: *code, headers: headers.clone(), ..Answer::raw(content_type, body.clone()) })
+        }
+        Action::Raw { headers, body } => {
+            Some(Answer { headers: headers.clone(), ..Answer::raw("application/json", body.clone()) })
         }
         Action::Endless { begin } => Some(Answer::raw("application/json", begin.clone())),
         Action::GatewayTimeout { .. } => replaced(Some(&Action::Html { code: 504 })),
