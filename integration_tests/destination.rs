@@ -597,6 +597,34 @@ async fn a_value_that_comes_back_has_another_idempotency_key() {
 }
 
 #[tokio::test]
+async fn events_that_come_again_after_an_interruption_have_the_same_idempotency_key() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("batch", json!({"max_records": 2}));
+    let keys = || -> Vec<String> {
+        let requests = webhook.received();
+        requests.iter().map(|request| request.header("idempotency-key").unwrap().to_owned()).collect()
+    };
+    // The source dies after three events that no state covers.
+    let begun = input(4, 4) + &(5..=7).map(|number| record("events", number)).collect::<String>();
+    let outcomes = destination.write(&(begun + "{\"type\":\"REC")).await;
+    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![4]));
+    let rest = (5..=7).map(|number| record("events", number)).collect::<String>() + &state("events", 7, 3);
+    destination.delivered(&rest).await;
+    let [.., third, fourth, fifth, sixth] = &keys()[..] else { panic!("{:?}", keys()) };
+    assert_eq!((third, fourth), (fifth, sixth), "they come again");
+    // A, B, A, with a state that does not change.
+    let first = keys().len();
+    for number in [8, 9, 8] {
+        destination.delivered(&(record("events", number) + &state("events", 7, 1))).await;
+    }
+    // Somebody wants everything again.
+    std::fs::write(destination.path("state.json"), "").unwrap();
+    destination.delivered(&(record("events", 8) + &state("events", 7, 1))).await;
+    let later: std::collections::BTreeSet<String> = keys().split_off(first).into_iter().collect();
+    assert_eq!(later.len(), 4);
+}
+
+#[tokio::test]
 async fn half_a_dead_letter_is_cut_before_the_next_one() {
     let poison = Some(("\"u-7\"".to_owned(), 422));
     let webhook = Webhook::start_with(Behaviour { poison, ..Behaviour::default() }).await.unwrap();
