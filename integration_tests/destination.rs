@@ -531,9 +531,13 @@ async fn a_success_whose_body_says_that_it_failed_is_not_acknowledged() {
     let outcomes = destination.write(&input(3, 1)).await;
     assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![1]));
     assert!(outcomes.error().contains("quota exceeded"), "{}", outcomes.error());
-    let always = Some(Outcome::Body(r#"{"ok":true,"errors":[]}"#));
-    webhook.behave(Behaviour { always, ..Behaviour::default() });
-    destination.delivered(&input(3, 1)).await;
+    let pages = "the webhook responds with a web page";
+    for (body, warnings) in [(r#"{"ok":true,"errors":[]}"#, 0), ("\n<!DOCTYPE html><title>Log in</title>", 1)] {
+        let always = Some(Outcome::Body(body));
+        webhook.behave(Behaviour { always, ..Behaviour::default() });
+        let outcomes = destination.delivered(&input(3, 1)).await;
+        assert_eq!(outcomes.text.matches(pages).count(), warnings, "{body}");
+    }
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// From this size on, appended lines are dropped in favour of the last.
 const LONGEST: u64 = 1024 * 1024;
 /// A state of many streams has about this size.
-const ORDINARY: usize = 64 * 1024;
+const ORDINARY: usize = 16 * 1024;
 /// Files are looked at from their end in pieces of this size.
 const PIECE: u64 = 64 * 1024;
 /// Symbolic links that are followed.

@@ -18,7 +18,7 @@ use reqwest::{Method, StatusCode, redirect};
 use sha2::Sha256;
 use tokio::time::Instant;
 
-use super::answer::{RetryAction, failed_in_body, retry_action, says_failed};
+use super::answer::{RetryAction, failed_in_body, is_web_page, retry_action, says_failed};
 use super::batch::{Entry, Ordinal, RequestBatch, body};
 use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
@@ -52,6 +52,8 @@ pub(super) struct Webhook {
     accepted: AtomicBool,
     /// Records that it had refused before.
     refused: AtomicUsize,
+    /// Whether it has answered with a web page.
+    has_shown_page: AtomicBool,
 }
 
 /// What became of a batch that did not end the sync.
@@ -93,6 +95,7 @@ impl Webhook {
             most_records,
             accepted: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
+            has_shown_page: AtomicBool::new(false),
         })
     }
 
@@ -354,6 +357,11 @@ impl Webhook {
         }
         let is_success = status.is_success() && status != StatusCode::MULTI_STATUS;
         if is_success && !says_failed(&answer) {
+            if is_web_page(&answer) && !self.has_shown_page.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the webhook responds with a web page, so perhaps nothing takes the records in; check that `webhook_url` is the URL of the webhook, and that the records arrive"
+                );
+            }
             return RetryAction::Accepted;
         }
         answer.truncate(EXCERPT);
