@@ -531,9 +531,13 @@ async fn a_success_whose_body_says_that_it_failed_is_not_acknowledged() {
     let outcomes = destination.write(&input(3, 1)).await;
     assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![1]));
     assert!(outcomes.error().contains("quota exceeded"), "{}", outcomes.error());
-    let always = Some(Outcome::Body(r#"{"ok":true,"errors":[]}"#));
-    webhook.behave(Behaviour { always, ..Behaviour::default() });
-    destination.delivered(&input(3, 1)).await;
+    let pages = "the webhook responds with a web page";
+    for (body, warnings) in [(r#"{"ok":true,"errors":[]}"#, 0), ("\n<!DOCTYPE html><title>Log in</title>", 1)] {
+        let always = Some(Outcome::Body(body));
+        webhook.behave(Behaviour { always, ..Behaviour::default() });
+        let outcomes = destination.delivered(&input(3, 1)).await;
+        assert_eq!(outcomes.text.matches(pages).count(), warnings, "{body}");
+    }
 }
 
 #[tokio::test]
@@ -594,6 +598,34 @@ async fn a_value_that_comes_back_has_another_idempotency_key() {
     let requests = webhook.received();
     let keys: std::collections::BTreeSet<_> = requests.iter().map(|request| request.header("webhook-id")).collect();
     assert_eq!(keys.len(), 4);
+}
+
+#[tokio::test]
+async fn events_that_come_again_after_an_interruption_have_the_same_idempotency_key() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook).with("batch", json!({"max_records": 2}));
+    let keys = || -> Vec<String> {
+        let requests = webhook.received();
+        requests.iter().map(|request| request.header("idempotency-key").unwrap().to_owned()).collect()
+    };
+    // The source dies after three events that no state covers.
+    let begun = input(4, 4) + &(5..=7).map(|number| record("events", number)).collect::<String>();
+    let outcomes = destination.write(&(begun + "{\"type\":\"REC")).await;
+    assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![4]));
+    let rest = (5..=7).map(|number| record("events", number)).collect::<String>() + &state("events", 7, 3);
+    destination.delivered(&rest).await;
+    let [.., third, fourth, fifth, sixth] = &keys()[..] else { panic!("{:?}", keys()) };
+    assert_eq!((third, fourth), (fifth, sixth), "they come again");
+    // A, B, A, with a state that does not change.
+    let first = keys().len();
+    for number in [8, 9, 8] {
+        destination.delivered(&(record("events", number) + &state("events", 7, 1))).await;
+    }
+    // Somebody wants everything again.
+    std::fs::write(destination.path("state.json"), "").unwrap();
+    destination.delivered(&(record("events", 8) + &state("events", 7, 1))).await;
+    let later: std::collections::BTreeSet<String> = keys().split_off(first).into_iter().collect();
+    assert_eq!(later.len(), 4);
 }
 
 #[tokio::test]

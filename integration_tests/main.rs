@@ -45,6 +45,7 @@ mod shell;
 mod shipped_files;
 mod side_by_side;
 mod specification;
+mod state_file;
 mod streams_page;
 mod support;
 mod survey_responses;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::batch::Ordinal;
+use super::origin::Epoch;
 
 /// The STATEs of one run that wait, and the records they wait for.
 #[derive(Debug, Default)]
@@ -25,6 +26,7 @@ struct Waiting {
     stream: Option<usize>,
     line: Vec<u8>,
     records: u64,
+    epoch: Epoch,
 }
 
 /// A STATE that may be acknowledged.
@@ -36,6 +38,8 @@ pub(super) struct Released {
     pub(super) records: u64,
     /// Records that were dead-lettered.
     pub(super) rejected: u64,
+    /// What begins with it.
+    pub(super) epoch: Epoch,
 }
 
 impl Acknowledgements {
@@ -63,14 +67,14 @@ impl Acknowledgements {
         self.rejected.extend(dead_lettered.iter().map(|ordinal| (*ordinal, stream)));
     }
 
-    /// Enters a STATE of a stream, or of all streams. Returns how many records have come since the one
-    /// before it.
-    pub(super) fn state(&mut self, stream: Option<usize>, line: Vec<u8>) -> u64 {
+    /// Enters a STATE of a stream, or of all streams, and the epoch that begins with it. Returns how many
+    /// records have come since the one before it.
+    pub(super) fn state(&mut self, stream: Option<usize>, line: Vec<u8>, epoch: Epoch) -> u64 {
         let records = match stream {
             Some(stream) => self.counts.remove(&stream).unwrap_or(0),
             None => std::mem::take(&mut self.counts).into_values().sum(),
         };
-        self.states.push_back(Waiting { before: self.next, stream, line, records });
+        self.states.push_back(Waiting { before: self.next, stream, line, records, epoch });
         records
     }
 
@@ -85,7 +89,8 @@ impl Acknowledgements {
             };
             let rejected = self.rejected.iter().filter(|entry| covers(entry)).count() as u64;
             self.rejected.retain(|entry| !covers(entry));
-            released.push(Released { line: state.line, records: state.records.saturating_sub(rejected), rejected });
+            let records = state.records.saturating_sub(rejected);
+            released.push(Released { line: state.line, records, rejected, epoch: state.epoch });
         }
         released
     }
@@ -146,7 +151,7 @@ mod tests {
                         records += 1;
                     }
                     Step::State(stream) => {
-                        acknowledgements.state(*stream, states.len().to_string().into_bytes());
+                        acknowledgements.state(*stream, states.len().to_string().into_bytes(), Epoch::new());
                         states.push(acknowledgements.next);
                     }
                     Step::Send(stream) => {

@@ -59,6 +59,12 @@ pub(super) fn says_failed(body: &[u8]) -> bool {
         || says("status", is_failure)
 }
 
+/// Whether an answer is a page for people: what servers show that do not know the address.
+pub(super) fn is_web_page(body: &[u8]) -> bool {
+    let begin: Vec<u8> = body.trim_ascii_start().iter().take(14).map(u8::to_ascii_lowercase).collect();
+    begin.starts_with(b"<!doctype html") || begin.starts_with(b"<html")
+}
+
 /// The error for a successful answer whose body says that it is none.
 pub(super) fn failed_in_body(status: StatusCode, excerpt: &str) -> Error {
     Error::system(format!(

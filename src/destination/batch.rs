@@ -2,6 +2,8 @@
 
 use tokio::time::Instant;
 
+use super::origin::Origin;
+
 /// A record's place among all records received.
 pub(super) type Ordinal = u64;
 
@@ -25,13 +27,15 @@ pub(super) struct RequestBatch {
     pub(super) bytes: usize,
     /// When its first record came.
     pub(super) since: Instant,
+    /// Where its first record stands.
+    pub(super) origin: Origin,
 }
 
 impl RequestBatch {
     /// Begins a batch.
-    pub(super) fn new(stream: usize, entry: Entry) -> Self {
+    pub(super) fn new(stream: usize, entry: Entry, origin: Origin) -> Self {
         let bytes = entry.element.len() + 2;
-        Self { stream, entries: vec![entry], bytes, since: Instant::now() }
+        Self { stream, entries: vec![entry], bytes, since: Instant::now(), origin }
     }
 
     /// Returns true if the record fits in.
@@ -68,12 +72,13 @@ pub(super) fn body(entries: &[Entry]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::origin::Epoch;
     use super::*;
 
     #[test]
     fn limits_hold_to_the_byte() {
         let entry = |size: usize| Entry { ordinal: 0, element: vec![b'1'; size] };
-        let mut batch = RequestBatch::new(0, entry(10));
+        let mut batch = RequestBatch::new(0, entry(10), Origin { epoch: Epoch::new(), place: 0 });
         assert_eq!(body(&batch.entries).len(), 12);
         assert!(batch.has_room(&entry(5), 2, 18) && !batch.has_room(&entry(6), 2, 18));
         assert!(!batch.has_room(&entry(1), 1, 1_000));

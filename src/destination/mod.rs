@@ -12,6 +12,7 @@ mod credentials;
 mod dead_letter;
 mod input;
 mod line;
+mod origin;
 mod payload;
 mod source;
 mod spec;

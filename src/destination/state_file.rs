@@ -4,10 +4,12 @@
 //! [`Storage`].
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Seek, Write};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use super::origin::Epoch;
 use super::storage::{self, Storage, beside};
 use crate::error::Error;
 use crate::protocol::StreamDescriptor;
@@ -19,7 +21,9 @@ pub(super) struct StateFile {
     states: SavedStates,
     /// A state of all streams together, as it came.
     whole: Option<Value>,
-    _lock: Option<File>,
+    /// Locked; it also holds the epoch.
+    lock: Option<File>,
+    epoch: Epoch,
 }
 
 impl StateFile {
@@ -33,7 +37,8 @@ impl StateFile {
         };
         let target = storage::target(path).map_err(|error| failed("found", error))?;
         // In a directory that cannot be written, the file itself has to do.
-        let beside = OpenOptions::new().create(true).truncate(false).write(true).open(beside(&target, ".lock"));
+        let beside =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(beside(&target, ".lock"));
         if let Ok(lock) = &beside {
             hold(lock, path)?;
         }
@@ -55,7 +60,27 @@ impl StateFile {
         }
         states.warn_of_others(streams.iter());
         let lock = beside.ok();
-        Ok(Self { storage, states, whole: None, _lock: lock })
+        let mark = lock.as_ref().map(std::io::read_to_string).and_then(Result::ok).unwrap_or_default();
+        let known = Epoch::parse(&mark, &states.to_value().to_string());
+        let file = Self { storage, states, whole: None, lock, epoch: known.unwrap_or_else(Epoch::new) };
+        if known.is_none() {
+            file.note(file.epoch);
+        }
+        Ok(file)
+    }
+
+    /// What began with the last acknowledged state, or when somebody else changed the file.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Notes for the next run what begins with the states that are kept. Where that fails, the next run
+    /// begins anew, as if it sent nothing again.
+    pub(super) fn note(&self, epoch: Epoch) {
+        let Some(mut file) = self.lock.as_ref() else { return };
+        let mark = epoch.mark(&self.states.to_value().to_string());
+        let noted = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(mark.as_bytes()));
+        drop(noted);
     }
 
     /// Enters acknowledged states and keeps them.

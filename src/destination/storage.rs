@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 /// From this size on, appended lines are dropped in favour of the last.
 const LONGEST: u64 = 1024 * 1024;
+/// A state of many streams has about this size.
+const ORDINARY: usize = 16 * 1024;
 /// Files are looked at from their end in pieces of this size.
 const PIECE: u64 = 64 * 1024;
 /// Symbolic links that are followed.
@@ -38,14 +40,11 @@ impl Storage {
     /// When it cannot be written in any way.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let storage = Self { path, way: Way::Replace };
-        let rehearsed = match std::fs::read(&storage.path) {
+        let rehearsed = storage.take_space().and_then(|()| match std::fs::read(&storage.path) {
             Ok(text) => storage.replace(&text),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let new = beside(&storage.path, ".new");
-                File::create(&new).and_then(|_| std::fs::remove_file(&new))
-            }
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
-        };
+        });
         match rehearsed {
             Ok(()) => Ok(storage),
             Err(error) if is_about_replacing(&error) => {
@@ -54,6 +53,14 @@ impl Storage {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Finds out whether a state of ordinary size has room on the disk.
+    fn take_space(&self) -> io::Result<()> {
+        let new = beside(&self.path, ".new");
+        let written = self.write_beside(&new, &[b' '; ORDINARY]);
+        let removed = std::fs::remove_file(&new);
+        written.and(removed)
     }
 
     /// Where it is.

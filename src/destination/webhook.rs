@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use base64::Engine;
@@ -15,13 +15,14 @@ use flate2::write::GzEncoder;
 use hmac::{Hmac, KeyInit, Mac};
 use reqwest::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use reqwest::{Method, StatusCode, redirect};
-use sha2::{Digest, Sha256};
+use sha2::Sha256;
 use tokio::time::Instant;
 
-use super::answer::{RetryAction, failed_in_body, retry_action, says_failed};
+use super::answer::{RetryAction, failed_in_body, is_web_page, retry_action, says_failed};
 use super::batch::{Entry, Ordinal, RequestBatch, body};
 use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
+use super::origin::{Epoch, Origin};
 use crate::error::Error;
 use crate::net::{client_build_error, client_builder, connection_advice, describe};
 use crate::protocol::Output;
@@ -51,8 +52,8 @@ pub(super) struct Webhook {
     accepted: AtomicBool,
     /// Records that it had refused before.
     refused: AtomicUsize,
-    /// Tells the requests of this run from those of others.
-    run: u128,
+    /// Whether it has answered with a web page.
+    has_shown_page: AtomicBool,
 }
 
 /// What became of a batch that did not end the sync.
@@ -85,7 +86,6 @@ impl Webhook {
             .map_err(client_build_error)?;
         let dead_letters = config.dead_letter_file.as_deref().map(DeadLetters::open).transpose()?;
         let most_records = AtomicUsize::new(config.max_records);
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Ok(Self {
             http,
             config,
@@ -95,7 +95,7 @@ impl Webhook {
             most_records,
             accepted: AtomicBool::new(false),
             refused: AtomicUsize::new(0),
-            run: (since_epoch.as_nanos() << 32) | u128::from(std::process::id()),
+            has_shown_page: AtomicBool::new(false),
         })
     }
 
@@ -125,7 +125,7 @@ impl Webhook {
     pub(super) async fn send_test_record(&self) -> Result<String, Error> {
         let element = br#"{"event":"connection test","uuid":"00000000-0000-0000-0000-000000000000","properties":{}}"#;
         let entry = Entry { ordinal: 0, element: element.to_vec() };
-        match self.post("check", &[entry]).await {
+        match self.post("check", &[entry], Origin { epoch: Epoch::new(), place: 0 }).await {
             RetryAction::Accepted => Ok(format!("{} has accepted a test record", self.config.webhook)),
             RetryAction::Fatal(error) => Err(error),
             RetryAction::Retry { reason, .. }
@@ -145,19 +145,19 @@ impl Webhook {
         let (first, stream) = (batch.first(), batch.stream);
         let begin = Instant::now();
         let mut delivered = Delivered { first, stream, records: 0, bytes: batch.bytes, dead_lettered: Vec::new() };
-        let mut parts: VecDeque<Vec<Entry>> = VecDeque::new();
+        let mut parts: VecDeque<(Origin, Vec<Entry>)> = VecDeque::new();
         let mut refused: Vec<(Vec<Entry>, u16, String)> = Vec::new();
-        self.queue(&mut parts, batch.entries);
-        while let Some(part) = parts.pop_front() {
-            match self.deliver_part(name, &part, begin).await? {
+        self.queue(&mut parts, batch.origin, batch.entries);
+        while let Some((origin, part)) = parts.pop_front() {
+            match self.deliver_part(name, &part, origin, begin).await? {
                 RetryAction::TooLarge { reason, .. } | RetryAction::Rejected { reason, status: 400 | 422 }
                     if part.len() > 1 =>
                 {
                     tracing::debug!("{} records of {name} are sent in two halves: {reason}", part.len());
                     let mut first_half = part;
                     let second_half = first_half.split_off(first_half.len() / 2);
-                    parts.push_front(second_half);
-                    parts.push_front(first_half);
+                    parts.push_front((origin.plus(first_half.len()), second_half));
+                    parts.push_front((origin, first_half));
                 }
                 RetryAction::TooLarge { status, reason } | RetryAction::Rejected { status, reason } => {
                     self.dead_letters(name, &reason)?;
@@ -185,23 +185,30 @@ impl Webhook {
     }
 
     /// Cuts a batch into what the webhook has shown to take.
-    fn queue(&self, parts: &mut VecDeque<Vec<Entry>>, mut entries: Vec<Entry>) {
+    fn queue(&self, parts: &mut VecDeque<(Origin, Vec<Entry>)>, mut origin: Origin, mut entries: Vec<Entry>) {
         let most = self.most_records.load(Ordering::Relaxed).max(1);
         while entries.len() > most {
             let rest = entries.split_off(most);
-            parts.push_back(std::mem::replace(&mut entries, rest));
+            parts.push_back((origin, std::mem::replace(&mut entries, rest)));
+            origin = origin.plus(most);
         }
-        parts.push_back(entries);
+        parts.push_back((origin, entries));
     }
 
     /// Sends one request until there is a final result: accepted, too large or rejected.
-    async fn deliver_part(&self, name: &str, part: &[Entry], begin: Instant) -> Result<RetryAction, Error> {
+    async fn deliver_part(
+        &self,
+        name: &str,
+        part: &[Entry],
+        origin: Origin,
+        begin: Instant,
+    ) -> Result<RetryAction, Error> {
         let mut waits = self.waits();
         let mut attempts = 0;
         loop {
             self.pause().await;
             attempts += 1;
-            match self.post(name, part).await {
+            match self.post(name, part, origin).await {
                 RetryAction::Fatal(error) => return Err(error),
                 RetryAction::TooLarge { status, reason } => {
                     if part.len() > 1 {
@@ -303,9 +310,9 @@ impl Webhook {
     }
 
     /// Sends one request.
-    async fn post(&self, name: &str, part: &[Entry]) -> RetryAction {
+    async fn post(&self, name: &str, part: &[Entry], origin: Origin) -> RetryAction {
         let body = body(part);
-        let id = idempotency_key(self.run, name, part.first().map_or(0, |entry| entry.ordinal), &body);
+        let id = origin.key(name, &body);
         let mut request = self
             .http
             .post(self.config.webhook.expose().clone())
@@ -350,6 +357,11 @@ impl Webhook {
         }
         let is_success = status.is_success() && status != StatusCode::MULTI_STATUS;
         if is_success && !says_failed(&answer) {
+            if is_web_page(&answer) && !self.has_shown_page.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    "the webhook responds with a web page, so perhaps nothing takes the records in; check that `webhook_url` is the URL of the webhook, and that the records arrive"
+                );
+            }
             return RetryAction::Accepted;
         }
         answer.truncate(EXCERPT);
@@ -361,19 +373,6 @@ impl Webhook {
         }
         retry_action(&self.config, status, response.headers(), &excerpt)
     }
-}
-
-/// The same for every attempt at a request, and for no other request: where an object has changed and
-/// changed back, a receiver that drops what it has seen would keep the value in between.
-fn idempotency_key(run: u128, name: &str, first: Ordinal, body: &[u8]) -> String {
-    let mut digest = Sha256::new();
-    digest.update(run.to_be_bytes());
-    digest.update(first.to_be_bytes());
-    digest.update(name.as_bytes());
-    digest.update([0]);
-    digest.update(body);
-    let hexadecimal: Vec<String> = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    format!("msg_{}", hexadecimal.concat())
 }
 
 /// `v1,` and the base64 of the HMAC-SHA256 over id, time and body, as Standard Webhooks has it.
@@ -401,16 +400,5 @@ mod tests {
         let key = STANDARD.decode("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signed = signature(&key, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, br#"{"test": 2432232314}"#);
         assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
-    }
-
-    #[test]
-    fn no_two_requests_have_the_same_key() {
-        let key = idempotency_key(1, "events", 0, b"[1]");
-        assert_eq!(key, idempotency_key(1, "events", 0, b"[1]"));
-        for other in
-            [(2, "events", 0, b"[1]"), (1, "persons", 0, b"[1]"), (1, "events", 1, b"[1]"), (1, "events", 0, b"[2]")]
-        {
-            assert_ne!(key, idempotency_key(other.0, other.1, other.2, other.3), "{other:?}");
-        }
     }
 }

@@ -18,11 +18,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::acknowledgements::{Acknowledgements, Released};
-use super::batch::{Entry, RequestBatch};
+use super::batch::{Entry, Ordinal, RequestBatch};
 use super::cli::WriteArguments;
 use super::config::WebhookConfig;
 use super::input::{self, Block};
 use super::line::{self, Line, Meaning, Notice, SourceLog};
+use super::origin::{EVENTS, Epoch, Origin};
 use super::payload::Record;
 use super::source::SourceReport;
 use super::state_file::StateFile;
@@ -43,6 +44,12 @@ struct Run {
     acknowledgements: Acknowledgements,
     state_file: Option<StateFile>,
     output: Output,
+    /// The stream of events.
+    events: Option<usize>,
+    /// Where its next record stands.
+    events_origin: Origin,
+    /// What the records of other streams have in common.
+    run: Epoch,
     /// How often each name of the allow-list has come.
     matched: HashMap<String, u64>,
     totals: Totals,
@@ -66,9 +73,13 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
     let streams = streams(&arguments.catalog)?;
     let state_file = arguments.state_file.as_deref().map(|path| StateFile::open(path, &streams)).transpose()?;
     let webhook = Arc::new(Webhook::new(Arc::clone(&config), output)?);
+    let epoch = state_file.as_ref().map_or_else(Epoch::new, StateFile::epoch);
     let numbers = streams.iter().cloned().zip(0..).collect();
     let matched = config.allowed.iter().flatten().map(|name| (name.clone(), 0)).collect();
     let mut run = Run {
+        events: streams.iter().position(|stream| stream.name == EVENTS),
+        events_origin: Origin { epoch, place: 0 },
+        run: Epoch::new(),
         open: streams.iter().map(|_| None).collect(),
         in_flight: vec![0; streams.len()],
         config,
@@ -166,6 +177,10 @@ impl Run {
         debug_assert_eq!(self.acknowledgements.waiting(), 0);
         // Everything received has been delivered, but perhaps the source did not send everything.
         std::mem::take(&mut self.source).end(&self.streams)?;
+        if let Some(file) = &self.state_file {
+            // What the next run sends is no repeat.
+            file.note(self.events_origin.epoch.after(b""));
+        }
         self.webhook.accepted_something()
     }
 
@@ -229,6 +244,7 @@ impl Run {
             return Ok(());
         }
         let entry = Entry { ordinal, element: record.element(self.config.shape) };
+        let origin = self.origin(stream, ordinal);
         let (most, bytes) = (self.config.max_records, self.config.max_bytes);
         if self.open[stream].as_ref().is_some_and(|batch| !batch.has_room(&entry, most, bytes)) {
             self.send(stream).await?;
@@ -237,10 +253,23 @@ impl Run {
             Some(batch) => batch.push(entry),
             none => {
                 self.acknowledgements.begin(ordinal);
-                *none = Some(RequestBatch::new(stream, entry));
+                // Other sources may have streams of this name.
+                let is_repeatable = Some(stream) == self.events && record.event_name().is_some();
+                let origin = if is_repeatable { origin } else { Origin { epoch: self.run, place: ordinal } };
+                *none = Some(RequestBatch::new(stream, entry, origin));
             }
         }
         Ok(())
+    }
+
+    /// Where a record stands that goes into a request.
+    fn origin(&mut self, stream: usize, ordinal: Ordinal) -> Origin {
+        if Some(stream) != self.events {
+            return Origin { epoch: self.run, place: ordinal };
+        }
+        let origin = self.events_origin;
+        self.events_origin = origin.plus(1);
+        origin
     }
 
     fn is_allowed(&mut self, record: &Record<'_>) -> bool {
@@ -263,7 +292,10 @@ impl Run {
                 ))
             })?),
         };
-        let received = self.acknowledgements.state(stream, line.to_vec());
+        if stream.is_none() || stream == self.events {
+            self.events_origin = Origin { epoch: self.events_origin.epoch.after(state.get().as_bytes()), place: 0 };
+        }
+        let received = self.acknowledgements.state(stream, line.to_vec(), self.events_origin.epoch);
         parsed.compare(received)?;
         self.release().await
     }
@@ -311,13 +343,14 @@ impl Run {
     /// Acknowledges what may be acknowledged: first in the file, then on standard output.
     async fn release(&mut self) -> Result<(), Error> {
         let released = self.acknowledgements.release();
-        if let (Some(file), Some(_)) = (&mut self.state_file, released.last()) {
+        if let (Some(file), Some(last)) = (&mut self.state_file, released.last()) {
             let states = released.iter().map(|state| {
                 let mut message: Value = serde_json::from_slice(&state.line)
                     .map_err(|error| Error::system(format!("a STATE is not usable: {error}")))?;
                 Ok(message["state"].take())
             });
             file.save(states.collect::<Result<Vec<Value>, Error>>()?.into_iter())?;
+            file.note(last.epoch);
         }
         for state in released {
             self.output.line(acknowledged(&state)?).await?;
@@ -379,7 +412,12 @@ mod tests {
     #[test]
     fn a_state_is_echoed_verbatim_with_its_counts() {
         let line = r#"{"type":"STATE", "state" : {"type":"STREAM","id":7,"stream":{"stream_descriptor":{"name":"a}"},"stream_state":{"c":1.0,"d":"é"}},"sourceStats":{"recordCount":3.0}}, "x":1}"#;
-        let state = |line: &str, rejected| Released { line: line.as_bytes().to_vec(), records: 2, rejected };
+        let state = |line: &str, rejected| Released {
+            line: line.as_bytes().to_vec(),
+            records: 2,
+            rejected,
+            epoch: Epoch::new(),
+        };
         let echoed = String::from_utf8(acknowledged(&state(line, 1)).unwrap()).unwrap();
         let expected = line.replace(
             r#""recordCount":3.0}}, "x""#,
