@@ -440,6 +440,58 @@ def columns(asker: Asker) -> Facts:
     return {f"columns of {table}": of(table) for table in ("events", "persons", "sessions", "groups")}
 
 
+def newer(asker: Asker) -> Facts:
+    """14: streams for which no list of the project is enough."""
+
+    def fields(body: Any) -> list[str]:
+        return sorted(body) if isinstance(body, dict) else [type(body).__name__]
+
+    def page(path: str) -> Any:
+        reply = asker.client.ask("GET", path, may_refuse=True)
+        if reply.status == 403:
+            raise Unanswered("the API key lacks its scope")
+        return reply.body if reply.status == 200 else {f"{reply.status} {reply.get('code')}": None}
+
+    def first(path: str) -> Any:
+        objects = page(path).get("results") or []
+        if not objects:
+            raise Unanswered("there is none")
+        return objects[0]
+
+    def runs() -> Fact:
+        export = first(asker.client.at("batch_exports/?limit=1"))["id"]
+        bounds = "after=2020-01-01T00:00:00Z&before=2030-01-01T00:00:00Z"
+        return fields(page(asker.client.at(f"batch_exports/{export}/runs/?limit=1&ordering=created_at&{bounds}")))
+
+    def results() -> Fact:
+        experiment = first(asker.client.at("experiments/?limit=1&order=updated_at"))["id"]
+        return fields(page(asker.client.at(f"experiments/{experiment}/metrics_recalculation/latest/")))
+
+    def warnings() -> Fact:
+        reply = asker.client.query("SELECT * FROM system.ingestion_warnings LIMIT 0")
+        return sorted(reply.get("columns") or []) if reply.status == 200 else [f"{reply.status} {reply.get('code')}"]
+
+    def responses() -> Fact:
+        reply = asker.client.query(
+            "SELECT countIf(properties.`$survey_id` != '') AS row_count, countIf(properties.`$survey_submission_id` != '') AS k "
+            f"FROM events WHERE event = 'survey sent' AND {asker.between}"
+        )
+        if reply.status != 200:
+            return [f"{reply.status} {reply.get('code')}"]
+        surveys, submissions = reply.get("results")[0]
+        if not surveys:
+            raise Unanswered("no responses in the interval")
+        return "all" if surveys == submissions else "some" if submissions else "none"
+
+    return {
+        "organizations: fields of one": attempt(lambda: fields(first("/api/organizations/?limit=1"))),
+        "runs of a batch export: fields of a page": attempt(runs),
+        "results of an experiment: fields": attempt(results),
+        "columns of system.ingestion_warnings": attempt(warnings),
+        "survey responses with a submission id": attempt(responses),
+    }
+
+
 # Number, title and code, in an order in which runs can work while queries are asked.
 QUESTIONS: tuple[tuple[str, str, Callable[[Asker], Facts]], ...] = (
     ("1", "refused queries", refusals),
@@ -455,6 +507,7 @@ QUESTIONS: tuple[tuple[str, str, Callable[[Asker], Facts]], ...] = (
     ("11", "fingerprint", fingerprint),
     ("12", "person of an event", persons),
     ("13", "columns", columns),
+    ("14", "newer streams", newer),
 )
 
 
@@ -462,7 +515,7 @@ def cost(rows: int, limits: bool) -> str:
     """What asking everything takes."""
     recordings = 30 if limits else 0
     return (
-        f"about 13 queries, {5 + len(LISTS) + recordings} list requests, 4 export runs with about {rows:,} events, as many "
+        f"about 15 queries, {10 + len(LISTS) + recordings} list requests, 4 export runs with about {rows:,} events, as many "
         f"persons and fewer sessions (so about {3 * rows:,} rows that PostHog may bill), {21 if limits else 2} export runs "
         "without rows, and a poll a second of each run"
     )

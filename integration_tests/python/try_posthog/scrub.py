@@ -74,6 +74,7 @@ class Scrubber:
     def path(self, path: str) -> str:
         """A path without the number of the project."""
         path = re.sub(rf"^/api/(projects|environments)/{re.escape(self.project)}(?=[/?]|$)", r"/api/\1/:project", path)
+        path = re.sub(r"(?<=/experiments/)\d+(?=/)", lambda match: str(self.scalar(int(match[0]), "id", False)), path)
         return UUID.sub(lambda match: self.uuid(match[0]), path).replace(self.key, "key")
 
     def location(self, url: str) -> str:
