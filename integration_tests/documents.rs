@@ -217,3 +217,22 @@ fn error_messages_of_the_sources_are_explained_in_documents() {
         "add to docs/troubleshooting.md, in a `text` block with cause and fix:\n{unexplained:#?}"
     );
 }
+
+#[test]
+fn every_promise_of_security_md_has_its_test() {
+    let page = std::fs::read_to_string(repository_file("SECURITY.md")).unwrap();
+    let (_, promises) = page.split_once("## What is promised").unwrap();
+    let (promises, _) = promises.split_once("\n## ").unwrap();
+    let mut count = 0;
+    for row in promises.lines().filter(|line| line.starts_with("| ")).skip(1) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [_, test] = cells[..] else { panic!("{row}") };
+        let (file, name) = test.split_once(' ').unwrap_or_else(|| panic!("{row}"));
+        let source =
+            std::fs::read_to_string(repository_file("integration_tests").join(file.trim_matches('`'))).unwrap();
+        let attribute = format!("#[tokio::test]\nasync fn {name}() {{");
+        assert!(source.contains(&attribute), "{file} has no test `{name}`");
+        count += 1;
+    }
+    assert!(count > 15, "only {count} promises");
+}

@@ -3,12 +3,15 @@
 
 use std::io::Read as _;
 
+use posthog_sandbox::patterns::Webhook;
 use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox, Server};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
+use crate::support::destination::Destination;
 use crate::support::program::{Outcome, Source, catalog, run, state_file};
+use crate::support::secrets::WEBHOOK;
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox, sandbox_with_exports, two_hours_ago};
 
 /// Sets a title, clears the screen, fills the clipboard, turns the text around.
@@ -211,4 +214,17 @@ async fn ids_that_would_lead_elsewhere_are_not_asked_for() {
         "{}",
         outcome.messages.text()
     );
+}
+
+#[tokio::test]
+async fn an_answer_of_the_webhook_without_an_end_is_cut_off() {
+    let (server, webhook) = (sandbox().await, Webhook::start().await.unwrap());
+    server.set_faults(vec![Fault::new(Action::Endless { begin: "{".to_owned() })]).unwrap();
+    // Nothing else would end it.
+    let destination = Destination::new(&webhook)
+        .with("webhook_url", json!(format!("{}/api/app/webhooks/{WEBHOOK}", server.url())))
+        .with("request_timeout_seconds", json!(3_600));
+    let record = json!({"type": "RECORD", "record": {"stream": "events", "data": {"uuid": "u"}, "emitted_at": 1}});
+    destination.delivered(&format!("{record}\n")).await;
+    assert_eq!(server.requests().len(), 1);
 }

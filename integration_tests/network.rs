@@ -16,6 +16,8 @@ use crate::support::world::{
 
 /// A name that no resolver knows.
 const HOST: &str = "posthog.test";
+/// Another one.
+const FILES_HOST: &str = "files.test";
 
 async fn sandbox_with_events() -> Sandbox {
     let posthog = sandbox().await;
@@ -190,8 +192,9 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
     posthog.insert(PROJECT, events(20, minutes_ago(90)));
     let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
     let variable = proxy_variable(&proxy, PROXY_PASSWORD);
-    let port_of_files = port(&posthog.files_url());
-    for host in [HOST, "[::1]"] {
+    let files = format!("{FILES_HOST}:{}", port(&posthog.files_url()));
+    posthog.set_files_root(&format!("http://{files}"));
+    for host in [HOST, "posthog.localhost"] {
         let source = Source::new(&moved(&posthog.url(), "http", host, port(&posthog.url())))
             .with_exports()
             .with("allow_http", json!(true))
@@ -199,7 +202,7 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
         let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
         assert_exported_events(&messages, &posthog, &[PROJECT]);
         assert_all_accepted(&proxy, "POST", &format!("{host}:{}", port(&posthog.url())));
-        assert_all_accepted(&proxy, "GET", &format!("127.0.0.1:{port_of_files}"));
+        assert_all_accepted(&proxy, "GET", &files);
     }
     let destination = Destination::new(&webhook)
         .with("webhook_url", json!(moved(&webhook.url(), "http", HOST, port(&webhook.url()))))
@@ -214,15 +217,43 @@ async fn unencrypted_connections_and_downloads_go_through_the_proxy() {
 async fn hosts_in_no_proxy_are_contacted_directly() {
     let (posthog, webhook, proxy) = (sandbox_with_events().await, Webhook::start().await.unwrap(), proxy().await);
     let variable = proxy_variable(&proxy, PROXY_PASSWORD);
-    for exempt in ["127.0.0.1", "example.com,127.0.0.0/8", "*"] {
-        let source = Source::new(&posthog.url());
+    for exempt in [HOST, "example.com,.test", "*"] {
+        // Only the proxy knows where it is.
+        let url = moved(&posthog.url(), "http", HOST, port(&posthog.url()));
+        let source = Source::new(&url).with("allow_http", json!(true)).with("attempts", json!(1));
         let source = source.with_environment("HTTP_PROXY", &variable).with_environment("NO_PROXY", exempt);
-        assert_eq!(source.check().await.0, "SUCCEEDED", "{exempt}");
-        let destination = Destination::new(&webhook);
+        let (status, message) = source.check().await;
+        assert!(status == "FAILED" && message.contains("no connection"), "{exempt}: {message}");
+        let url = moved(&webhook.url(), "http", HOST, port(&webhook.url()));
+        let destination = Destination::new(&webhook).with("webhook_url", json!(url)).with("allow_http", json!(true));
         let destination = destination.with_environment("HTTP_PROXY", &variable).with_environment("NO_PROXY", exempt);
-        assert_eq!(destination.check(&[]).await.0, "SUCCEEDED", "{exempt}");
+        assert_eq!(destination.check(&[]).await.0, "FAILED", "{exempt}");
         assert_eq!(proxy.seen(), [], "{exempt}");
     }
+}
+
+#[tokio::test]
+async fn nothing_for_this_machine_goes_through_a_proxy() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let (webhook, proxy) = (Webhook::start().await.unwrap(), proxy().await);
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    for name in ["HTTP_PROXY", "ALL_PROXY", "http_proxy"] {
+        for host in ["127.0.0.1", "localhost"] {
+            let source = Source::new(&moved(&posthog.url(), "http", host, port(&posthog.url()))).with_exports();
+            let source = source.with_environment(name, &variable);
+            let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+            assert_exported_events(&messages, &posthog, &[PROJECT]);
+            let url = moved(&webhook.url(), "http", host, port(&webhook.url()));
+            let destination = Destination::new(&webhook).with("webhook_url", json!(url));
+            destination.with_environment(name, &variable).delivered(&line()).await;
+        }
+    }
+    assert_eq!(proxy.seen(), []);
+    // Names below `localhost` are asked of resolvers, so they can be anywhere.
+    let url = moved(&posthog.url(), "http", "posthog.localhost", port(&posthog.url()));
+    let (status, message) = Source::new(&url).check().await;
+    assert!(status == "FAILED" && message.contains("allow_http"), "{message}");
 }
 
 #[tokio::test]
@@ -253,10 +284,10 @@ async fn wrong_proxy_password_is_explained() {
     }
     assert!(posthog.requests().is_empty() && webhook.received().is_empty());
     // The API without the proxy, the files with it.
+    posthog.set_files_root(&format!("http://{FILES_HOST}:{}", port(&posthog.files_url())));
     let source = Source::new(&moved(&posthog.url(), "http", "localhost", port(&posthog.url())))
         .with_exports()
-        .with_environment("HTTP_PROXY", &variable)
-        .with_environment("NO_PROXY", "localhost");
+        .with_environment("HTTP_PROXY", &variable);
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let errors = outcome.messages.errors();
@@ -271,11 +302,15 @@ async fn wrong_proxy_password_is_explained() {
 #[tokio::test]
 async fn a_proxy_that_cannot_be_used_is_named_without_its_password() {
     let (posthog, webhook) = (sandbox_with_events().await, Webhook::start().await.unwrap());
-    let source = Source::new(&posthog.url()).with_environment("HTTP_PROXY", "http://me:s3cret-pass@127.0.0.1:9");
+    let url = moved(&posthog.url(), "http", HOST, port(&posthog.url()));
+    let source = Source::new(&url).with("allow_http", json!(true)).with("attempts", json!(1));
+    let source = source.with_environment("HTTP_PROXY", "http://me:s3cret-pass@127.0.0.1:9");
     let (status, message) = source.check().await;
     assert_eq!(status, "FAILED");
     assert!(message.contains("through the proxy 127.0.0.1:9 (HTTP_PROXY)") && !message.contains("s3cret"), "{message}");
-    let destination = Destination::new(&webhook).with_environment("all_proxy", "127.0.0.1:9");
+    let url = moved(&webhook.url(), "http", HOST, port(&webhook.url()));
+    let destination = Destination::new(&webhook).with("webhook_url", json!(url)).with("allow_http", json!(true));
+    let destination = destination.with_environment("all_proxy", "127.0.0.1:9");
     let (status, message) = destination.check(&[]).await;
     assert!(status == "FAILED" && message.contains("through the proxy 127.0.0.1:9 (all_proxy)"), "{message}");
     for value in ["\"http://me:s3cret-pass@127.0.0.1:9\"", "http:/127.0.0.1", " http://127.0.0.1:9", "ftp://127.0.0.1"]

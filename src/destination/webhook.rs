@@ -347,11 +347,11 @@ impl Webhook {
         };
         let status = response.status();
         let mut answer = Vec::new();
-        // Reading everything of a success lets the connection be used again.
+        // Read to its end, so that the connection can be used again, unless it never ends.
         while let Ok(Some(chunk)) = response.chunk().await {
             if answer.len() <= LONGEST_ANSWER {
                 answer.extend_from_slice(&chunk);
-            } else if !status.is_success() {
+            } else {
                 break;
             }
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use rustls::CertificateError;
-use url::{Host, Url};
 
 use super::environment;
 use crate::error::Error;
@@ -19,14 +18,13 @@ const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", 
 /// Longer waits are never asked for on purpose.
 const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 
-/// The settings that all clients share: proxies from the environment.
+/// The settings that all clients share: proxies from the environment, except to this machine.
 ///
 /// # Errors
 /// When the environment names a proxy or certificates in a form that would be ignored.
 pub(crate) fn client_builder() -> Result<reqwest::ClientBuilder, Error> {
     environment::check()?;
-    let builder = reqwest::Client::builder();
-    Ok(if environment::no_proxy_at_all() { builder.no_proxy() } else { builder })
+    Ok(reqwest::Client::builder().proxy(environment::proxies()))
 }
 
 /// What the user has to do about a failed request, if waiting cannot help.
@@ -161,16 +159,6 @@ pub(crate) fn retry_after(headers: &HeaderMap, now: DateTime<Utc>) -> Option<Dur
         Err(_) => (DateTime::parse_from_rfc2822(text).ok()?.to_utc() - now).to_std().unwrap_or_default(),
     };
     Some(wait.min(LONGEST_PAUSE))
-}
-
-/// Returns true if the URL points to this machine.
-pub(crate) fn is_loopback(url: &Url) -> bool {
-    match url.host() {
-        Some(Host::Ipv4(ip)) => ip.is_loopback(),
-        Some(Host::Ipv6(ip)) => ip.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        None => false,
-    }
 }
 
 #[cfg(test)]

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
+use reqwest::Proxy;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::Url;
 
+use super::address::is_loopback;
 use crate::error::Error;
 
 /// Variables of proxies by scheme, in the order in which they are looked at; the first that is set counts.
@@ -74,7 +76,9 @@ fn is_proxy(value: &str) -> bool {
                 .chars()
                 .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '-' | '_' | '[' | ']' | ':'))
     };
-    known && uri.authority().is_some_and(|authority| is_plain(authority.host()))
+    known
+        && uri.authority().is_some_and(|authority| is_plain(authority.host()))
+        && Url::parse(&with_scheme(value)).is_ok()
 }
 
 /// All of a file's certificates have to be sound: one that is left out would be missed later.
@@ -87,17 +91,35 @@ fn check_certificates(file: &Path) -> Result<(), String> {
     if count == 0 { Err("it has no BEGIN CERTIFICATE section".to_owned()) } else { Ok(()) }
 }
 
-/// Names the proxy, if requests to `url` go through one: its address and its variable, without a password.
-pub(super) fn proxy_of(url: &Url) -> Option<String> {
-    if no_proxy_at_all() {
+/// The proxy for a URL, as its variable has it, and the name of the variable. What is on this machine goes
+/// through none: over a network, it would not be encrypted.
+fn proxy_for(url: &Url) -> Option<(&'static str, String)> {
+    if no_proxy_at_all() || is_loopback(url) {
         return None;
     }
-    let proxy = Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
+    // Knows what `NO_PROXY` exempts.
+    Matcher::from_env().intercept(&url.as_str().parse().ok()?)?;
     let own = if url.scheme() == "https" { HTTPS } else { HTTP };
     let is_used = |name: &&str| env::var(name).is_ok_and(|value| !value.is_empty());
     let variable = first_set(&own).filter(is_used).or_else(|| first_set(&ALL))?;
-    let address = proxy.uri().authority()?;
-    let is_socks = proxy.uri().scheme_str().is_some_and(|scheme| scheme.starts_with("socks"));
+    Some((variable, with_scheme(&env::var(variable).ok()?)))
+}
+
+fn with_scheme(value: &str) -> String {
+    if value.contains("://") { value.to_owned() } else { format!("http://{value}") }
+}
+
+/// The proxies of the environment for the requests of a client.
+pub(super) fn proxies() -> Proxy {
+    Proxy::custom(|url| proxy_for(url).map(|(_, proxy)| proxy))
+}
+
+/// Names the proxy, if requests to `url` go through one: its address and its variable, without a password.
+pub(super) fn proxy_of(url: &Url) -> Option<String> {
+    let (variable, proxy) = proxy_for(url)?;
+    let proxy: Uri = proxy.parse().ok()?;
+    let (_, address) = proxy.authority()?.as_str().rsplit_once('@').unwrap_or(("", proxy.authority()?.as_str()));
+    let is_socks = proxy.scheme_str().is_some_and(|scheme| scheme.starts_with("socks"));
     let note = if is_socks { ", but SOCKS is not supported" } else { "" };
     Some(format!("the proxy {address} ({variable}{note})"))
 }

@@ -1,11 +1,13 @@
 //! What every HTTP connection of both programs shares: TLS, proxies, bodies and `Retry-After`.
 
+mod address;
 pub(crate) mod body;
 pub(crate) mod connection;
 mod environment;
 
+pub(crate) use address::is_loopback;
 pub(crate) use body::{Body, BodyError, ENCODINGS};
 pub(crate) use connection::{
-    client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal,
-    remember_proxy_passwords, retry_after,
+    client_build_error, client_builder, connection_advice, describe, proxy_refusal, remember_proxy_passwords,
+    retry_after,
 };

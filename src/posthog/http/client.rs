@@ -152,10 +152,7 @@ impl Client {
         request: &Request<'_>,
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
-        let body = self.text(class, request, observer).await.map_err(|failure| match failure {
-            Failure::TooLarge { message } => Failure::Fatal(Error::system(message)),
-            failure => failure,
-        })?;
+        let body = self.text(class, request, observer).await?;
         serde_json::from_slice(&body)
             .map_err(|error| Failure::transient(format!("the response is not usable: {error}")))
     }

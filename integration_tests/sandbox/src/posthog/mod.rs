@@ -183,6 +183,12 @@ impl Sandbox {
         format!("http://{}", self.files_address)
     }
 
+    /// Lets links to files begin like this, such as `http://files.test:1234`, instead of with
+    /// [`Sandbox::files_url`].
+    pub fn set_files_root(&self, root: &str) {
+        lock(&self.shared.exports).root = Some(root.to_owned());
+    }
+
     /// Adds rows to the events table of a project, exactly as they are.
     pub fn insert(&self, project: u64, events: Vec<Event>) {
         self.shared.write_tables().entry(project).or_default().insert(events);

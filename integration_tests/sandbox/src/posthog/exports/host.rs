@@ -52,7 +52,8 @@ impl State {
         );
         let hops = if self.config.redirects > 0 { format!("{HOPS}{}", self.config.redirects) } else { String::new() };
         let detour = if self.config.redirect_back { DETOUR } else { "" };
-        let location = format!("http://{}{detour}{hops}{target}", self.host);
+        let root = self.root.clone().unwrap_or_else(|| format!("http://{}", self.host));
+        let location = format!("{root}{detour}{hops}{target}");
         let until = lifetime.and_then(|lifetime| Instant::now().checked_add(lifetime));
         self.signed.insert(signature, Signed { target, until });
         location

@@ -49,6 +49,8 @@ pub(crate) struct State {
     pub(crate) config: Exports,
     api: SocketAddr,
     host: SocketAddr,
+    /// Where links lead instead of to the host itself.
+    pub(crate) root: Option<String>,
     /// Requests to start a run, failed ones too.
     started: u64,
     runs: Vec<Run>,
@@ -69,6 +71,7 @@ impl State {
             config,
             api,
             host,
+            root: None,
             started: 0,
             runs: Vec::new(),
             most_active: 0,
