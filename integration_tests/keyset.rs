@@ -464,9 +464,12 @@ async fn full_refresh_does_not_continue_an_incremental_sync() {
     for stream in ["person_distinct_ids", "cohort_people"] {
         let mut state = source.read_all(&catalog(&[stream], "full_refresh"), None).await.stream_state(stream);
         assert_eq!(state["complete"], true);
-        // What an incremental sync that was interrupted in the last part would leave behind.
-        state =
-            json!({"version": 1, "projects": {"1001": {"part": 9, "rows": 100}, "1002": {"part": 9, "done": true}}});
+        state = if stream == "cohort_people" {
+            // What an incremental sync that was interrupted in the last part would leave behind.
+            json!({"version": 1, "projects": {"1001": {"part": 9, "rows": 100}, "1002": {"part": 9, "done": true}}})
+        } else {
+            source.read_all(&catalog(&[stream], "incremental"), None).await.stream_state(stream)
+        };
         let file = state_file(stream, &state);
         let messages = source.read_all(&catalog(&[stream], "full_refresh"), Some(&file)).await;
         assert_eq!(read(&messages, stream, fields(stream)), stored(&posthog, stream), "{stream}");
