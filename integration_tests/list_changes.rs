@@ -27,9 +27,14 @@ fn from(posthog: &Sandbox, days: i64) -> Source {
     source(posthog).with("start_date", json!(Timestamp::from_micros(minutes_ago(days * DAY))))
 }
 
-/// A server whose clock is so many days behind: what it reads is as old as that for one that is right.
-fn days_ago(days: i64, server: &Server) -> Server {
-    Server { clock_ahead: -days * 86_400, ..server.clone() }
+/// A sync as it would have been so many days ago.
+async fn read_days_ago(days: i64, posthog: &Sandbox, source: &Source, catalog: &Value) -> Messages {
+    posthog.set_server(Server { clock_ahead: -days * 86_400, ..Server::cloud_2026() });
+    source.turn_clock(-days * 86_400);
+    let messages = source.read_all(catalog, None).await;
+    posthog.set_server(Server::cloud_2026());
+    source.turn_clock(0);
+    messages
 }
 
 fn ids(messages: &Messages, stream: &str) -> Vec<String> {
@@ -158,9 +163,8 @@ async fn an_earlier_start_date_hides_no_new_recordings() {
 /// What lies before a later start date has not been read since.
 #[tokio::test]
 async fn a_start_date_that_is_moved_back_and_forth_leaves_no_gap() {
-    let server = Server::cloud_2026();
     for (stream, time) in [("session_recordings", "start_time"), ("batch_export_runs", "created_at")] {
-        let posthog = sandbox(days_ago(40, &server), 100).await;
+        let posthog = sandbox(Server::cloud_2026(), 100).await;
         let template = posthog.list(PROJECT, stream)[0].clone();
         let object = |days: i64| {
             let mut object = template.clone();
@@ -170,9 +174,8 @@ async fn a_start_date_that_is_moved_back_and_forth_leaves_no_gap() {
         };
         posthog.set_list(PROJECT, stream, (1..90).map(object).collect());
         let catalog = catalog(&[stream], "incremental");
-        let first = from(&posthog, 80).read_all(&catalog, None).await;
+        let first = read_days_ago(40, &posthog, &from(&posthog, 80), &catalog).await;
         assert_eq!(first.records(stream).len(), 40, "{stream}");
-        posthog.set_server(server.clone());
         let second = from(&posthog, 5).read_all(&catalog, Some(&first.state())).await;
         let third = from(&posthog, 80).read_all(&catalog, Some(&second.state())).await;
         assert_eq!(delivered([&first, &second, &third], stream).len(), 79, "{stream}");
@@ -184,14 +187,12 @@ async fn a_start_date_that_is_moved_back_and_forth_leaves_no_gap() {
 /// PostHog takes what it receives for a recording until it is seven days old.
 #[tokio::test]
 async fn recordings_that_come_days_late_are_found() {
-    let server = Server::cloud_2026();
-    let posthog = sandbox(days_ago(2, &server), 100).await;
+    let posthog = sandbox(Server::cloud_2026(), 100).await;
     let known: Vec<Value> =
         (0..60).map(|index| recording(&posthog, &format!("known-{index}"), (60 - index) * DAY / 4)).collect();
     posthog.set_list(PROJECT, "session_recordings", known.clone());
     let (source, catalog) = (source(&posthog), catalog(&["session_recordings"], "incremental"));
-    let first = source.read_all(&catalog, None).await;
-    posthog.set_server(server);
+    let first = read_days_ago(2, &posthog, &source, &catalog).await;
     let late = [recording(&posthog, "late", 8 * DAY + 60), recording(&posthog, "very-late", 10 * DAY - 60)];
     posthog.set_list(PROJECT, "session_recordings", known.into_iter().chain(late).collect());
     let second = source.read_all(&catalog, Some(&first.state())).await;
@@ -207,8 +208,7 @@ async fn recordings_that_come_days_late_are_found() {
 /// The state keeps so many; of those before, it is not known what the destination has.
 #[tokio::test]
 async fn late_recordings_are_looked_for_among_the_latest_5000() {
-    let server = Server::cloud_2026();
-    let posthog = sandbox(days_ago(2, &server), 1_000).await;
+    let posthog = sandbox(Server::cloud_2026(), 1_000).await;
     let template = recording(&posthog, "", 0);
     let known = (0..5_300).map(|index| {
         let mut recording = template.clone();
@@ -219,9 +219,8 @@ async fn late_recordings_are_looked_for_among_the_latest_5000() {
     let known: Vec<Value> = known.collect();
     posthog.set_list(PROJECT, "session_recordings", known.clone());
     let (source, catalog) = (source(&posthog), catalog(&["session_recordings"], "incremental"));
-    let first = source.read_all(&catalog, None).await;
+    let first = read_days_ago(2, &posthog, &source, &catalog).await;
     assert_eq!(first.records("session_recordings").len(), 5_300);
-    posthog.set_server(server);
     let late = [recording(&posthog, "late", 4 * DAY), recording(&posthog, "too-late", 7 * DAY)];
     posthog.set_list(PROJECT, "session_recordings", known.into_iter().chain(late).collect());
     let second = source.read_all(&catalog, Some(&first.state())).await;

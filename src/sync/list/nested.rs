@@ -63,14 +63,10 @@ impl NestedListReader {
         }
         let (parts, change, from) = match self.nested.children {
             // What has changed is told by the content, so that what comes back is found, too.
-            Children::One => {
-                let part = Part { made: Span { from: start, to: until }, changed_since: None };
-                let is_ahead = watermark.is_some_and(|watermark| watermark > until);
-                (Vec::from_iter((!is_ahead).then_some(part)), None, None)
-            }
+            Children::One => (vec![Part { made: Span { from: start, to: until }, changed_since: None }], None, None),
             Children::MadeBetween { days: changeable, .. } => {
                 let look_back = LookBack { usual: margin + days(changeable), late: None };
-                let covered = watermark.and_then(|_| Covered::of(&state, start, look_back, until));
+                let covered = watermark.and_then(|_| Covered::of(&state, look_back, until));
                 let from = Covered::from_after(covered, start);
                 (parts(start, covered, since, until), list.change.map(|change| change.field), Some(from))
             }

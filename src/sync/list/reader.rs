@@ -65,7 +65,7 @@ impl ListReader {
         }
         let by_time = change.filter(|change| change.from_start_date);
         let covered = watermark.filter(|_| by_time.is_some());
-        let covered = covered.and_then(|_| Covered::of(&state, start, look_back, until));
+        let covered = covered.and_then(|_| Covered::of(&state, look_back, until));
         if let Some((covered, from)) = covered.zip(look_back.late_from(&state, until))
             && covered.settled > from
         {

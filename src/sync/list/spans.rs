@@ -63,12 +63,10 @@ impl LookBack {
 }
 
 impl Covered {
-    /// What a state says; `start` is the start date, and `until` when the sync began.
-    pub(super) fn of(state: &ListState, start: Timestamp, look_back: LookBack, until: Timestamp) -> Option<Self> {
-        let watermark = state.watermark?;
-        // A state without `from` does not know its start date, so everything is read again, unless it is ahead of
-        // the clock: Airbyte expects that nothing is read from such a state.
-        let from = state.from.or_else(|| (watermark > until).then_some(start))?;
+    /// What a state says when a sync begins at `until`. One without `from` does not know its start date, so
+    /// everything is read again.
+    pub(super) fn of(state: &ListState, look_back: LookBack, until: Timestamp) -> Option<Self> {
+        let (watermark, from) = state.watermark.zip(state.from)?;
         let usual = watermark.minus(look_back.usual);
         let late = look_back.late_from(state, until).map(|from| {
             // Further back than it is known what the destination has, everything would come again.
@@ -144,7 +142,7 @@ mod tests {
             from: Some(at(0)),
             ..ListState::default()
         };
-        let settled = |state: &ListState| Covered::of(state, at(0), LOOK_BACK, at(100)).unwrap().settled.day() - 20_000;
+        let settled = |state: &ListState| Covered::of(state, LOOK_BACK, at(100)).unwrap().settled.day() - 20_000;
         assert_eq!(settled(&state(100, Some(100))), 99);
         assert_eq!(settled(&state(100, Some(99))), 91);
         assert_eq!(settled(&state(90, Some(89))), 81);
@@ -159,6 +157,6 @@ mod tests {
         let usual = LookBack { late: None, ..LOOK_BACK };
         assert_eq!(usual.furthest(&state(100, None), at(100)), at(99));
         let without = ListState { from: None, ..state(90, None) };
-        assert_eq!(Covered::of(&without, at(0), LOOK_BACK, at(100)), None);
+        assert_eq!(Covered::of(&without, LOOK_BACK, at(100)), None);
     }
 }
