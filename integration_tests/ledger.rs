@@ -94,26 +94,6 @@ async fn events_that_become_visible_late_repeat_only_their_slice() {
 }
 
 #[tokio::test]
-async fn events_inside_the_ingestion_delay_are_counted_and_left_to_the_next_sync() {
-    let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(10, minutes_ago(60)));
-    posthog.insert(PROJECT, (10_000..10_007).map(|number| event(number, minutes_ago(1))).collect());
-    let source = Source::new(&posthog.url()).with("method", json!({"type": "query"}));
-    let first = source.read_all(&incremental(), None).await;
-    assert_eq!(first.ids("events").len(), 10);
-    let left = |logs: Vec<String>| logs.iter().filter(|line| line.contains("are left to the next sync")).count();
-    let warnings = first.logs("WARN");
-    assert!(warnings.iter().any(|line| line.contains("7 events that PostHog received after")), "{warnings:?}");
-    assert_eq!(left(warnings), 1);
-    // Once is enough for a warning.
-    let second = source.read_all(&incremental(), Some(&first.state())).await;
-    assert_eq!((left(second.logs("WARN")), left(second.logs("INFO"))), (0, 1));
-    turn_clock(&posthog, 10);
-    let third = source.read_all(&incremental(), Some(&second.state())).await;
-    assert_eq!((third.ids("events").len(), left(third.logs("INFO"))), (7, 0));
-}
-
-#[tokio::test]
 async fn sync_without_new_events_asks_one_query_and_no_run() {
     for method in ["query", "export"] {
         let posthog = sandbox_with_exports(Exports::default()).await;

@@ -25,8 +25,6 @@ const MOST_PERIODS: usize = 50;
 pub(super) struct Observed {
     /// Rows as stored, of every cell that has any.
     pub(super) figures: BTreeMap<CellKey, Fingerprint>,
-    /// Rows that were ingested after the bound.
-    pub(super) later: u64,
     /// Bytes that the server has read for it.
     pub(super) bytes: u64,
 }
@@ -53,12 +51,8 @@ pub(super) async fn observe(
         observed.bytes += answer.bytes;
         for row in answer.rows {
             let [period, slice, count, checksum] = row.as_slice() else { return Err(unexpected().into()) };
-            let slice = usize::try_from(slice.0).map_err(|_| unexpected())?;
-            if slice == ledger.slices.len() {
-                observed.later += count.unsigned();
-                continue;
-            }
-            let key = ledger.key(period.day(), slice).ok_or_else(unexpected)?;
+            let key = usize::try_from(slice.0).ok().and_then(|slice| ledger.key(period.day(), slice));
+            let key = key.ok_or_else(unexpected)?;
             let figure: &mut Fingerprint = observed.figures.entry(key).or_default();
             *figure = figure.plus(Fingerprint::new(count.unsigned(), checksum.unsigned()));
         }

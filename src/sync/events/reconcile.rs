@@ -51,8 +51,6 @@ struct Round {
     read: Option<Days>,
     /// Cells that still differ when no more rounds are left.
     differs: Vec<(Part, Difference)>,
-    /// Events that were ingested after the bound.
-    later: u64,
     bytes: u64,
 }
 
@@ -93,7 +91,6 @@ impl EventReader {
             tracing::info!("{notice}");
         }
         let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
-        let is_first = state == ProjectState::default();
         let before = state.ledger;
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
         ledger.open_slices(bound, [], kept);
@@ -113,21 +110,15 @@ impl EventReader {
             self.narrow(names, &wanted).await?;
         }
         self.finish_export(before.as_ref(), on_estimate).await?;
-        let later = self.compare_and_read(bound, on_estimate).await?;
-        // Whoever reads for the first time looks for what was sent a minute ago.
-        match later {
-            0 => {}
-            _ if is_first => tracing::warn!("{}", left(later, bound)),
-            _ => tracing::info!("{}", left(later, bound)),
-        }
+        self.compare_and_read(bound, on_estimate).await?;
         if self.repeats > 0 {
             tracing::info!("{} of these events may have been emitted before", self.repeats);
         }
         Ok(())
     }
 
-    /// Reads until nothing differs, and tidies the ledger. Returns how many events were ingested after the bound.
-    async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<u64, GiveUp> {
+    /// Reads until nothing differs, and tidies the ledger.
+    async fn compare_and_read(&mut self, bound: Timestamp, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let asked = self.days();
         let days = observation(&self.ledger().await, asked, bound);
         if days != asked {
@@ -156,7 +147,7 @@ impl EventReader {
             tidy(ledger, scope, clock);
         })
         .await?;
-        if complete { Ok(last.later) } else { Err(disagreement(&last.differs).into()) }
+        if complete { Ok(()) } else { Err(disagreement(&last.differs).into()) }
     }
 
     /// Compares once, and reads what differs unless this is the last round.
@@ -174,7 +165,6 @@ impl EventReader {
             let context = self.reader.context.clone();
             let mut observed = figures::observe(&context, &ledger, &names, days).await?;
             outcome.bytes += observed.bytes;
-            outcome.later += observed.later;
             let mut found = differences(&ledger, part, &observed.figures, days);
             let by_export = round == 0 && self.is_for_export(&found);
             if by_export && self.split(&found).await? {
@@ -498,13 +488,6 @@ fn names_of(ledger: &Ledger, part: Part) -> Option<Names> {
         Part::Main => Some(ledger.choice.names.clone()),
         Part::Added => ledger.added.clone(),
     }
-}
-
-/// The sentence for events that PostHog may not show everywhere yet.
-fn left(count: u64, bound: Timestamp) -> String {
-    format!(
-        "{count} events that PostHog received after {bound} are left to the next sync, because PostHog may not show all of them yet (`method.settle_minutes`)"
-    )
 }
 
 /// The sentence for figures that could not be made to agree.

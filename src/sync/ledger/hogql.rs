@@ -69,23 +69,27 @@ fn bound(day: i64, operator: &str) -> String {
     format!("timestamp {operator} {}", Timestamp::from_day(day).literal())
 }
 
-/// The number of the slice that a row belongs to; behind the last bound, the number of slices.
+/// The number of the slice that a row belongs to, if it was ingested before the bound.
 pub fn slice(ledger: &Ledger) -> String {
-    if ledger.slices.is_empty() {
+    let Some((_, bounds)) = ledger.slices.split_last() else { return "0".to_owned() };
+    if bounds.is_empty() {
         return "0".to_owned();
     }
     let mut text = "multiIf(".to_owned();
-    for (index, slice) in ledger.slices.iter().enumerate() {
+    for (index, slice) in bounds.iter().enumerate() {
         // Writing to a String cannot fail.
         let written = write!(text, "created_at < {}, {index}, ", slice.until.literal());
         debug_assert!(written.is_ok());
     }
-    format!("{text}{})", ledger.slices.len())
+    format!("{text}{})", bounds.len())
 }
 
-/// Rows of the days; months that are touched as a whole.
+/// Rows of the days, ingested before the bound; months that are touched as a whole.
 fn rows(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
-    let text = in_days(ledger.months.whole_periods(days));
+    let mut text = in_days(ledger.months.whole_periods(days));
+    if let Some(until) = ledger.until() {
+        text = format!("created_at < {} AND {text}", until.literal());
+    }
     match condition {
         Some(condition) => format!("{text} AND {condition}"),
         None => text,
@@ -99,8 +103,7 @@ fn one_row(names: &str, grouped: &str) -> String {
     )
 }
 
-/// Count and checksum of every cell, duplicates included: `period, slice, row_count, row_checksum`. What was
-/// ingested after the bound is counted as one slice more.
+/// Count and checksum of every cell, duplicates included: `period, slice, row_count, row_checksum`.
 pub fn observation(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
     let grouped = format!(
         "SELECT {} AS period, {} AS slice, count() AS row_count, sum({CHECKSUM}) AS row_checksum FROM events WHERE {} GROUP BY period, slice",
@@ -144,10 +147,9 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
          sumIf(duplicates, remains) AS remaining_count, sumIf(duplicates * digits, remains) AS remaining_checksum, \
          countIf(remains) AS remaining_distinct_count, sumIf(digits, remains) AS remaining_distinct_checksum \
          FROM (SELECT {} AS period, {} AS slice, {CHECKSUM} AS digits, {remaining} AS remains, count() AS duplicates \
-         FROM events WHERE {}{} GROUP BY period, slice, digits, remains, {}) GROUP BY period, slice",
+         FROM events WHERE {} GROUP BY period, slice, digits, remains, {}) GROUP BY period, slice",
         period(&ledger.months),
         slice(ledger),
-        ledger.until().map(|until| format!("created_at < {} AND ", until.literal())).unwrap_or_default(),
         rows(ledger, Days::ALL, condition),
         IDENTITY.join(", ")
     );
@@ -209,9 +211,9 @@ mod tests {
         assert_eq!(
             observation(&ledger(), Days::ALL, None),
             "SELECT count() AS cells, sum(row_count) AS stored, groupArray((period, slice, row_count, row_checksum)) AS figures FROM (SELECT intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525 AS period, \
-             multiIf(created_at < toDateTime64('2024-10-03 00:00:00.000000', 6, 'UTC'), 0, created_at < toDateTime64('2024-10-04 00:00:00.000000', 6, 'UTC'), 1, 2) AS slice, count() AS row_count, \
+             multiIf(created_at < toDateTime64('2024-10-03 00:00:00.000000', 6, 'UTC'), 0, 1) AS slice, count() AS row_count, \
              sum(reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))) AS row_checksum FROM events \
-             WHERE 1 = 1 GROUP BY period, slice) LIMIT 1"
+             WHERE created_at < toDateTime64('2024-10-04 00:00:00.000000', 6, 'UTC') AND 1 = 1 GROUP BY period, slice) LIMIT 1"
         );
     }
 
@@ -221,7 +223,7 @@ mod tests {
         ledger.months.add(Days { from: 19_723, to: 19_723 + 31 });
         let text = observation(&ledger, Days { from: 19_730, to: Days::ALL.to }, Some("event IN ({include_0})"));
         assert!(text.contains("- if((timestamp >= toDateTime64('2024-01-01"), "{text}");
-        assert!(text.contains("WHERE (timestamp >= toDateTime64('2024-01-01"), "{text}");
+        assert!(text.contains("AND (timestamp >= toDateTime64('2024-01-01"), "{text}");
         assert!(text.contains("AND event IN ({include_0}) GROUP BY"), "{text}");
     }
 
