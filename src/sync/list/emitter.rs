@@ -138,8 +138,8 @@ impl Emitter {
         ListState { sent: self.sent.clone(), ..state.clone() }
     }
 
-    /// Ends the sync: logs what was left out, and returns what later ones are to leave out. `all_met` says whether
-    /// this sync has met every object that is still there.
+    /// Ends the sync: logs what was left out, and returns what later ones are to leave out. `all_met` is
+    /// true if this sync has met every object that still exists.
     pub(super) fn finish(mut self, all_met: bool) -> Sent {
         self.writer.report();
         if let Some(from) = self.keep_from {

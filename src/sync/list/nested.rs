@@ -10,7 +10,7 @@ use chrono::TimeDelta;
 use serde_json::value::RawValue;
 
 use super::emitter::Emitter;
-use super::offsets::Offsets;
+use super::offsets::{OffsetList, Offsets};
 use super::spans::{Covered, LookBack, Span};
 use super::state::ListState;
 use crate::error::Error;
@@ -115,7 +115,8 @@ impl NestedListReader {
         for (number, parameters) in self.nested.parent_queries.iter().enumerate() {
             let separator = if parameters.is_empty() { "" } else { "&" };
             let first = format!("limit={PAGE}&offset=0{separator}{parameters}");
-            let mut pages = Offsets::new(context, name, path.clone(), vec!["id"], first, number > 0);
+            let list = OffsetList { name, path: path.clone(), key: vec!["id"], first, is_optional: number > 0 };
+            let mut pages = Offsets::new(context, list);
             while let Some(objects) = pages.next().await? {
                 for object in objects {
                     parents.insert(in_path(&object.key)?);

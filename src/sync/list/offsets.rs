@@ -19,18 +19,23 @@ pub(super) struct Listed {
     pub(super) text: Box<RawValue>,
 }
 
+/// A list that is read by offsets.
+pub(super) struct OffsetList {
+    /// What is listed, for messages.
+    pub(super) name: &'static str,
+    pub(super) path: String,
+    /// Fields that identify an object.
+    pub(super) key: Vec<&'static str>,
+    /// Query string of the first page.
+    pub(super) first: String,
+    /// Whether a server that refuses the list has nothing of the kind.
+    pub(super) is_optional: bool,
+}
+
 /// A way through a list, page by page and as often as it takes.
 pub(super) struct Offsets<'c> {
     context: &'c ReadContext,
-    /// What is listed, for messages.
-    name: &'static str,
-    path: String,
-    /// Fields that identify an object.
-    key: Vec<&'static str>,
-    /// Query string of the first page.
-    first: String,
-    /// Whether a server that refuses the list has nothing of the kind.
-    is_optional: bool,
+    list: OffsetList,
     pages: Pages<'c>,
     /// The page that is read next; none at the end of a listing.
     next: Option<Next>,
@@ -47,20 +52,11 @@ struct Next {
 }
 
 impl<'c> Offsets<'c> {
-    /// The list `name` at `path`, from the query string `first` on. `key` are the fields that identify an object. A
-    /// list that `is_optional` is empty if the server refuses it.
-    pub(super) fn new(
-        context: &'c ReadContext,
-        name: &'static str,
-        path: String,
-        key: Vec<&'static str>,
-        first: String,
-        is_optional: bool,
-    ) -> Self {
-        let pages = Pages::new(&context.client, path.clone(), &context.observer);
-        let next = Some(Next { query: first.clone(), overlaps: false });
-        let (listing, before, attempts) = (Listing::default(), None, 1);
-        Self { context, name, path, key, first, is_optional, pages, next, listing, before, attempts }
+    /// The way through a list from its first page on.
+    pub(super) fn new(context: &'c ReadContext, list: OffsetList) -> Self {
+        let pages = Pages::new(&context.client, list.path.clone(), &context.observer);
+        let next = Some(Next { query: list.first.clone(), overlaps: false });
+        Self { context, list, pages, next, listing: Listing::default(), before: None, attempts: 1 }
     }
 
     /// The objects of the next page, of which some may have come before; none when the list is complete.
@@ -75,12 +71,12 @@ impl<'c> Offsets<'c> {
         while let Some(Next { query, overlaps }) = self.next.take() {
             let ListPage { objects, next, count, .. } = match self.pages.read(&query).await {
                 Ok(page) => page,
-                Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if self.is_optional => return Ok(None),
+                Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if self.list.is_optional => return Ok(None),
                 Err(give_up) => return Err(give_up.into()),
             };
             self.listing.count = self.listing.count.max(count);
             let objects: Vec<Listed> =
-                objects.into_iter().map(|text| Listed::read(text, &self.key)).collect::<Result<_, _>>()?;
+                objects.into_iter().map(|text| Listed::read(text, &self.list.key)).collect::<Result<_, _>>()?;
             let here = offset(&query).unwrap_or(0);
             let is_known = |object: &Listed| self.listing.keys.contains(&object.key);
             if overlaps && here > 0 && !objects.first().is_some_and(is_known) {
@@ -103,7 +99,7 @@ impl<'c> Offsets<'c> {
 
     /// At the end of a listing, begins another one unless the list is complete.
     fn is_read_again(&mut self) -> Result<bool, Error> {
-        let name = self.name;
+        let name = self.list.name;
         let problem = match self.listing.verdict(self.before.as_ref()) {
             Verdict::Complete => return Ok(false),
             Verdict::Missing(count) => {
@@ -123,8 +119,8 @@ impl<'c> Offsets<'c> {
         }
         self.attempts += 1;
         self.before = Some(std::mem::take(&mut self.listing));
-        self.pages = Pages::new(&self.context.client, self.path.clone(), &self.context.observer);
-        self.next = Some(Next { query: self.first.clone(), overlaps: false });
+        self.pages = Pages::new(&self.context.client, self.list.path.clone(), &self.context.observer);
+        self.next = Some(Next { query: self.list.first.clone(), overlaps: false });
         Ok(true)
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::emitter::Emitter;
-use super::offsets::{Listed, Offsets};
+use super::offsets::{Listed, OffsetList, Offsets};
 use super::recordings::{Recordings, Unordered};
 use super::sent::MOST;
 use super::spans::{Covered, LookBack, Span, spans};
@@ -145,8 +145,9 @@ impl ListReader {
     async fn read_pass(&self, pass: &Pass, state: &ListState, emitter: &mut Emitter) -> Result<(), Error> {
         let Self { context, list, checkpoint } = self;
         let path = format!("api/projects/{}/{}/", context.project, list.path);
-        let query = pass.query.clone();
-        let mut pages = Offsets::new(context, list.stream, path, list.own_key(), query, pass.optional);
+        let (key, first) = (list.own_key(), pass.query.clone());
+        let way = OffsetList { name: list.stream, path, key, first, is_optional: pass.optional };
+        let mut pages = Offsets::new(context, way);
         while let Some(objects) = pages.next().await? {
             let mut batch = context.batch();
             for Listed { key, text } in &objects {

@@ -2,8 +2,8 @@
 //! emitted again.
 //!
 //! An object's entry is true at the place of its STATE in the output: it is the checksum of the object's last record
-//! before that. Whoever emits another record of the object withdraws the entry by a STATE before that record; a sync
-//! that was interrupted behind it would otherwise believe that the destination still has the earlier one.
+//! before that. Before another record of the object is emitted, a STATE withdraws the entry; otherwise a sync that is
+//! interrupted after that record would believe that the destination still has the earlier one.
 
 use std::collections::{BTreeMap, HashSet};
 
