@@ -84,13 +84,9 @@ fn secrets(url: &Url) -> Vec<String> {
     });
     let whole = [url.path(), query, url.fragment().unwrap_or_default(), user, password];
     let encoded = whole.into_iter().chain(url.path().split('/')).chain(pairs);
-    let mut secrets: Vec<String> = encoded
-        .flat_map(|part| {
-            let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-            [part.to_owned(), decoded(part), decoded(&part.replace('+', " "))]
-        })
-        .collect();
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let forms = |part: &str| [part.to_owned(), decoded(part), decoded(&part.replace('+', " "))];
+    let mut secrets: Vec<String> = encoded.flat_map(forms).collect();
     if url.has_authority() && !(user.is_empty() && password.is_empty()) {
         // Sent as base64.
         secrets.push(format!("{}:{}", decoded(user), decoded(password)));
