@@ -11,7 +11,7 @@ use url::Url;
 
 use crate::support::authority::Authority;
 use crate::support::destination::Destination;
-use crate::support::program::{Source, catalog, run};
+use crate::support::program::{Source, catalog, repository_file, run};
 use crate::support::secrets::{AWKWARD_KEY, BEARER, HEADER, PROXY_PASSWORD, SIGNING_KEY, WEBHOOK};
 use crate::support::world::{PROJECT, events, key, minutes_ago};
 
@@ -255,20 +255,9 @@ async fn values_of_a_wrong_type_are_not_quoted() {
         }
     }
     let source = Source::new("http://127.0.0.1:9");
-    for field in [
-        "api_key",
-        "base_url",
-        "start_date",
-        "end_date",
-        "project_ids",
-        "include_events",
-        "method",
-        "concurrency",
-        "rate_limit_share",
-        "allow_http",
-        "custom_queries",
-        "event_property_columns",
-    ] {
+    let specification = std::fs::read_to_string(repository_file("spec.json")).unwrap();
+    let specification: Value = serde_json::from_str(&specification).unwrap();
+    for field in specification["connectionSpecification"]["properties"].as_object().unwrap().keys() {
         for value in [
             json!(AWKWARD_KEY),
             json!([AWKWARD_KEY, 5]),
