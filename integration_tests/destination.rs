@@ -492,7 +492,7 @@ async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() 
         // One record may well be refused for what it holds.
         let outcomes = destination.delivered(&input(1, 1)).await;
         assert_eq!(outcomes.states()[0]["destinationStats"]["rejectedRecordCount"], 1.0);
-        // A few are set aside, but the run says that this was all.
+        // A few go to the dead-letter file, but the error says that nothing else came through.
         let outcomes = destination.write(&input(3, 3)).await;
         assert_eq!((outcomes.code, outcomes.cursors()), (Some(1), vec![3]));
         assert!(outcomes.error().contains("all 3 are in `dead_letter_file`"), "{}", outcomes.error());
@@ -510,7 +510,7 @@ async fn two_bad_records_at_the_beginning_do_not_stop_the_others() {
         Destination::new(&webhook).with("batch", batch.clone()).with("dead_letter_file", json!("refused.jsonl"));
     destination.delivered(&input(2)).await;
     assert_eq!(numbers(&webhook), [100]);
-    // More than `dead_letter_limit` end the run with nothing set aside, and the message names the way on.
+    // More than `dead_letter_limit` end the run, and the message names the way on.
     let destination = destination.with("dead_letter_limit", json!(3));
     let before = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
     let outcomes = destination.write(&input(4)).await;

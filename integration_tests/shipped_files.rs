@@ -111,8 +111,8 @@ async fn error_names_the_field_of_the_invalid_configuration() {
     assert!(errors[0].starts_with("config_error") && errors[0].contains("`start_date`"), "{errors:?}");
 }
 
-/// Airbyte's tests want no records after a state from the far future, and success. But whoever really has such
-/// a state would lose what comes in until then.
+/// Airbyte's tests want no records after a state from the far future, and success. But a user with such a
+/// state would lose what is ingested until then.
 #[tokio::test]
 async fn state_from_the_future_is_refused() {
     let posthog = sandbox().await;

@@ -54,7 +54,7 @@ fn late(source: Source) -> String {
         writeln!(
             text,
             "* Objects that come late are found up to {usual} hours after their `{}`, and once a day up to {hours} hours. Of more \
-             than 5,000 objects in that time, only the latest 5,000 are looked through; the log says so. A full refresh reads all",
+             than 5,000 objects in that time, only the latest 5,000 are looked through; the log reports it. A full refresh reads all",
             change.field
         )
         .unwrap();

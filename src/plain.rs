@@ -1,4 +1,4 @@
-//! Text for people, whoever wrote it.
+//! Text for people, also where a server wrote it.
 //!
 //! Messages quote servers, and a terminal obeys what it is sent: control characters move the cursor, set
 //! the title or the clipboard, and others turn the direction of a text around. Nothing of that leaves

@@ -59,7 +59,7 @@ pub(super) fn says_failed(body: &[u8]) -> bool {
         || says("status", is_failure)
 }
 
-/// Whether an answer is a page for people: what servers show that do not know the address.
+/// Whether an answer is a page for people: what servers show for an unknown URL.
 pub(super) fn is_web_page(body: &[u8]) -> bool {
     let begin: Vec<u8> = body.trim_ascii_start().iter().take(14).map(u8::to_ascii_lowercase).collect();
     begin.starts_with(b"<!doctype html") || begin.starts_with(b"<html")

@@ -61,7 +61,7 @@ impl DeadLetters {
     }
 }
 
-/// Appends lines. What a failure leaves of them is taken back, if nobody else can have written meanwhile.
+/// Appends lines. What a failure leaves of them is taken back, unless another process may have written meanwhile.
 fn append(file: &File, path: &Path, lines: &[u8]) -> io::Result<()> {
     // A device or a pipe has neither locks nor a last line.
     if !file.metadata()?.is_file() {

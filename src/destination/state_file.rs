@@ -75,7 +75,7 @@ impl StateFile {
     }
 
     /// Notes for the next run what begins with the states that are kept. Where that fails, the next run
-    /// begins anew, as if it sent nothing again.
+    /// starts as if it sent nothing again.
     pub(super) fn note(&self, epoch: Epoch) {
         let Some(mut file) = self.lock.as_ref() else { return };
         let mark = epoch.mark(&self.states.to_value().to_string());

@@ -7,8 +7,8 @@ pub(super) const LARGE: usize = 1024 * 1024;
 
 static TURNS: Semaphore = Semaphore::const_new(1);
 
-/// The turn of one response or file, while it has one. Whoever has it only waits for the network and for
-/// the reader of stdout, never for another turn.
+/// The turn of one response or file, while it has one. Its holder only waits for the network and for the
+/// reader of stdout, never for another turn.
 #[derive(Debug, Default)]
 pub struct Turn(Option<SemaphorePermit<'static>>);
 

@@ -5,8 +5,8 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::time::Timestamp;
 
-/// Refuses a state when what the next sync begins with, `from`, is ahead of the server's clock: what came in
-/// before that has perhaps been read by nobody, and nothing else would tell.
+/// Refuses a state when what the next sync begins with, `from`, is ahead of the server's clock: what was
+/// ingested before that may never have been read, and nothing else would show it.
 ///
 /// # Errors
 /// A config error that says how to go on.

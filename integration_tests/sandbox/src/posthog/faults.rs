@@ -32,7 +32,7 @@ pub enum Action {
         /// Additional headers.
         headers: Vec<(String, String)>,
     },
-    /// A success in place of the real answer, to the byte; compressed if the headers say so.
+    /// A success in place of the real answer, to the byte; compressed if the headers claim it.
     Raw {
         /// Headers such as `content-encoding`.
         headers: Vec<(String, String)>,
