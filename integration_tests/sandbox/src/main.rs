@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chrono::Utc;
+use chrono::{TimeDelta, Utc};
 use clap::Parser;
 use posthog_sandbox::posthog::{Exports, HangingRuns, Key, Limits, Project, Replay, Retention, Sandbox, Server};
 
@@ -91,7 +91,8 @@ async fn main() -> anyhow::Result<()> {
         posthog.generate_lists(arguments.project, arguments.seed);
     }
     if arguments.dataset {
-        events += posthog.load_dataset(arguments.project, Utc::now())?;
+        // Events are up to two seconds on the way, and none has arrived in the future.
+        events += posthog.load_dataset(arguments.project, Utc::now() - TimeDelta::seconds(2))?;
     }
     let ready = serde_json::json!({
         "url": posthog.url(), "files_url": posthog.files_url(), "project": arguments.project, "api_key": Key::default().value, "token": token, "events": events,
