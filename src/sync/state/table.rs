@@ -109,7 +109,7 @@ impl ProjectEntry for ProjectState {
             let until = instant(&format!("{place}.late_check.until"), until)?;
             export.compared_until = Some(export.compared_until.map_or(until, |compared| compared.min(until)));
         }
-        let state = Self {
+        let mut state = Self {
             ledger: read("ledger")
                 .map(|ledger| {
                     Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}")))
@@ -133,8 +133,12 @@ impl ProjectEntry for ProjectState {
             || state.scan.is_some()
             || state.resume_from.is_some()
             || state.export != ExportState::default();
-        if state.covered.is_some() && !is_begun && !is_obsolete(value) {
-            return Err(unusable(format_args!("`{place}` has `covered`, but no `{cursor_field}`")));
+        if state.covered.is_some() && !is_begun {
+            if !is_obsolete(value) {
+                return Err(unusable(format_args!("`{place}` has `covered`, but no `{cursor_field}`")));
+            }
+            // It belonged to the scan that is not continued.
+            state.covered = None;
         }
         Ok(state)
     }
