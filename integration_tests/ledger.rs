@@ -93,6 +93,44 @@ async fn events_that_become_visible_late_repeat_only_their_slice() {
     assert_eq!(fourth.ids("events").len(), 0);
 }
 
+/// Events of one cell.
+fn of_one_hour(numbers: impl IntoIterator<Item = u32>) -> Vec<Event> {
+    let begin = minutes_ago(2 * 60);
+    let numbered = |number: u32| Event { created_at: begin, ..event(number.into(), begin + i64::from(number)) };
+    numbers.into_iter().map(numbered).collect()
+}
+
+#[tokio::test]
+async fn days_that_grow_while_they_are_read_are_left_to_the_next_sync() {
+    for has_duplicate in [false, true] {
+        let posthog = sandbox().await;
+        let mut rows = of_one_hour(0..10);
+        rows.extend(has_duplicate.then(|| rows[0].clone()));
+        posthog.insert(PROJECT, rows);
+        // Each query for figures shows one more than the pages before it: the first is asked before them.
+        let at_queries = if has_duplicate { vec![4, 7, 10] } else { vec![4] };
+        posthog.insert_at_queries(PROJECT, at_queries.into_iter().zip(of_one_hour(100..110)));
+        let source = Source::new(&posthog.url());
+        let first = source.read_all(&incremental(), None).await;
+        let logs = first.logs("INFO").join("\n");
+        assert!(logs.contains("1 events became visible while their days were read"), "{logs}");
+        posthog.insert_waiting();
+        let second = source.read_all(&incremental(), Some(&first.state())).await;
+        assert_eq!(emissions([&first, &second]).len(), event_ids(&posthog).len(), "{logs}");
+    }
+}
+
+#[tokio::test]
+async fn events_that_appear_in_front_of_a_full_page_hide_none_behind_it() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, of_one_hour([0, 2, 4, 6]));
+    // With the second page: as many rows have come as were counted then, and one is left.
+    posthog.insert_at_queries(PROJECT, of_one_hour([3]).into_iter().map(|event| (4, event)));
+    let source = Source::new(&posthog.url()).with("method", json!({"type": "query", "page_size": 2}));
+    let first = source.read_all(&incremental(), None).await;
+    assert_eq!(first.ids("events").len(), 5, "{}", first.without_records());
+}
+
 #[tokio::test]
 async fn sync_without_new_events_asks_one_query_and_no_run() {
     for method in ["query", "export"] {

@@ -117,12 +117,11 @@ impl Life {
     }
 
     async fn sync(&mut self, sync: &Sync) -> Result<(), String> {
-        let now = self.now();
-        let appearing = sync
-            .appearing
-            .iter()
-            .map(|(milliseconds, row)| Event { visible_at: Some(now + milliseconds * 1_000), ..row.event() });
-        self.insert(appearing.collect());
+        for (queries, row) in &sync.appearing {
+            let event = row.event();
+            self.rows.entry(identity(&event)).or_default().push(event.clone());
+            self.posthog.insert_at_queries(PROJECT, [(*queries, event)]);
+        }
         let owed = self.owed(&sync.settings);
         self.posthog.clear_requests();
         let fault = sync.trouble.iter().map(|trouble| {
@@ -135,6 +134,7 @@ impl Life {
         self.posthog.set_faults(fault.collect()).unwrap();
         let run = tokio::time::timeout(LONGEST, self.run(sync)).await.map_err(|_| "it does not end".to_owned())?;
         self.posthog.set_faults(Vec::new()).unwrap();
+        self.posthog.insert_waiting();
         self.judge(sync, &owed, &run).map_err(|problem| format!("{problem}\n{}", told(&run.messages)))
     }
 

@@ -171,8 +171,8 @@ pub(super) struct Sync {
     /// After so many lines it is killed.
     pub(super) killed_after: Option<usize>,
     pub(super) trouble: Option<Trouble>,
-    /// Rows that become visible so many milliseconds after it begins.
-    pub(super) appearing: Vec<(i64, Row)>,
+    /// Rows that become visible when it asks its query of this number.
+    pub(super) appearing: Vec<(usize, Row)>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -215,8 +215,8 @@ struct Hazards {
     /// Events that PostHog received long after they happened, or that lie in its future. Exports leave
     /// them out, and what shares a cell with them is then read again.
     far: bool,
-    /// Events that share a uuid. Figures tell them apart by their number only, so next to copies that
-    /// two exports have brought one of them can go unnoticed.
+    /// Events that share a uuid. Figures tell them apart by their number only, so one that appears when two
+    /// copies of another are merged, or next to copies that two exports have brought, can go unnoticed.
     shared: bool,
 }
 
@@ -239,7 +239,7 @@ impl Script {
         let duplicates = may(50);
         let shared = !duplicates || may(30);
         let hazards = Hazards {
-            late: may(50),
+            late: may(50) && !(duplicates && shared),
             duplicates,
             shared,
             deletions: may(40),
@@ -351,7 +351,8 @@ impl Author {
         let random = &mut self.random;
         let gap = random.pick(&[5 * MINUTE, 5 * MINUTE, HOUR, 6 * HOUR, 30 * HOUR, 9 * DAY, 70 * DAY]);
         let count = random.pick(&[0, 3, 10, 30]);
-        let arrivals = self.arrivals(count, self.clock, gap);
+        // The server's clock runs on while a sync reads: what came before its bound would be late.
+        let arrivals = self.arrivals(count, self.clock + MINUTE, gap - MINUTE);
         self.clock += gap;
         steps.push(Step::Arrive(arrivals));
         steps.push(Step::Wait(gap / SECOND));
@@ -435,11 +436,13 @@ impl Author {
         let killed_after = (self.hazards.kills && random.chance(45)).then(|| 1 + random.index(lines));
         let trouble = (self.hazards.faults && random.chance(45)).then(|| trouble(random));
         let mut appearing = Vec::new();
-        if self.hazards.appearing {
+        // A row that an answer leaves out and one that appears in its cell at the same time look like one that
+        // appears later: only the next sync tells them apart.
+        if self.hazards.appearing && trouble.is_none() {
             for _ in 0..self.random.below(8) {
                 let created = self.clock - self.random.below(HOUR);
                 let row = Row { visible: None, ..self.row(created) };
-                appearing.push((self.random.below(800), row));
+                appearing.push((1 + self.random.index(16), row));
             }
         }
         Sync { settings, mode, killed_after, trouble, appearing }

@@ -266,14 +266,12 @@ impl Progress {
     }
 
     /// Whether rows may follow a page that was not empty. A page that is not full is the last one, unless
-    /// the server has a lower limit than it admits; then rows are still missing. A full page is the last one
-    /// when all rows have come that PostHog had counted: what has been added meanwhile shows in the next
-    /// comparison.
+    /// the server has a lower limit than it admits; then rows are still missing. A full page never is, not
+    /// even when as many rows have come as PostHog had counted: some of them may have become visible since,
+    /// in front of others.
     fn may_have_more(&self, window: &CellWindow, is_full: bool) -> bool {
-        match self.received {
-            Some(received) if self.to.is_none() => received < window.rows || is_full && received > window.rows,
-            _ => is_full,
-        }
+        let is_missing = self.received.is_some_and(|received| received < window.rows);
+        is_full || is_missing && self.to.is_none()
     }
 
     /// Takes out the cells before `current`, or all that are left, with what has been emitted of each.
@@ -315,7 +313,7 @@ mod tests {
             received: Some(20),
         };
         for (received, full_page, short_page) in
-            [(Some(10), true, true), (Some(20), false, false), (Some(30), true, false), (None, true, false)]
+            [(Some(10), true, true), (Some(20), true, false), (Some(30), true, false), (None, true, false)]
         {
             progress.received = received;
             assert_eq!(progress.may_have_more(&window, true), full_page, "{received:?}");

@@ -19,7 +19,7 @@ use crate::sync::ledger::{
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
-use crate::sync::state::export::ExportState;
+use crate::sync::state::export::{ExportState, ExportedCells};
 use crate::sync::state::table::ProjectState;
 use crate::time::{DAY, Timestamp};
 
@@ -52,6 +52,15 @@ struct Round {
     /// Cells that still differ when no more rounds are left.
     differs: Vec<(Part, Difference)>,
     bytes: u64,
+}
+
+/// A cell that has to be read.
+struct Differing {
+    difference: Difference,
+    /// Records of it that have been emitted before, if any have.
+    emitted: Option<u64>,
+    /// Rows that PostHog shows, if any have been emitted before.
+    stored: u64,
 }
 
 impl EventReader {
@@ -91,14 +100,23 @@ impl EventReader {
             tracing::info!("{notice}");
         }
         let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
-        let before = state.ledger;
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
         ledger.open_slices(bound, [], kept);
+        let before = state.ledger.as_ref().filter(|_| narrow.is_none());
+        let begun = state.export.cells.clone();
+        let resumed = begun.clone().filter(|cells| self.exports.is_some() && is_of(cells, before, &ledger));
+        if let (Some(exports), Some(_), None) = (&self.exports, &begun, &resumed) {
+            exports.cancel_all(&state.export).await;
+        }
         self.change(|state| {
             *state = ProjectState {
                 ledger: Some(ledger),
-                // The assumption of the ledger has taken over what version 1 had compared.
-                export: ExportState { compared_until: None, ..state.export.clone() },
+                // An export of other cells is dropped together with the ledger that it was for. The assumption
+                // of the new one has taken over what version 1 had compared.
+                export: match (begun, &resumed) {
+                    (Some(_), None) => ExportState::default(),
+                    _ => ExportState { compared_until: None, ..state.export.clone() },
+                },
                 exports_failed_at: state.exports_failed_at,
                 method: state.method,
                 ..ProjectState::default()
@@ -109,7 +127,9 @@ impl EventReader {
         if let Some(names) = narrow {
             self.narrow(names, &wanted).await?;
         }
-        self.finish_export(before.as_ref(), on_estimate).await?;
+        if let Some(cells) = resumed {
+            self.finish_export(cells, on_estimate).await?;
+        }
         self.compare_and_read(bound, on_estimate).await?;
         if self.repeats > 0 {
             tracing::info!("{} of these events may have been emitted before", self.repeats);
@@ -181,18 +201,24 @@ impl EventReader {
                     }
                 })
                 .await;
-            let grown = self.take_out_grown(part, &mut found, clock).await;
-            if grown > 0 {
-                tracing::info!("{grown} events became visible while their days were read; the next sync reads them");
-            }
+            let differing = self.decide(part, &names, &found, clock).await?;
             if round == ROUNDS {
-                outcome.differs.extend(found.into_iter().map(|difference| (part, difference)));
+                outcome.differs.extend(differing.iter().map(|cell| (part, cell.difference)));
                 continue;
             }
-            let keys = self.decide(part, &names, &found, clock).await?;
-            if keys.is_empty() {
+            if differing.is_empty() {
                 continue;
             }
+            for Differing { difference, emitted, stored } in &differing {
+                if let Some(emitted) = emitted {
+                    self.repeats += emitted;
+                    tracing::info!(
+                        "events of {}: PostHog has {stored} and showed {emitted} before, so they are read again; {emitted} of them are repeats",
+                        difference.key.period
+                    );
+                }
+            }
+            let keys: Vec<CellKey> = differing.iter().map(|cell| cell.difference.key).collect();
             self.has_read = true;
             let touched = keys.iter().map(|key| key.period.days());
             let hull = touched.chain(outcome.read).reduce(|a, b| Days { from: a.from.min(b.from), to: a.to.max(b.to) });
@@ -204,30 +230,15 @@ impl EventReader {
         Ok(outcome)
     }
 
-    /// Takes out cells that have only grown since this sync has read them. Returns by how many rows.
-    async fn take_out_grown(&self, part: Part, found: &mut Vec<Difference>, clock: Timestamp) -> u64 {
-        let ledger = self.ledger().await;
-        let mut rows = 0;
-        found.retain(|difference| {
-            let key = difference.key;
-            let before = self.read.get(&(part, key)).copied();
-            let grown = has_grown(ledger.cell(part, key), before, difference, ledger.is_settled(key.slice, clock));
-            if grown {
-                rows += difference.observed.count - difference.held.count;
-            }
-            !grown
-        });
-        rows
-    }
-
-    /// Decides which cells to read, and notes in the ledger what needs no reading.
+    /// Decides which cells to read, and notes in the ledger what needs no reading. Cells that have only grown
+    /// since this sync has read them are left to the next one.
     async fn decide(
         &mut self,
         part: Part,
         names: &Names,
         found: &[Difference],
         clock: Timestamp,
-    ) -> Result<Vec<CellKey>, GiveUp> {
+    ) -> Result<Vec<Differing>, GiveUp> {
         let ledger = self.ledger().await;
         let is_unclear = |difference: &&Difference| {
             let cell = ledger.cell(part, difference.key);
@@ -241,8 +252,10 @@ impl EventReader {
         for (slice, periods) in unclear {
             distinct.extend(figures::distinct(&self.reader.context, &ledger, names, slice, &periods).await?);
         }
-        let (mut keys, mut gone, mut assumed, mut noted) = (Vec::new(), BTreeMap::new(), 0_u64, Vec::new());
-        for Difference { key, observed, .. } in found.iter().copied() {
+        let (mut differing, mut noted) = (Vec::new(), Vec::new());
+        let (mut gone, mut assumed, mut grown) = (BTreeMap::new(), 0_u64, 0_u64);
+        for difference in found.iter().copied() {
+            let Difference { key, observed, .. } = difference;
             let cell = ledger.cell(part, key);
             // A cell that is not among them has no rows any more.
             let figures = cell.map(|_| distinct.get(&key).copied().unwrap_or_default());
@@ -257,22 +270,26 @@ impl EventReader {
                     noted.push((key, Some(figures), observed));
                 }
                 Decision::Read | Decision::AskDistinct => {
-                    if let Some(cell) = cell {
-                        self.repeats += cell.emitted.count;
-                        tracing::info!(
-                            "events of {}: PostHog has {} and showed {} before, so they are read again; {} of them are repeats",
-                            key.period,
-                            figures.unwrap_or_default().distinct.count,
-                            cell.emitted.count,
-                            cell.emitted.count
-                        );
+                    let figures = figures.unwrap_or_default();
+                    let (before, is_settled) = (self.read.get(&(part, key)), ledger.is_settled(key.slice, clock));
+                    match cell {
+                        Some(cell) if has_grown(cell, before.copied(), figures, is_settled) => {
+                            grown += figures.distinct.count - cell.emitted.count;
+                        }
+                        _ => differing.push(Differing {
+                            difference,
+                            emitted: cell.map(|cell| cell.emitted.count),
+                            stored: figures.distinct.count,
+                        }),
                     }
-                    keys.push(key);
                 }
             }
         }
         for (period, count) in gone {
             tracing::info!("{count} events of {period} are gone from PostHog: deleted, expired or merged");
+        }
+        if grown > 0 {
+            tracing::info!("{grown} events became visible while their days were read; the next sync reads them");
         }
         if assumed > 0 {
             tracing::info!("{assumed} events are taken for read, as the state says");
@@ -288,7 +305,7 @@ impl EventReader {
             })
             .await?;
         }
-        Ok(keys)
+        Ok(differing)
     }
 
     fn report(round: u32, keys: &[CellKey], observed: &Observed) {
@@ -343,27 +360,15 @@ impl EventReader {
         }
     }
 
-    /// Goes on with an export that an earlier sync has begun, if its cells and names are still those of the
-    /// ledger, which was `before` in that sync's state.
-    async fn finish_export(&mut self, before: Option<&Ledger>, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
-        let context = self.reader.context.clone();
-        let state = self.reader.checkpoint.project(context.project).await;
-        let Some(cells) = state.export.cells.clone() else { return Ok(()) };
+    /// Goes on with an export that an earlier sync has begun.
+    async fn finish_export(&mut self, cells: ExportedCells, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let ledger = self.ledger().await;
-        let bounds: Vec<Timestamp> = ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len()).collect();
-        let exported = before.and_then(|before| names_of(before, cells.part));
-        let names = names_of(&ledger, cells.part).filter(|names| Some(names) == exported.as_ref());
-        if let (Some(exports), Some(names), true) = (&self.exports, names, bounds == cells.bounds) {
-            tracing::info!("going on with an export that was interrupted");
-            if exports.resume_cells(cells, &names, &ledger, on_estimate).await? == ExportOutcome::Impossible {
-                self.exports = None;
-            }
-            return Ok(());
+        let (Some(exports), Some(names)) = (&self.exports, names_of(&ledger, cells.part)) else { return Ok(()) };
+        tracing::info!("going on with an export that was interrupted");
+        if exports.resume_cells(cells, &names, &ledger, on_estimate).await? == ExportOutcome::Impossible {
+            self.exports = None;
         }
-        if let Some(exports) = &self.exports {
-            exports.cancel_all(&state.export).await;
-        }
-        self.change(|state| state.export = ExportState::default()).await
+        Ok(())
     }
 
     /// Whether these are so many rows that they are worth an export. What an export leaves out is read by query.
@@ -480,6 +485,15 @@ impl EventReader {
         })
         .await
     }
+}
+
+/// Whether cells whose export was begun with a ledger are cells of the present one, of the same names.
+fn is_of(cells: &ExportedCells, before: Option<&Ledger>, ledger: &Ledger) -> bool {
+    let names = names_of(ledger, cells.part);
+    let bounds = ledger.slices.iter().map(|slice| slice.until).take(cells.bounds.len());
+    names.is_some()
+        && names == before.and_then(|before| names_of(before, cells.part))
+        && bounds.eq(cells.bounds.iter().copied())
 }
 
 /// Names that a part of a ledger is about.

@@ -42,16 +42,16 @@ pub fn decide(cell: Option<&Cell>, is_assumed: bool, observed: Fingerprint, figu
 }
 
 /// Whether a cell that this sync has read differs only because rows have become visible since: it had
-/// `observed_before` rows when it was decided to read it by query, and at least as many were emitted. (Files
-/// may lack rows; then as many others that are new would hide them.)
+/// `observed_before` rows when it was decided to read it by query, duplicates included, and no fewer have come.
+/// (Files may lack rows; then as many others that are new would hide them.)
 ///
 /// Such a cell is left to the next sync, which finds that it differs. To read it until it stands still would
 /// repeat it again and again while events come in.
-pub fn has_grown(cell: Option<&Cell>, observed_before: Option<u64>, difference: &Difference, is_settled: bool) -> bool {
-    let (Some(cell), Some(before)) = (cell, observed_before) else { return false };
-    let is_whole = cell.emitted.count >= before || !holds(Rule::GrownCellsAreWhole);
-    let grew = difference.observed.count > cell.raw.count && is_whole;
-    grew && !is_settled
+pub fn has_grown(cell: &Cell, observed_before: Option<u64>, figures: Figures, is_settled: bool) -> bool {
+    let Some(before) = observed_before else { return false };
+    let duplicates = figures.raw.count.saturating_sub(figures.distinct.count);
+    let is_whole = cell.emitted.count + duplicates >= before || !holds(Rule::GrownCellsAreWhole);
+    is_whole && figures.distinct.count > cell.emitted.count && !is_settled
 }
 
 impl Difference {

@@ -295,25 +295,29 @@ impl Life {
         found: &[Difference],
         days: Days,
         clock: Timestamp,
+        read: &BTreeMap<(Part, CellKey), u64>,
     ) -> Vec<CellKey> {
         let mut keys = Vec::new();
         let mut distinct = None;
         for Difference { key, observed, .. } in found.iter().copied() {
             let is_assumed = self.ledger.is_assumed(part, key);
             let cell = self.ledger.cell(part, key).copied();
-            let mut decision = decide(cell.as_ref(), is_assumed, observed, None);
+            let (mut decision, mut is_grown) = (decide(cell.as_ref(), is_assumed, observed, None), false);
             if decision == Decision::AskDistinct {
                 if distinct.is_none() {
                     distinct = Some(self.figures(names, days));
                 }
                 let figures = distinct.as_ref().and_then(|all| all.get(&key)).copied().unwrap_or_default();
                 decision = decide(cell.as_ref(), is_assumed, observed, Some(figures));
+                let (before, is_settled) = (read.get(&(part, key)), self.ledger.is_settled(key.slice, clock));
+                is_grown = cell.is_some_and(|cell| has_grown(&cell, before.copied(), figures, is_settled));
             }
             match decision {
                 Decision::Assume => self.ledger.assume(key, observed),
                 Decision::NoteRaw(figures) | Decision::NoteGone(figures, _) => {
                     self.ledger.note(part, key, figures, clock);
                 }
+                Decision::Read | Decision::AskDistinct if is_grown => {}
                 Decision::Read | Decision::AskDistinct => keys.push(key),
             }
         }
@@ -332,17 +336,12 @@ impl Life {
                 let seen: BTreeMap<_, _> =
                     self.figures(&names, days).into_iter().map(|(key, figures)| (key, figures.raw)).collect();
                 prove(&mut self.ledger, part, &seen, clock);
-                let mut found = differences(&self.ledger, part, &seen, days);
-                found.retain(|difference| {
-                    let (cell, before) = (self.ledger.cell(part, difference.key), read.get(&(part, difference.key)));
-                    let is_settled = self.ledger.is_settled(difference.key.slice, clock);
-                    !has_grown(cell, before.copied(), difference, is_settled)
-                });
-                differs |= !found.is_empty();
-                if found.is_empty() || round == ROUNDS {
+                let found = differences(&self.ledger, part, &seen, days);
+                let keys = self.decide(part, &names, &found, days, clock, &read);
+                differs |= !keys.is_empty();
+                if keys.is_empty() || round == ROUNDS {
                     continue;
                 }
-                let keys = self.decide(part, &names, &found, days, clock);
                 self.save()?;
                 if round == 0 && self.hazards.exports && self.random.chance(50) {
                     self.export(part, &names, &keys)?;
@@ -386,7 +385,7 @@ impl Life {
             let seen: BTreeMap<_, _> =
                 self.figures(&held, self.asked).into_iter().map(|(key, figures)| (key, figures.raw)).collect();
             let found = differences(&self.ledger, Part::Main, &seen, self.asked);
-            self.decide(Part::Main, &held, &found, self.asked, clock);
+            self.decide(Part::Main, &held, &found, self.asked, clock, &BTreeMap::new());
             self.pass()?;
             let behind = std::mem::take(&mut self.hazards.behind);
             let all = self.figures(&held, Days::ALL);

@@ -161,6 +161,7 @@ impl Builder {
             faults: Mutex::new(Faults::new(self.faults)?),
             log: Mutex::default(),
             cache: Mutex::default(),
+            arrivals: Mutex::default(),
             exports: Mutex::new(exports::State::new(self.exports, address, files_address)),
             replay: self.replay,
         });

@@ -125,6 +125,7 @@ pub(crate) struct Shared {
     faults: Mutex<Faults>,
     log: Mutex<Log>,
     cache: Mutex<HashMap<String, query::Cached>>,
+    arrivals: Mutex<query::Arrivals>,
     exports: Mutex<exports::State>,
     replay: Option<Replay>,
 }
@@ -192,6 +193,20 @@ impl Sandbox {
     /// Adds rows to the events table of a project, exactly as they are.
     pub fn insert(&self, project: u64, events: Vec<Event>) {
         self.shared.write_tables().entry(project).or_default().insert(events);
+    }
+
+    /// Adds rows to the events table of a project, each as soon as so many queries more have come, before that
+    /// query is answered. So they become visible at the same step of a sync, however fast that is.
+    pub fn insert_at_queries(&self, project: u64, events: impl IntoIterator<Item = (usize, Event)>) {
+        lock(&self.shared.arrivals).plan(project, events);
+    }
+
+    /// Adds the rows at once that wait for a query.
+    pub fn insert_waiting(&self) {
+        let waiting = lock(&self.shared.arrivals).take();
+        for (project, event) in waiting {
+            self.insert(project, vec![event]);
+        }
     }
 
     /// Removes all rows of these events. Returns how many there were.

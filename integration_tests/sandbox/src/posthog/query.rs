@@ -12,7 +12,7 @@ use super::error::ApiError;
 use super::faults::Action;
 use super::hogql::{self, Column, Select, Setting, Source, Table, Value, iso};
 use super::server::{Answer, Call};
-use super::store::{DAY, Tables};
+use super::store::{DAY, Event, Tables};
 use super::{Shared, limits, lock};
 
 /// Rows of a query without LIMIT.
@@ -49,6 +49,29 @@ const REFRESH: [&str; 7] =
 pub(crate) struct Cached {
     at: Instant,
     body: Bytes,
+}
+
+/// Rows that are inserted when their project is asked so many queries more.
+#[derive(Debug, Default)]
+pub(crate) struct Arrivals(Vec<(u64, usize, Event)>);
+
+impl Arrivals {
+    pub(crate) fn plan(&mut self, project: u64, events: impl IntoIterator<Item = (usize, Event)>) {
+        self.0.extend(events.into_iter().map(|(queries, event)| (project, queries, event)));
+    }
+
+    /// Takes out all of them.
+    pub(crate) fn take(&mut self) -> Vec<(u64, Event)> {
+        std::mem::take(&mut self.0).into_iter().map(|(project, _, event)| (project, event)).collect()
+    }
+
+    /// Counts a query. Takes out the rows that come with it.
+    fn count(&mut self, project: u64) -> Vec<Event> {
+        for (_, queries, _) in self.0.iter_mut().filter(|(of, ..)| *of == project) {
+            *queries = queries.saturating_sub(1);
+        }
+        self.0.extract_if(.., |(of, queries, _)| *of == project && *queries == 0).map(|(.., event)| event).collect()
+    }
 }
 
 /// The HogQL in the body of a request to the query endpoint.
@@ -185,6 +208,11 @@ pub(crate) async fn answer(
     };
     if !limits.latency.is_zero() {
         tokio::time::sleep(limits.latency).await;
+    }
+
+    let arriving = lock(&shared.arrivals).count(project);
+    if !arriving.is_empty() {
+        shared.write_tables().entry(project).or_default().insert(arriving);
     }
 
     let (worker, fault, cached) = (Arc::clone(&shared), call.fault.clone(), asked.cached);
