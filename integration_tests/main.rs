@@ -34,6 +34,7 @@ mod migrating;
 mod nested_lists;
 mod network;
 mod odd_events;
+mod proof;
 mod properties;
 mod read;
 mod resume;
@@ -51,3 +52,4 @@ mod support;
 mod survey_responses;
 #[path = "../fuzz/targets.rs"]
 mod targets;
+mod verify_page;

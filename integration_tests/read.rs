@@ -31,7 +31,9 @@ async fn events_of_real_sdks_are_read_once_with_their_values() {
         .map(|message| &message["trace"]["estimate"]["row_estimate"])
         .collect();
     let rows = posthog.events(1001).len() + posthog.events(1002).len();
-    assert_eq!(estimates.last().unwrap().as_u64(), Some(rows as u64));
+    // First with the copies that are not merged yet, in the end without them.
+    let last_two: Vec<Option<u64>> = estimates[estimates.len() - 2..].iter().map(|rows| rows.as_u64()).collect();
+    assert_eq!(last_two, [Some(rows as u64), Some(messages.records("events").len() as u64)]);
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ fn describe(source: Source) -> String {
         Source::NestedList(nested) => {
             format!("`{}` of each object of the list `{}`, scope `{}`", nested.list.path, nested.parents, nested.list.scope)
         }
+        Source::EventDays => "the figures by which `events` are compared with PostHog, scope `query:read`; see [verify.md](verify.md)".into(),
         Source::Account(account) => format!("the {} themselves, scope `{}`", account.stream, account.scope),
     }
 }

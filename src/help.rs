@@ -19,6 +19,11 @@ pub(crate) const PROGRAM_DONE: &str = "done; for `check` also when the result is
 /// environment variables that the command reads besides the common ones, `success` is the meaning of
 /// exit code 0.
 pub(crate) fn after(examples: &str, variables: &[(&str, &str)], success: &str) -> String {
+    after_with(examples, variables, success, "")
+}
+
+/// The same for a command with another exit code, whose line is `more`.
+pub(crate) fn after_with(examples: &str, variables: &[(&str, &str)], success: &str, more: &str) -> String {
     let indent = |line: &str| if line.is_empty() { "\n".to_owned() } else { format!("  {line}\n") };
     let indented: Vec<String> = examples.lines().map(indent).collect();
     let width = variables.iter().chain(COMMON_VARIABLES).map(|(name, _)| name.len()).max().unwrap_or_default();
@@ -28,7 +33,7 @@ pub(crate) fn after(examples: &str, variables: &[(&str, &str)], success: &str) -
         .map(|(name, meaning)| format!("  {name:width$}  {meaning}\n"))
         .collect();
     format!(
-        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; the last TRACE message contains the reason and what to do\n  2  the command line is wrong\n  SIGINT and SIGTERM end it after the last whole line (130 and 143 in a shell).",
+        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; the last TRACE message contains the reason and what to do\n  2  the command line is wrong\n{more}  SIGINT and SIGTERM end it after the last whole line (130 and 143 in a shell).",
         indented.concat(),
         listed.concat()
     )

@@ -19,20 +19,19 @@ const CLEANUP: Duration = Duration::from_secs(3);
 
 /// How a command has ended.
 enum End {
-    /// By itself: true when all went well, false when it has reported its failures.
-    Command(Result<bool, Error>),
+    /// By itself, with its exit code if it has reported its failures.
+    Command(Result<ExitCode, Error>),
     /// By a signal.
     Signal(i32),
 }
 
 /// Runs a command that writes to `Output`, and turns its result into messages and an exit code.
 ///
-/// 0 when the command returned true; 1 when it returned false or an error, which is reported as a
-/// TRACE message here. On SIGTERM and SIGINT whole lines are flushed, then the process ends by that
+/// What the command returned; 1 when that is an error, which is reported as a TRACE message here. On SIGTERM and SIGINT whole lines are flushed, then the process ends by that
 /// signal.
 pub fn run<F>(command: impl FnOnce(Output) -> F) -> ExitCode
 where
-    F: Future<Output = Result<bool, Error>>,
+    F: Future<Output = Result<ExitCode, Error>>,
 {
     forbid_core_dumps();
     remember_proxy_passwords();
@@ -77,8 +76,8 @@ where
             drop(signal_hook::low_level::emulate_default_handler(signal));
             ExitCode::FAILURE
         }
-        (End::Command(Ok(true)), Ok(())) => ExitCode::SUCCESS,
-        (End::Command(_), Ok(())) => ExitCode::FAILURE,
+        (End::Command(Ok(code)), Ok(())) => code,
+        (End::Command(Err(_)), Ok(())) => ExitCode::FAILURE,
         (End::Command(_), Err(error)) => {
             report_to_stderr(&error);
             ExitCode::FAILURE

@@ -65,11 +65,11 @@ pub(crate) async fn read(
         }
     });
     let begin = Instant::now();
-    let complete = source::run(&arguments.command, &output).await.unwrap();
+    let code = source::run(&arguments.command, &output).await.unwrap();
     let took = begin.elapsed();
     steps.abort();
     writer.close(&output).await.unwrap();
     let messages = Messages::parse(&stdout.0.lock().unwrap());
-    assert!(complete, "{}", messages.without_records());
+    assert_eq!(code, std::process::ExitCode::SUCCESS, "{}", messages.without_records());
     (messages, took)
 }

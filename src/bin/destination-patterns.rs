@@ -8,5 +8,8 @@ use source_posthog::program;
 
 fn main() -> ExitCode {
     let arguments = DestinationArguments::parse();
-    program::run(|output| async move { destination::run(&arguments.command, &output).await })
+    program::run(|output| async move {
+        let succeeded = destination::run(&arguments.command, &output).await?;
+        Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    })
 }

@@ -57,6 +57,7 @@ struct Shared {
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Lines>>,
     progress: Mutex<Progress>,
+    records: Mutex<HashMap<Arc<StreamDescriptor>, u64>>,
 }
 
 #[derive(Default)]
@@ -87,7 +88,13 @@ impl Output {
     /// # Errors
     /// When stdout has been closed by its reader.
     pub async fn records(&self, stream: &Arc<StreamDescriptor>, lines: Lines, count: u64) -> Result<(), Error> {
+        *lock(&self.shared.records).entry(Arc::clone(stream)).or_default() += count;
         self.send(Item::Records { stream: Arc::clone(stream), lines, count }).await
+    }
+
+    /// Records of a stream that have been queued so far.
+    pub fn records_of(&self, stream: &StreamDescriptor) -> u64 {
+        lock(&self.shared.records).get(stream).copied().unwrap_or_default()
     }
 
     /// Queues the state of a stream; it covers every record queued by the same task before.
@@ -184,7 +191,7 @@ impl Writer {
     pub fn start(sink: impl Write + Send + 'static) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
-        let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress });
+        let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress, records: Mutex::default() });
         let stdout =
             StdoutWriter { sink: LineSink(BufWriter::with_capacity(WRITE_SIZE, sink)), streams: HashMap::new() };
         let thread = std::thread::spawn({

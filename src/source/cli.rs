@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::verify::Dialect;
 use crate::config::API_KEY_VARIABLE;
 use crate::help;
 use crate::protocol::SyncMode;
@@ -64,6 +65,16 @@ source-posthog catalog --config config.json --streams events,persons \\
 source-posthog catalog --config config.json --sync-mode full_refresh \\
   > catalog.json";
 
+const VERIFY_EXAMPLES: &str = "\
+Print the query, run it in the warehouse, compare its result:
+  source-posthog verify --sql postgres --table events > figures.sql
+  psql --csv --file figures.sql > counts.csv
+  source-posthog verify --config config.json --counts counts.csv
+
+Compare in the warehouse, with the stream `event_days`:
+  source-posthog verify --sql bigquery --table posthog.events \\
+    --event-days posthog.event_days > differences.sql";
+
 /// Reads events, persons, sessions and more from PostHog, and never drops an event silently.
 ///
 /// Speaks the Airbyte protocol: one JSON message per line on standard output.
@@ -118,6 +129,35 @@ pub enum Command {
     /// `discover` prints the names of the streams.
     #[command(after_help = help::after(CATALOG_EXAMPLES, VARIABLES, help::DONE))]
     Catalog(CatalogArguments),
+    /// Compare a warehouse's table of events with PostHog
+    ///
+    /// `--sql` prints a query for the warehouse: the number of events and a checksum for each day. `--counts`
+    /// compares its result with PostHog and prints the days that differ, and the setting `reread_days` that has
+    /// them read again: as a table on a terminal, otherwise as JSON.
+    #[command(after_help = help::after_with(VERIFY_EXAMPLES, VARIABLES, "nothing differs", "  3  the table differs from PostHog\n"))]
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct VerifyArguments {
+    /// Print the query for this warehouse
+    #[arg(long, value_enum, value_name = "WAREHOUSE", requires = "table", conflicts_with = "counts")]
+    pub sql: Option<Dialect>,
+    /// The table of events in the warehouse
+    #[arg(long, value_name = "NAME", requires = "sql")]
+    pub table: Option<String>,
+    /// The table of the stream `event_days` in the warehouse: the query compares both there
+    #[arg(long, value_name = "NAME", requires = "sql")]
+    pub event_days: Option<String>,
+    /// The project, for tables without `project_id` and `created_at`, such as those of Airbyte's own connector
+    #[arg(long, value_name = "ID", requires = "sql", conflicts_with = "event_days")]
+    pub project: Option<u64>,
+    /// Compare with PostHog: the result of the query (CSV)
+    #[arg(long, value_name = "FILE", requires = "config", required_unless_present = "sql")]
+    pub counts: Option<PathBuf>,
+    /// Configuration file (JSON)
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

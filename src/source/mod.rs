@@ -16,23 +16,33 @@ mod property_types;
 mod read;
 mod retention;
 mod unmatched;
+// The queries of a document come from here.
+#[doc(hidden)]
+pub mod verify;
 
 pub use cli::{Arguments, Command};
+
+use std::process::ExitCode;
 
 use crate::error::Error;
 use crate::protocol::Output;
 
-/// Runs one command. Returns false when it has reported failures by itself.
+/// The exit code of `verify` when the table differs from PostHog.
+const DIFFERS: u8 = 3;
+
+/// Runs one command. Returns the exit code; 1 when it has reported failures by itself.
 ///
 /// # Errors
 /// When the command failed and that has not been reported.
-pub async fn run(command: &Command, output: &Output) -> Result<bool, Error> {
+pub async fn run(command: &Command, output: &Output) -> Result<ExitCode, Error> {
     match command {
         Command::Spec => discover::spec(output).await,
         Command::Check { config } => check::check(config, output).await,
         Command::Discover { config } => discover::discover(config, output).await,
-        Command::Read(arguments) => return read::read(arguments, output).await,
+        Command::Read(arguments) if !read::read(arguments, output).await? => return Ok(ExitCode::FAILURE),
+        Command::Verify(arguments) if !verify::verify(arguments, output).await? => return Ok(ExitCode::from(DIFFERS)),
+        Command::Read(_) | Command::Verify(_) => Ok(()),
         Command::Catalog(arguments) => catalog::catalog(arguments, output).await,
     }?;
-    Ok(true)
+    Ok(ExitCode::SUCCESS)
 }

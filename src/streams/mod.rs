@@ -4,6 +4,7 @@ mod account;
 mod column;
 pub mod custom;
 mod distinct_ids;
+mod event_days;
 mod events;
 mod groups;
 mod ingestion_warnings;
@@ -25,6 +26,7 @@ use crate::protocol::{Catalog, Stream, SyncMode};
 pub use account::AccountStream;
 pub use column::{Column, ExportedAs, Kind};
 pub use distinct_ids::{PERSON_DISTINCT_IDS, WITHOUT_VERSIONS};
+pub use event_days::{EVENT_DAYS, EVENT_DAYS_CURSOR, EVENT_DAYS_KEY};
 pub use events::EVENTS;
 pub use groups::GROUPS;
 pub use ingestion_warnings::INGESTION_WARNINGS;
@@ -58,6 +60,8 @@ pub enum Source {
     List(&'static List),
     NestedList(&'static NestedList),
     Account(&'static AccountStream),
+    /// Figures of events.
+    EventDays,
 }
 
 impl Source {
@@ -77,11 +81,12 @@ impl Source {
             .or_else(|| List::find(name).map(Self::List))
             .or_else(|| NestedList::find(name).map(Self::NestedList))
             .or_else(|| account().map(|account| Self::Account(account)))
+            .or_else(|| (name == EVENT_DAYS).then_some(Self::EventDays))
     }
 
     pub fn is_incremental(self) -> bool {
         match self {
-            Self::Table(_) => true,
+            Self::Table(_) | Self::EventDays => true,
             Self::KeysetStream(keyset) => keyset.cursor.is_some(),
             Self::List(list) => list.change.is_some(),
             Self::NestedList(nested) => nested.list.change.is_some(),
@@ -92,7 +97,7 @@ impl Source {
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Table(_) | Self::KeysetStream(_) => "query:read",
+            Self::Table(_) | Self::KeysetStream(_) | Self::EventDays => "query:read",
             Self::List(list) => list.scope,
             Self::NestedList(nested) => nested.list.scope,
             Self::Account(account) => account.scope,
@@ -109,7 +114,7 @@ pub fn all_lists() -> impl Iterator<Item = &'static List> {
 pub fn names() -> Vec<&'static str> {
     let tables = TABLES.iter().map(|table| table.stream).chain(KEYSET_STREAMS.iter().map(|keyset| keyset.stream));
     let accounts = ACCOUNT_STREAMS.iter().map(|account| account.stream);
-    tables.chain(accounts).chain(all_lists().map(|list| list.stream)).collect()
+    tables.chain([EVENT_DAYS]).chain(accounts).chain(all_lists().map(|list| list.stream)).collect()
 }
 
 /// The answer of `discover`, with the user's own streams and fields.
@@ -123,6 +128,7 @@ pub fn catalog(custom: &[&'static KeysetStream], property_columns: impl Fn(&Tabl
         .iter()
         .chain(custom)
         .map(|keyset| describe(keyset.stream, keyset.schema(), &keyset.primary_key(), keyset.cursor, true));
+    let event_days = describe(EVENT_DAYS, event_days::schema(), &EVENT_DAYS_KEY, Some(EVENT_DAYS_CURSOR), true);
     let accounts = ACCOUNT_STREAMS
         .iter()
         .map(|account| describe(account.stream, account.schema(), &[AccountStream::PRIMARY_KEY], None, false));
@@ -130,7 +136,7 @@ pub fn catalog(custom: &[&'static KeysetStream], property_columns: impl Fn(&Tabl
         let cursor = list.change.map(|change| change.field);
         describe(list.stream, list.schema(), list.primary_key, cursor, true)
     });
-    Catalog { streams: tables.chain(keyset).chain(accounts).chain(lists).collect() }
+    Catalog { streams: tables.chain(keyset).chain([event_days]).chain(accounts).chain(lists).collect() }
 }
 
 fn describe(name: &str, schema: Value, primary_key: &[&str], cursor: Option<&str>, is_resumable: bool) -> Stream {

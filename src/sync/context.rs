@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use serde::de::DeserializeOwned;
 
 use super::observer::StreamObserver;
+use super::report::StreamReport;
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::Query;
@@ -36,6 +37,8 @@ pub struct ReadContext {
     pub observer: StreamObserver,
     /// Warns of values that become null.
     pub nulled: NulledValues,
+    /// Takes what is known about the stream's completeness.
+    pub report: StreamReport,
 }
 
 impl ReadContext {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::context::ReadContext;
 use super::page_size::PageSize;
+use super::report::{Counts, Proof};
 use super::state::checkpoint::Checkpoint;
 use super::state::export::ExportState;
 use super::state::table::{DistinctIdsRead, LastMethod, ProjectState};
@@ -76,6 +77,10 @@ impl DistinctIdReader {
             }
             tracing::warn!("{} person_distinct_ids read but PostHog counts {expected}; reading them again", read.rows);
             read = DistinctIdsRead { begun: read.begun, ..beginning() };
+        }
+        match expected {
+            Some(expected) => self.context.report.counted(Proof::Counted, Counts::of(read.rows, expected)),
+            None => self.context.report.proven_by(Proof::ReadToEnd),
         }
         let change = |state: &mut ProjectState| {
             state.distinct_ids = None;

@@ -13,7 +13,7 @@ use crate::streams::{
     self, AccountStream, EVENTS, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source,
     Table,
 };
-use crate::sync::{KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
+use crate::sync::{EventDaysState, KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
 
 /// A chosen stream whose settings have been checked.
 pub(super) struct Job {
@@ -41,6 +41,10 @@ pub(super) enum JobKind {
         state: StreamState<ListState>,
     },
     Account(&'static AccountStream),
+    /// Figures of events.
+    EventDays {
+        state: StreamState<EventDaysState>,
+    },
     /// A custom query that is wrong.
     Failed(Error),
 }
@@ -52,6 +56,7 @@ impl JobKind {
             Self::Table { state, .. } => state.projects.keys().copied().collect(),
             Self::Keyset { state, .. } => state.projects.keys().copied().collect(),
             Self::List { state, .. } | Self::Nested { state, .. } => state.projects.keys().copied().collect(),
+            Self::EventDays { state } => state.projects.keys().copied().collect(),
             Self::Account(_) | Self::Failed(_) => Vec::new(),
         }
     }
@@ -101,6 +106,7 @@ pub(super) fn jobs(
                 return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
             }
             Some(Source::Account(account)) => JobKind::Account(account),
+            Some(Source::EventDays) => JobKind::EventDays { state: saved_state(state, &stream, "", incremental)? },
             Some(Source::KeysetStream(keyset)) => {
                 JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
             }
@@ -147,6 +153,8 @@ pub(super) enum Jobs {
     One(Job),
     /// Persons, and which distinct ids are theirs.
     Two(TableJob, TableJob),
+    /// Events, and then the figures by which they have been compared.
+    EventsAndDays(Job, Job),
 }
 
 /// A chosen table.
@@ -188,6 +196,15 @@ pub(super) fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
             }
             None => joined.push(Jobs::One(job.into())),
         }
+    }
+    let place =
+        |is: fn(&JobKind) -> bool| joined.iter().position(|jobs| matches!(jobs, Jobs::One(job) if is(&job.kind)));
+    let events = place(|kind| matches!(kind, JobKind::Table { table, .. } if table.stream == EVENTS.stream));
+    // Events come first of all.
+    if let Some((events, days)) = events.zip(place(|kind| matches!(kind, JobKind::EventDays { .. })))
+        && let (Jobs::One(days), Jobs::One(first)) = (joined.remove(days), joined.remove(events))
+    {
+        joined.insert(0, Jobs::EventsAndDays(first, days));
     }
     joined
 }

@@ -4,13 +4,15 @@
 mod jobs;
 mod tables;
 
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use chrono::TimeDelta;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
+use indicatif::HumanCount;
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
@@ -34,9 +36,13 @@ use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, Stre
 use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, PropertyColumns, Table};
 use crate::sync::{
-    Checkpoint, KeysetReader, ListReader, NestedListReader, PageSize, ProjectEntry, ProjectReader, ProjectState,
-    ReadContext, StreamObserver, StreamState, Supervision,
+    Checkpoint, ComparedDays, EventDayReader, EventDaysState, KeysetReader, ListReader, NestedListReader, PageSize,
+    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, StreamObserver, StreamReport, StreamState,
+    Supervision,
 };
+
+/// The scope of queries.
+const TABLE_SCOPE: &str = "query:read";
 
 /// Where exports have failed, `auto` does without them for so long.
 const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
@@ -52,6 +58,9 @@ struct Sync {
     output: Output,
     /// Rows of all streams that are going to be read, as far as they have been counted.
     expected: AtomicU64,
+    reports: Mutex<HashMap<Arc<StreamDescriptor>, StreamReport>>,
+    /// What has been compared of the events of each project that were read; none where that has failed.
+    compared: Mutex<HashMap<u64, Option<ComparedDays>>>,
 }
 
 /// A project and how its tables are read.
@@ -116,6 +125,8 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         projects,
         output: output.clone(),
         expected: AtomicU64::new(0),
+        reports: Mutex::default(),
+        compared: Mutex::default(),
     };
     output.at_interruption(sync.cancel_unread_runs());
     sync.recall_failed_exports(&jobs);
@@ -137,6 +148,7 @@ impl Sync {
         match jobs {
             Jobs::One(job) => self.run(job).await,
             Jobs::Two(persons, distinct_ids) => self.run_both(persons, distinct_ids).await,
+            Jobs::EventsAndDays(events, days) => Ok(self.run(events).await? & self.run(days).await?),
         }
     }
 
@@ -152,7 +164,15 @@ impl Sync {
             JobKind::Account(account) => {
                 let (client, output) = (&self.client, &self.output);
                 let reader = AccountReader { client, output, stream: &stream, account };
-                reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?
+                let failures =
+                    reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?;
+                self.report(&stream).proven_by(Proof::ReadToEnd);
+                failures
+            }
+            JobKind::EventDays { .. } if !self.may(TABLE_SCOPE) => vec![missing_scope(&stream.name, TABLE_SCOPE)],
+            JobKind::EventDays { state } => {
+                self.read_each(state, &stream, incremental, |context, checkpoint| self.read_days(context, checkpoint))
+                    .await?
             }
             JobKind::Failed(error) => vec![error],
             JobKind::Table { table, state, property_columns } => {
@@ -193,14 +213,41 @@ impl Sync {
         }
         let complete = failures.is_empty();
         let status = if complete { StreamStatus::Complete } else { StreamStatus::Incomplete };
-        tracing::info!(
-            "stream {}: {} after {:.1} s",
-            descriptor.name,
-            if complete { "complete" } else { "incomplete" },
-            begin.elapsed().as_secs_f64()
-        );
+        self.log_end(stream, complete, begin);
+        let records = self.output.records_of(stream);
+        if records > 0 {
+            // The estimate becomes what it was about.
+            self.output.message(&Message::estimate(stream, records)).await?;
+        }
         self.output.message(&Message::status(descriptor, status)).await?;
         Ok(complete)
+    }
+
+    /// Logs how a stream has ended: for people, and the same as fields.
+    fn log_end(&self, stream: &Arc<StreamDescriptor>, complete: bool, begin: Instant) {
+        let totals = self.report(stream).totals();
+        let (records, repeats) = (self.output.records_of(stream), totals.repeats);
+        let seconds = begin.elapsed().as_secs_f64();
+        let again = if repeats > 0 { format!(", {} of them repeats,", HumanCount(repeats)) } else { String::new() };
+        tracing::info!(
+            stream = stream.name,
+            records,
+            repeats,
+            posthog = totals.posthog(),
+            agrees = totals.agrees().map(|agrees| agrees && complete),
+            proof = totals.proofs(),
+            seconds = %format_args!("{seconds:.1}"),
+            "{}: {}, {} records{again} in {seconds:.1} s{}",
+            stream.name,
+            if complete { "complete" } else { "incomplete" },
+            HumanCount(records),
+            totals.describe(),
+        );
+    }
+
+    /// What the projects of a stream report.
+    fn report(&self, stream: &Arc<StreamDescriptor>) -> StreamReport {
+        lock(&self.reports).entry(Arc::clone(stream)).or_default().clone()
     }
 
     /// Names what the configuration asks for and no project has.
@@ -311,8 +358,22 @@ impl Sync {
         }
     }
 
-    /// So many more rows of a stream are going to be read.
+    /// Emits the figures of the days of one project.
+    async fn read_days(&self, context: ReadContext, checkpoint: Arc<Checkpoint<EventDaysState>>) -> Result<(), Error> {
+        let compared = lock(&self.compared).get(&context.project).cloned();
+        if matches!(compared, Some(None)) {
+            return Err(Error::transient(
+                "the events have not been read completely, so the figures of their days are not known; the next sync that is complete emits them",
+            ));
+        }
+        EventDayReader { context, checkpoint }.run(compared.flatten()).await
+    }
+
+    /// So many more rows of a stream are going to be read. An estimate of none would show as 0 of 0.
     fn expect(&self, stream: &StreamDescriptor, estimate: &AtomicU64, rows: u64) {
+        if rows == 0 {
+            return;
+        }
         let total = estimate.fetch_add(rows, Ordering::Relaxed) + rows;
         self.output.hint(&Message::estimate(stream, total));
         let all = self.expected.fetch_add(rows, Ordering::Relaxed) + rows;
@@ -356,8 +417,13 @@ impl Sync {
             stream: Arc::clone(stream),
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
             nulled: nulled.clone(),
+            report: self.report(stream),
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn missing_scope(stream: &str, scope: &str) -> Error {

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::jobs::TableJob;
-use super::{ProjectPlan, Sync, missing_scope};
+use super::{ProjectPlan, Sync, lock, missing_scope};
 use crate::error::Error;
 use crate::posthog::account;
 use crate::posthog::http::{FileClient, GiveUp, Retry, Silent};
@@ -144,13 +144,19 @@ impl Sync {
         let mut exports = self.exports(plan, &reader).await?;
         if reader.table.stream == EVENTS.stream {
             let refused = if self.may("query:read") {
+                lock(&self.compared).insert(project, None);
                 match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
-                    EventsRead::Complete => return Ok(()),
+                    EventsRead::Complete(days) => {
+                        lock(&self.compared).insert(project, days);
+                        return Ok(());
+                    }
                     EventsRead::NotComparable(refusal) => Some(refusal),
                 }
             } else {
                 None
             };
+            // Nothing was compared, so PostHog has to be asked for the figures of days.
+            lock(&self.compared).remove(&project);
             let refusal =
                 refused.as_ref().map_or("the API key lacks the scope `query:read`", |refusal| &refusal.summary);
             let refusal = refusal.to_owned();

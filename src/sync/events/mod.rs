@@ -10,9 +10,12 @@
 //! is compared with PostHog's figures afterwards.
 
 mod begin;
+mod day_changes;
+mod event_days;
 mod figures;
 mod pages;
 mod reconcile;
 mod windows;
 
+pub use event_days::{ComparedDays, EventDayReader, EventDaysState, count_days};
 pub use reconcile::{EventReader, EventsRead};

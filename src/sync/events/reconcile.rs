@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::begin::{Beginning, begin};
+use super::event_days::ComparedDays;
 use super::figures::{self, Observed};
 use super::pages::WindowReader;
 use super::windows::{CellWindow, windows};
@@ -19,6 +20,7 @@ use crate::sync::ledger::{
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
+use crate::sync::report::{Counts, Proof};
 use crate::sync::state::export::{ExportState, ExportedCells};
 use crate::sync::state::table::ProjectState;
 use crate::time::{DAY, Timestamp};
@@ -34,12 +36,16 @@ pub struct EventReader {
     read: BTreeMap<(Part, CellKey), u64>,
     has_read: bool,
     repeats: u64,
+    /// Rows that became visible while their cells were read.
+    later: BTreeMap<(Part, CellKey), u64>,
+    /// The figures that agree, before days are folded into months.
+    compared: Option<ComparedDays>,
 }
 
 /// How reading events has ended.
 pub enum EventsRead {
-    /// What has been emitted agrees with PostHog's figures.
-    Complete,
+    /// What has been emitted agrees with PostHog's figures, which are these.
+    Complete(Option<ComparedDays>),
     /// PostHog does not answer such questions, for this reason.
     NotComparable(Refusal),
 }
@@ -66,7 +72,8 @@ struct Differing {
 impl EventReader {
     /// A reader that fetches rows by queries, or by `exports` where they are many.
     pub fn new(reader: ProjectReader, exports: Option<ExportReader>) -> Self {
-        Self { reader, exports, has_columns: false, read: BTreeMap::new(), has_read: false, repeats: 0 }
+        let (read, later) = (BTreeMap::new(), BTreeMap::new());
+        Self { reader, exports, has_columns: false, read, has_read: false, repeats: 0, later, compared: None }
     }
 
     /// Reads what the ledger and PostHog differ in.
@@ -78,7 +85,7 @@ impl EventReader {
         let project = self.reader.context.project;
         let before = self.reader.checkpoint.project(project).await;
         match self.reconcile(on_estimate).await {
-            Ok(()) => Ok(EventsRead::Complete),
+            Ok(()) => Ok(EventsRead::Complete(self.compared.take())),
             Err(GiveUp::Refused(refusal)) => {
                 // Exports go on from their own state, unless events have been read in another way.
                 if !self.has_read {
@@ -131,9 +138,6 @@ impl EventReader {
             self.finish_export(cells, on_estimate).await?;
         }
         self.compare_and_read(bound, on_estimate).await?;
-        if self.repeats > 0 {
-            tracing::info!("{} of these events may have been emitted before", self.repeats);
-        }
         Ok(())
     }
 
@@ -160,6 +164,8 @@ impl EventReader {
         }
         let complete = last.differs.is_empty();
         let scope = Scope { days, is_full: days == asked, is_complete: complete, bytes: Some(bytes) };
+        self.report_figures(scope, &last.differs).await;
+        self.compared = ComparedDays::of(&self.ledger().await).filter(|_| complete);
         self.change_ledger(|ledger| {
             if complete && scope.is_full {
                 ledger.join_added(scope, clock);
@@ -253,7 +259,7 @@ impl EventReader {
             distinct.extend(figures::distinct(&self.reader.context, &ledger, names, slice, &periods).await?);
         }
         let (mut differing, mut noted) = (Vec::new(), Vec::new());
-        let (mut gone, mut assumed, mut grown) = (BTreeMap::new(), 0_u64, 0_u64);
+        let (mut gone, mut assumed, mut grown) = (BTreeMap::new(), 0_u64, BTreeMap::new());
         for difference in found.iter().copied() {
             let Difference { key, observed, .. } = difference;
             let cell = ledger.cell(part, key);
@@ -274,7 +280,7 @@ impl EventReader {
                     let (before, is_settled) = (self.read.get(&(part, key)), ledger.is_settled(key.slice, clock));
                     match cell {
                         Some(cell) if has_grown(cell, before.copied(), figures, is_settled) => {
-                            grown += figures.distinct.count - cell.emitted.count;
+                            grown.insert((part, key), figures.distinct.count - cell.emitted.count);
                         }
                         _ => differing.push(Differing {
                             difference,
@@ -288,8 +294,11 @@ impl EventReader {
         for (period, count) in gone {
             tracing::info!("{count} events of {period} are gone from PostHog: deleted, expired or merged");
         }
-        if grown > 0 {
-            tracing::info!("{grown} events became visible while their days were read; the next sync reads them");
+        self.later.retain(|of, _| !differing.iter().any(|cell| (part, cell.difference.key) == *of));
+        let more: u64 = grown.values().sum();
+        self.later.extend(grown);
+        if more > 0 {
+            tracing::info!("{more} events became visible while their days were read; the next sync reads them");
         }
         if assumed > 0 {
             tracing::info!("{assumed} events are taken for read, as the state says");
@@ -306,6 +315,27 @@ impl EventReader {
             .await?;
         }
         Ok(differing)
+    }
+
+    /// Reports what has been emitted of the days that were compared, and what PostHog has of them.
+    async fn report_figures(&self, scope: Scope, differs: &[(Part, Difference)]) {
+        let ledger = self.ledger().await;
+        let days = ledger.months.whole_periods(scope.days);
+        let cells = ledger.by_period();
+        let compared = || cells.iter().filter(|(period, _)| days.contains_all(period.days()));
+        let here: u64 = compared().map(|(_, cell)| cell.emitted.count).sum();
+        let sum = |count: fn(&Difference) -> u64| differs.iter().map(|(_, difference)| count(difference)).sum::<u64>();
+        let missing = sum(|difference| difference.observed.count);
+        let later: u64 = self.later.values().sum();
+        let posthog = (here + missing + later).saturating_sub(sum(|difference| difference.held.count));
+        let report = &self.reader.context.report;
+        let proof = if scope.is_full { Proof::Compared } else { Proof::ComparedRecently };
+        report.counted(proof, Counts { here, posthog, later });
+        report.repeated(self.repeats);
+        let assumed: u64 = compared().filter(|(_, cell)| cell.assumed).map(|(_, cell)| cell.emitted.count).sum();
+        if assumed > 0 {
+            report.counted(Proof::Assumed, Counts { here: assumed, ..Counts::default() });
+        }
     }
 
     fn report(round: u32, keys: &[CellKey], observed: &Observed) {

@@ -22,6 +22,7 @@ use crate::protocol::Batch;
 use crate::records::ExportWriter;
 use crate::sync::ledger::CellFigures;
 use crate::sync::query::reader::ProjectReader;
+use crate::sync::report::{Counts, Proof};
 use crate::sync::state::export::{ExportWindow, add};
 
 /// When no more files have been noted for so long, no more will be.
@@ -130,8 +131,14 @@ impl ExportReader {
                 .await?;
             }
             let completed = match rows {
-                None => return Ok(FilesRead::Complete(read)),
-                Some(completed) if completed == total => return Ok(FilesRead::Complete(read)),
+                None => {
+                    self.report(&streams, Proof::FilesListed, Counts::default());
+                    return Ok(FilesRead::Complete(read));
+                }
+                Some(completed) if completed == total => {
+                    self.report(&streams, Proof::Exported, Counts::of(total, completed));
+                    return Ok(FilesRead::Complete(read));
+                }
                 Some(completed) => completed,
             };
             if total > completed || last_new.elapsed() > LISTED_AFTER {
@@ -139,6 +146,13 @@ impl ExportReader {
             }
             tokio::time::sleep(LIST_AGAIN_AFTER).await;
             files = self.files_now(&window.run).await?;
+        }
+    }
+
+    /// Reports a run that has been read. What is read of cells is compared afterwards.
+    fn report(&self, streams: &[Arc<ProjectReader>], proof: Proof, counts: Counts) {
+        for reader in streams.iter().filter(|_| self.cells.is_none()) {
+            reader.context.report.counted(proof, counts);
         }
     }
 

@@ -17,6 +17,7 @@ use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
 use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
+use crate::sync::report::{Counts, Proof};
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::time::Timestamp;
 
@@ -237,10 +238,12 @@ impl KeysetReader {
                 }
             }
             if state.rows >= before.keys {
+                self.context.report.counted(Proof::Counted, Counts::of(state.rows, before.keys));
                 return Ok(bytes);
             }
             let after = self.count(part, state, &mut bytes).await?;
             if state.rows >= after.keys {
+                self.context.report.counted(Proof::Counted, Counts::of(state.rows, after.keys));
                 return Ok(bytes);
             }
             tracing::warn!(

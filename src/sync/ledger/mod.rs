@@ -14,6 +14,7 @@
 //! Values and decisions only: no input or output, no clock. Times are arguments.
 
 mod assumption;
+mod by_period;
 mod cell;
 mod choice;
 mod combine;

@@ -6,6 +6,8 @@
 
 use std::collections::HashSet;
 
+use crate::sync::report::{Counts, Proof, StreamReport};
+
 /// The objects of a list, read once from its first page to its last.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
@@ -35,6 +37,15 @@ impl Listing {
             Some(_) => Verdict::Complete,
             None if self.pages < 2 || before.is_some_and(|before| before.keys == self.keys) => Verdict::Complete,
             None => Verdict::Unproven,
+        }
+    }
+
+    /// Reports by what a complete listing is known to be complete.
+    pub(super) fn report(&self, is_second: bool, report: &StreamReport) {
+        match self.count {
+            Some(count) => report.counted(Proof::Counted, Counts::of(self.keys.len() as u64, count)),
+            None if is_second => report.proven_by(Proof::ListedTwice),
+            None => report.proven_by(Proof::ReadToEnd),
         }
     }
 }

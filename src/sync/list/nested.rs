@@ -19,6 +19,7 @@ use crate::posthog::lists::{ListPage, PAGE, Pages};
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{Children, NestedList};
 use crate::sync::context::ReadContext;
+use crate::sync::report::Proof;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::refuse_ahead;
 use crate::time::{Timestamp, days};
@@ -98,6 +99,7 @@ impl NestedListReader {
             }
             (state.parent, state.next) = (None, None);
         }
+        context.report.proven_by(Proof::ReadToEnd);
         let sent = emitter.finish(!is_resumed);
         let done = if context.incremental {
             ListState { watermark: list.change.map(|_| until), from, sent, ..ListState::default() }

@@ -101,7 +101,10 @@ impl<'c> Offsets<'c> {
     fn is_read_again(&mut self) -> Result<bool, Error> {
         let name = self.list.name;
         let problem = match self.listing.verdict(self.before.as_ref()) {
-            Verdict::Complete => return Ok(false),
+            Verdict::Complete => {
+                self.listing.report(self.before.is_some(), &self.context.report);
+                return Ok(false);
+            }
             Verdict::Missing(count) => {
                 let listed = self.listing.keys.len();
                 tracing::warn!("{listed} {name} read but PostHog counts {count}; reading them again");

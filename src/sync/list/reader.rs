@@ -19,6 +19,7 @@ use crate::posthog::lists::PAGE;
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{Change, List, Passes};
 use crate::sync::context::ReadContext;
+use crate::sync::report::Proof;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::refuse_ahead;
 use crate::time::Timestamp;
@@ -135,6 +136,8 @@ impl ListReader {
                 let query = recordings.query_by_offset(*span);
                 let pass = Pass { query, labels: Vec::new(), optional: false };
                 self.read_pass(&pass, state, emitter).await?;
+            } else {
+                context.report.proven_by(Proof::ReadToEnd);
             }
             state.reached = None;
         }

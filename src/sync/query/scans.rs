@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::sync::context::LOOKBACK;
 use crate::sync::ledger::{BYTES_A_ROW, Names};
 use crate::sync::observer::OnEstimate;
+use crate::sync::report::Proof;
 use crate::sync::state::error::refuse_ahead;
 use crate::sync::state::export::ExportState;
 use crate::sync::state::interval::{Interval, Intervals};
@@ -208,6 +209,7 @@ impl ProjectReader {
             queue.len()
         );
         on_estimate(rows);
+        self.context.report.proven_by(Proof::Counted);
         let scan = Arc::new(scan);
         self.run_windows(&scan, queue).await
     }

@@ -10,6 +10,7 @@ use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
 use crate::records::{RecordSink, RowCounts, RowWriter};
 use crate::sync::page_size::Smaller;
+use crate::sync::report::{Counts, Proof};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::scan::{OpenWindow, Scan};
 use crate::sync::state::table::ProjectState;
@@ -102,7 +103,8 @@ impl ProjectReader {
                 (interval, expected) = (smaller, None);
             }
             match self.audit(scan, interval, expected, &attempt, writer.settling()).await? {
-                Audit::Agrees => {
+                Audit::Agrees(counts) => {
+                    self.context.report.counted(Proof::Counted, counts);
                     self.close(interval).await?;
                     return Ok(rest.map_or(Outcome::Whole, |rest| Outcome::Part { read: interval, rest }));
                 }
@@ -289,7 +291,7 @@ impl ProjectReader {
             && expected == attempt.received
             && Some(attempt.records) == expected
         {
-            return Ok(Audit::Agrees);
+            return Ok(Audit::Agrees(Counts::of(attempt.records, attempt.records)));
         }
         // Nothing but its sort key shows that a row is new. Rows that move on while they are read have been
         // read all the same, so there may be more than are still in the window.
@@ -297,8 +299,9 @@ impl ProjectReader {
         let mut stored = 0;
         for _ in 0..2 {
             stored = if counted.is_empty() { 0 } else { self.count(counted).await? };
-            if attempt.records.saturating_sub(settling.unwrap_or(0)) >= stored {
-                return Ok(Audit::Agrees);
+            let settled = attempt.records.saturating_sub(settling.unwrap_or(0));
+            if settled >= stored {
+                return Ok(Audit::Agrees(Counts::of(settled, stored)));
             }
         }
         Ok(Audit::Differs { stored })
@@ -306,6 +309,6 @@ impl ProjectReader {
 }
 
 enum Audit {
-    Agrees,
+    Agrees(Counts),
     Differs { stored: u64 },
 }

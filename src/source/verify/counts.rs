@@ -1,0 +1,182 @@
+//! The figures of a warehouse's table, from a CSV file as the tools of warehouses print it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::Error;
+use crate::records::Fingerprint;
+use crate::time::Timestamp;
+
+/// What a table has of one day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TableDay {
+    /// Different events, and their checksum if the file has one.
+    pub(super) events: u64,
+    pub(super) checksum: Option<u64>,
+    /// Rows, repeats included.
+    pub(super) rows: u64,
+}
+
+impl TableDay {
+    /// Whether this is what PostHog has.
+    pub(super) fn agrees(self, posthog: Fingerprint) -> bool {
+        self.events == posthog.count && self.checksum.is_none_or(|checksum| checksum == posthog.checksum)
+    }
+}
+
+/// What a table has of one project.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct TableCounts {
+    /// By number of the day since the epoch.
+    pub(super) days: BTreeMap<i64, TableDay>,
+    /// When PostHog received the newest row of the table, if the file says so.
+    pub(super) newest: Option<Timestamp>,
+}
+
+/// Columns of the file.
+struct Columns {
+    project: usize,
+    day: usize,
+    events: usize,
+    checksum: Option<usize>,
+    rows: Option<usize>,
+    newest: Option<usize>,
+}
+
+/// Reads a file with the result of the query that `--sql` prints.
+///
+/// # Errors
+/// A config error that names the column or the line.
+pub(super) fn from_file(path: &Path) -> Result<BTreeMap<u64, TableCounts>, Error> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Error::config(format!("the file of counts {} cannot be read: {error}", path.display())))?;
+    parse(text.trim_start_matches('\u{feff}'))
+}
+
+fn parse(text: &str) -> Result<BTreeMap<u64, TableCounts>, Error> {
+    let header = text.lines().next().unwrap_or_default();
+    let often = |delimiter: &u8| header.bytes().filter(|byte| byte == delimiter).count();
+    let delimiter = [b',', b';', b'\t', b'|'].into_iter().max_by_key(often).unwrap_or(b',');
+    let mut reader =
+        csv::ReaderBuilder::new().delimiter(delimiter).trim(csv::Trim::All).flexible(true).from_reader(text.as_bytes());
+    let columns = columns(reader.headers().map_err(|error| unreadable(&error))?)?;
+    let mut projects: BTreeMap<u64, TableCounts> = BTreeMap::new();
+    for (record, number) in reader.records().zip(2..) {
+        let record = record.map_err(|error| unreadable(&error))?;
+        let wrong = |column: &str| {
+            Error::config(format!(
+                "line {number} of the file of counts has no usable `{column}`; run the query that `--sql` prints, and save all digits of its numbers"
+            ))
+        };
+        let cell = |column: usize| record.get(column).unwrap_or_default();
+        let optional = |column: Option<usize>| column.map(cell).filter(|text| !is_null(text));
+        // psql ends its tables with `(3 rows)`.
+        if record.len() == 1 {
+            continue;
+        }
+        let project = whole(cell(columns.project)).and_then(|id| u64::try_from(id).ok());
+        let project = projects.entry(project.ok_or_else(|| wrong("project_id"))?).or_default();
+        let day = cell(columns.day).get(..10).and_then(Timestamp::parse).ok_or_else(|| wrong("day"))?.day();
+        let count = |text: &str| whole(text).and_then(|count| u64::try_from(count).ok());
+        let events = count(cell(columns.events)).ok_or_else(|| wrong("events"))?;
+        let checksum = optional(columns.checksum).map(|text| whole(text).map(modulo).ok_or_else(|| wrong("checksum")));
+        let rows = optional(columns.rows).map(|text| count(text).ok_or_else(|| wrong("row_count"))).transpose()?;
+        let newest = optional(columns.newest)
+            .map(|text| whole(text).and_then(|micros| i64::try_from(micros).ok()).ok_or_else(|| wrong("newest")))
+            .transpose()?;
+        project.newest = project.newest.max(newest.map(Timestamp::from_micros));
+        let found = TableDay { events, checksum: checksum.transpose()?, rows: rows.unwrap_or(events) };
+        if project.days.insert(day, found).is_some() {
+            return Err(Error::config(format!(
+                "line {number} of the file of counts is about a project and a day that another line is about; save the result of one query"
+            )));
+        }
+    }
+    Ok(projects)
+}
+
+fn columns(headers: &csv::StringRecord) -> Result<Columns, Error> {
+    let place = |name: &str| headers.iter().position(|header| header.eq_ignore_ascii_case(name));
+    let needed = |name: &str| {
+        place(name).ok_or_else(|| {
+            Error::config(format!(
+                "the file of counts has no column `{name}`; save the result of the query that `--sql` prints as CSV, with the names of its columns in the first line"
+            ))
+        })
+    };
+    Ok(Columns {
+        project: needed("project_id")?,
+        day: needed("day")?,
+        events: needed("events")?,
+        checksum: place("checksum"),
+        rows: place("row_count"),
+        newest: place("newest"),
+    })
+}
+
+fn unreadable(error: &csv::Error) -> Error {
+    Error::config(format!("the file of counts is not CSV: {error}"))
+}
+
+fn is_null(text: &str) -> bool {
+    text.is_empty() || text.eq_ignore_ascii_case("null") || text == "\\N"
+}
+
+/// A whole number; some tools write a decimal point and zeros.
+fn whole(text: &str) -> Option<u128> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_plain = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+    (is_plain(whole) && fraction.bytes().all(|byte| byte == b'0')).then(|| whole.parse().ok())?
+}
+
+/// Sums in wide numbers, as PostHog adds up.
+fn modulo(sum: u128) -> u64 {
+    u64::try_from(sum % (1 << 64)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn day(text: &str) -> i64 {
+        Timestamp::parse(text).unwrap().day()
+    }
+
+    #[test]
+    fn files_of_different_tools_are_read() {
+        let expected = TableDay { events: 10, checksum: Some(18_446_744_073_709_551_615), rows: 12 };
+        for text in [
+            "project_id,day,row_count,events,checksum,newest\n1001,2026-11-24,12,10,18446744073709551615,1795514400000000\n",
+            "\u{feff}\"PROJECT_ID\",\"DAY\",\"ROW_COUNT\",\"EVENTS\",\"CHECKSUM\",\"NEWEST\"\r\n\"1001\",\"2026-11-24\",\"12\",\"10\",\"18446744073709551615\",\"1795514400000000.000\"\r\n",
+            "project_id;day;row_count;events;checksum;newest\n1001;2026-11-24 00:00:00;12.0;10;36893488147419103231;1795514400000000\n",
+            " project_id | day | row_count | events | checksum | newest\n 1001 | 2026-11-24 | 12 | 10 | 18446744073709551615 | 1795514400000000\n(1 row)\n",
+        ] {
+            let found = parse(text.trim_start_matches('\u{feff}')).unwrap();
+            assert_eq!(found[&1001].days, [(day("2026-11-24"), expected)].into(), "{text}");
+            assert_eq!(found[&1001].newest, Timestamp::parse("2026-11-24T10:00:00Z"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_lacks_is_unknown() {
+        let found = parse("project_id,day,events,checksum,newest\n1,2026-11-24,3,,NULL\n").unwrap();
+        let expected = TableDay { events: 3, checksum: None, rows: 3 };
+        assert_eq!((found[&1].days[&day("2026-11-24")], found[&1].newest), (expected, None));
+        assert!(expected.agrees(Fingerprint::new(3, 99)) && !expected.agrees(Fingerprint::new(4, 99)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (text, expected) in [
+            ("", "no column `project_id`"),
+            ("project_id,day\n", "no column `events`"),
+            ("project_id,day,events\nx,2026-11-24,1\n", "line 2 of the file of counts has no usable `project_id`"),
+            ("project_id,day,events\n1,2026-11-24,1\n1,today,1\n", "line 3 of the file of counts has no usable `day`"),
+            ("project_id,day,events,checksum\n1,2026-11-24,1,1.8E19\n", "no usable `checksum`"),
+            ("project_id,day,events\n1,2026-11-24,1\n1,2026-11-24,1\n", "another line is about"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+        }
+    }
+}

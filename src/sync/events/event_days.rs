@@ -1,0 +1,199 @@
+//! Emits the figures of days that have changed.
+//!
+//! If events were read in the same sync, these are the ledger's: what has been emitted, found equal to what PostHog has.
+//! Otherwise PostHog is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::day_changes::{DayCells, changes, days_to_emit, folded, known, of_month, sum};
+use super::figures;
+use crate::error::Error;
+use crate::posthog::http::GiveUp;
+use crate::records::{DayProof, EventDayWriter, Fingerprint};
+use crate::sync::context::ReadContext;
+use crate::sync::ledger::{Cell, Choice, Days, Figures, FullObservation, Ledger, Names, Period, Slice, observation};
+use crate::sync::report::Proof;
+use crate::sync::state::checkpoint::Checkpoint;
+use crate::sync::state::stream::{FieldsEntry, is_default};
+use crate::time::Timestamp;
+
+/// What the state keeps for a project: the figures that have been emitted.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EventDaysState {
+    /// By day, and by month where they are old.
+    #[serde(skip_serializing_if = "is_default")]
+    days: DayCells,
+    /// The last time that all days were counted, if events were not read in the same sync.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full: Option<FullObservation>,
+}
+
+impl FieldsEntry for EventDaysState {}
+
+/// What a sync of events has found equal to PostHog's figures.
+#[derive(Debug, Clone)]
+pub struct ComparedDays {
+    /// What PostHog received before this.
+    until: Timestamp,
+    names: Names,
+    asked: Option<(Timestamp, Timestamp)>,
+    days: DayCells,
+}
+
+impl ComparedDays {
+    /// The days of a ledger that has been compared; none before its first sync.
+    pub(super) fn of(ledger: &Ledger) -> Option<Self> {
+        let names =
+            ledger.added.as_ref().map_or_else(|| ledger.choice.names.clone(), |added| ledger.choice.names.plus(added));
+        Some(Self { until: ledger.until()?, names, asked: ledger.asked, days: ledger.by_period() })
+    }
+}
+
+/// The figures of a sync, and whether `PostHog` or what has been emitted shows them.
+struct Found {
+    until: Timestamp,
+    names: Names,
+    asked: Option<(Timestamp, Timestamp)>,
+    days: DayCells,
+    is_compared: bool,
+    full: Option<FullObservation>,
+}
+
+/// Reads the days of one project.
+pub struct EventDayReader {
+    /// Whom to ask, and where records go.
+    pub context: ReadContext,
+    /// Where progress is kept.
+    pub checkpoint: Arc<Checkpoint<EventDaysState>>,
+}
+
+impl EventDayReader {
+    /// Emits the days whose figures have changed since the state. `compared` are those of the events that were read
+    /// in the same sync.
+    ///
+    /// # Errors
+    /// When PostHog stops answering usefully.
+    pub async fn run(&self, compared: Option<ComparedDays>) -> Result<(), Error> {
+        let state = self.checkpoint.project(self.context.project).await;
+        let mut found = match compared {
+            Some(ComparedDays { until, names, asked, days }) => {
+                Found { until, names, asked, days, is_compared: true, full: state.full }
+            }
+            None => self.count(&state).await?,
+        };
+        let mut changed = changes(&state.days, &found.days);
+        let by_day = self.days_of(&found, &changed.months).await?;
+        for month in std::mem::take(&mut changed.months) {
+            let days = of_month(&by_day, month);
+            let Some(cell) = found.days.remove(&month) else { continue };
+            let held = of_month(&state.days, month);
+            if sum(&days).emitted == cell.emitted {
+                let days = days.into_iter().map(|(day, own)| (day, Cell { assumed: cell.assumed, ..own })).collect();
+                changed.days.extend(days_to_emit(&held, &days, month));
+                found.days.insert(month, cell);
+            } else {
+                tracing::info!("the figures of {month} are changing; the next sync emits them");
+                found.days.extend(held);
+            }
+        }
+        let writer = EventDayWriter::new(&self.context.stream, self.context.project, found.until);
+        let mut batch = self.context.batch();
+        for (day, cell) in changed.days {
+            let proof = match (found.is_compared, cell.assumed) {
+                (_, true) => DayProof::Assumed,
+                (true, false) => DayProof::Compared,
+                (false, false) => DayProof::Counted,
+            };
+            writer.write(day, cell.emitted, proof, batch.lines.as_vec());
+            batch.records += 1;
+        }
+        batch.send(true).await?;
+        self.context.report.proven_by(Proof::Figures);
+        let days = folded(found.days, days_asked(found.asked), found.until);
+        self.checkpoint.set(self.context.project, EventDaysState { days, full: found.full }).await
+    }
+
+    /// Figures without duplicates by day.
+    async fn days_of(&self, found: &Found, periods: &BTreeSet<Period>) -> Result<DayCells, GiveUp> {
+        let ledger = ledger_of_days(found.names.clone(), found.asked, found.until);
+        let periods: Vec<Period> = periods.iter().copied().collect();
+        let figures = figures::distinct(&self.context, &ledger, &found.names, 0, &periods).await?;
+        let asked = days_asked(found.asked);
+        let cells = figures
+            .into_iter()
+            .map(|(key, Figures { raw, distinct })| (key.period, Cell { raw, ..Cell::emitted(distinct) }));
+        Ok(cells.filter(|(period, _)| asked.contains_all(period.days())).collect())
+    }
+
+    /// Counts the days that look different from what has been emitted.
+    async fn count(&self, state: &EventDaysState) -> Result<Found, GiveUp> {
+        let (names, (from, to)) = chosen(&self.context);
+        let until = self.context.client.now().minus(self.context.config.method.ingestion_delay);
+        let ledger = Ledger { full: state.full, ..ledger_of_days(names.clone(), Some((from, to)), until) };
+        let asked = days_asked(ledger.asked);
+        let days = observation(&ledger, asked, until);
+        let observed = figures::observe(&self.context, &ledger, &names, days).await?;
+        let raw: BTreeMap<_, _> = observed.figures.into_iter().map(|(key, figure)| (key.period, figure)).collect();
+        let (mut known, unknown) = known(&state.days, &raw, days);
+        let is_full = days == asked;
+        let full = FullObservation { until, days, bytes: Some(observed.bytes) };
+        let mut found = Found {
+            until,
+            names,
+            asked: Some((from, to)),
+            days: BTreeMap::new(),
+            is_compared: false,
+            full: if is_full { Some(full) } else { state.full },
+        };
+        known.append(&mut self.days_of(&found, &unknown).await?);
+        found.days = known;
+        Ok(found)
+    }
+}
+
+fn days_asked(asked: Option<(Timestamp, Timestamp)>) -> Days {
+    asked.map_or(Days::ALL, |(from, to)| Days::touched_by(from, to))
+}
+
+/// PostHog's figures of the days that the configuration asks for: without duplicates, unless `agrees` is content with
+/// those that still has them. Only what was received before `until`.
+///
+/// # Errors
+/// When PostHog does not answer usefully.
+pub async fn count_days(
+    context: &ReadContext,
+    until: Timestamp,
+    agrees: impl Fn(i64, Fingerprint) -> bool,
+) -> Result<BTreeMap<i64, Fingerprint>, Error> {
+    let (names, asked) = chosen(context);
+    let ledger = ledger_of_days(names.clone(), Some(asked), until);
+    let observed = figures::observe(context, &ledger, &names, days_asked(Some(asked))).await?;
+    let (mut days, mut unclear) = (BTreeMap::new(), Vec::new());
+    for (key, figure) in observed.figures {
+        let day = key.period.first();
+        days.insert(day, figure);
+        if !agrees(day, figure) {
+            unclear.push(key.period);
+        }
+    }
+    let distinct = figures::distinct(context, &ledger, &names, 0, &unclear).await?;
+    days.extend(distinct.into_iter().map(|(key, figures)| (key.period.first(), figures.distinct)));
+    Ok(days)
+}
+
+/// The events that the configuration asks for, and from when to when.
+fn chosen(context: &ReadContext) -> (Names, (Timestamp, Timestamp)) {
+    let config = &context.config;
+    let names = Names::new(&config.include_events, &config.exclude_events);
+    (names, (config.start, config.end.unwrap_or(Timestamp::MAX)))
+}
+
+/// A ledger with one slice and without months: PostHog's figures of it are those of days.
+fn ledger_of_days(names: Names, asked: Option<(Timestamp, Timestamp)>, until: Timestamp) -> Ledger {
+    let choice = Choice { names, filter: None };
+    Ledger { asked, slices: vec![Slice::new(until)], ..Ledger::new(choice, None) }
+}
