@@ -58,7 +58,9 @@ impl Dialect {
         match self {
             Self::BigQuery => format!("DATE({column}, 'UTC')"),
             Self::Snowflake => format!("CAST(CONVERT_TIMEZONE('UTC', {column}) AS DATE)"),
-            Self::Redshift | Self::Postgres | Self::DuckDb => format!("CAST({column} AT TIME ZONE 'UTC' AS DATE)"),
+            Self::Redshift | Self::Postgres => format!("CAST({column} AT TIME ZONE 'UTC' AS DATE)"),
+            // Time zones are an extension there.
+            Self::DuckDb => format!("CAST(MAKE_TIMESTAMP(EPOCH_US({column})) AS DATE)"),
             Self::Databricks => format!("TO_DATE(TO_UTC_TIMESTAMP({column}, CURRENT_TIMEZONE()))"),
             Self::ClickHouse => format!("toDate32(toTimeZone({column}, 'UTC'))"),
         }
