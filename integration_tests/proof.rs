@@ -183,12 +183,12 @@ async fn days_of_events_are_emitted_when_their_figures_change() {
     let second = source.read_all(&both, Some(&first.state())).await;
     assert_eq!(second.records("event_days").len(), 0);
     // A late event of an old month, and a new one.
-    posthog.set_server(Server { clock_ahead: 10 * 60, ..Server::cloud_2026() });
-    let late = Event { created_at: minutes_ago(-5), ..event(900_001, minutes_ago(200 * DAY)) };
-    posthog.insert(PROJECT, vec![late.clone(), event(900_002, minutes_ago(-5))]);
+    posthog.set_server(Server { clock_ahead: 4 * 60, ..Server::cloud_2026() });
+    let late = Event { created_at: minutes_ago(-2), ..event(900_001, minutes_ago(200 * DAY)) };
+    posthog.insert(PROJECT, vec![late.clone(), event(900_002, minutes_ago(-2))]);
     let third = source.read_all(&both, Some(&second.state())).await;
     let (truth, emitted) = (days(&posthog.events(PROJECT)), emitted_days(&third));
-    for event in [&late, &event(900_002, minutes_ago(-5))] {
+    for event in [&late, &event(900_002, minutes_ago(-2))] {
         let day = Timestamp::from_micros(event.timestamp).date().to_string();
         assert_eq!(emitted.get(&day), truth.get(&day), "{day}");
     }

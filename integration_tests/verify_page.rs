@@ -54,7 +54,7 @@ otherwise JSON:
 | `too many` | the table has more events | they were deleted in PostHog, have expired there, or `include_events` leaves them out |
 | `duplicates` | the same events, some of them repeatedly | deduplicate the table by `id`; tables that are only appended to have repeats |
 
-A table of Airbyte's own connector has no `project_id` and no `created_at`. Name its project; its last day is not compared, because nothing \
+A table of Airbyte's own connector has no `project_id` and no `created_at`. Name its project; its last day and today are not compared, because nothing \
 says up to when it was read:
 
 ```sh

@@ -1,6 +1,7 @@
 """The SQL of docs/verify.md and of `verify --sql` finds every damage of a table of events: on DuckDB, Postgres and ClickHouse."""
 
 import csv
+import datetime
 import json
 import re
 import subprocess
@@ -156,5 +157,7 @@ def test_every_damage_is_found(tmp_path, database):
         for column in ["project_id", "created_at"]:
             warehouse.run(f"ALTER TABLE events DROP COLUMN {column}")
         code, found, result = compare(tmp_path, *warehouse.run(figures))
-        expected.pop(numbers[-1], None)
-        assert (code, found, result["days"]) == (3, expected, len(numbers) - 1), result
+        end = min(numbers[-1], datetime.datetime.now(datetime.timezone.utc).date().isoformat())
+        whole = [day for day in numbers if day < end]
+        assert expected.keys() <= set(whole)
+        assert (code, found, result["days"]) == (3, expected, len(whole)), result

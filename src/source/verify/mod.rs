@@ -80,14 +80,15 @@ async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparis
 }
 
 /// Up to when PostHog may have received what the table has, and the days to compare. Where the table does not say
-/// what it has received last, its last day may not be whole yet.
+/// what it has received last, its last day and today may not be whole yet.
 fn extent(config: &Config, client: &Client, table: &TableCounts) -> (Timestamp, Days) {
     let asked = Days::touched_by(config.start, config.end.unwrap_or(Timestamp::MAX));
     if let Some(newest) = table.newest {
         return (newest.plus_micros(1), asked);
     }
-    let last = table.days.keys().next_back().copied().unwrap_or(asked.to);
     let until = client.now().minus(config.method.ingestion_delay);
+    // Clocks of senders that are ahead make days of the future.
+    let last = table.days.keys().next_back().copied().unwrap_or(asked.to).min(until.day());
     (until, asked.intersection(Days { to: last, ..Days::ALL }))
 }
 
