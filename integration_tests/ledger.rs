@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use source_posthog::time::Timestamp;
 
 use crate::support::messages::Messages;
-use crate::support::program::{Source, catalog};
+use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{
     PROJECT, event, event_ids, events, minutes_ago, sandbox, sandbox_with_exports, two_hours_ago,
 };
@@ -91,6 +91,63 @@ async fn events_that_become_visible_late_repeat_only_their_slice() {
     assert!(logs.contains("PostHog has 33 and showed 30 before") && logs.contains("30 of them are repeats"), "{logs}");
     let fourth = source.read_all(&incremental(), Some(&third.state())).await;
     assert_eq!(fourth.ids("events").len(), 0);
+}
+
+/// Noon, so many days ago, and the day's name.
+fn noon(days_ago: i64) -> (i64, String) {
+    let day = Timestamp::from_day(Timestamp::now().day() - days_ago);
+    (day.micros() + 43_200_000_000, day.date().to_string())
+}
+
+#[tokio::test]
+async fn days_are_read_once_more_when_the_settings_ask_for_it() {
+    // Ten events a day, young ones and some of a month that has been folded.
+    const DAYS: [i64; 6] = [3, 4, 100, 101, 102, 103];
+    for method in ["query", "export"] {
+        let posthog = sandbox_with_exports(Exports::default()).await;
+        for (days_ago, number) in DAYS.into_iter().zip(0..) {
+            let at = noon(days_ago).0;
+            let numbered = |index: u32| event((number * 100 + index).into(), at + i64::from(index));
+            posthog.insert(PROJECT, (0..10).map(numbered).collect());
+        }
+        let method = json!({"type": method, "settle_minutes": 0});
+        let [young, from, to] = [4, 102, 101].map(|days_ago| noon(days_ago).1);
+        let source = |days| Source::new(&posthog.url()).with("method", method.clone()).with("reread_days", days);
+        let (source, again) = (source(json!([])), source(json!([young, format!("{from}/{to}")])));
+        let first = source.read_all(&incremental(), None).await;
+        assert_eq!(first.ids("events").len(), 60);
+        let second = again.read_all(&incremental(), Some(&first.state())).await;
+        let days: BTreeSet<String> = second
+            .records("events")
+            .iter()
+            .map(|record| record["timestamp"].as_str().unwrap().split('T').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(days, [young, from, to].into(), "{}", second.without_records());
+        assert_eq!(second.ids("events").len(), 30);
+        let logs = second.logs("INFO").join("\n");
+        assert!(logs.contains("are read again, as `reread_days` asks; 30 of them are repeats"), "{logs}");
+        for (source, state) in [(&again, second.state()), (&source, second.state())] {
+            assert_eq!(source.read_all(&incremental(), Some(&state)).await.ids("events").len(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn days_before_the_cursor_of_airbytes_connector_are_read_when_the_settings_ask_for_it() {
+    let posthog = sandbox().await;
+    for (days_ago, number) in [30, 31, 100, 101].into_iter().zip(0..) {
+        let at = noon(days_ago).0;
+        posthog.insert(PROJECT, (0..10).map(|index: u32| event((number * 100 + index).into(), at)).collect());
+    }
+    let state = json!({PROJECT.to_string(): {"timestamp": format!("{}T00:00:00.000000+00:00", noon(2).1)}});
+    let source = |days| Source::new(&posthog.url()).with("reread_days", days);
+    let [source, first, second] = [json!([]), json!([noon(31).1]), json!([noon(101).1])].map(source);
+    let mut state = state_file("events", &state);
+    for (source, numbers) in [(&source, 0), (&first, 10), (&second, 10), (&second, 0)] {
+        let messages = source.read_all(&incremental(), Some(&state)).await;
+        assert_eq!(messages.ids("events").len(), numbers, "{}", messages.without_records());
+        state = messages.state();
+    }
 }
 
 /// Events of one cell.

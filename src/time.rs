@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveDateTime, NaiveTime, SecondsFormat, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Microseconds of one day.
@@ -38,6 +38,11 @@ impl Timestamp {
     /// The first instant of the UTC day with this number since the epoch.
     pub fn from_day(day: i64) -> Self {
         Self(day.saturating_mul(DAY))
+    }
+
+    /// The first instant of a UTC day.
+    pub fn from_date(date: NaiveDate) -> Self {
+        Self(date.and_time(NaiveTime::MIN).and_utc().timestamp_micros())
     }
 
     /// Whether it is the first instant of a UTC day.

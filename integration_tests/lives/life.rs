@@ -262,7 +262,8 @@ fn source(url: &str, settings: &Settings) -> Source {
         .with("attempts", json!(2))
         .with("start_date", time(settings.start))
         .with("include_events", json!(settings.include))
-        .with("exclude_events", json!(settings.exclude));
+        .with("exclude_events", json!(settings.exclude))
+        .with("reread_days", json!(settings.reread));
     match settings.end {
         Some(end) => source.with("end_date", time(end)),
         None => source,

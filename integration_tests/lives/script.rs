@@ -120,6 +120,8 @@ pub(super) struct Settings {
     pub(super) end: Option<i64>,
     pub(super) include: Vec<&'static str>,
     pub(super) exclude: Vec<&'static str>,
+    /// Days to read once more, such as `2026-11-01/2026-11-05`.
+    pub(super) reread: Vec<String>,
 }
 
 impl Settings {
@@ -210,6 +212,7 @@ struct Hazards {
     full: bool,
     dates: bool,
     names: bool,
+    rereads: bool,
     methods: bool,
     appearing: bool,
     /// Events that PostHog received long after they happened, or that lie in its future. Exports leave
@@ -250,6 +253,7 @@ impl Script {
             names: may(35),
             methods: may(40),
             appearing: may(15),
+            rereads: may(20),
             far,
         };
         let mut author = Author { random, is_quiet, hazards, begin, clock: begin, rows: Vec::new() };
@@ -380,6 +384,7 @@ impl Author {
             end: None,
             include: Vec::new(),
             exclude: Vec::new(),
+            reread: Vec::new(),
         };
         self.choose_dates(&mut settings);
         if self.random.chance(30) {
@@ -420,11 +425,16 @@ impl Author {
         if self.hazards.names && self.random.chance(50) {
             self.choose_names(settings);
         }
+        if self.hazards.rereads && self.random.chance(60) {
+            let day = self.clock - self.random.pick(&[0, 5, 40, 90, 160]) * DAY - self.random.below(5 * DAY);
+            let date = |micros| Timestamp::from_micros(micros).date();
+            settings.reread = vec![format!("{}/{}", date(day), date(day + self.random.pick(&[0, 3, 40]) * DAY))];
+        }
         settings.page_size = settings.page_size.max(self.rows.len() / MOST_PAGES + 1);
         if self.hazards.methods && self.random.chance(60) {
             let other = self.settings();
-            let Settings { start, end, include, exclude, .. } = settings.clone();
-            *settings = Settings { start, end, include, exclude, ..other };
+            let Settings { start, end, include, exclude, reread, .. } = settings.clone();
+            *settings = Settings { start, end, include, exclude, reread, ..other };
         }
     }
 

@@ -10,10 +10,11 @@ pub mod form;
 pub mod query_text;
 mod spec;
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::time::Duration;
 
-use chrono::TimeDelta;
+use chrono::{NaiveDate, TimeDelta};
 use url::Url;
 
 use crate::error::Error;
@@ -43,6 +44,8 @@ pub struct Config {
     pub include_events: Vec<String>,
     /// Exact event names to leave out.
     pub exclude_events: Vec<String>,
+    /// Days of events that are read once more; both ends are included.
+    pub reread_days: Vec<RangeInclusive<NaiveDate>>,
     /// How events, persons and sessions are read.
     pub method: Method,
     /// Event properties that become columns.
@@ -155,6 +158,7 @@ impl Config {
             project_ids,
             include_events,
             exclude_events,
+            reread_days: day_ranges("reread_days", raw.reread_days)?,
             method: method(raw.method)?,
             event_property_columns: distinct(names("event_property_columns", raw.event_property_columns)?),
             person_property_columns: distinct(names("person_property_columns", raw.person_property_columns)?),
@@ -213,6 +217,20 @@ fn names(field: &str, list: Option<Vec<String>>) -> Result<Vec<String>, Error> {
         return Err(Error::config(format!("`{field}` contains an empty name; remove it")));
     }
     Ok(list)
+}
+
+fn day_ranges(field: &str, ranges: Option<Vec<String>>) -> Result<Vec<RangeInclusive<NaiveDate>>, Error> {
+    let parse = |(index, text): (usize, String)| {
+        let problem = |problem: &str| Error::config(format!("`{field}[{index}]` {problem}"));
+        let day = |text: &str| {
+            let day = NaiveDate::parse_from_str(text.trim(), "%Y-%m-%d").ok();
+            day.ok_or_else(|| problem("is not a day; write 2026-05-14, or 2026-05-14/2026-05-20 for several"))
+        };
+        let (begin, end) = text.split_once('/').unwrap_or((&text, &text));
+        let days = day(begin)?..=day(end)?;
+        if days.is_empty() { Err(problem("ends before it begins; write the earlier day first")) } else { Ok(days) }
+    };
+    ranges.unwrap_or_default().into_iter().enumerate().map(parse).collect()
 }
 
 fn distinct(list: Vec<String>) -> Vec<String> {
@@ -353,6 +371,14 @@ mod tests {
             (
                 r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","include_events":["a"],"exclude_events":["a"]}"#,
                 "`include_events[0]` is in `exclude_events`, too",
+            ),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","reread_days":["2026-05-14","14 May"]}"#,
+                "`reread_days[1]` is not a day; write 2026-05-14",
+            ),
+            (
+                r#"{"api_key":"phx_1","start_date":"2021-01-01T00:00:00Z","reread_days":["2026-05-14/2026-05-01"]}"#,
+                "`reread_days[0]` ends before it begins",
             ),
             ("[1]", "the configuration"),
             ("{", "the configuration"),

@@ -69,6 +69,12 @@ pub(super) struct RawConfig {
     /// Exact names of the events to leave out.
     #[schemars(extend("order" = 6, "group" = "data", "examples" = [["$feature_flag_called"]]))]
     pub(super) exclude_events: Option<Vec<String>>,
+    /// # Read these days again
+    /// Days of events that are read once more, such as 2026-05-14, or ranges of days, such as
+    /// 2026-05-14/2026-05-20, both included. UTC. Each is read again once, by the next sync.
+    #[schemars(extend("order" = 25, "group" = "data", "examples" = [["2026-05-14", "2026-05-20/2026-05-31"]]),
+        inner(regex(pattern = "^[0-9]{4}-[0-9]{2}-[0-9]{2}(/[0-9]{4}-[0-9]{2}-[0-9]{2})?$")))]
+    pub(super) reread_days: Option<Vec<String>>,
     /// # Method
     /// How events, persons and sessions are read.
     #[serde(deserialize_with = "form::or_default")]

@@ -1,8 +1,10 @@
 //! Compares the ledger of one project with PostHog's figures, and reads until they agree.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
+use chrono::NaiveDate;
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -15,8 +17,8 @@ use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
 use crate::sync::export::{ExportOutcome, ExportReader};
 use crate::sync::ledger::{
-    CellKey, Choice, ChoiceChange, Days, Decision, Difference, Figures, Ledger, Names, Part, ROUNDS, Scope, bound,
-    decide, differences, has_grown, observation, prove, tidy,
+    CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Ledger, Names, Part, Period, ROUNDS,
+    Scope, bound, decide, differences, has_grown, observation, prove, tidy,
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
@@ -110,6 +112,7 @@ impl EventReader {
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
         ledger.open_slices(bound, [], kept);
         let before = state.ledger.as_ref().filter(|_| narrow.is_none());
+        self.forget_days(&mut ledger).await?;
         let begun = state.export.cells.clone();
         let resumed = begun.clone().filter(|cells| self.exports.is_some() && is_of(cells, before, &ledger));
         if let (Some(exports), Some(_), None) = (&self.exports, &begun, &resumed) {
@@ -388,6 +391,37 @@ impl EventReader {
                 Ok(false)
             }
         }
+    }
+
+    /// Forgets the days that are to be read once more, and have not been yet.
+    async fn forget_days(&mut self, ledger: &mut Ledger) -> Result<(), GiveUp> {
+        let context = &self.reader.context;
+        let days = |range: &RangeInclusive<NaiveDate>| Days {
+            from: Timestamp::from_date(*range.start()).day(),
+            to: Timestamp::from_date(*range.end()).day() + 1,
+        };
+        let wanted: DaySet = context.config.reread_days.iter().map(days).collect();
+        let due = ledger.due(&wanted);
+        let mut repeats = 0;
+        for month in ledger.months_with(&due) {
+            let mut figures = BTreeMap::new();
+            if !due.contains_all(month.days()) {
+                let mut by_day = ledger.clone();
+                by_day.months.remove(month);
+                let days: Vec<Period> = (month.days().from..month.days().to).map(Period::day).collect();
+                for slice in (0..ledger.slices.len()).filter(|&slice| ledger.slices[slice].cells.contains_key(&month)) {
+                    let names = &ledger.choice.names;
+                    figures.extend(figures::distinct(context, &by_day, names, slice, &days).await?);
+                }
+            }
+            repeats += ledger.unfold(month, &figures);
+        }
+        repeats += ledger.forget_days(wanted);
+        if repeats > 0 || (ledger.assumed.is_some() && !due.is_empty()) {
+            tracing::info!("events of {due} are read again, as `reread_days` asks; {repeats} of them are repeats");
+        }
+        self.repeats += repeats;
+        Ok(())
     }
 
     /// Goes on with an export that an earlier sync has begun.

@@ -11,7 +11,8 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use super::choice::Names;
-use super::period::{Days, FoldedMonths, Period};
+use super::folded_months::FoldedMonths;
+use super::period::{Days, Period};
 use super::state::Ledger;
 use crate::time::Timestamp;
 

@@ -68,6 +68,7 @@ impl fmt::Display for Days {
             (true, true) => formatter.write_str("all days"),
             (true, false) => write!(formatter, "days before {}", Period::day(self.to)),
             (false, true) => write!(formatter, "days from {}", Period::day(self.from)),
+            (false, false) if self.to == self.from + 1 => write!(formatter, "{}", Period::day(self.from)),
             (false, false) => write!(formatter, "{} to {}", Period::day(self.from), Period::day(self.to - 1)),
         }
     }
@@ -159,56 +160,6 @@ impl<'de> Deserialize<'de> for Days {
     }
 }
 
-/// Which days have been folded into months: disjoint ranges of whole months, ascending.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct FoldedMonths(Vec<Days>);
-
-impl FoldedMonths {
-    /// The period that a day belongs to.
-    pub fn period_of(&self, day: i64) -> Period {
-        if self.0.iter().any(|range| range.contains(day)) { Period::month_of(day) } else { Period::day(day) }
-    }
-
-    /// Widens days so that months that are touched are covered as a whole.
-    #[must_use]
-    pub fn whole_periods(&self, days: Days) -> Days {
-        if days.is_empty() {
-            return days;
-        }
-        Days { from: self.period_of(days.from).first(), to: self.period_of(days.to - 1).days().to }
-    }
-
-    /// Adds whole months.
-    pub fn add(&mut self, months: Days) {
-        if months.is_empty() {
-            return;
-        }
-        self.0.push(months);
-        self.0.sort_unstable_by_key(|range| range.from);
-        let mut merged: Vec<Days> = Vec::with_capacity(self.0.len());
-        for range in self.0.drain(..) {
-            match merged.last_mut() {
-                Some(last) if range.from <= last.to => last.to = last.to.max(range.to),
-                _ => merged.push(range),
-            }
-        }
-        self.0 = merged;
-    }
-
-    /// The ranges, ascending.
-    pub fn ranges(&self) -> &[Days] {
-        &self.0
-    }
-
-    /// Returns true if the ranges are whole months, disjoint and ascending.
-    pub(super) fn is_valid(&self) -> bool {
-        let whole = |day: i64| Period::month_of(day).first() == day;
-        self.0.iter().all(|range| !range.is_empty() && whole(range.from) && whole(range.to))
-            && self.0.windows(2).all(|pair| pair[0].to < pair[1].from)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -238,17 +189,5 @@ mod tests {
         for text in ["2026-1-01", "2026-11-24T00:00:00Z", "2026-13", "2026", "", "2026-02-30", "26-11-24"] {
             assert!(text.parse::<Period>().is_err(), "{text}");
         }
-    }
-
-    #[test]
-    fn folded_ranges_merge_and_widen_to_whole_months() {
-        let day = |text: &str| text.parse::<Period>().unwrap().first();
-        let mut folded = FoldedMonths::default();
-        folded.add(Days { from: day("2026-03-01"), to: day("2026-04-01") });
-        folded.add(Days { from: day("2025-12-15"), to: day("2026-03-10") }.whole_months());
-        assert_eq!(folded.ranges(), [Days { from: day("2026-01-01"), to: day("2026-04-01") }]);
-        assert!(folded.is_valid());
-        let asked = Days { from: day("2026-02-10"), to: day("2026-05-05") };
-        assert_eq!(folded.whole_periods(asked), Days { from: day("2026-02-01"), to: day("2026-05-05") });
     }
 }

@@ -15,8 +15,10 @@ use super::assumption::Assumption;
 use super::cell::{Cell, Figures};
 use super::choice::{Choice, Names};
 use super::combine::combine;
+use super::day_set::DaySet;
+use super::folded_months::FoldedMonths;
 use super::full_observation::{FullObservation, SETTLED};
-use super::period::{Days, FoldedMonths, Period};
+use super::period::{Days, Period};
 use super::rules::{Rule, holds};
 use super::slice::{CellKey, Part, Slice};
 use crate::posthog::RowKey;
@@ -47,6 +49,9 @@ pub struct Ledger {
     /// What is believed of a state without figures, until all of it has been observed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assumed: Option<Assumption>,
+    /// Days that the user asks to read once more, of which what had been emitted has been forgotten.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub reread: DaySet,
     /// Slices of ingestion time, ascending and without gaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub slices: Vec<Slice>,
@@ -119,6 +124,7 @@ impl Ledger {
             full: None,
             asked: None,
             assumed,
+            reread: DaySet::default(),
             slices: Vec::new(),
             open: Vec::new(),
         }
@@ -144,6 +150,9 @@ impl Ledger {
     fn validate(&self) -> Result<(), String> {
         if !self.months.is_valid() {
             return Err("`months` are not ascending ranges of whole months".to_owned());
+        }
+        if !self.reread.is_valid() {
+            return Err("`reread` are not ascending ranges of days".to_owned());
         }
         for (index, slice) in self.slices.iter().enumerate() {
             if index > 0 && self.slices[index - 1].until >= slice.until {
@@ -229,7 +238,10 @@ impl Ledger {
     /// Returns true if rows of a cell without figures are believed to have been emitted.
     pub fn is_assumed(&self, part: Part, key: CellKey) -> bool {
         let (Some(assumed), Some(slice)) = (self.assumed, self.slices.get(key.slice)) else { return false };
-        part == Part::Main && slice.until <= assumed.ingested_before && assumed.days.contains_all(key.period.days())
+        part == Part::Main
+            && slice.until <= assumed.ingested_before
+            && assumed.days.contains_all(key.period.days())
+            && !self.reread.touches(key.period.days())
     }
 
     /// Enters a cell of which all rows have been emitted. It is yet to be proven.
