@@ -85,3 +85,5 @@ bench-quick:
 pictures:
 	dot -Tsvg docs/pictures/architecture.dot -o docs/pictures/architecture.svg
 	integration_tests/python/.venv/bin/python docs/pictures/quickstart.py
+	cd integration_tests/python && FIGURES=$(CURDIR)/target/figures.json .venv/bin/python -m pytest migrating.py
+	python3 docs/pictures/migrating.py target/figures.json

@@ -86,13 +86,14 @@ async fn main() -> anyhow::Result<()> {
     let retention = arguments.retention_months.map(|months| Retention { months, enforced: true });
     let builder = builder.server(server).retention(retention.unwrap_or_default()).replay(replay);
     let posthog = builder.start().await?;
-    let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, Utc::now());
+    // Events are up to five seconds on the way, and none has arrived in the future.
+    let newest = Utc::now() - TimeDelta::seconds(5);
+    let mut events = posthog.generate(arguments.project, arguments.events, arguments.seed, newest);
     if arguments.lists {
         posthog.generate_lists(arguments.project, arguments.seed);
     }
     if arguments.dataset {
-        // Events are up to two seconds on the way, and none has arrived in the future.
-        events += posthog.load_dataset(arguments.project, Utc::now() - TimeDelta::seconds(2))?;
+        events += posthog.load_dataset(arguments.project, newest)?;
     }
     let ready = serde_json::json!({
         "url": posthog.url(), "files_url": posthog.files_url(), "project": arguments.project, "api_key": Key::default().value, "token": token, "events": events,
