@@ -23,7 +23,7 @@ use source_posthog::protocol::Lines;
 use source_posthog::protocol::StreamDescriptor;
 use source_posthog::records::transcode::{Sink, document};
 use source_posthog::records::{ExportWriter, RowWriter};
-use source_posthog::streams::EVENTS;
+use source_posthog::streams::{EVENTS, Selection};
 
 const STORED: &[u8] = include_bytes!("../integration_tests/sandbox/data/events.jsonl.gz");
 /// Size of the pieces in which an answer arrives.
@@ -50,7 +50,7 @@ static DATA: LazyLock<Data> = LazyLock::new(|| {
     let documents: Vec<String> = events.iter().map(|event| event["properties"].to_string()).collect();
     let time = "2026-01-01T00:00:00.123000Z";
     let row = |(event, document): (&Value, &String)| {
-        let columns = EVENTS.selected(false);
+        let columns = EVENTS.selected(false, &Selection::all());
         let value = |field: &str| match field {
             "uuid" | "event" | "distinct_id" => event[field].clone(),
             "properties" => document.as_str().into(),
@@ -113,7 +113,8 @@ impl RowConsumer for Hot {
 }
 
 fn writer() -> RowWriter {
-    RowWriter::new(&EVENTS, &EVENTS.selected(false), &stream(), 7)
+    let all = Selection::all();
+    RowWriter::new(&EVENTS, &EVENTS.selected(false, &all), &all, &stream(), 7)
 }
 
 /// Query answer to RECORD lines, as `read` does it.
@@ -205,7 +206,7 @@ fn gunzip(bencher: Bencher) {
 /// Lines of an exported file to RECORD lines.
 #[divan::bench]
 fn export_to_lines(bencher: Bencher) {
-    let (mut writer, mut lines) = (ExportWriter::new(&EVENTS, &stream(), 7), Vec::new());
+    let (mut writer, mut lines) = (ExportWriter::new(&EVENTS, &Selection::all(), &stream(), 7), Vec::new());
     bencher.counter(BytesCount::new(DATA.lines.len())).bench_local(|| {
         for line in DATA.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             lines.clear();

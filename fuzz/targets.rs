@@ -20,7 +20,7 @@ use source_posthog::protocol::state::SavedStates;
 use source_posthog::protocol::{ConfiguredCatalog, Lines, Stream};
 use source_posthog::records::{ExportWriter, Fingerprint, RowWriter, Written};
 use source_posthog::streams::{
-    self, EVENTS, KEYSET_STREAMS, LISTS, PERSONS, PropertyColumns, PropertyType, Source, TABLES, Table,
+    self, EVENTS, KEYSET_STREAMS, LISTS, PERSONS, PropertyColumns, PropertyType, Selection, Source, TABLES, Table,
 };
 use source_posthog::sync::ledger::{Names, names_condition};
 use source_posthog::sync::{KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
@@ -114,7 +114,7 @@ fn stream(name: &str) -> StreamDescriptor {
 
 /// Fields of these properties: simple names, each once, none that the stream has already.
 fn property_columns(properties: &[String], kind: impl Fn(&str) -> PropertyType) -> PropertyColumns {
-    let property_columns = PropertyColumns::new(&EVENTS, properties, |field, _| kind(field));
+    let property_columns = PropertyColumns::new(&EVENTS.schema(), properties, |field, _| kind(field));
     let mut schema = EVENTS.schema();
     let before = schema["properties"].as_object().map_or(0, serde_json::Map::len);
     property_columns.add_to(&mut schema);
@@ -184,10 +184,11 @@ struct Outcome {
 
 impl Reading {
     fn new(table: &Table, is_hot: bool) -> Self {
-        let columns = table.selected(true);
+        let all = Selection::all();
+        let columns = table.selected(true, &all);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
         let writer =
-            RowWriter::new(table, &columns, &stream(table.stream), 7).counting_recent_rows(from).counting_days();
+            RowWriter::new(table, &columns, &all, &stream(table.stream), 7).counting_recent_rows(from).counting_days();
         Self { writer, lines: Lines::default(), records: 0, is_hot }
     }
 
@@ -230,12 +231,12 @@ pub fn file(bytes: &[u8]) {
     let Some(choice) = choose(bytes, &[&EVENTS, &PERSONS]) else { return };
     let text = [choice.first, choice.rest].concat();
     let whole = choice.is_wrapped.then(|| text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count());
-    let mut writer = ExportWriter::new(choice.table, &stream(choice.table.stream), 7);
+    let mut selection = Selection::all();
     if choice.has_property_columns {
-        writer = writer.with_property_columns(
-            &property_columns(&["a".to_owned(), "$b".to_owned()], |_| PropertyType::Number).into(),
-        );
+        let columns = property_columns(&["a".to_owned(), "$b".to_owned()], |_| PropertyType::Number);
+        selection = selection.with_property_columns(columns);
     }
+    let mut writer = ExportWriter::new(choice.table, &selection, &stream(choice.table.stream), 7);
     let (mut lines, mut count) = (Vec::new(), 0);
     let mut take = |line: &[u8]| -> Result<(), Malformed> {
         count += 1;

@@ -13,7 +13,7 @@ use source_posthog::posthog::{Consumed, Malformed, Row, RowConsumer};
 use source_posthog::protocol::Lines;
 use source_posthog::protocol::StreamDescriptor;
 use source_posthog::records::{ExportWriter, RowWriter};
-use source_posthog::streams::EVENTS;
+use source_posthog::streams::{EVENTS, Selection};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;
@@ -47,8 +47,13 @@ impl RowConsumer for Taker {
     }
 }
 
-fn allocations_of_a_response(rows: usize) -> u64 {
-    let columns = EVENTS.selected(false);
+/// Events without their properties and without what identifies them.
+fn few_fields() -> Selection {
+    Selection::of_schema(&json!({"properties": {"event": {}, "session_id": {}}}))
+}
+
+fn allocations_of_a_response(selection: &Selection, rows: usize) -> u64 {
+    let columns = EVENTS.selected(false, selection);
     let row = |number: usize| -> Vec<Value> {
         let value = |field: &str| match field {
             "uuid" => format!("u-{number:08}"),
@@ -60,7 +65,7 @@ fn allocations_of_a_response(rows: usize) -> u64 {
     };
     let response = json!({"results": (0..rows).map(row).collect::<Vec<_>>()}).to_string();
     let stream = StreamDescriptor { name: "events".into(), namespace: None };
-    let writer = RowWriter::new(&EVENTS, &columns, &stream, 7);
+    let writer = RowWriter::new(&EVENTS, &columns, selection, &stream, 7);
     let mut taker = Taker { writer, lines: Lines::default(), records: 0 };
     let count = allocations(|| {
         let mut reader = RowReader::default();
@@ -74,7 +79,7 @@ fn allocations_of_a_response(rows: usize) -> u64 {
     count
 }
 
-fn allocations_of_a_file(lines: usize) -> u64 {
+fn allocations_of_a_file(selection: &Selection, lines: usize) -> u64 {
     let mut file = GzEncoder::new(Vec::new(), Compression::fast());
     for number in 0..lines {
         writeln!(
@@ -85,7 +90,7 @@ fn allocations_of_a_file(lines: usize) -> u64 {
     }
     let file = file.finish().unwrap();
     let stream = StreamDescriptor { name: "events".into(), namespace: None };
-    let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+    let mut writer = ExportWriter::new(&EVENTS, selection, &stream, 7);
     let (mut batch, mut records) = (Vec::new(), 0);
     let count = allocations(|| {
         let mut take = |line: &[u8]| {
@@ -108,10 +113,13 @@ fn allocations_of_a_file(lines: usize) -> u64 {
 #[test]
 fn ten_times_as_many_records_need_hardly_more_allocations() {
     let _profiler = dhat::Profiler::builder().testing().build();
-    for (name, count) in [("response", allocations_of_a_response as fn(usize) -> u64), ("file", allocations_of_a_file)]
+    for (name, count) in
+        [("response", allocations_of_a_response as fn(&Selection, usize) -> u64), ("file", allocations_of_a_file)]
     {
-        let (few, many) = (count(1_000), count(10_000));
-        // Buffers grow to their size a few times; nothing else may.
-        assert!(few < 50 && many < few + 20, "{name}: {few} for 1,000 records, {many} for 10,000");
+        for selection in [Selection::all(), few_fields()] {
+            let (few, many) = (count(&selection, 1_000), count(&selection, 10_000));
+            // Buffers grow to their size a few times; nothing else may.
+            assert!(few < 50 && many < few + 20, "{name}: {few} for 1,000 records, {many} for 10,000");
+        }
     }
 }

@@ -40,6 +40,7 @@ mod read;
 mod resume;
 mod scale;
 mod secrets;
+mod selected;
 mod sessions;
 mod settings_tables;
 mod shell;

@@ -139,7 +139,9 @@ fn methods() -> String {
             if by_query != by_export {
                 let filled = |is: bool| if is { "filled" } else { "null" };
                 let of_deleted = table.stream == streams::PERSONS.stream
-                    && streams::DELETED_PERSON.iter().any(|deleted| deleted.field == column.field);
+                    && streams::deleted_person(&streams::Selection::all())
+                        .iter()
+                        .any(|deleted| deleted.field == column.field);
                 let only_of_deleted = !by_query && of_deleted;
                 let query =
                     if only_of_deleted { "filled for deleted and merged persons only" } else { filled(by_query) };

@@ -1,7 +1,7 @@
 //! A configured catalog in the spelling of Airbyte's API, as people find it in a connection.
 //!
 //! The API, its clients and PyAirbyte write camelCase, keep the sync mode of a stream in `config` beside it,
-//! list streams that are not selected, and put all of that into `syncCatalog`. Everything is turned into
+//! list streams and fields that are not selected, and put all of that into `syncCatalog`. Everything is turned into
 //! the protocol's shape before it is read. A key that was missed would not be an error: the sync mode
 //! would be the default, and everything would be read again.
 
@@ -22,6 +22,9 @@ const KEYS: &[&str] = &[
     "cursor_field",
     "primary_key",
     "sync_catalog",
+    "selected_fields",
+    "field_selection_enabled",
+    "field_path",
 ];
 
 /// The catalog in the protocol's shape.
@@ -58,7 +61,8 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
     if entry.get("selected") == Some(&Value::Bool(false)) {
         return Ok(None);
     }
-    let (described, place) = match entry.remove("stream") {
+    let fields = selected_fields(&mut entry, path)?;
+    let (mut described, place) = match entry.remove("stream") {
         Some(described) => (object(described, &format!("{path}.stream"))?, format!("{path}.stream")),
         // The public API has the name itself here.
         None if entry.contains_key("name") && entry.contains_key("sync_mode") => (entry.clone(), path.to_owned()),
@@ -94,8 +98,32 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
             "the catalog does not say how to read the stream `{name}` (`{path}.sync_mode`), so it is read in full"
         );
     }
+    if let Some(fields) = fields {
+        let schema = described.entry("json_schema").or_insert_with(|| json!({}));
+        let properties = fields.into_iter().map(|field| {
+            let property = schema["properties"].get(&field).cloned().unwrap_or_else(|| json!({}));
+            (field, property)
+        });
+        let properties: Map<String, Value> = properties.collect();
+        *schema = json!({ "type": "object", "properties": properties });
+    }
     entry.insert("stream".to_owned(), Value::Object(described));
     Ok(Some(Value::Object(entry)))
+}
+
+/// The fields that are selected; none where all are. The protocol leaves the others out of the schema instead.
+fn selected_fields(entry: &mut Map<String, Value>, path: &str) -> Result<Option<Vec<String>>, String> {
+    let is_off = entry.remove("field_selection_enabled") == Some(Value::Bool(false));
+    let Some(Value::Array(fields)) = entry.remove("selected_fields").filter(|_| !is_off) else { return Ok(None) };
+    let mut names = Vec::with_capacity(fields.len());
+    for (index, field) in fields.into_iter().enumerate() {
+        let field = object(field, &format!("{path}.selected_fields[{index}]"))?;
+        let Some(name) = field.get("field_path").and_then(|steps| steps[0].as_str()) else {
+            return Err(format!("has no name at `{path}.selected_fields[{index}].fieldPath`"));
+        };
+        names.push(name.to_owned());
+    }
+    Ok((!names.is_empty()).then_some(names))
 }
 
 /// How to read a stream, and how to write it where one word says both.
@@ -157,6 +185,30 @@ mod tests {
         let stream = &protocol_shape(public).unwrap()["streams"][0];
         assert_eq!((&stream["sync_mode"], &stream["destination_sync_mode"]), (&json!("incremental"), &json!("append")));
         assert_eq!(stream["stream"]["name"], "events");
+    }
+
+    #[test]
+    fn selected_fields_become_the_schema() {
+        let paths = json!([{"fieldPath": ["id"]}, {"fieldPath": ["event"]}]);
+        let described =
+            json!({"name": "events", "jsonSchema": {"properties": {"id": {"type": "string"}, "properties": {}}}});
+        let all = json!({"id": {"type": "string"}, "properties": {}});
+        let some = json!({"id": {"type": "string"}, "event": {}});
+        for (enabled, fields, expected) in [
+            (json!(true), paths.clone(), &some),
+            (json!(null), paths.clone(), &some),
+            (json!(false), paths.clone(), &all),
+            (json!(true), json!([]), &all),
+            (json!(true), json!(null), &all),
+        ] {
+            let config = json!({"syncMode": "incremental", "fieldSelectionEnabled": enabled, "selectedFields": fields});
+            let shape = protocol_shape(json!({"streams": [{"stream": described, "config": config}]})).unwrap();
+            assert_eq!(&shape["streams"][0]["stream"]["json_schema"]["properties"], expected, "{enabled} {fields}");
+        }
+        let public =
+            json!({"streams": [{"name": "events", "syncMode": "incremental_append", "selectedFields": paths}]});
+        let shape = protocol_shape(public).unwrap();
+        assert_eq!(shape["streams"][0]["stream"]["json_schema"]["properties"], json!({"id": {}, "event": {}}));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::frame::{RecordEnvelope, append_changes};
 use super::nulled::NulledValues;
 use super::value;
 use crate::protocol::StreamDescriptor;
-use crate::streams::{AccountStream, Kind};
+use crate::streams::{AccountStream, Kind, Selection};
 
 /// Writes records of an account stream: the fields of the schema that the server sends.
 pub struct AccountWriter {
@@ -19,8 +19,12 @@ pub struct AccountWriter {
 
 impl AccountWriter {
     /// A writer for the records of `account`.
-    pub fn new(account: &'static AccountStream, stream: &StreamDescriptor) -> Self {
-        let fields = account.schemas().into_iter().map(|(field, schema)| (field, Kind::of_schema(&schema)));
+    pub fn new(account: &'static AccountStream, selection: &Selection, stream: &StreamDescriptor) -> Self {
+        let fields = account
+            .schemas()
+            .into_iter()
+            .filter(|(field, _)| selection.has(field))
+            .map(|(field, schema)| (field, Kind::of_schema(&schema)));
         Self { envelope: RecordEnvelope::new(stream), fields: fields.collect(), nulled: NulledValues::default() }
     }
 

@@ -7,7 +7,7 @@ use super::keyset_row::text_is_before;
 use super::nulled::NulledValues;
 use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
-use crate::streams::{Column, Table};
+use crate::streams::{Column, Selection, Table};
 
 /// Writes the records of one project from rows in the order of their distinct ids.
 ///
@@ -34,13 +34,14 @@ impl DistinctIdWriter {
     pub fn new(
         table: &Table,
         columns: &[Column],
+        selection: &Selection,
         stream: &StreamDescriptor,
         project: u64,
         after: Option<String>,
     ) -> Self {
         let place = |field: &str| columns.iter().position(|column| column.field == field);
         Self {
-            frame: RecordFrame::new(table, columns, stream, project),
+            frame: RecordFrame::new(table, columns, selection, stream, project),
             id: place(table.id_field).unwrap_or_default(),
             version: place(table.cursor_field),
             held: None,
@@ -121,8 +122,9 @@ mod tests {
 
     fn writer(after: Option<&str>) -> DistinctIdWriter {
         let stream = StreamDescriptor { name: "person_distinct_ids".into(), namespace: None };
-        let columns = PERSON_DISTINCT_IDS.selected(false);
-        DistinctIdWriter::new(&PERSON_DISTINCT_IDS, &columns, &stream, 7, after.map(str::to_owned))
+        let (all, after) = (Selection::all(), after.map(str::to_owned));
+        let columns = PERSON_DISTINCT_IDS.selected(false, &all);
+        DistinctIdWriter::new(&PERSON_DISTINCT_IDS, &columns, &all, &stream, 7, after)
     }
 
     fn write(writer: &mut DistinctIdWriter, row: &Value, lines: &mut Vec<u8>) -> Result<bool, Malformed> {

@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
@@ -15,9 +14,9 @@ use super::nulled::NulledValues;
 use super::transcode;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
-use crate::streams::PropertyColumns;
-use crate::streams::Table;
+use crate::streams::Selection;
 use crate::streams::{Column, ExportedAs};
+use crate::streams::{PROPERTIES_FIELD, Table, VERSION_FIELD};
 use crate::time::Timestamp;
 
 /// Writes the records of one table and one project from lines of exported files.
@@ -48,9 +47,9 @@ pub struct LineTimes {
 }
 
 impl ExportWriter {
-    /// A writer for the exported columns of `table`.
-    pub fn new(table: &Table, stream: &StreamDescriptor, project: u64) -> Self {
-        let columns = table.exported();
+    /// A writer for the exported columns of `table`; its records have the fields of `selection`.
+    pub fn new(table: &Table, selection: &Selection, stream: &StreamDescriptor, project: u64) -> Self {
+        let columns = table.exported(selection);
         let place = |field: &str| columns.iter().position(|column| column.field == field);
         let (mut fields, mut properties) = (FieldNames::default(), FieldNames::default());
         for (index, column) in columns.iter().enumerate() {
@@ -63,24 +62,17 @@ impl ExportWriter {
         let ingestion_time =
             |column: &Column| table.ingestion_time.is_some() && column.expression == table.ingestion_time;
         Self {
-            frame: RecordFrame::new(table, &columns, stream, project),
+            frame: RecordFrame::new(table, &columns, selection, stream, project),
             fields,
             properties,
             id: place(table.id_field).unwrap_or_default(),
             sort_key: place(table.sort_key_field).unwrap_or_default(),
             ingestion_time: columns.iter().position(ingestion_time),
-            version: place("version"),
-            document: place("properties"),
+            version: place(VERSION_FIELD),
+            document: place(PROPERTIES_FIELD),
             found: vec![None; columns.len()],
             open: Vec::new(),
         }
-    }
-
-    /// Adds properties as fields of their own.
-    #[must_use]
-    pub fn with_property_columns(mut self, property_columns: &Arc<PropertyColumns>) -> Self {
-        self.frame.set_property_columns(property_columns);
-        self
     }
 
     /// Warns through `nulled` of values that become null.
@@ -195,7 +187,7 @@ mod tests {
 
     fn write(table: &Table, line: &str) -> Result<Value, Malformed> {
         let stream = StreamDescriptor { name: table.stream.into(), namespace: None };
-        let mut writer = ExportWriter::new(table, &stream, 7);
+        let mut writer = ExportWriter::new(table, &Selection::all(), &stream, 7);
         let mut lines = Vec::new();
         writer.parse(line.as_bytes())?;
         writer.write(line.as_bytes(), &mut lines)?;
@@ -227,7 +219,7 @@ mod tests {
     #[test]
     fn parsed_line_has_its_event_time_and_ingestion_time() {
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
-        let times = ExportWriter::new(&EVENTS, &stream, 7).parse(LINE.as_bytes()).unwrap();
+        let times = ExportWriter::new(&EVENTS, &Selection::all(), &stream, 7).parse(LINE.as_bytes()).unwrap();
         assert_eq!(times.sort_key, Timestamp::parse("2026-01-01T00:00:00.5Z").unwrap());
         assert_eq!(times.received, Timestamp::parse("2026-01-01T00:00:01Z").unwrap());
     }
@@ -252,7 +244,7 @@ mod tests {
         }
         let deep = LINE.replace("\"w\"", &format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)));
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
-        let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+        let mut writer = ExportWriter::new(&EVENTS, &Selection::all(), &stream, 7);
         writer.parse(deep.as_bytes()).unwrap();
         writer.write(deep.as_bytes(), &mut Vec::new()).unwrap();
     }
@@ -309,7 +301,7 @@ mod tests {
             let properties = format!("\"properties\":{{{}}}", inner.join(","));
             let line = format!("{{{}}}{rest}", members.into_iter().chain([properties]).collect::<Vec<_>>().join(","));
             let stream = StreamDescriptor { name: "events".into(), namespace: None };
-            let mut writer = ExportWriter::new(&EVENTS, &stream, 7);
+            let mut writer = ExportWriter::new(&EVENTS, &Selection::all(), &stream, 7);
             let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
             let mut found = writer.found.clone();
             let mut open = Vec::new();
@@ -325,7 +317,7 @@ mod tests {
     #[test]
     fn usual_lines_take_the_fast_path() {
         let stream = StreamDescriptor { name: "events".into(), namespace: None };
-        let writer = ExportWriter::new(&EVENTS, &stream, 7);
+        let writer = ExportWriter::new(&EVENTS, &Selection::all(), &stream, 7);
         let inner = transcode::Inner { place: writer.document.unwrap(), names: &writer.properties };
         let line = LINE.replace("\\u0024", "$");
         let mut found = writer.found.clone();

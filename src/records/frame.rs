@@ -1,7 +1,5 @@
 //! The fixed parts of a stream's RECORD lines.
 
-use std::sync::Arc;
-
 use serde_json::Value;
 
 use super::fixed::Fixed;
@@ -11,9 +9,8 @@ use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
-use crate::streams::PropertyColumns;
 use crate::streams::{Column, Kind};
-use crate::streams::{PROJECT_FIELD, Table};
+use crate::streams::{PROJECT_FIELD, PROPERTIES_FIELD, Selection, Table};
 
 /// The beginning and the end of every RECORD line of a stream, around its data.
 pub(super) struct RecordEnvelope {
@@ -56,6 +53,7 @@ pub(super) struct RecordFrame {
     pub(super) fields: Vec<Field>,
     /// Fields that are not columns, as `,"field":null`.
     pub(super) absent: Vec<u8>,
+    keys: Keys,
     pub(super) suffix: Fixed,
     pub(super) has_id_alias: bool,
     /// Properties that are fields of their own.
@@ -68,43 +66,75 @@ pub(super) struct Field {
     pub(super) key: Fixed,
     name: &'static str,
     pub(super) kind: Kind,
+    /// Whether it is part of the record; otherwise only the reader needs it.
+    pub(super) is_emitted: bool,
+}
+
+/// Keys of a record in their order, with the commas between them.
+#[derive(Default)]
+struct Keys {
+    has_any: bool,
+}
+
+impl Keys {
+    /// The next key, as `,"field":`.
+    fn next(&mut self, field: &str) -> Vec<u8> {
+        let comma = if std::mem::replace(&mut self.has_any, true) { "," } else { "" };
+        format!("{comma}{}:", Value::from(field)).into_bytes()
+    }
 }
 
 impl RecordFrame {
-    /// The frame for `columns` of `table`; the table's other columns are null.
-    pub(super) fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
-        let mut absent = Vec::new();
+    /// The frame for `columns` of `table`; the table's other columns are null, if they are wanted.
+    pub(super) fn new(
+        table: &Table,
+        columns: &[Column],
+        selection: &Selection,
+        stream: &StreamDescriptor,
+        project: u64,
+    ) -> Self {
+        let mut frame = Self::of_columns(table.id_alias, columns, selection, stream, project);
         for other in table.all_columns() {
             if columns.iter().all(|column| column.field != other.field) {
-                absent.extend_from_slice(format!(",\"{}\":null", other.field).as_bytes());
+                frame.add_constant(other.field, "null", selection);
             }
         }
-        Self { absent, ..Self::of_columns(table.id_alias, columns, stream, project) }
+        frame.property_columns = PropertyWriter::new(selection.property_columns(), |field| frame.keys.next(field));
+        frame
     }
 
     /// The frame for `columns` alone.
     pub(super) fn of_columns(
         id_alias: Option<&str>,
         columns: &[Column],
+        selection: &Selection,
         stream: &StreamDescriptor,
         project: u64,
     ) -> Self {
         let mut prefix = RecordEnvelope::new(stream).prefix().to_vec();
         prefix.push(b'{');
+        let mut keys = Keys::default();
+        let id_alias = id_alias.filter(|alias| selection.has(alias));
         if let Some(copy) = id_alias {
-            prefix.extend_from_slice(format!("\"{copy}\":").as_bytes());
+            prefix.extend(keys.next(copy));
         }
-        let comma = if id_alias.is_some() { "," } else { "" };
-        let fields = columns.iter().map(|column| Field {
-            key: format!(",{}:", Value::from(column.field)).into_bytes().into(),
-            name: column.field,
-            kind: column.kind,
-        });
+        let mut project_field = Vec::new();
+        if selection.has(PROJECT_FIELD) {
+            project_field.extend(keys.next(PROJECT_FIELD));
+            project_field.extend_from_slice(project.to_string().as_bytes());
+        }
+        let mut fields = Vec::with_capacity(columns.len());
+        for column in columns {
+            let is_emitted = selection.has(column.field);
+            let key = if is_emitted { keys.next(column.field) } else { Vec::new() };
+            fields.push(Field { key: key.into(), name: column.field, kind: column.kind, is_emitted });
+        }
         Self {
             prefix: prefix.into(),
-            project: format!("{comma}\"{PROJECT_FIELD}\":{project}").into_bytes().into(),
-            fields: fields.collect(),
+            project: project_field.into(),
+            fields,
             absent: Vec::new(),
+            keys,
             suffix: RecordEnvelope::suffix().into(),
             has_id_alias: id_alias.is_some(),
             property_columns: None,
@@ -112,14 +142,12 @@ impl RecordFrame {
         }
     }
 
-    /// Adds a field that has the same value, given as JSON text, in every record.
-    pub(super) fn add_constant(&mut self, field: &str, value: &str) {
-        self.absent.extend_from_slice(format!(",\"{field}\":{value}").as_bytes());
-    }
-
-    /// Adds properties as fields of their own.
-    pub(super) fn set_property_columns(&mut self, property_columns: &Arc<PropertyColumns>) {
-        self.property_columns = PropertyWriter::new(property_columns);
+    /// Adds a field that has the same value, given as JSON text, in every record, if it is wanted.
+    pub(super) fn add_constant(&mut self, field: &str, value: &str, selection: &Selection) {
+        if selection.has(field) {
+            self.absent.extend(self.keys.next(field));
+            self.absent.extend_from_slice(value.as_bytes());
+        }
     }
 
     /// Warns through `nulled` of values that become null.
@@ -153,26 +181,32 @@ impl RecordFrame {
     /// Appends a record with the values' JSON texts, one per column.
     pub(super) fn append(&self, id: &str, values: impl Iterator<Item = impl AsRef<str>>, lines: &mut Vec<u8>) {
         let mut undecoded: Vec<&str> = Vec::new();
-        let mut document = 0..0;
+        let mut property_fields = Vec::new();
         lines.extend_from_slice(self.prefix.as_bytes());
         if self.has_id_alias {
             lines.extend_from_slice(id.as_bytes());
         }
         lines.extend_from_slice(self.project.as_bytes());
         for (field, text) in self.fields.iter().zip(values) {
-            lines.extend_from_slice(field.key.as_bytes());
-            let begin = lines.len();
-            if !value::append(field.kind, text.as_ref(), lines) {
+            let properties = self.property_columns.as_ref().filter(|_| field.name == PROPERTIES_FIELD);
+            if !field.is_emitted && properties.is_none() {
+                continue;
+            }
+            let (begin, key) = (lines.len(), field.key.as_bytes());
+            lines.extend_from_slice(key);
+            if !value::append(field.kind, text.as_ref(), lines) && field.is_emitted {
                 undecoded.push(field.name);
             }
-            if field.name == "properties" {
-                document = begin..lines.len();
+            if let Some(columns) = properties {
+                let document = lines.get(begin + key.len()..).unwrap_or_default();
+                property_fields = columns.fields(document, &mut undecoded);
+            }
+            if !field.is_emitted {
+                lines.truncate(begin);
             }
         }
         lines.extend_from_slice(&self.absent);
-        if let Some(property_columns) = &self.property_columns {
-            property_columns.append(document, lines, &mut undecoded);
-        }
+        lines.extend_from_slice(&property_fields);
         lines.push(b'}');
         append_changes(&undecoded, &self.nulled, lines);
         lines.extend_from_slice(self.suffix.as_bytes());

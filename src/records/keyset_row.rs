@@ -6,7 +6,7 @@ use super::frame::RecordFrame;
 use super::nulled::NulledValues;
 use crate::posthog::{Malformed, Row};
 use crate::protocol::StreamDescriptor;
-use crate::streams::{KeysetStream, KeysetTable, Kind};
+use crate::streams::{KeysetStream, KeysetTable, Kind, Selection};
 use crate::time::Timestamp;
 
 /// Writes the records of one part of a keyset stream and one project. A row consists of the columns,
@@ -29,17 +29,19 @@ enum Place {
 }
 
 impl KeysetRowWriter {
-    /// A writer for `part`, whose rows end with `order` values that they are ordered by.
+    /// A writer for `part`, whose rows have the columns of `selection` and end with `order` values that they are
+    /// ordered by.
     pub fn new(
         keyset: &KeysetStream,
         part: &KeysetTable,
+        selection: &Selection,
         order: usize,
         stream: &StreamDescriptor,
         project: u64,
     ) -> Self {
-        let mut frame = RecordFrame::of_columns(None, keyset.columns, stream, project);
+        let mut frame = RecordFrame::of_columns(None, &keyset.selected(selection), selection, stream, project);
         if let Some((label, value)) = part.label {
-            frame.add_constant(label, value);
+            frame.add_constant(label, value, selection);
         }
         Self { frame, order, cursor: None, last: Vec::new() }
     }

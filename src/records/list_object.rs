@@ -12,7 +12,7 @@ use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::streams::PROJECT_FIELD;
-use crate::streams::{Kind, List};
+use crate::streams::{Kind, List, Selection};
 use crate::time::Timestamp;
 
 /// Writes the records of one list and one project.
@@ -20,8 +20,12 @@ pub struct ObjectWriter {
     list: &'static List,
     project: u64,
     envelope: RecordEnvelope,
+    /// Fields that are wanted.
     fields: Vec<(String, Kind)>,
+    has_project: bool,
     nulled: NulledValues,
+    /// Fields of the schema.
+    known: BTreeSet<String>,
     /// Fields that the server sends and the schema does not have.
     unknown: BTreeSet<String>,
 }
@@ -90,22 +94,33 @@ impl<'o> Object<'o> {
 
 impl ObjectWriter {
     /// A writer for `project`.
-    pub fn new(list: &'static List, stream: &StreamDescriptor, project: u64) -> Self {
-        let fields = list.fields().into_iter().filter(|(field, _)| field != PROJECT_FIELD);
-        let fields = fields.map(|(field, schema)| (field, Kind::of_schema(&schema))).collect();
+    pub fn new(list: &'static List, selection: &Selection, stream: &StreamDescriptor, project: u64) -> Self {
+        let known = list.fields();
+        let fields = known.iter().filter(|(field, _)| *field != PROJECT_FIELD && selection.has(field));
+        let fields = fields.map(|(field, schema)| (field.clone(), Kind::of_schema(schema))).collect();
         let (envelope, nulled) = (RecordEnvelope::new(stream), NulledValues::default());
-        Self { list, project, envelope, fields, nulled, unknown: BTreeSet::new() }
+        let has_project = selection.has(PROJECT_FIELD);
+        let known = known.into_iter().map(|(field, _)| field).collect();
+        Self { list, project, envelope, fields, has_project, nulled, known, unknown: BTreeSet::new() }
     }
 
     /// The data of an object's record; `labels` are fields that the server does not send.
     pub fn data(&mut self, object: &Object<'_>, labels: &[(&str, Value)]) -> ObjectData {
-        let mut data = format!("{{\"{PROJECT_FIELD}\":{}", self.project).into_bytes();
+        let mut data = vec![b'{'];
+        if self.has_project {
+            data.extend_from_slice(format!("\"{PROJECT_FIELD}\":{}", self.project).as_bytes());
+        }
         let (mut undecoded, mut digest) = (Vec::new(), Sha256::new());
+        // Objects of which the same few fields are wanted would have one checksum.
+        for field in self.list.own_key().into_iter().filter(|key| self.fields.iter().all(|(field, _)| field != key)) {
+            digest.update(object.key(&[field]));
+        }
         for (field, kind) in &self.fields {
             let begin = data.len();
             let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
             let value = label.or_else(|| object.value(field));
-            data.extend_from_slice(format!(",{}:", Value::from(field.as_str())).as_bytes());
+            let comma = if data.len() > 1 { "," } else { "" };
+            data.extend_from_slice(format!("{comma}{}:", Value::from(field.as_str())).as_bytes());
             if !value::append(*kind, value.as_deref().unwrap_or("null"), &mut data) {
                 undecoded.push(field.as_str());
             }
@@ -115,8 +130,7 @@ impl ObjectWriter {
         }
         data.push(b'}');
         append_changes(&undecoded, &self.nulled, &mut data);
-        let known = |name: &&String| self.fields.iter().any(|(field, _)| field == *name) || *name == PROJECT_FIELD;
-        self.unknown.extend(object.values.keys().filter(|field| !known(field)).cloned());
+        self.unknown.extend(object.values.keys().filter(|field| !self.known.contains(*field)).cloned());
         ObjectData { data, checksum: first_digits(&digest.finalize()) }
     }
 
@@ -146,7 +160,7 @@ mod tests {
     fn records_have_the_schema_fields_without_decrypted_payloads() {
         let list = List::find("feature_flags").unwrap();
         let stream = StreamDescriptor { name: "feature_flags".into(), namespace: None };
-        let mut writer = ObjectWriter::new(list, &stream, 7);
+        let mut writer = ObjectWriter::new(list, &Selection::all(), &stream, 7);
         let text = r#"{"id":1,"key":"a","new_field":1,"has_encrypted_payloads":true,"filters":{"groups":[],"payloads":{"true":"secret"}}}"#;
         let raw = RawValue::from_string(text.to_owned()).unwrap();
         let mut lines = Vec::new();

@@ -1,7 +1,6 @@
 //! Properties that become fields of their own, found in a record's `properties`.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -19,8 +18,8 @@ pub(super) struct PropertyWriter {
 }
 
 impl PropertyWriter {
-    /// A writer for these columns; none when there are none.
-    pub(super) fn new(columns: &Arc<PropertyColumns>) -> Option<Self> {
+    /// A writer for these columns, with the keys that `key` makes of their names; none when there are none.
+    pub(super) fn new(columns: &Arc<PropertyColumns>, mut key: impl FnMut(&str) -> Vec<u8>) -> Option<Self> {
         if columns.is_empty() {
             return None;
         }
@@ -28,15 +27,14 @@ impl PropertyWriter {
         for (place, column) in columns.columns().iter().enumerate() {
             names.add(&column.property, place);
         }
-        let key = |field: &str| format!(",{}:", Value::from(field)).into_bytes();
         let keys = columns.columns().iter().map(|column| key(&column.field)).collect();
         Some(Self { columns: Arc::clone(columns), names, keys })
     }
 
-    /// Appends the fields of a record whose `properties` are at `document` in `lines`. Fields whose
-    /// property is of another type are null and named in `undecoded`.
-    pub(super) fn append<'l>(&'l self, document: Range<usize>, lines: &mut Vec<u8>, undecoded: &mut Vec<&'l str>) {
-        let text = lines.get(document).and_then(|bytes| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+    /// The fields of a record that has these `properties`. Fields whose property is of another type are null
+    /// and named in `undecoded`.
+    pub(super) fn fields<'l>(&'l self, properties: &[u8], undecoded: &mut Vec<&'l str>) -> Vec<u8> {
+        let text = std::str::from_utf8(properties).unwrap_or_default();
         let mut found = vec![None; self.keys.len()];
         // Only an object has properties.
         let is_object = text.starts_with('{') && read_object(text, &self.names, &mut found).is_ok();
@@ -52,7 +50,7 @@ impl PropertyWriter {
             fields.extend_from_slice(value.as_deref().unwrap_or("null").as_bytes());
         }
         // Line feeds between tokens of `properties` have been replaced already.
-        lines.extend_from_slice(&fields);
+        fields
     }
 }
 

@@ -1,7 +1,5 @@
 //! Rows of queries as records.
 
-use std::sync::Arc;
-
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::day_figures::DayFigures;
@@ -15,7 +13,7 @@ use crate::posthog::{Consumed, Malformed, Row, RowKey};
 use crate::protocol::Lines;
 use crate::protocol::StreamDescriptor;
 use crate::streams::Column;
-use crate::streams::PropertyColumns;
+use crate::streams::Selection;
 use crate::streams::Table;
 use crate::time::Timestamp;
 
@@ -55,11 +53,17 @@ pub enum Written {
 }
 
 impl RowWriter {
-    /// A writer for `columns` of `table`, as selected for `project`.
-    pub fn new(table: &Table, columns: &[Column], stream: &StreamDescriptor, project: u64) -> Self {
+    /// A writer for `columns` of `table`, as selected for `project`; its records have the fields of `selection`.
+    pub fn new(
+        table: &Table,
+        columns: &[Column],
+        selection: &Selection,
+        stream: &StreamDescriptor,
+        project: u64,
+    ) -> Self {
         let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
         Self {
-            frame: RecordFrame::new(table, columns, stream, project),
+            frame: RecordFrame::new(table, columns, selection, stream, project),
             sort_key: place(table.sort_key_field),
             id: place(table.id_field),
             identity: table.identity.iter().map(|field| place(field)).collect(),
@@ -76,13 +80,6 @@ impl RowWriter {
     #[must_use]
     pub(super) fn at_level(mut self, level: Level) -> Self {
         self.level = level;
-        self
-    }
-
-    /// Adds properties as fields of their own.
-    #[must_use]
-    pub fn with_property_columns(mut self, property_columns: &Arc<PropertyColumns>) -> Self {
-        self.frame.set_property_columns(property_columns);
         self
     }
 
@@ -324,7 +321,7 @@ mod tests {
 
     fn writer() -> RowWriter {
         let stream = StreamDescriptor { name: "events".into(), namespace: Some("n".into()) };
-        RowWriter::new(&EVENTS, &EVENTS.selected(false), &stream, 7)
+        RowWriter::new(&EVENTS, &EVENTS.selected(false, &Selection::all()), &Selection::all(), &stream, 7)
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::posthog::http::{Client, GiveUp};
 use crate::posthog::lists::Pages;
 use crate::protocol::{Batch, Output, StreamDescriptor};
 use crate::records::AccountWriter;
-use crate::streams::{AccountStream, ORGANIZATIONS};
+use crate::streams::{AccountStream, ORGANIZATIONS, Selection};
 use crate::sync::StreamObserver;
 
 /// Objects asked for per page.
@@ -20,6 +20,7 @@ pub(super) struct AccountReader<'r> {
     pub(super) output: &'r Output,
     pub(super) stream: &'r Arc<StreamDescriptor>,
     pub(super) account: &'static AccountStream,
+    pub(super) selection: &'r Selection,
 }
 
 impl AccountReader<'_> {
@@ -74,7 +75,7 @@ impl AccountReader<'_> {
     }
 
     async fn write(&self, objects: impl IntoIterator<Item = &serde_json::value::RawValue>) -> Result<(), Error> {
-        let writer = AccountWriter::new(self.account, self.stream);
+        let writer = AccountWriter::new(self.account, self.selection, self.stream);
         let mut batch = Batch::new(self.output, self.stream);
         for object in objects {
             writer

@@ -15,6 +15,7 @@ mod projects;
 mod property_types;
 mod read;
 mod retention;
+mod selected;
 mod unmatched;
 // The queries of a document come from here.
 #[doc(hidden)]

@@ -28,14 +28,14 @@ fn chosen<'c>(config: &'c Config, table: &Table) -> (&'static str, &'c [String])
 /// The fields of a stream, with the types that `PostHog` knows.
 pub(super) fn by_types(config: &Config, table: &Table, types: &Types) -> PropertyColumns {
     let (kind, properties) = chosen(config, table);
-    PropertyColumns::new(table, properties, |_, property| {
+    PropertyColumns::new(&table.schema(), properties, |_, property| {
         types.get(&(kind, property.to_owned())).copied().unwrap_or(PropertyType::String)
     })
 }
 
 /// The fields of a stream, with the types that its schema in the configured catalog has.
 pub(super) fn by_schema(config: &Config, table: &Table, schema: &Value) -> PropertyColumns {
-    PropertyColumns::new(table, chosen(config, table).1, |field, _| {
+    PropertyColumns::new(&table.schema(), chosen(config, table).1, |field, _| {
         PropertyType::of_schema(schema["properties"].get(field))
     })
 }

@@ -149,7 +149,7 @@ fn by_name(predicate: &Predicate) -> Query {
 }
 
 /// The known name that is most like `name`, white space and case aside.
-fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(name: &str, known: &'k [String]) -> Option<&'k str> {
     let plain = |name: &str| name.trim().to_lowercase();
     let likeness =
         known.iter().map(|known| (strsim::normalized_damerau_levenshtein(&plain(known), &plain(name)), known));

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::column::{Column, Kind};
+use super::selection::Selection;
 use super::table::{PROJECT_FIELD, object_schema};
 
 /// A stream that is read page by page in the order of its key.
@@ -67,6 +68,11 @@ impl KeysetStream {
             .find(|column| column.field == field)
             .and_then(|column| column.expression)
             .unwrap_or_default()
+    }
+
+    /// The columns that are wanted; what rows are ordered by is read besides.
+    pub fn selected(&self, selection: &Selection) -> Vec<Column> {
+        self.columns.iter().filter(|column| selection.has(column.field)).copied().collect()
     }
 
     pub fn schema(&self) -> Value {

@@ -15,6 +15,7 @@ mod organizations;
 mod persons;
 mod projects;
 mod property_columns;
+mod selection;
 mod sessions;
 mod survey_responses;
 mod table;
@@ -34,13 +35,14 @@ pub use keyset::{COHORT_PEOPLE, KeysetStream, KeysetTable};
 pub use lists::{Change, LISTS, List, Passes};
 pub use nested::{Children, NESTED_LISTS, NestedList};
 pub use organizations::ORGANIZATIONS;
-pub use persons::{DELETED_PERSON, NEWEST_OF_PERSON, PERSONS, RAW_PERSONS};
+pub use persons::{PERSONS, RAW_PERSONS, deleted_person, newest_of_person};
 pub use projects::PROJECTS;
 pub use property_columns::{PropertyColumns, PropertyType};
+pub use selection::Selection;
 pub use sessions::SESSIONS;
 pub use survey_responses::SURVEY_RESPONSES;
-pub(crate) use table::PROJECT_FIELD;
 pub use table::{Changes, Table};
+pub(crate) use table::{PROJECT_FIELD, PROPERTIES_FIELD, VERSION_FIELD};
 
 /// The streams that are read from tables.
 pub static TABLES: &[&Table] = &[&EVENTS, &PERSONS, &SESSIONS, &GROUPS, &PERSON_DISTINCT_IDS];
@@ -82,6 +84,17 @@ impl Source {
             .or_else(|| NestedList::find(name).map(Self::NestedList))
             .or_else(|| account().map(|account| Self::Account(account)))
             .or_else(|| (name == EVENT_DAYS).then_some(Self::EventDays))
+    }
+
+    /// JSON schema of the records, without the user's own columns.
+    pub fn schema(self) -> Value {
+        match self {
+            Self::Table(table) => table.schema(),
+            Self::KeysetStream(keyset) => keyset.schema(),
+            Self::List(list) => list.schema(),
+            Self::NestedList(nested) => nested.list.schema(),
+            Self::Account(account) => account.schema(),
+        }
     }
 
     pub fn is_incremental(self) -> bool {

@@ -9,7 +9,8 @@
 use chrono::TimeDelta;
 
 use super::column::{Column, ExportedAs, Kind};
-use super::table::Table;
+use super::selection::Selection;
+use super::table::{Table, VERSION_FIELD};
 
 const LAST_SEEN: &str = "coalesce(last_seen_at, created_at)";
 
@@ -86,9 +87,9 @@ const fn persons(
     }
 }
 
-/// Columns of a deleted person, from [`NEWEST_OF_PERSON`]. When it was deleted is not known; `updated_at` is
+/// Columns of a deleted person, from [`newest_of_person`]. When it was deleted is not known; `updated_at` is
 /// when that was noticed, and put in by the reader.
-pub static DELETED_PERSON: [Column; 7] = [
+static DELETED_PERSON: [Column; 7] = [
     Column::new("id", Kind::String, ""),
     Column::new("created_at", Kind::Timestamp, "").selected_as("first_seen"),
     Column::new("updated_at", Kind::Timestamp, "").selected_as("noticed_at"),
@@ -98,10 +99,30 @@ pub static DELETED_PERSON: [Column; 7] = [
     Column::new("version", Kind::Integer, "").selected_as("last_version"),
 ];
 
-/// The newest version of each person, for [`DELETED_PERSON`].
-pub const NEWEST_OF_PERSON: &str = "id, argMax(created_at, version) AS first_seen, \
-    argMax(is_identified, version) AS was_identified, argMax(properties, version) AS last_properties, \
-    argMax(is_deleted, version) AS gone, max(version) AS last_version";
+/// The newest version of a person, by the names that [`DELETED_PERSON`] has for its columns.
+const NEWEST_OF_PERSON: [(&str, &str); 5] = [
+    ("first_seen", "argMax(created_at, version)"),
+    ("was_identified", "argMax(is_identified, version)"),
+    ("last_properties", "argMax(properties, version)"),
+    ("gone", "argMax(is_deleted, version)"),
+    ("last_version", "max(version)"),
+];
+
+/// The columns of a deleted person that are wanted, its key, and its version as the last one; see
+/// [`newest_of_person`].
+pub fn deleted_person(selection: &Selection) -> Vec<Column> {
+    let is_read = |column: &Column| {
+        selection.has(column.field) || PERSONS.needs(column, selection) || column.field == VERSION_FIELD
+    };
+    DELETED_PERSON.iter().filter(|column| is_read(column)).copied().collect()
+}
+
+/// What to select from [`RAW_PERSONS`], grouped by `id`, for these columns, and for `gone`.
+pub fn newest_of_person(columns: &[Column]) -> String {
+    let is_read = |name: &str| name == "gone" || columns.iter().any(|column| column.expression == Some(name));
+    let newest = NEWEST_OF_PERSON.iter().filter(|(name, _)| is_read(name));
+    newest.fold("id".to_owned(), |text, (name, expression)| format!("{text}, {expression} AS {name}"))
+}
 
 /// All versions of all persons, deleted ones included (`hogql/database/schema/persons.py`).
 pub const RAW_PERSONS: &str = "raw_persons";

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::table::Table;
-
 /// The property columns of one stream.
 #[derive(Debug, Default)]
 pub struct PropertyColumns {
@@ -72,9 +70,9 @@ impl PropertyType {
 }
 
 impl PropertyColumns {
-    /// The fields for some properties of `table`; `kind` returns the type for a field and its property.
-    pub fn new(table: &Table, properties: &[String], kind: impl Fn(&str, &str) -> PropertyType) -> Self {
-        let schema = table.schema();
+    /// The fields for some properties, beside those of `schema`; `kind` returns the type for a field and its
+    /// property.
+    pub fn new(schema: &Value, properties: &[String], kind: impl Fn(&str, &str) -> PropertyType) -> Self {
         let mut taken: BTreeSet<String> =
             schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys().cloned()).collect();
         let mut property_columns = Self::default();
@@ -91,6 +89,13 @@ impl PropertyColumns {
             property_columns.columns.push(PropertyColumn { property: property.clone(), field, kind });
         }
         property_columns
+    }
+
+    /// Those whose fields are wanted.
+    #[must_use]
+    pub fn only(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        self.columns.retain(|column| is_wanted(&column.field));
+        self
     }
 
     pub fn is_empty(&self) -> bool {
@@ -131,7 +136,7 @@ mod tests {
     fn column_names_are_plain_and_unique() {
         let properties: Vec<String> =
             ["$browser", "browser", "Order Total (€)", "$$$", "été", "ÿ"].iter().map(ToString::to_string).collect();
-        let property_columns = PropertyColumns::new(&EVENTS, &properties, |_, _| PropertyType::String);
+        let property_columns = PropertyColumns::new(&EVENTS.schema(), &properties, |_, _| PropertyType::String);
         let fields: Vec<&str> = property_columns.columns.iter().map(|column| column.field.as_str()).collect();
         assert_eq!(
             fields,

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use serde_json::{Map, Value, json};
 
 use super::column::{Column, ExportedAs};
+use super::selection::Selection;
 
 /// Everything that distinguishes one table stream from another. A new one is a new constant.
 #[derive(Debug)]
@@ -69,17 +70,38 @@ pub struct Changes {
 
 /// The field with the project that a record belongs to.
 pub(crate) const PROJECT_FIELD: &str = "project_id";
+/// The field with the properties that columns are made from.
+pub(crate) const PROPERTIES_FIELD: &str = "properties";
+/// The field with the version of a row that can have several lines in exported files.
+pub(crate) const VERSION_FIELD: &str = "version";
 
 impl Table {
-    /// The columns that queries select.
-    pub fn selected(&self, with_optional: bool) -> Vec<Column> {
+    /// The columns that queries select: those that are wanted, and those without which rows cannot be read.
+    pub fn selected(&self, with_optional: bool, selection: &Selection) -> Vec<Column> {
         let optional = if with_optional { self.optional_columns } else { &[] };
-        self.columns.iter().chain(optional).filter(|column| column.expression.is_some()).copied().collect()
+        let columns = self.columns.iter().chain(optional).filter(|column| column.expression.is_some());
+        columns.filter(|column| selection.has(column.field) || self.needs(column, selection)).copied().collect()
     }
 
-    /// The columns that exported files have values for.
-    pub fn exported(&self) -> Vec<Column> {
-        self.all_columns().filter(|column| column.exported != ExportedAs::Nowhere).collect()
+    /// The columns that are looked for in exported files; see [`Table::selected`].
+    pub fn exported(&self, selection: &Selection) -> Vec<Column> {
+        let from_properties =
+            |column: &Column| matches!(column.exported, ExportedAs::Property(_)) && selection.has(column.field);
+        let needs_properties = self.all_columns().any(|column| from_properties(&column));
+        let is_read = |column: &Column| {
+            selection.has(column.field)
+                || self.needs(column, selection)
+                || column.field == PROPERTIES_FIELD && needs_properties
+                || column.field == VERSION_FIELD
+        };
+        self.all_columns().filter(|column| column.exported != ExportedAs::Nowhere && is_read(column)).collect()
+    }
+
+    /// Whether a column is read whatever is wanted: what identifies a row, and what other columns are made from.
+    pub(super) fn needs(&self, column: &Column, selection: &Selection) -> bool {
+        let is_key = [self.id_field, self.sort_key_field, self.cursor_field].contains(&column.field);
+        let makes_columns = column.field == PROPERTIES_FIELD && !selection.property_columns().is_empty();
+        is_key || self.identity.contains(&column.field) || makes_columns
     }
 
     pub(crate) fn all_columns(&self) -> impl Iterator<Item = Column> + '_ {

@@ -13,7 +13,8 @@ use crate::posthog::Query;
 use crate::posthog::http::{Client, GiveUp};
 use crate::posthog::query::{Small, small_with_retry};
 use crate::protocol::{Batch, Output, StreamDescriptor};
-use crate::records::NulledValues;
+use crate::records::{NulledValues, RowWriter};
+use crate::streams::{Column, Selection, Table};
 
 /// Rows may become visible so long after the time by which they are ordered. Each sync of a stream with a
 /// watermark begins so long before it.
@@ -33,6 +34,8 @@ pub struct ReadContext {
     pub output: Output,
     /// Name under which records go.
     pub stream: Arc<StreamDescriptor>,
+    /// Fields that its records have.
+    pub selection: Selection,
     /// Reports waits.
     pub observer: StreamObserver,
     /// Warns of values that become null.
@@ -45,6 +48,11 @@ impl ReadContext {
     /// An empty batch of records.
     pub(crate) fn batch(&self) -> Batch<'_> {
         Batch::new(&self.output, &self.stream)
+    }
+
+    /// A writer of records from rows that have these columns.
+    pub(crate) fn row_writer(&self, table: &Table, columns: &[Column]) -> RowWriter {
+        RowWriter::new(table, columns, &self.selection, &self.stream, self.project).warning(&self.nulled)
     }
 
     /// Asks for a small response, as often as the configuration allows.

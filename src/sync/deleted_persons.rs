@@ -17,7 +17,7 @@ use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
 use crate::posthog::query::{MOST_ROWS, Rows};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
 use crate::records::{Fingerprint, RowWriter, Written};
-use crate::streams::{DELETED_PERSON, NEWEST_OF_PERSON, PERSONS, RAW_PERSONS};
+use crate::streams::{Column, PERSONS, RAW_PERSONS, deleted_person, newest_of_person};
 
 /// The bucket of an id: its last two hex digits, which are random in every version of uuid. Two new deletions
 /// make two buckets differ, whose other persons come again.
@@ -96,16 +96,15 @@ impl DeletedPersonReader<'_> {
     /// Emits the deleted persons of some buckets. Returns their figures.
     async fn read(&self, buckets: &[u8]) -> Result<BTreeMap<u8, Fingerprint>, Error> {
         let context = &self.reader.context;
-        let mut writer = RowWriter::new(self.reader.table, &DELETED_PERSON, &context.stream, context.project)
-            .with_property_columns(&self.reader.property_columns)
-            .warning(&context.nulled);
+        let columns = deleted_person(&context.selection);
+        let mut writer = context.row_writer(self.reader.table, &columns);
         let mut figures = BTreeMap::new();
         let mut retry = context.client.retry();
         let mut after: Option<String> = None;
         let noticed = context.client.now().literal();
         loop {
             let limit = self.reader.page_size.rows();
-            let query = page(buckets, &noticed, after.as_deref(), limit);
+            let query = page(&columns, buckets, &noticed, after.as_deref(), limit);
             let (mut rows, before) = (0, after.clone());
             let result = self.request(&query, &mut writer, &mut figures, &mut rows).await;
             after = writer.last_key().map_err(|problem| Error::system(problem.0))?.map(|key| key.id).or(after);
@@ -153,7 +152,7 @@ impl DeletedPersonReader<'_> {
                 let bucket = u8::try_from(person.checksum & 0xff).unwrap_or_default();
                 let figure: &mut Fingerprint = figures.entry(bucket).or_default();
                 *figure = figure.plus(person);
-                let version = text(DELETED_PERSON.len() - 1).as_bytes();
+                let version = text(row.len() - 1).as_bytes();
                 if self.emitted.is_new(PERSONS.stream, id, version) {
                     *records += 1;
                 } else {
@@ -181,15 +180,15 @@ fn figures() -> Query {
 }
 
 /// Asks for the deleted persons of some buckets after an id.
-fn page(buckets: &[u8], noticed: &str, after: Option<&str>, limit: u32) -> Query {
+fn page(columns: &[Column], buckets: &[u8], noticed: &str, after: Option<&str>, limit: u32) -> Query {
     let list: Vec<String> = buckets.iter().map(u8::to_string).collect();
     let mut chosen = Predicate::default();
     chosen.condition(format!("{BUCKET} IN ({})", list.join(", ")), Map::default());
     if let Some(after) = after {
         chosen.after_values(&[("toString(id)".to_owned(), After::Text(after.to_owned()))]);
     }
-    let newest = chosen.select(NEWEST_OF_PERSON, RAW_PERSONS, "GROUP BY id");
-    let columns: Vec<&str> = DELETED_PERSON
+    let newest = chosen.select(&newest_of_person(columns), RAW_PERSONS, "GROUP BY id");
+    let columns: Vec<&str> = columns
         .iter()
         .filter_map(|column| if column.field == "updated_at" { Some(noticed) } else { column.expression })
         .collect();
@@ -221,6 +220,7 @@ fn parts(emitted: &BTreeMap<u8, Fingerprint>, observed: &BTreeMap<u8, Fingerprin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::Selection;
 
     #[test]
     fn buckets_that_differ_are_read_in_parts_of_a_page() {
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn ids_from_outside_travel_as_values() {
-        let query = page(&[1, 63], "now", Some("it's"), 5);
+        let query = page(&deleted_person(&Selection::all()), &[1, 63], "now", Some("it's"), 5);
         assert!(query.text.contains("IN (1, 63) AND toString(id) > {after_0} GROUP BY id) AS newest"), "{query:?}");
         assert_eq!(query.values["after_0"], "it's");
     }

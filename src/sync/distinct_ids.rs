@@ -102,7 +102,10 @@ impl DistinctIdReader {
 
     /// The table that this instance has, and how many distinct ids are in it.
     async fn table_and_count(&self) -> Result<(TableInUse, Option<u64>), Error> {
-        let table = TableInUse { from: PERSON_DISTINCT_IDS.from, columns: PERSON_DISTINCT_IDS.selected(false) };
+        let table = TableInUse {
+            from: PERSON_DISTINCT_IDS.from,
+            columns: PERSON_DISTINCT_IDS.selected(false, &self.context.selection),
+        };
         let refusal = match self.counted(&table).await {
             Ok(count) => return Ok((table, count)),
             Err(GiveUp::Refused(refusal)) if lacks_the_table(&refusal) => refusal,
@@ -246,6 +249,7 @@ impl DistinctIdReader {
         DistinctIdWriter::new(
             &PERSON_DISTINCT_IDS,
             &table.columns,
+            &context.selection,
             &context.stream,
             context.project,
             read.after.clone(),

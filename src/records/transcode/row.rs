@@ -67,8 +67,12 @@ pub(in crate::records) fn write_row<S: Simd>(
             }
             at = after_spaces(bytes, at + 1);
         }
-        sink.put_fixed(&field.key)?;
-        let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
+        let end = if field.is_emitted {
+            sink.put_fixed(&field.key)?;
+            column(simd, field.kind, bytes, at, sink, &mut scratch.open)?
+        } else {
+            value_end(simd, bytes, at)?
+        };
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
     }

@@ -14,7 +14,7 @@ use crate::protocol::StreamDescriptor;
 use crate::protocol::write_escaped;
 use crate::records::Fingerprint;
 use crate::records::{RowWriter, Written};
-use crate::streams::EVENTS;
+use crate::streams::{EVENTS, Selection};
 use crate::time::Timestamp;
 
 /// Reads with the hot path at some level of the processor, or without it.
@@ -29,11 +29,12 @@ struct Reading {
 }
 
 impl Reading {
-    fn new(level: Option<Level>) -> Self {
+    fn new(level: Option<Level>, selection: &Selection) -> Self {
         let stream = StreamDescriptor { name: EVENTS.stream.into(), namespace: None };
-        let columns = EVENTS.selected(true);
+        let columns = EVENTS.selected(true, selection);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer = RowWriter::new(&EVENTS, &columns, &stream, 7).counting_recent_rows(from).counting_days();
+        let mut writer =
+            RowWriter::new(&EVENTS, &columns, selection, &stream, 7).counting_recent_rows(from).counting_days();
         if let Some(level) = level {
             writer = writer.at_level(level);
         }
@@ -94,12 +95,20 @@ struct Outcome {
 
 /// What the plain path makes of an answer that arrives in pieces of `size` bytes.
 fn copy_plain(response: &[u8], size: usize) -> Result<Outcome, Malformed> {
-    Reading::new(None).read(response, size).0
+    plain_with(&Selection::all(), response, size)
+}
+
+fn plain_with(selection: &Selection, response: &[u8], size: usize) -> Result<Outcome, Malformed> {
+    Reading::new(None, selection).read(response, size).0
 }
 
 /// The hot path's result, which must be the same at every SIMD level; and the number of rows that it took.
 fn hot(response: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
-    let mut readings = levels().into_iter().map(|level| Reading::new(Some(level)).read(response, size));
+    hot_with(&Selection::all(), response, size)
+}
+
+fn hot_with(selection: &Selection, response: &[u8], size: usize) -> (Result<Outcome, Malformed>, u64) {
+    let mut readings = levels().into_iter().map(|level| Reading::new(Some(level), selection).read(response, size));
     let (outcome, taken) = readings.next().unwrap();
     for (other, other_taken) in readings {
         assert_eq!((outcome.as_ref().ok(), taken), (other.as_ref().ok(), other_taken));
@@ -253,10 +262,10 @@ fn random_row() -> impl Strategy<Value = RandomRow> {
 }
 
 impl RandomRow {
-    fn values(&self) -> Vec<Value> {
+    fn values(&self, selection: &Selection) -> Vec<Value> {
         let mut texts = self.texts.iter();
         let mut values: Vec<Value> = EVENTS
-            .selected(true)
+            .selected(true, &Selection::all())
             .iter()
             .map(|column| match column.field {
                 "uuid" => format!("0190-{}", self.id).into(),
@@ -267,6 +276,12 @@ impl RandomRow {
                 _ => texts.next().map_or(Value::Null, |text| text.as_str().into()),
             })
             .collect();
+        let is_read = EVENTS
+            .selected(true, &Selection::all())
+            .into_iter()
+            .map(|column| EVENTS.selected(true, selection).iter().any(|read| read.field == column.field));
+        let mut is_read = is_read.collect::<Vec<_>>().into_iter();
+        values.retain(|_| is_read.next() == Some(true));
         if let Some((place, odd)) = &self.odd {
             let place = place.index(values.len() + 2);
             match values.get_mut(place) {
@@ -279,7 +294,11 @@ impl RandomRow {
 }
 
 fn response(rows: &[RandomRow], spelling: Spelling) -> String {
-    let rows: Vec<Vec<Value>> = rows.iter().map(RandomRow::values).collect();
+    response_with(&Selection::all(), rows, spelling)
+}
+
+fn response_with(selection: &Selection, rows: &[RandomRow], spelling: Spelling) -> String {
+    let rows: Vec<Vec<Value>> = rows.iter().map(|row| row.values(selection)).collect();
     spell(&serde_json::json!({"cache_key": "[[\"a\"", "results": rows, "types": [["a", "b"]]}), spelling)
 }
 
@@ -294,7 +313,43 @@ fn random_rows() -> impl Strategy<Value = Vec<RandomRow>> {
     })
 }
 
+/// Some fields of the stream, at least one.
+fn selection() -> impl Strategy<Value = Selection> {
+    let fields: Vec<String> = EVENTS.schema()["properties"].as_object().unwrap().keys().cloned().collect();
+    let count = fields.len();
+    prop::sample::subsequence(fields, 1..=count).prop_map(|fields| {
+        let properties: serde_json::Map<String, Value> = fields.into_iter().map(|field| (field, Value::Null)).collect();
+        Selection::of_schema(&serde_json::json!({"properties": properties}))
+    })
+}
+
+/// The fields of a record that are wanted, in their order.
+fn wanted(line: &str, selection: &Selection) -> Vec<(String, Value)> {
+    let record: Value = serde_json::from_str(&format!("{line}}}}}")).unwrap();
+    let data = record["record"]["data"].as_object().unwrap().clone();
+    data.into_iter().filter(|(field, _)| selection.has(field)).collect()
+}
+
 proptest! {
+    #[test]
+    fn both_paths_write_the_selected_fields_and_no_others(
+        rows in random_rows(), spelling in spelling(), selection in selection(), size in 1usize..=30,
+    ) {
+        let response = response_with(&selection, &rows, spelling);
+        let plain = plain_with(&selection, response.as_bytes(), size);
+        let (hot, _) = hot_with(&selection, response.as_bytes(), size);
+        prop_assert_eq!(plain.is_ok(), hot.is_ok());
+        let (Ok(plain), Ok(hot)) = (plain, hot) else { return Ok(()) };
+        prop_assert_eq!(&plain, &hot);
+        if rows.iter().all(|row| row.odd.is_none()) {
+            let all = copy_plain(self::response(&rows, spelling).as_bytes(), size).unwrap();
+            prop_assert_eq!((all.records, all.figures, all.last), (hot.records, hot.figures, hot.last));
+            for (whole, selected) in all.lines.iter().zip(&hot.lines).filter(|(whole, _)| *whole != "before") {
+                prop_assert_eq!(wanted(whole, &selection), wanted(selected, &Selection::all()));
+            }
+        }
+    }
+
     #[test]
     fn both_paths_write_the_same_records(
         rows in random_rows(), spelling in spelling(), size in 1usize..=30,

@@ -8,10 +8,9 @@ use crate::error::Error;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{ConfiguredCatalog, StreamDescriptor, SyncMode};
 use crate::source::custom_queries::CustomStreams;
-use crate::source::property_types;
+use crate::source::selected::selection;
 use crate::streams::{
-    self, AccountStream, EVENTS, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Source,
-    Table,
+    self, AccountStream, EVENTS, KeysetStream, List, NestedList, PERSON_DISTINCT_IDS, PERSONS, Selection, Source, Table,
 };
 use crate::sync::{EventDaysState, KeysetState, ListState, ProjectEntry, ProjectState, StreamState};
 
@@ -19,6 +18,8 @@ use crate::sync::{EventDaysState, KeysetState, ListState, ProjectEntry, ProjectS
 pub(super) struct Job {
     pub(super) stream: Arc<StreamDescriptor>,
     pub(super) incremental: bool,
+    /// Fields that its records have.
+    pub(super) selection: Selection,
     pub(super) kind: JobKind,
 }
 
@@ -26,7 +27,6 @@ pub(super) enum JobKind {
     Table {
         table: &'static Table,
         state: StreamState<ProjectState>,
-        property_columns: Arc<PropertyColumns>,
     },
     Keyset {
         keyset: &'static KeysetStream,
@@ -45,7 +45,7 @@ pub(super) enum JobKind {
     EventDays {
         state: StreamState<EventDaysState>,
     },
-    /// A custom query that is wrong.
+    /// A custom query that is wrong, or a catalog that selects nothing of the stream.
     Failed(Error),
 }
 
@@ -90,7 +90,12 @@ pub(super) fn jobs(
             return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
         }
         if let Some((_, error)) = custom.failed.iter().find(|(failed, _)| failed == name) {
-            jobs.push(Job { stream, incremental: false, kind: JobKind::Failed(error.clone()) });
+            jobs.push(Job {
+                stream,
+                incremental: false,
+                selection: Selection::all(),
+                kind: JobKind::Failed(error.clone()),
+            });
             continue;
         }
         let source = Source::find(name, &custom.streams);
@@ -100,28 +105,33 @@ pub(super) fn jobs(
             // Some drivers ask for every stream in this way.
             tracing::warn!("the stream `{name}` cannot be read incrementally, so it is read in full");
         }
-        let kind = match source {
-            None => {
-                let names = streams::names().join(", ");
-                return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
-            }
-            Some(Source::Account(account)) => JobKind::Account(account),
-            Some(Source::EventDays) => JobKind::EventDays { state: saved_state(state, &stream, "", incremental)? },
-            Some(Source::KeysetStream(keyset)) => {
-                JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
-            }
-            Some(Source::List(list)) => JobKind::List { list, state: saved_state(state, &stream, "", incremental)? },
-            Some(Source::NestedList(nested)) => {
-                JobKind::Nested { nested, state: saved_state(state, &stream, "", incremental)? }
-            }
-            Some(Source::Table(table)) => {
-                let state = saved_state(state, &stream, table.watermark_field(), incremental)?;
-                let property_columns =
-                    Arc::new(property_types::by_schema(config, table, &configured.stream.json_schema));
-                JobKind::Table { table, state, property_columns }
+        let Some(source) = source else {
+            let names = streams::names().join(", ");
+            return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));
+        };
+        let selection = match selection(config, source, configured) {
+            Ok(selection) => selection,
+            Err(error) => {
+                jobs.push(Job { stream, incremental, selection: Selection::all(), kind: JobKind::Failed(error) });
+                continue;
             }
         };
-        jobs.push(Job { stream, incremental, kind });
+        let kind = match source {
+            Source::Account(account) => JobKind::Account(account),
+            Source::EventDays => JobKind::EventDays { state: saved_state(state, &stream, "", incremental)? },
+            Source::KeysetStream(keyset) => {
+                JobKind::Keyset { keyset, state: saved_state(state, &stream, "", incremental)? }
+            }
+            Source::List(list) => JobKind::List { list, state: saved_state(state, &stream, "", incremental)? },
+            Source::NestedList(nested) => {
+                JobKind::Nested { nested, state: saved_state(state, &stream, "", incremental)? }
+            }
+            Source::Table(table) => {
+                let state = saved_state(state, &stream, table.watermark_field(), incremental)?;
+                JobKind::Table { table, state }
+            }
+        };
+        jobs.push(Job { stream, incremental, selection, kind });
     }
     Ok(jobs)
 }
@@ -163,14 +173,14 @@ pub(super) struct TableJob {
     pub(super) incremental: bool,
     pub(super) table: &'static Table,
     pub(super) state: StreamState<ProjectState>,
-    pub(super) property_columns: Arc<PropertyColumns>,
+    pub(super) selection: Selection,
 }
 
 /// Joins the streams that can be read from the same export runs, where the first of them stands.
 pub(super) fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
     let mut joined: Vec<Jobs> = Vec::new();
     for job in jobs {
-        let Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } } = job else {
+        let Job { stream, incremental, selection, kind: JobKind::Table { table, state } } = job else {
             joined.push(Jobs::One(job));
             continue;
         };
@@ -179,13 +189,10 @@ pub(super) fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
             matches!(other, Jobs::One(Job { incremental: same, kind: JobKind::Table { table: other, .. }, .. })
                 if *same == incremental && of(table).zip(of(other)).is_some_and(|(own, other)| own != other))
         });
-        let job = TableJob { stream, incremental, table, state, property_columns };
+        let job = TableJob { stream, incremental, table, state, selection };
         match partner.map(|place| (place, joined.remove(place))) {
-            Some((
-                place,
-                Jobs::One(Job { stream, incremental, kind: JobKind::Table { table, state, property_columns } }),
-            )) => {
-                let other = TableJob { stream, incremental, table, state, property_columns };
+            Some((place, Jobs::One(Job { stream, incremental, selection, kind: JobKind::Table { table, state } }))) => {
+                let other = TableJob { stream, incremental, table, state, selection };
                 let (persons, ids) = if table.stream == PERSONS.stream { (other, job) } else { (job, other) };
                 joined.insert(place, Jobs::Two(persons, ids));
             }
@@ -211,7 +218,7 @@ pub(super) fn with_shared_runs(jobs: Vec<Job>) -> Vec<Jobs> {
 
 impl From<TableJob> for Job {
     fn from(job: TableJob) -> Self {
-        let TableJob { stream, incremental, table, state, property_columns } = job;
-        Self { stream, incremental, kind: JobKind::Table { table, state, property_columns } }
+        let TableJob { stream, incremental, table, state, selection } = job;
+        Self { stream, incremental, selection, kind: JobKind::Table { table, state } }
     }
 }

@@ -34,7 +34,7 @@ use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
 use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus};
 use crate::records::NulledValues;
-use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, PropertyColumns, Table};
+use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
     Checkpoint, ComparedDays, EventDayReader, EventDaysState, KeysetReader, ListReader, NestedListReader, PageSize,
     ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, StreamObserver, StreamReport, StreamState,
@@ -155,7 +155,7 @@ impl Sync {
     /// Reads one stream and reports how it ended. Returns whether it is complete.
     async fn run(&self, job: Job) -> Result<bool, Error> {
         let begin = Instant::now();
-        let Job { stream, incremental, kind } = job;
+        let Job { stream, incremental, selection, kind } = job;
         self.output.message(&Message::status(StreamDescriptor::clone(&stream), StreamStatus::Started)).await?;
         let failures = match kind {
             JobKind::Account(account) if account.stream == ORGANIZATIONS.stream && !self.may(account.scope) => {
@@ -163,7 +163,7 @@ impl Sync {
             }
             JobKind::Account(account) => {
                 let (client, output) = (&self.client, &self.output);
-                let reader = AccountReader { client, output, stream: &stream, account };
+                let reader = AccountReader { client, output, stream: &stream, account, selection: &selection };
                 let failures =
                     reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?;
                 self.report(&stream).proven_by(Proof::ReadToEnd);
@@ -171,15 +171,15 @@ impl Sync {
             }
             JobKind::EventDays { .. } if !self.may(TABLE_SCOPE) => vec![missing_scope(&stream.name, TABLE_SCOPE)],
             JobKind::EventDays { state } => {
-                self.read_each(state, &stream, incremental, |context, checkpoint| self.read_days(context, checkpoint))
-                    .await?
+                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| {
+                    self.read_days(context, checkpoint)
+                })
+                .await?
             }
             JobKind::Failed(error) => vec![error],
-            JobKind::Table { table, state, property_columns } => {
-                self.read_table(table, state, &property_columns, &stream, incremental).await?
-            }
+            JobKind::Table { table, state } => self.read_table(table, state, &selection, &stream, incremental).await?,
             JobKind::Keyset { keyset, state } => {
-                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
                     let page_size = PageSize::new(self.config.method.query.page_size);
                     KeysetReader { context, keyset, page_size, checkpoint }.run().await
                 })
@@ -187,7 +187,7 @@ impl Sync {
             }
             JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
             JobKind::List { list, state } => {
-                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
                     ListReader { context, list, checkpoint }.run().await
                 })
                 .await?
@@ -196,7 +196,7 @@ impl Sync {
                 vec![missing_scope(nested.list.stream, nested.list.scope)]
             }
             JobKind::Nested { nested, state } => {
-                self.read_each(state, &stream, incremental, |context, checkpoint| async {
+                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
                     NestedListReader { context, nested, checkpoint }.run().await
                 })
                 .await?
@@ -305,6 +305,7 @@ impl Sync {
         &self,
         state: StreamState<T>,
         stream: &Arc<StreamDescriptor>,
+        selection: &Selection,
         incremental: bool,
         read: impl Fn(ReadContext, Arc<Checkpoint<T>>) -> F,
     ) -> Result<Vec<Error>, Error>
@@ -316,7 +317,7 @@ impl Sync {
         let nulled = NulledValues::default();
         let [failures] = self
             .read_projects(|project| {
-                let context = self.context(project, stream, incremental, &nulled);
+                let context = self.context(project, stream, selection, incremental, &nulled);
                 let span = tracing::info_span!("read", project, stream = %stream.name);
                 let reading = read(context, Arc::clone(&checkpoint)).instrument(span);
                 async move { [reading.await] }
@@ -384,14 +385,12 @@ impl Sync {
         &self,
         context: ReadContext,
         table: &'static Table,
-        property_columns: &Arc<PropertyColumns>,
         checkpoint: Arc<Checkpoint<ProjectState>>,
     ) -> ProjectReader {
         ProjectReader {
+            columns: table.selected(self.config.method.query.person_properties, &context.selection),
             context,
             table,
-            columns: table.selected(self.config.method.query.person_properties),
-            property_columns: Arc::clone(property_columns),
             page_size: Arc::new(PageSize::new(self.config.method.query.page_size)),
             persons_at_ingestion: table.stream == EVENTS.stream,
             changed: None,
@@ -405,6 +404,7 @@ impl Sync {
         &self,
         project: u64,
         stream: &Arc<StreamDescriptor>,
+        selection: &Selection,
         incremental: bool,
         nulled: &NulledValues,
     ) -> ReadContext {
@@ -415,6 +415,7 @@ impl Sync {
             incremental,
             output: self.output.clone(),
             stream: Arc::clone(stream),
+            selection: selection.clone(),
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
             nulled: nulled.clone(),
             report: self.report(stream),

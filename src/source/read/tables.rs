@@ -15,7 +15,7 @@ use crate::protocol::{Message, StreamDescriptor, StreamStatus};
 use crate::records::NulledValues;
 use crate::source::first_read::FirstRead;
 use crate::source::retention;
-use crate::streams::{EVENTS, PERSON_DISTINCT_IDS, PERSONS, PropertyColumns, Table};
+use crate::streams::{EVENTS, PERSON_DISTINCT_IDS, PERSONS, Selection, Table};
 use crate::sync::{
     DeletedPersonReader, DistinctIdReader, EmittedRows, EventReader, EventsRead, ExportOutcome, ExportReader,
     LastMethod, OnEstimate, ProjectReader, ProjectState, Rights, StreamState,
@@ -47,17 +47,17 @@ impl Sync {
         let nulled = NulledValues::default();
         let estimates = [AtomicU64::new(0), AtomicU64::new(0)];
         let [first, second] = jobs.map(|job| {
-            let TableJob { stream, table, state, property_columns, .. } = job;
+            let TableJob { stream, table, state, selection, .. } = job;
             let checkpoint = self.checkpoint(&stream, state);
-            (stream, table, property_columns, checkpoint)
+            (stream, table, selection, checkpoint)
         });
         let [expect_first, expect_second] = [(&first.0, &estimates[0]), (&second.0, &estimates[1])]
             .map(|(stream, estimate)| move |rows: u64| self.expect(stream, estimate, rows));
         let failures = self
             .read_projects(|project| {
-                let [own, other] = [&first, &second].map(|(stream, table, property_columns, checkpoint)| {
-                    let context = self.context(project, stream, incremental, &nulled);
-                    self.reader(context, table, property_columns, Arc::clone(checkpoint))
+                let [own, other] = [&first, &second].map(|(stream, table, selection, checkpoint)| {
+                    let context = self.context(project, stream, selection, incremental, &nulled);
+                    self.reader(context, table, Arc::clone(checkpoint))
                 });
                 let span = tracing::info_span!("read", project);
                 self.read_project_of_both((own, &expect_first), (other, &expect_second)).instrument(span)
@@ -122,14 +122,14 @@ impl Sync {
         &self,
         table: &'static Table,
         state: StreamState<ProjectState>,
-        property_columns: &Arc<PropertyColumns>,
+        selection: &Selection,
         stream: &Arc<StreamDescriptor>,
         incremental: bool,
     ) -> Result<Vec<Error>, Error> {
         let estimate = AtomicU64::new(0);
         let on_estimate = |rows: u64| self.expect(stream, &estimate, rows);
-        self.read_each(state, stream, incremental, |context, checkpoint| {
-            self.read_project(self.reader(context, table, property_columns, checkpoint), &on_estimate)
+        self.read_each(state, stream, selection, incremental, |context, checkpoint| {
+            self.read_project(self.reader(context, table, checkpoint), &on_estimate)
         })
         .await
     }

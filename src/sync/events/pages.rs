@@ -63,10 +63,7 @@ impl WindowReader {
     /// When PostHog stops answering usefully.
     pub(super) async fn read(&self, window: &CellWindow) -> Result<(), Error> {
         let reader = &self.reader;
-        let mut writer = RowWriter::new(reader.table, &reader.columns, &reader.context.stream, reader.context.project)
-            .with_property_columns(&reader.property_columns)
-            .warning(&reader.context.nulled)
-            .counting_days();
+        let mut writer = reader.context.row_writer(reader.table, &reader.columns).counting_days();
         let mut progress = Progress {
             after: None,
             from: Timestamp::from_day(window.days.from),

@@ -20,6 +20,7 @@ use crate::posthog::line_reader::{Emitted, LineReader};
 use crate::posthog::turn::Turn;
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
+use crate::sync::context::ReadContext;
 use crate::sync::ledger::CellFigures;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::report::{Counts, Proof};
@@ -186,9 +187,8 @@ impl ExportReader {
     ) -> Result<Option<FileProgress>, Error> {
         let reader = &self.reader;
         let writer = |reader: &ProjectReader| {
-            ExportWriter::new(reader.table, &reader.context.stream, reader.context.project)
-                .with_property_columns(&reader.property_columns)
-                .warning(&reader.context.nulled)
+            let ReadContext { selection, stream, project, nulled, .. } = &reader.context;
+            ExportWriter::new(reader.table, selection, stream, *project).warning(nulled)
         };
         let mut writers: Vec<ExportWriter> = streams.iter().map(|reader| writer(reader)).collect();
         let mut progress = FileProgress::default();

@@ -216,10 +216,10 @@ impl KeysetReader {
                     self.keyset.stream, before.rows, before.keys
                 ))));
             }
-            let mut writer =
-                KeysetRowWriter::new(self.keyset, part, self.order().len(), &self.context.stream, self.context.project)
-                    .warning(&self.context.nulled)
-                    .ordered_by(self.cursor().map(|column| column.kind));
+            let ReadContext { selection, stream, project, nulled, .. } = &self.context;
+            let mut writer = KeysetRowWriter::new(self.keyset, part, selection, self.order().len(), stream, *project)
+                .warning(nulled)
+                .ordered_by(self.cursor().map(|column| column.kind));
             writer.continue_after(&state.after);
             loop {
                 let page = self.read_page(part, state, &mut writer).await?;
@@ -359,9 +359,10 @@ impl KeysetReader {
             }
             predicate.after_values(&after);
         }
-        let columns: Vec<&str> = self.keyset.columns.iter().filter_map(|column| column.expression).collect();
-        let list = [columns.join(", "), order.join(", ")].join(", ");
-        Ok(predicate.select(&list, part.from, &format!("ORDER BY {} LIMIT {limit}", order.join(", "))))
+        let columns = self.keyset.selected(&self.context.selection);
+        let list: Vec<&str> =
+            columns.iter().filter_map(|column| column.expression).chain(order.iter().map(|it| &**it)).collect();
+        Ok(predicate.select(&list.join(", "), part.from, &format!("ORDER BY {} LIMIT {limit}", order.join(", "))))
     }
 
     /// Reads one page, however often that takes.

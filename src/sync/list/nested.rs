@@ -72,7 +72,7 @@ impl NestedListReader {
                 (parts(start, covered, since, until), list.change.map(|change| change.field), Some(from))
             }
         };
-        let writer = ObjectWriter::new(list, &context.stream, context.project);
+        let writer = ObjectWriter::new(list, &context.selection, &context.stream, context.project);
         let keep_from = context.incremental.then(|| until.minus(margin));
         let mut emitter = Emitter::new(writer, change, std::mem::take(&mut state.sent), keep_from);
         let parents = self.parents().await?;

@@ -83,7 +83,7 @@ impl ListReader {
         } else {
             ListState { done: true, ..ListState::default() }
         };
-        let writer = ObjectWriter::new(self.list, &context.stream, context.project);
+        let writer = ObjectWriter::new(self.list, &context.selection, &context.stream, context.project);
         let keep_from = context.incremental.then(|| look_back.furthest(&done, until));
         let sent = std::mem::take(&mut state.sent);
         let mut emitter = Emitter::new(writer, change.map(|change| change.field), sent, keep_from);

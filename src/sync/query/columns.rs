@@ -59,7 +59,7 @@ impl ProjectReader {
             {
                 tracing::info!("this PostHog has no `{unknown}`, so {} are read without it", self.table.stream);
                 let optional = self.context.config.method.query.person_properties;
-                (self.table, self.columns) = (other, other.selected(optional));
+                (self.table, self.columns) = (other, other.selected(optional, &self.context.selection));
                 continue;
             }
             let place = self.columns.iter().position(|column| {

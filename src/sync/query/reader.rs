@@ -9,7 +9,7 @@ use super::plan::Day;
 use crate::error::Error;
 use crate::posthog::query::{MOST_ROWS, Small};
 use crate::posthog::{Predicate, Query, RowKey};
-use crate::streams::{Changes, Column, PropertyColumns, Table};
+use crate::streams::{Changes, Column, Table};
 use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
 use crate::sync::state::checkpoint::Checkpoint;
@@ -27,8 +27,6 @@ pub struct ProjectReader {
     pub table: &'static Table,
     /// Selected columns.
     pub columns: Vec<Column>,
-    /// Properties that are fields of their own.
-    pub property_columns: Arc<PropertyColumns>,
     /// Rows to ask for.
     pub page_size: Arc<PageSize>,
     /// Whether persons of events are those at ingestion, as exports have them.

@@ -90,9 +90,7 @@ impl ProjectReader {
         let mut interval = window.interval;
         let mut expected = window.rows;
         let mut attempt = open.map_or_else(WindowAttempt::new, WindowAttempt::resume);
-        let mut writer = RowWriter::new(self.table, &self.columns, &self.context.stream, self.context.project)
-            .with_property_columns(&self.property_columns)
-            .warning(&self.context.nulled);
+        let mut writer = self.context.row_writer(self.table, &self.columns);
         if attempt.received.is_some() {
             writer = writer.counting_recent_rows(self.settled_until(scan));
         }
