@@ -7,6 +7,7 @@ use std::io::Write as _;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
+use source_posthog::config::Config;
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
 use source_posthog::posthog::{Consumed, Malformed, Row, RowConsumer};
@@ -50,6 +51,17 @@ impl RowConsumer for Taker {
 /// Events without their properties and without what identifies them.
 fn few_fields() -> Selection {
     Selection::of_schema(&json!({"properties": {"event": {}, "session_id": {}}}))
+}
+
+/// Rules for properties that events have, and for what they set of their person.
+fn with_rules() -> Selection {
+    let config = json!({
+        "api_key": "phx_1", "start_date": "2026-01-01", "hash_key": "0123456789abcdef",
+        "event_properties": {"drop": ["$screen_width", "$ip"], "hash": ["$session_id"]},
+        "person_properties": {"drop": ["deep", "email"]},
+    });
+    let config = Config::parse(config.to_string().as_bytes(), None).unwrap();
+    Selection::all().with_rules(&config.event_properties, &config.person_properties)
 }
 
 fn allocations_of_a_response(selection: &Selection, rows: usize) -> u64 {
@@ -116,7 +128,7 @@ fn ten_times_as_many_records_need_hardly_more_allocations() {
     for (name, count) in
         [("response", allocations_of_a_response as fn(&Selection, usize) -> u64), ("file", allocations_of_a_file)]
     {
-        for selection in [Selection::all(), few_fields()] {
+        for selection in [Selection::all(), few_fields(), with_rules()] {
             let (few, many) = (count(&selection, 1_000), count(&selection, 10_000));
             // Buffers grow to their size a few times; nothing else may.
             assert!(few < 50 && many < few + 20, "{name}: {few} for 1,000 records, {many} for 10,000");

@@ -57,7 +57,7 @@ async fn help_of_every_command_shows_examples_variables_and_exit_codes() {
             let variables = section(text, "Environment variables:");
             let secrets: &[&str] = match name {
                 _ if page.ends_with(" spec") => &[],
-                "source-posthog" => &["POSTHOG_API_KEY"],
+                "source-posthog" => &["POSTHOG_API_KEY", "POSTHOG_HASH_KEY"],
                 _ => &["PATTERNS_WEBHOOK_URL", "PATTERNS_BEARER_TOKEN", "PATTERNS_SIGNING_SECRET"],
             };
             for variable in secrets.iter().chain(&["LOG_LEVEL", "HTTPS_PROXY", "SSL_CERT_FILE"]) {

@@ -34,6 +34,7 @@ mod migrating;
 mod nested_lists;
 mod network;
 mod odd_events;
+mod private;
 mod proof;
 mod properties;
 mod read;

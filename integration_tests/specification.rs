@@ -83,7 +83,7 @@ async fn specification_fits_the_form_builder() {
         assert!(groups.contains(&&property["group"]), "{name} has no group");
     }
     for_each_property(form, &mut |name, property| {
-        assert_eq!(property["airbyte_secret"] == true, name == "api_key", "{name}");
+        assert_eq!(property["airbyte_secret"] == true, ["api_key", "hash_key"].contains(&name), "{name}");
     });
     for name in ["start_date", "end_date"] {
         assert!(properties[name]["pattern"].is_string() && properties[name]["pattern_descriptor"].is_string());

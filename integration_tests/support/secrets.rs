@@ -18,6 +18,8 @@ pub(crate) const SIGNING_KEY: &str = "pl4nted signing k3y";
 pub(crate) const WEBHOOK: &str = "wh-sandbox-secret";
 /// Value of a header of the user's.
 pub(crate) const HEADER: &str = "pl4nted-header-value";
+/// What properties are hashed with.
+pub(crate) const HASH_KEY: &str = "pl4nted/hash k3y+";
 /// What the proxy wants to hear.
 pub(crate) const PROXY_PASSWORD: &str = "pl4nted@pr0xy:p/ssword";
 /// What it hears when the user is mistaken.
@@ -39,6 +41,7 @@ const PLANTED: &[&str] = &[
     SIGNING_KEY,
     WEBHOOK,
     HEADER,
+    HASH_KEY,
     PROXY_PASSWORD,
     WRONG_PROXY_PASSWORD,
     "wh_pl4nted-slash",

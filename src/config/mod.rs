@@ -7,11 +7,13 @@ mod base_url;
 pub mod bounded;
 mod fit;
 pub mod form;
+mod property_rules;
 pub mod query_text;
 mod spec;
 
 use std::ops::RangeInclusive;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{NaiveDate, TimeDelta};
@@ -20,12 +22,15 @@ use url::Url;
 use crate::error::Error;
 use crate::secret::Secret;
 use crate::time::Timestamp;
-use spec::{RawConfig, RawMethod, RawQuery};
+use spec::{RawConfig, RawMethod, RawPropertyRules, RawQuery};
 
+pub use property_rules::{HASH_KEY_VARIABLE, PropertyRules, Treatment};
 pub use spec::{CustomQuery, specification};
 
 /// Environment variable that supplies the API key when the file has none.
 pub const API_KEY_VARIABLE: &str = "POSTHOG_API_KEY";
+/// Shorter keys can be found by trying.
+const SHORTEST_HASH_KEY: usize = 16;
 
 /// A configuration that has been checked.
 #[derive(Debug, Clone)]
@@ -70,6 +75,10 @@ pub struct Config {
     pub export_deadline: Duration,
     /// Events are exported when so many have to be read; fewer are queried.
     pub export_above: u64,
+    /// Which properties of events are emitted.
+    pub event_properties: Arc<PropertyRules>,
+    /// Which properties of persons are emitted.
+    pub person_properties: Arc<PropertyRules>,
 }
 
 /// How events, persons and sessions are read.
@@ -111,7 +120,9 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        Self::parse(&form::file(path)?, std::env::var(API_KEY_VARIABLE).ok().as_deref())
+        let variable = |name: &str| std::env::var(name).ok();
+        let (api_key, hash_key) = (variable(API_KEY_VARIABLE), variable(HASH_KEY_VARIABLE));
+        Self::parse_with(&form::file(path)?, api_key.as_deref(), hash_key.as_deref())
     }
 
     /// Reads the JSON text of a configuration; `api_key` stands in for a missing key.
@@ -119,11 +130,19 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn parse(text: &[u8], api_key: Option<&str>) -> Result<Self, Error> {
-        let raw: RawConfig = form::read_with(text, &spec::OBSOLETE)?;
-        Self::validate(raw, api_key)
+        Self::parse_with(text, api_key, None)
     }
 
-    fn validate(raw: RawConfig, api_key_variable: Option<&str>) -> Result<Self, Error> {
+    fn parse_with(text: &[u8], api_key: Option<&str>, hash_key: Option<&str>) -> Result<Self, Error> {
+        let raw: RawConfig = form::read_with(text, &spec::OBSOLETE)?;
+        Self::validate(raw, api_key, hash_key)
+    }
+
+    fn validate(
+        raw: RawConfig,
+        api_key_variable: Option<&str>,
+        hash_key_variable: Option<&str>,
+    ) -> Result<Self, Error> {
         let api_key = form::secret("api_key", raw.api_key, API_KEY_VARIABLE, api_key_variable)?.ok_or_else(|| {
             Error::config(format!("`api_key` is missing; set it, or the environment variable {API_KEY_VARIABLE}"))
         })?;
@@ -150,6 +169,21 @@ impl Config {
                 "`include_events[{index}]` is in `exclude_events`, too; remove it from one of them"
             )));
         }
+        let event_property_columns = distinct(names("event_property_columns", raw.event_property_columns)?);
+        let person_property_columns = distinct(names("person_property_columns", raw.person_property_columns)?);
+        let hash_key = hash_key(raw.hash_key, hash_key_variable)?;
+        let event_properties = property_rules(
+            "event_properties",
+            raw.event_properties,
+            hash_key.as_ref(),
+            ("event_property_columns", &event_property_columns),
+        )?;
+        let person_properties = property_rules(
+            "person_properties",
+            raw.person_properties,
+            hash_key.as_ref(),
+            ("person_property_columns", &person_property_columns),
+        )?;
         Ok(Self {
             api_key,
             base_url,
@@ -160,8 +194,10 @@ impl Config {
             exclude_events,
             reread_days: day_ranges("reread_days", raw.reread_days)?,
             method: method(raw.method)?,
-            event_property_columns: distinct(names("event_property_columns", raw.event_property_columns)?),
-            person_property_columns: distinct(names("person_property_columns", raw.person_property_columns)?),
+            event_property_columns,
+            person_property_columns,
+            event_properties,
+            person_properties,
             window_days: raw.events_time_step.map(|days| days.get("events_time_step")).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share: raw.rate_limit_share.get("rate_limit_share")?,
@@ -231,6 +267,34 @@ fn day_ranges(field: &str, ranges: Option<Vec<String>>) -> Result<Vec<RangeInclu
         if days.is_empty() { Err(problem("ends before it begins; write the earlier day first")) } else { Ok(days) }
     };
     ranges.unwrap_or_default().into_iter().enumerate().map(parse).collect()
+}
+
+fn hash_key(configured: Option<Secret>, from_environment: Option<&str>) -> Result<Option<Secret>, Error> {
+    let key = form::secret("hash_key", configured, HASH_KEY_VARIABLE, from_environment)?;
+    if key.as_ref().is_some_and(|key| key.expose().len() < SHORTEST_HASH_KEY) {
+        return Err(Error::config(format!(
+            "`hash_key` is too short to be a secret; make one of at least {SHORTEST_HASH_KEY} characters"
+        )));
+    }
+    Ok(key)
+}
+
+/// The rules of one setting. `columns` are the properties that become columns, which need their values.
+fn property_rules(
+    field: &str,
+    raw: RawPropertyRules,
+    hash_key: Option<&Secret>,
+    (setting, columns): (&str, &[String]),
+) -> Result<Arc<PropertyRules>, Error> {
+    let RawPropertyRules { keep, drop, hash } = raw;
+    let list = |name: &str, list| names(&format!("{field}.{name}"), list);
+    let rules = PropertyRules::new(field, list("keep", keep)?, list("drop", drop)?, list("hash", hash)?, hash_key)?;
+    match columns.iter().find(|property| rules.of_value(property) == Treatment::Drop) {
+        None => Ok(Arc::new(rules)),
+        Some(property) => Err(Error::config(format!(
+            "`{setting}` contains `{property}`, which `{field}` does not keep; remove it from `{setting}`"
+        ))),
+    }
 }
 
 fn distinct(list: Vec<String>) -> Vec<String> {

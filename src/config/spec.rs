@@ -139,6 +139,43 @@ pub(super) struct RawConfig {
     /// How many file exports of a project run at a time. PostHog Cloud allows 20 in all.
     #[schemars(extend("order" = 24, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_runs: Bounded<1, 20, 8>,
+    /// # Event properties
+    /// Which properties of events are emitted. Names can end with `*` for all that begin so, such as
+    /// `$geoip_*`, and lead into objects with a dot, such as `address.street`.
+    #[serde(deserialize_with = "form::or_default")]
+    #[schemars(extend("type" = "object", "order" = 30, "group" = "data"))]
+    pub(super) event_properties: RawPropertyRules,
+    /// # Person properties
+    /// Which properties of persons are emitted, also in `$set`, `$set_once` and `person_properties` of
+    /// events.
+    #[serde(deserialize_with = "form::or_default")]
+    #[schemars(extend("type" = "object", "order" = 31, "group" = "data"))]
+    pub(super) person_properties: RawPropertyRules,
+    /// # Key of hashes
+    /// The secret that values are hashed with (HMAC-SHA256), at least 16 characters. Equal values have
+    /// equal hashes as long as the key stays the same. On the command line, the environment variable
+    /// POSTHOG_HASH_KEY can supply it instead.
+    #[schemars(extend("order" = 32, "group" = "data"))]
+    pub(super) hash_key: Option<Secret>,
+}
+
+/// What becomes of properties, by name.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(description = "")]
+pub(super) struct RawPropertyRules {
+    /// # Keep only
+    /// Names of the properties to emit. Leave it empty to emit all.
+    #[schemars(extend("order" = 0, "examples" = [["$current_url", "plan", "utm_*"]]))]
+    pub(super) keep: Option<Vec<String>>,
+    /// # Drop
+    /// Names of the properties to leave out.
+    #[schemars(extend("order" = 1, "examples" = [["$ip", "$geoip_*"]]))]
+    pub(super) drop: Option<Vec<String>>,
+    /// # Hash
+    /// Names of the properties whose values are replaced by a hash.
+    #[schemars(extend("order" = 2, "examples" = [["email"]]))]
+    pub(super) hash: Option<Vec<String>>,
 }
 
 /// A part of the request limits, as the user wrote it.

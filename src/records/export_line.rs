@@ -94,7 +94,8 @@ impl ExportWriter {
     pub fn parse(&mut self, line: &[u8]) -> Result<LineTimes, Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
         self.find(line)?;
-        let text = |index: usize| self.value(line, index).unwrap_or("null");
+        let text =
+            |index: usize| self.found.get(index).and_then(|place| text_at(line, place.as_ref())).unwrap_or("null");
         let sort_key = Timestamp::parse_json(text(self.sort_key))
             .ok_or_else(|| Malformed(format!("a line has the unusable time {:.60}", text(self.sort_key))))?;
         let ingestion_time = self.ingestion_time.and_then(|column| Timestamp::parse_json(text(column)));
@@ -121,20 +122,17 @@ impl ExportWriter {
     ///
     /// # Errors
     /// When the line is not UTF-8; `lines` is unchanged then.
-    pub fn write(&self, line: &[u8], lines: &mut Vec<u8>) -> Result<(), Malformed> {
+    pub fn write(&mut self, line: &[u8], lines: &mut Vec<u8>) -> Result<(), Malformed> {
         let line = std::str::from_utf8(line).map_err(|error| Malformed(format!("a line is not UTF-8: {error}")))?;
-        let values = (0..self.found.len()).map(|index| match self.value(line, index) {
+        let Self { frame, found, properties, .. } = self;
+        let values = found.iter().enumerate().map(|(index, place)| match text_at(line, place.as_ref()) {
             None => Cow::Borrowed("null"),
-            Some(found) if self.properties.fills(index) => as_text(found),
+            Some(found) if properties.fills(index) => as_text(found),
             Some(found) => Cow::Borrowed(found),
         });
-        self.frame.append(self.value(line, self.id).unwrap_or("null"), values, lines);
+        let id = found.get(self.id).and_then(|place| text_at(line, place.as_ref()));
+        frame.append(id.unwrap_or("null"), values, lines);
         Ok(())
-    }
-
-    /// The JSON text of a column in the line that was parsed last.
-    fn value<'l>(&self, line: &'l str, index: usize) -> Option<&'l str> {
-        line.get(self.found.get(index)?.clone()?)
     }
 
     /// Finds the columns' values, the fast way if that knows the line's spelling.
@@ -167,6 +165,11 @@ impl ExportWriter {
         }
         Ok(())
     }
+}
+
+/// The JSON text at a place, if there is one.
+fn text_at<'l>(line: &'l str, place: Option<&Range<usize>>) -> Option<&'l str> {
+    line.get(place?.clone())
 }
 
 /// A property as the column that `PostHog` derives from it: always a string.

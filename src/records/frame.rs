@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::fixed::Fixed;
 use super::nulled::NulledValues;
 use super::property_columns::PropertyWriter;
+use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
@@ -59,6 +60,7 @@ pub(super) struct RecordFrame {
     /// Properties that are fields of their own.
     property_columns: Option<PropertyWriter>,
     nulled: NulledValues,
+    filtered: FilterScratch,
 }
 
 pub(super) struct Field {
@@ -68,6 +70,26 @@ pub(super) struct Field {
     pub(super) kind: Kind,
     /// Whether it is part of the record; otherwise only the reader needs it.
     pub(super) is_emitted: bool,
+    /// What becomes of the properties in it.
+    pub(super) filter: Option<PropertyFilter>,
+}
+
+impl Field {
+    /// Appends a value, given as JSON text; false if it is null because it could not be decoded.
+    fn append(&self, text: &str, lines: &mut Vec<u8>, scratch: &mut FilterScratch) -> bool {
+        let Some(filter) = &self.filter else { return value::append(self.kind, text, lines) };
+        let begin = lines.len();
+        let whole = if matches!(self.kind, Kind::Members(_)) { Kind::Json } else { self.kind };
+        let is_decoded = value::append(whole, text, lines);
+        filter.apply(lines.get(begin..).unwrap_or_default(), scratch);
+        lines.truncate(begin);
+        if whole == self.kind {
+            lines.extend_from_slice(&scratch.text);
+            return is_decoded;
+        }
+        let members = std::str::from_utf8(&scratch.text).unwrap_or("null");
+        value::append(self.kind, members, lines) && is_decoded
+    }
 }
 
 /// Keys of a record in their order, with the commas between them.
@@ -125,9 +147,10 @@ impl RecordFrame {
         }
         let mut fields = Vec::with_capacity(columns.len());
         for column in columns {
-            let is_emitted = selection.has(column.field);
+            let is_emitted = selection.has_column(column);
+            let filter = PropertyFilter::of_column(column, selection);
             let key = if is_emitted { keys.next(column.field) } else { Vec::new() };
-            fields.push(Field { key: key.into(), name: column.field, kind: column.kind, is_emitted });
+            fields.push(Field { key: key.into(), name: column.field, kind: column.kind, is_emitted, filter });
         }
         Self {
             prefix: prefix.into(),
@@ -139,6 +162,7 @@ impl RecordFrame {
             has_id_alias: id_alias.is_some(),
             property_columns: None,
             nulled: NulledValues::default(),
+            filtered: FilterScratch::default(),
         }
     }
 
@@ -179,7 +203,7 @@ impl RecordFrame {
     }
 
     /// Appends a record with the values' JSON texts, one per column.
-    pub(super) fn append(&self, id: &str, values: impl Iterator<Item = impl AsRef<str>>, lines: &mut Vec<u8>) {
+    pub(super) fn append(&mut self, id: &str, values: impl Iterator<Item = impl AsRef<str>>, lines: &mut Vec<u8>) {
         let mut undecoded: Vec<&str> = Vec::new();
         let mut property_fields = Vec::new();
         lines.extend_from_slice(self.prefix.as_bytes());
@@ -192,13 +216,15 @@ impl RecordFrame {
             if !field.is_emitted && properties.is_none() {
                 continue;
             }
-            let (begin, key) = (lines.len(), field.key.as_bytes());
-            lines.extend_from_slice(key);
-            if !value::append(field.kind, text.as_ref(), lines) && field.is_emitted {
+            let begin = lines.len();
+            lines.extend_from_slice(field.key.as_bytes());
+            let value = lines.len();
+            let is_decoded = field.append(text.as_ref(), lines, &mut self.filtered);
+            if !is_decoded && field.is_emitted {
                 undecoded.push(field.name);
             }
             if let Some(columns) = properties {
-                let document = lines.get(begin + key.len()..).unwrap_or_default();
+                let document = lines.get(value..).unwrap_or_default();
                 property_fields = columns.fields(document, &mut undecoded);
             }
             if !field.is_emitted {

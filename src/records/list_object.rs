@@ -8,12 +8,30 @@ use sha2::{Digest, Sha256};
 
 use super::frame::{RecordEnvelope, append_changes};
 use super::nulled::NulledValues;
+use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::streams::PROJECT_FIELD;
 use crate::streams::{Kind, List, Selection};
 use crate::time::Timestamp;
+
+/// The field with the person that an object is about.
+const PERSON_FIELD: &str = "person";
+
+/// A person whose properties some rules have been applied to. Its name is one of them, or made of some.
+fn with_rules(person: &str, rules: &PropertyFilter) -> String {
+    let mut person: Value = serde_json::from_str(person).unwrap_or_default();
+    if let Some(properties) = person.get_mut("properties") {
+        let mut scratch = FilterScratch::default();
+        rules.apply(properties.to_string().as_bytes(), &mut scratch);
+        *properties = serde_json::from_slice(&scratch.text).unwrap_or_default();
+    }
+    if let Some(name) = person.get_mut("name") {
+        *name = Value::Null;
+    }
+    person.to_string()
+}
 
 /// Writes the records of one list and one project.
 pub struct ObjectWriter {
@@ -24,6 +42,8 @@ pub struct ObjectWriter {
     fields: Vec<(String, Kind)>,
     has_project: bool,
     nulled: NulledValues,
+    /// Rules for the person in an object.
+    person: Option<PropertyFilter>,
     /// Fields of the schema.
     known: BTreeSet<String>,
     /// Fields that the server sends and the schema does not have.
@@ -101,7 +121,8 @@ impl ObjectWriter {
         let (envelope, nulled) = (RecordEnvelope::new(stream), NulledValues::default());
         let has_project = selection.has(PROJECT_FIELD);
         let known = known.into_iter().map(|(field, _)| field).collect();
-        Self { list, project, envelope, fields, has_project, nulled, known, unknown: BTreeSet::new() }
+        let person = PropertyFilter::new(selection.person_rules(), None);
+        Self { list, project, envelope, fields, has_project, nulled, person, known, unknown: BTreeSet::new() }
     }
 
     /// The data of an object's record; `labels` are fields that the server does not send.
@@ -118,7 +139,10 @@ impl ObjectWriter {
         for (field, kind) in &self.fields {
             let begin = data.len();
             let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
-            let value = label.or_else(|| object.value(field));
+            let value = label.or_else(|| object.value(field)).map(|value| match &self.person {
+                Some(person) if field == PERSON_FIELD => with_rules(&value, person),
+                _ => value,
+            });
             let comma = if data.len() > 1 { "," } else { "" };
             data.extend_from_slice(format!("{comma}{}:", Value::from(field.as_str())).as_bytes());
             if !value::append(*kind, value.as_deref().unwrap_or("null"), &mut data) {

@@ -15,6 +15,7 @@ mod last_row;
 mod list_object;
 mod nulled;
 mod property_columns;
+mod property_filter;
 mod query_row;
 mod record_sink;
 pub mod transcode;

@@ -5,12 +5,15 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::verify::Dialect;
-use crate::config::API_KEY_VARIABLE;
+use crate::config::{API_KEY_VARIABLE, HASH_KEY_VARIABLE};
 use crate::help;
 use crate::protocol::SyncMode;
 
 /// The variable that every command with a configuration reads.
-const VARIABLES: &[(&str, &str)] = &[(API_KEY_VARIABLE, "`api_key`, when the configuration has none")];
+const VARIABLES: &[(&str, &str)] = &[
+    (API_KEY_VARIABLE, "`api_key`, when the configuration has none"),
+    (HASH_KEY_VARIABLE, "`hash_key`, when the configuration has none"),
+];
 
 const EXAMPLES: &str = "\
 source-posthog spec

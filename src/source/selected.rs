@@ -51,6 +51,7 @@ pub(super) fn selection(config: &Config, source: Source, configured: &Configured
         );
     }
     warn_about_key(configured, &selection);
+    let selection = selection.with_rules(&config.event_properties, &config.person_properties);
     Ok(selection.with_property_columns(property_columns))
 }
 

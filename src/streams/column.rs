@@ -12,6 +12,18 @@ pub struct Column {
     pub kind: Kind,
     /// One sentence for the schema.
     pub description: &'static str,
+    /// Whose properties it holds, if it does.
+    pub holds: Option<Properties>,
+    /// The property of events that its value is made from, if it is one.
+    pub made_from: Option<&'static str>,
+}
+
+/// Whose properties a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Properties {
+    /// Those of an event, with those that it sets of its person.
+    OfEvent,
+    OfPerson,
 }
 
 /// Where an exported line has a value.
@@ -70,7 +82,20 @@ impl Kind {
 impl Column {
     /// A field that has the same name in queries and in exported files.
     pub const fn new(field: &'static str, kind: Kind, description: &'static str) -> Self {
-        Self { field, expression: Some(field), exported: ExportedAs::Field(field), kind, description }
+        let exported = ExportedAs::Field(field);
+        Self { field, expression: Some(field), exported, kind, description, holds: None, made_from: None }
+    }
+
+    /// It holds properties.
+    #[must_use]
+    pub const fn holding(self, properties: Properties) -> Self {
+        Self { holds: Some(properties), ..self }
+    }
+
+    /// Its value is made from a property of events.
+    #[must_use]
+    pub const fn made_from(self, property: &'static str) -> Self {
+        Self { made_from: Some(property), ..self }
     }
 
     /// Queries select this expression instead.

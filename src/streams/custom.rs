@@ -28,13 +28,12 @@ pub fn stream(query: &CustomQuery, described: &[(String, String)]) -> Result<&'s
         if columns.iter().any(|known| known.field == name) {
             return Err(problem(format!("has two columns `{name}`; give one another name with AS")));
         }
-        columns.push(Column {
-            field: leak(name.clone()),
-            expression: Some(leak(format!("q.`{name}`"))),
-            exported: ExportedAs::Nowhere,
-            kind: kind_of(kind),
-            description: leak(format!("Of the type {kind} in PostHog.")),
-        });
+        let description = leak(format!("Of the type {kind} in PostHog."));
+        columns.push(
+            Column::new(leak(name.clone()), kind_of(kind), description)
+                .selected_as(leak(format!("q.`{name}`")))
+                .exported_as(ExportedAs::Nowhere),
+        );
     }
     let names = || described.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
     for (field, setting) in query

@@ -6,11 +6,14 @@
 
 use chrono::TimeDelta;
 
-use super::column::{Column, ExportedAs, Kind};
+use super::column::{Column, ExportedAs, Kind, Properties};
 use super::table::Table;
 
 const fn from_property(field: &'static str, name: &'static str, column: &'static str, about: &'static str) -> Column {
-    Column::new(field, Kind::OptionalString, about).selected_as(column).exported_as(ExportedAs::Property(name))
+    Column::new(field, Kind::OptionalString, about)
+        .selected_as(column)
+        .exported_as(ExportedAs::Property(name))
+        .made_from(name)
 }
 
 pub static EVENTS: Table = Table {
@@ -19,7 +22,8 @@ pub static EVENTS: Table = Table {
     columns: &[
         Column::new("uuid", Kind::String, "Identifies the event."),
         Column::new("event", Kind::String, "Name of the event."),
-        Column::new("properties", Kind::Json, "What was sent with the event, and what PostHog added."),
+        Column::new("properties", Kind::Json, "What was sent with the event, and what PostHog added.")
+            .holding(Properties::OfEvent),
         Column::new("timestamp", Kind::Timestamp, "When it happened, by the sender's clock."),
         Column::new("created_at", Kind::Timestamp, "When PostHog received it."),
         Column::new("distinct_id", Kind::String, "Identifies the user or device, as the sender knows it."),
@@ -27,7 +31,8 @@ pub static EVENTS: Table = Table {
             "elements_chain",
             Kind::String,
             "The elements of the page that the event is about, in PostHog's notation.",
-        ),
+        )
+        .made_from("$elements_chain"),
         Column::new(
             "person_id",
             Kind::String,
@@ -54,7 +59,8 @@ pub static EVENTS: Table = Table {
         Kind::Json,
         "Properties of the person. Always filled by file exports; by queries when the configuration asks for it.",
     )
-    .selected_as("person.properties")],
+    .selected_as("person.properties")
+    .holding(Properties::OfPerson)],
     sort_key: "timestamp",
     sort_key_field: "timestamp",
     // Not toUnixTimestamp: it ends in 2106, and clocks of senders do not.

@@ -72,7 +72,7 @@ impl KeysetStream {
 
     /// The columns that are wanted; what rows are ordered by is read besides.
     pub fn selected(&self, selection: &Selection) -> Vec<Column> {
-        self.columns.iter().filter(|column| selection.has(column.field)).copied().collect()
+        self.columns.iter().filter(|column| selection.has_column(column)).copied().collect()
     }
 
     pub fn schema(&self) -> Value {

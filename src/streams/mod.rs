@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::protocol::{Catalog, Stream, SyncMode};
 
 pub use account::AccountStream;
-pub use column::{Column, ExportedAs, Kind};
+pub use column::{Column, ExportedAs, Kind, Properties};
 pub use distinct_ids::{PERSON_DISTINCT_IDS, WITHOUT_VERSIONS};
 pub use event_days::{EVENT_DAYS, EVENT_DAYS_CURSOR, EVENT_DAYS_KEY};
 pub use events::EVENTS;

@@ -8,7 +8,7 @@
 
 use chrono::TimeDelta;
 
-use super::column::{Column, ExportedAs, Kind};
+use super::column::{Column, ExportedAs, Kind, Properties};
 use super::selection::Selection;
 use super::table::{Table, VERSION_FIELD};
 
@@ -28,7 +28,7 @@ const fn columns(updated_at: &'static str, last_seen_at: Column) -> [Column; 10]
         last_seen_at,
         Column::new("is_identified", Kind::Boolean, "Whether the person has been identified. Only filled by queries.")
             .exported_as(ExportedAs::Nowhere),
-        Column::new("properties", Kind::Json, "Properties of the person."),
+        Column::new("properties", Kind::Json, "Properties of the person.").holding(Properties::OfPerson),
         Column::new("name", Kind::String, "Always empty; what PostHog shows as the name is one of the properties.")
             .nowhere(),
         Column::new("distinct_ids", Kind::Strings, "Always empty; see the stream `person_distinct_ids`.").nowhere(),
@@ -94,7 +94,7 @@ static DELETED_PERSON: [Column; 7] = [
     Column::new("created_at", Kind::Timestamp, "").selected_as("first_seen"),
     Column::new("updated_at", Kind::Timestamp, "").selected_as("noticed_at"),
     Column::new("is_identified", Kind::Boolean, "").selected_as("was_identified"),
-    Column::new("properties", Kind::Json, "").selected_as("last_properties"),
+    Column::new("properties", Kind::Json, "").selected_as("last_properties").holding(Properties::OfPerson),
     Column::new("is_deleted", Kind::Boolean, "").selected_as("gone"),
     Column::new("version", Kind::Integer, "").selected_as("last_version"),
 ];

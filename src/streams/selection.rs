@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::column::{Column, Kind};
 use super::property_columns::PropertyColumns;
+use crate::config::{PropertyRules, Treatment};
 
 /// The fields of a stream that are wanted. Cheap to clone.
 ///
@@ -16,6 +18,8 @@ pub struct Selection {
     /// Names of the fields; all if there are none.
     fields: Option<Arc<BTreeSet<String>>>,
     property_columns: Arc<PropertyColumns>,
+    event_rules: Arc<PropertyRules>,
+    person_rules: Arc<PropertyRules>,
 }
 
 impl Selection {
@@ -29,7 +33,7 @@ impl Selection {
         let names = schema["properties"].as_object().into_iter().flat_map(|fields| fields.keys());
         let fields: BTreeSet<String> = names.map(|name| unescaped(name).to_owned()).collect();
         let fields = (!fields.is_empty()).then(|| Arc::new(fields));
-        Self { fields, property_columns: Arc::default() }
+        Self { fields, ..Self::default() }
     }
 
     /// Adds properties as fields of their own, as far as they are wanted.
@@ -37,6 +41,33 @@ impl Selection {
     pub fn with_property_columns(mut self, columns: PropertyColumns) -> Self {
         self.property_columns = Arc::new(columns.only(|field| self.has(field)));
         self
+    }
+
+    /// Applies rules for the properties of events and persons.
+    #[must_use]
+    pub fn with_rules(self, event_rules: &Arc<PropertyRules>, person_rules: &Arc<PropertyRules>) -> Self {
+        Self { event_rules: Arc::clone(event_rules), person_rules: Arc::clone(person_rules), ..self }
+    }
+
+    /// Whether a column is wanted, and no rule drops what it is made from.
+    pub fn has_column(&self, column: &Column) -> bool {
+        let is_dropped = |property: &str| match self.event_rules.of_value(property) {
+            Treatment::Drop => true,
+            // A hash is a string.
+            Treatment::Hash => column.kind == Kind::Strings,
+            Treatment::Keep | Treatment::Descend => false,
+        };
+        self.has(column.field) && !column.made_from.is_some_and(is_dropped)
+    }
+
+    /// The rules for properties of events.
+    pub fn event_rules(&self) -> &Arc<PropertyRules> {
+        &self.event_rules
+    }
+
+    /// The rules for properties of persons.
+    pub fn person_rules(&self) -> &Arc<PropertyRules> {
+        &self.person_rules
     }
 
     /// Whether a field is wanted.

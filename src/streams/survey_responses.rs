@@ -4,7 +4,7 @@
 //! so far and the same `$survey_submission_id`. As in PostHog's own results (`products/surveys/backend/util.py`),
 //! the event with the latest time counts; without such an id, every event is a response.
 
-use super::column::{Column, Kind};
+use super::column::{Column, Kind, Properties};
 use super::keyset::{KeysetStream, KeysetTable};
 
 /// Types that a project has given to properties change what queries make of them; texts stay texts. The
@@ -38,7 +38,8 @@ pub static SURVEY_RESPONSES: KeysetStream = KeysetStream {
             Kind::Members("$survey_response"),
             "Answers by question id; answers from old SDKs by question number, starting at 0.",
         )
-        .selected_as("sent"),
+        .selected_as("sent")
+        .holding(Properties::OfEvent),
         Column::new("is_completed", Kind::Boolean, "Whether the survey was completed.").selected_as("completed"),
         Column::new("distinct_id", Kind::String, "Distinct id of the respondent.").selected_as("respondent"),
         Column::new("person_id", Kind::String, "The person that the distinct id belongs to, according to queries.")
@@ -49,7 +50,8 @@ pub static SURVEY_RESPONSES: KeysetStream = KeysetStream {
             .selected_as("received_at"),
         Column::new("event_uuid", Kind::String, "The event that contains the answers.").selected_as("event_id"),
         Column::new("properties", Kind::Json, "All properties of that event, such as the survey's name and iteration.")
-            .selected_as("sent"),
+            .selected_as("sent")
+            .holding(Properties::OfEvent),
     ],
     key: &["survey_id", "id"],
     windows: None,

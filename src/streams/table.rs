@@ -80,16 +80,16 @@ impl Table {
     pub fn selected(&self, with_optional: bool, selection: &Selection) -> Vec<Column> {
         let optional = if with_optional { self.optional_columns } else { &[] };
         let columns = self.columns.iter().chain(optional).filter(|column| column.expression.is_some());
-        columns.filter(|column| selection.has(column.field) || self.needs(column, selection)).copied().collect()
+        columns.filter(|column| selection.has_column(column) || self.needs(column, selection)).copied().collect()
     }
 
     /// The columns that are looked for in exported files; see [`Table::selected`].
     pub fn exported(&self, selection: &Selection) -> Vec<Column> {
         let from_properties =
-            |column: &Column| matches!(column.exported, ExportedAs::Property(_)) && selection.has(column.field);
+            |column: &Column| matches!(column.exported, ExportedAs::Property(_)) && selection.has_column(column);
         let needs_properties = self.all_columns().any(|column| from_properties(&column));
         let is_read = |column: &Column| {
-            selection.has(column.field)
+            selection.has_column(column)
                 || self.needs(column, selection)
                 || column.field == PROPERTIES_FIELD && needs_properties
                 || column.field == VERSION_FIELD

@@ -8,6 +8,7 @@ use super::document;
 use super::scan::{Stop, after_spaces, byte, is_text, scalar, string};
 use super::sink::Sink;
 use crate::records::frame::RecordFrame;
+use crate::records::property_filter::FilterScratch;
 use crate::records::value;
 use crate::streams::Kind;
 
@@ -18,6 +19,8 @@ pub(in crate::records) struct Scratch {
     open: Vec<u8>,
     /// Where the columns of the row stand.
     columns: Vec<Range<usize>>,
+    /// Properties of which some have been dropped or hashed.
+    filtered: FilterScratch,
 }
 
 impl Scratch {
@@ -69,7 +72,14 @@ pub(in crate::records) fn write_row<S: Simd>(
         }
         let end = if field.is_emitted {
             sink.put_fixed(&field.key)?;
-            column(simd, field.kind, bytes, at, sink, &mut scratch.open)?
+            let written = sink.len();
+            let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
+            if let Some(filter) = &field.filter {
+                filter.apply(sink.behind(written), &mut scratch.filtered);
+                sink.truncate(written);
+                sink.put(&scratch.filtered.text)?;
+            }
+            end
         } else {
             value_end(simd, bytes, at)?
         };

@@ -33,6 +33,11 @@ impl<'r> Sink<'r> {
         self.end == 0
     }
 
+    /// What has been written behind the first `length` bytes.
+    pub(super) fn behind(&self, length: usize) -> &[u8] {
+        self.spare.get(length..self.end).unwrap_or_default()
+    }
+
     /// Forgets what has been written behind the first `length` bytes.
     pub fn truncate(&mut self, length: usize) {
         self.end = self.end.min(length);

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::scan::levels;
+use crate::config::Config;
 use crate::posthog::row_reader::RowReader;
 use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
 use crate::protocol::Lines;
@@ -323,6 +324,21 @@ fn selection() -> impl Strategy<Value = Selection> {
     })
 }
 
+/// Some fields, and rules for the names that documents have.
+fn selection_with_rules() -> impl Strategy<Value = Selection> {
+    let names = || prop::sample::subsequence(vec!["a*", "b", "c", "$session_id", "$window_id", "", "\"*"], 0..3);
+    (selection(), names(), names()).prop_map(|(selection, drop, hash)| {
+        let lists = serde_json::json!({"drop": drop, "hash": hash});
+        let config = serde_json::json!({
+            "api_key": "phx_1", "start_date": "2026-01-01", "hash_key": "0123456789abcdef", "event_properties": lists,
+        });
+        match Config::parse(config.to_string().as_bytes(), None) {
+            Ok(config) => selection.with_rules(&config.event_properties, &config.person_properties),
+            Err(_) => selection,
+        }
+    })
+}
+
 /// The fields of a record that are wanted, in their order.
 fn wanted(line: &str, selection: &Selection) -> Vec<(String, Value)> {
     let record: Value = serde_json::from_str(&format!("{line}}}}}")).unwrap();
@@ -347,6 +363,19 @@ proptest! {
             for (whole, selected) in all.lines.iter().zip(&hot.lines).filter(|(whole, _)| *whole != "before") {
                 prop_assert_eq!(wanted(whole, &selection), wanted(selected, &Selection::all()));
             }
+        }
+    }
+
+    #[test]
+    fn both_paths_apply_the_same_rules(
+        rows in random_rows(), spelling in spelling(), selection in selection_with_rules(), size in 1usize..=30,
+    ) {
+        let response = response_with(&selection, &rows, spelling);
+        let plain = plain_with(&selection, response.as_bytes(), size);
+        let (hot, _) = hot_with(&selection, response.as_bytes(), size);
+        prop_assert_eq!(plain.is_ok(), hot.is_ok());
+        if let (Ok(plain), Ok(hot)) = (plain, hot) {
+            prop_assert_eq!(plain, hot);
         }
     }
 
