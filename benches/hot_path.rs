@@ -16,6 +16,7 @@ use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
+use source_posthog::config::Config;
 use source_posthog::posthog::line_reader::LineReader;
 use source_posthog::posthog::row_reader::RowReader;
 use source_posthog::posthog::{Consumed, Malformed, Row, RowConsumer};
@@ -121,6 +122,23 @@ fn writer() -> RowWriter {
 #[divan::bench]
 fn query_to_lines(bencher: Bencher) {
     let mut hot = Hot { writer: writer(), lines: Lines::default() };
+    bencher.counter(BytesCount::new(DATA.response.len())).bench_local(|| {
+        hot.writer.restart();
+        read(&mut hot)
+    });
+}
+
+/// The same with rules for properties: two are dropped, one is hashed.
+#[divan::bench]
+fn query_to_lines_with_rules(bencher: Bencher) {
+    let config = json!({
+        "api_key": "phx_1", "start_date": "2026-01-01", "hash_key": "0123456789abcdef",
+        "event_properties": {"drop": ["$ip", "$geoip_*"], "hash": ["$device_id"]},
+    });
+    let config = Config::parse(config.to_string().as_bytes(), None).expect("a configuration");
+    let selection = Selection::all().with_rules(&config.event_properties, &config.person_properties);
+    let writer = RowWriter::new(&EVENTS, &EVENTS.selected(false, &selection), &selection, &stream(), 7);
+    let mut hot = Hot { writer, lines: Lines::default() };
     bencher.counter(BytesCount::new(DATA.response.len())).bench_local(|| {
         hot.writer.restart();
         read(&mut hot)

@@ -1,11 +1,11 @@
-//! Properties that are dropped or hashed, searched for in everything that is printed.
+//! Properties that are dropped or hashed, and credentials, searched for in everything that is printed.
 
 use posthog_sandbox::posthog::{Event, Exports, Person, Sandbox};
 use serde_json::{Value, json};
 
 use crate::support::program::{Outcome, Source, catalog};
 use crate::support::secrets::HASH_KEY;
-use crate::support::world::{PROJECT, event, minutes_ago, person};
+use crate::support::world::{PROJECT, event, minutes_ago, person, two_projects};
 
 /// A value that must not be printed where its property is dropped.
 const PRIVATE: &str = "pr1vate";
@@ -183,5 +183,23 @@ async fn rules_that_contradict_themselves_are_rejected() {
             message.contains("`event_property_columns` contains `plan`, which `event_properties` does not keep"),
             "{message}"
         );
+    }
+}
+
+#[tokio::test]
+async fn credentials_are_only_emitted_where_they_are_asked_for() {
+    let posthog = two_projects().await;
+    let payloads = json!({"true": "an encrypted payload"});
+    let flag =
+        json!({"id": 1, "key": "k", "has_encrypted_payloads": true, "filters": {"groups": [], "payloads": payloads}});
+    posthog.set_list(PROJECT, "feature_flags", vec![flag]);
+    let catalog = catalog(&["projects", "feature_flags"], "full_refresh");
+    for include in [None, Some(false), Some(true)] {
+        let source = Source::new(&posthog.url()).with("include_credentials", json!(include));
+        let messages = source.read_all(&catalog, None).await;
+        assert_eq!((messages.records("projects").len(), messages.records("feature_flags").len()), (2, 1));
+        for secret in ["phc_1001", "phc_1002", "an encrypted payload"] {
+            assert_eq!(messages.text().contains(secret), include == Some(true), "{secret}");
+        }
     }
 }

@@ -79,6 +79,8 @@ pub struct Config {
     pub event_properties: Arc<PropertyRules>,
     /// Which properties of persons are emitted.
     pub person_properties: Arc<PropertyRules>,
+    /// Whether credentials are emitted.
+    pub include_credentials: bool,
 }
 
 /// How events, persons and sessions are read.
@@ -198,6 +200,7 @@ impl Config {
             person_property_columns,
             event_properties,
             person_properties,
+            include_credentials: raw.include_credentials,
             window_days: raw.events_time_step.map(|days| days.get("events_time_step")).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share: raw.rate_limit_share.get("rate_limit_share")?,

@@ -157,6 +157,12 @@ pub(super) struct RawConfig {
     /// POSTHOG_HASH_KEY can supply it instead.
     #[schemars(extend("order" = 32, "group" = "data"))]
     pub(super) hash_key: Option<Secret>,
+    /// # Include credentials
+    /// Emit what somebody could do something with: `api_token` of `projects`, with which anybody can send
+    /// events, and encrypted payloads of feature flags, which PostHog decrypts for API keys.
+    #[serde(deserialize_with = "form::or_default")]
+    #[schemars(extend("order" = 27, "group" = "data"))]
+    pub(super) include_credentials: bool,
 }
 
 /// What becomes of properties, by name.

@@ -20,11 +20,8 @@ pub struct AccountWriter {
 impl AccountWriter {
     /// A writer for the records of `account`.
     pub fn new(account: &'static AccountStream, selection: &Selection, stream: &StreamDescriptor) -> Self {
-        let fields = account
-            .schemas()
-            .into_iter()
-            .filter(|(field, _)| selection.has(field))
-            .map(|(field, schema)| (field, Kind::of_schema(&schema)));
+        let fields = account.fields.iter().filter(|column| selection.has_column(column));
+        let fields = fields.map(|column| (column.field.to_owned(), Kind::of_schema(&column.schema())));
         Self { envelope: RecordEnvelope::new(stream), fields: fields.collect(), nulled: NulledValues::default() }
     }
 

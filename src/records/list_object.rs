@@ -16,6 +16,8 @@ use crate::streams::PROJECT_FIELD;
 use crate::streams::{Kind, List, Selection};
 use crate::time::Timestamp;
 
+/// The field of feature flags that says that their payloads are stored encrypted.
+const ENCRYPTED_PAYLOADS: &str = "has_encrypted_payloads";
 /// The field with the person that an object is about.
 const PERSON_FIELD: &str = "person";
 
@@ -41,6 +43,7 @@ pub struct ObjectWriter {
     /// Fields that are wanted.
     fields: Vec<(String, Kind)>,
     has_project: bool,
+    has_credentials: bool,
     nulled: NulledValues,
     /// Rules for the person in an object.
     person: Option<PropertyFilter>,
@@ -95,20 +98,27 @@ impl<'o> Object<'o> {
         Timestamp::parse_json(self.values.get(field)?.get())
     }
 
-    /// The value of a field in a record, changed where it holds secrets.
-    fn value(&self, field: &str) -> Option<String> {
+    /// The value of a field in a record, changed where it holds secrets and these are not wanted.
+    fn value(&self, field: &str, has_credentials: bool) -> Option<String> {
         let value = self.values.get(field)?.get();
         // PostHog decrypts the payloads of such flags for every API key.
-        let secret =
-            field == "filters" && self.values.get("has_encrypted_payloads").is_some_and(|flag| flag.get() == "true");
-        if !secret {
+        let is_secret =
+            field == "filters" && self.values.get(ENCRYPTED_PAYLOADS).is_some_and(|flag| flag.get() == "true");
+        // Surveys, experiments and features have flags in them.
+        let is_flag = value.contains(ENCRYPTED_PAYLOADS);
+        if has_credentials || !is_secret && !is_flag {
             return Some(value.to_owned());
         }
-        let mut filters: Value = serde_json::from_str(value).unwrap_or_default();
-        if let Some(payloads) = filters.get_mut("payloads") {
+        let mut object: Value = serde_json::from_str(value).unwrap_or_default();
+        let payloads = match object.get(ENCRYPTED_PAYLOADS) {
+            _ if is_secret => object.get_mut("payloads"),
+            Some(Value::Bool(true)) => object.pointer_mut("/filters/payloads"),
+            _ => return Some(value.to_owned()),
+        };
+        if let Some(payloads) = payloads {
             *payloads = Value::Null;
         }
-        Some(filters.to_string())
+        Some(object.to_string())
     }
 }
 
@@ -122,7 +132,8 @@ impl ObjectWriter {
         let has_project = selection.has(PROJECT_FIELD);
         let known = known.into_iter().map(|(field, _)| field).collect();
         let person = PropertyFilter::new(selection.person_rules(), None);
-        Self { list, project, envelope, fields, has_project, nulled, person, known, unknown: BTreeSet::new() }
+        let (has_credentials, unknown) = (selection.has_credentials(), BTreeSet::new());
+        Self { list, project, envelope, fields, has_project, has_credentials, nulled, person, known, unknown }
     }
 
     /// The data of an object's record; `labels` are fields that the server does not send.
@@ -139,7 +150,7 @@ impl ObjectWriter {
         for (field, kind) in &self.fields {
             let begin = data.len();
             let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
-            let value = label.or_else(|| object.value(field)).map(|value| match &self.person {
+            let value = label.or_else(|| object.value(field, self.has_credentials)).map(|value| match &self.person {
                 Some(person) if field == PERSON_FIELD => with_rules(&value, person),
                 _ => value,
             });
@@ -199,5 +210,19 @@ mod tests {
         assert_eq!((&data["id"], &data["project_id"], &data["name"]), (&1.into(), &7.into(), &Value::Null));
         assert_eq!(data["filters"]["groups"], Value::Array(Vec::new()));
         assert_eq!(writer.unknown.iter().collect::<Vec<_>>(), ["new_field"]);
+    }
+
+    #[test]
+    fn encrypted_payloads_are_left_out_wherever_a_flag_is() {
+        let flag = r#"{"id":1,"has_encrypted_payloads":true,"filters":{"groups":[],"payloads":{"true":"secret"}}}"#;
+        let plain = r#"{"id":1,"has_encrypted_payloads":false,"filters":{"payloads":{"true":"public"}}}"#;
+        let stream = StreamDescriptor { name: "surveys".into(), namespace: None };
+        let text = format!(r#"{{"id":"s","linked_flag":{flag},"targeting_flag":{plain}}}"#);
+        let raw = RawValue::from_string(text).unwrap();
+        for (selection, is_left) in [(Selection::all(), false), (Selection::all().with_credentials(true), true)] {
+            let mut writer = ObjectWriter::new(List::find("surveys").unwrap(), &selection, &stream, 7);
+            let data = String::from_utf8(writer.data(&Object::read(&raw).unwrap(), &[])).unwrap();
+            assert!(data.contains("secret") == is_left && data.contains("public") && data.contains("groups"), "{data}");
+        }
     }
 }

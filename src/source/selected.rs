@@ -51,7 +51,9 @@ pub(super) fn selection(config: &Config, source: Source, configured: &Configured
         );
     }
     warn_about_key(configured, &selection);
-    let selection = selection.with_rules(&config.event_properties, &config.person_properties);
+    let selection = selection
+        .with_rules(&config.event_properties, &config.person_properties)
+        .with_credentials(config.include_credentials);
     Ok(selection.with_property_columns(property_columns))
 }
 

@@ -16,6 +16,8 @@ pub struct Column {
     pub holds: Option<Properties>,
     /// The property of events that its value is made from, if it is one.
     pub made_from: Option<&'static str>,
+    /// Whether somebody could do something with its value.
+    pub is_credential: bool,
 }
 
 /// Whose properties a column holds.
@@ -83,13 +85,28 @@ impl Column {
     /// A field that has the same name in queries and in exported files.
     pub const fn new(field: &'static str, kind: Kind, description: &'static str) -> Self {
         let exported = ExportedAs::Field(field);
-        Self { field, expression: Some(field), exported, kind, description, holds: None, made_from: None }
+        Self {
+            field,
+            expression: Some(field),
+            exported,
+            kind,
+            description,
+            holds: None,
+            made_from: None,
+            is_credential: false,
+        }
     }
 
     /// It holds properties.
     #[must_use]
     pub const fn holding(self, properties: Properties) -> Self {
         Self { holds: Some(properties), ..self }
+    }
+
+    /// It is only read where the user asks for credentials.
+    #[must_use]
+    pub const fn credential(self) -> Self {
+        Self { is_credential: true, ..self }
     }
 
     /// Its value is made from a property of events.

@@ -1,7 +1,8 @@
 //! `projects`: the projects that are read, one record each.
 //!
-//! From `GET /api/projects/:id/`; keys that can send data or read it are left out on purpose, except
-//! `api_token`, which is public.
+//! From `GET /api/projects/:id/`. Of the keys in there (`ProjectBackwardCompatSerializer` in `posthog/api/project.py`),
+//! those that can read data are left out on purpose, and `api_token`, which can send it, is only read if the user
+//! asks for it.
 
 use super::account::AccountStream;
 use super::column::{Column, Kind};
@@ -18,7 +19,12 @@ pub static PROJECTS: AccountStream = AccountStream {
         Column::new("created_at", Kind::Timestamp, "When the project was created."),
         Column::new("updated_at", Kind::Timestamp, "When its settings were changed last."),
         Column::new("timezone", Kind::String, "Time zone of the project's reports."),
-        Column::new("api_token", Kind::String, "The public token that events are sent with."),
+        Column::new(
+            "api_token",
+            Kind::String,
+            "The token that events are sent with. Only filled if `include_credentials` is set.",
+        )
+        .credential(),
         Column::new("is_demo", Kind::Boolean, "Whether it holds demonstration data."),
         Column::new("ingested_event", Kind::Boolean, "Whether an event has been received."),
         Column::new("completed_snippet_onboarding", Kind::Boolean, "Whether the set-up was completed."),

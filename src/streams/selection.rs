@@ -20,6 +20,7 @@ pub struct Selection {
     property_columns: Arc<PropertyColumns>,
     event_rules: Arc<PropertyRules>,
     person_rules: Arc<PropertyRules>,
+    has_credentials: bool,
 }
 
 impl Selection {
@@ -49,6 +50,17 @@ impl Selection {
         Self { event_rules: Arc::clone(event_rules), person_rules: Arc::clone(person_rules), ..self }
     }
 
+    /// Reads credentials as well.
+    #[must_use]
+    pub fn with_credentials(self, has_credentials: bool) -> Self {
+        Self { has_credentials, ..self }
+    }
+
+    /// Whether credentials are read.
+    pub fn has_credentials(&self) -> bool {
+        self.has_credentials
+    }
+
     /// Whether a column is wanted, and no rule drops what it is made from.
     pub fn has_column(&self, column: &Column) -> bool {
         let is_dropped = |property: &str| match self.event_rules.of_value(property) {
@@ -57,7 +69,8 @@ impl Selection {
             Treatment::Hash => column.kind == Kind::Strings,
             Treatment::Keep | Treatment::Descend => false,
         };
-        self.has(column.field) && !column.made_from.is_some_and(is_dropped)
+        let is_withheld = column.is_credential && !self.has_credentials;
+        self.has(column.field) && !is_withheld && !column.made_from.is_some_and(is_dropped)
     }
 
     /// The rules for properties of events.
