@@ -16,6 +16,7 @@ mod environment;
 mod export;
 mod export_faults;
 mod faults;
+mod filtered;
 mod help;
 mod hostile;
 mod huge;

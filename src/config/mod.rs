@@ -81,6 +81,8 @@ pub struct Config {
     pub person_properties: Arc<PropertyRules>,
     /// Whether credentials are emitted.
     pub include_credentials: bool,
+    /// A condition in `HogQL` on the events that are read.
+    pub event_filter: Option<String>,
 }
 
 /// How events, persons and sessions are read.
@@ -201,6 +203,7 @@ impl Config {
             event_properties,
             person_properties,
             include_credentials: raw.include_credentials,
+            event_filter: raw.event_filter.as_deref().map(event_filter).transpose()?,
             window_days: raw.events_time_step.map(|days| days.get("events_time_step")).transpose()?,
             custom_queries: custom_queries(raw.custom_queries.unwrap_or_default())?,
             rate_limit_share: raw.rate_limit_share.get("rate_limit_share")?,
@@ -270,6 +273,13 @@ fn day_ranges(field: &str, ranges: Option<Vec<String>>) -> Result<Vec<RangeInclu
         if days.is_empty() { Err(problem("ends before it begins; write the earlier day first")) } else { Ok(days) }
     };
     ranges.unwrap_or_default().into_iter().enumerate().map(parse).collect()
+}
+
+fn event_filter(condition: &str) -> Result<String, Error> {
+    match query_text::check_condition(condition) {
+        Ok(()) => Ok(condition.trim().to_owned()),
+        Err(problem) => Err(Error::config(format!("`event_filter` {problem}"))),
+    }
 }
 
 fn hash_key(configured: Option<Secret>, from_environment: Option<&str>) -> Result<Option<Secret>, Error> {

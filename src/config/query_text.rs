@@ -1,17 +1,63 @@
-//! Checks a custom query.
+//! Checks a custom query, or a condition on events.
 //!
 //! A query is wrapped as a table, `FROM (<query>) AS q`, and read like one. So it must be one whole
 //! SELECT without LIMIT and OFFSET, and must not leave its parentheses. A semicolon at its end is dropped. Strings, names and comments
 //! are read as `posthog/hogql/grammar/HogQLLexer.common.g4` does; the few things that would need more
 //! than that are refused: templates (`f'…'`) and tags (`<a>…</a>`), inside of which quotes and
 //! parentheses mean something else.
+//!
+//! A condition is wrapped as `(<condition>)`, so the same holds for it. It must not name anything with AS, because
+//! `ClickHouse` would take the name for a column elsewhere in the query.
 
-/// Checks everything that can be checked without asking the server. Returns the query without a semicolon
-/// at its end.
+/// Checks everything about a query that can be checked without asking the server. Returns the query without a
+/// semicolon at its end.
 ///
 /// # Errors
 /// A sentence describing the problem.
 pub fn check_text(query: &str) -> Result<&str, String> {
+    let Scanned { words, end } = scan(query)?;
+    for forbidden in ["LIMIT", "OFFSET"] {
+        // A number ends where a letter follows that it cannot have: `5LIMIT` are two words.
+        let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
+        if words.iter().any(|word| word == forbidden || (is_number(word) && word.ends_with(forbidden))) {
+            return Err(format!("contains {forbidden}; leave it out, since the connector reads page by page itself"));
+        }
+    }
+    match words.iter().find(|word| !word.is_empty()).map(String::as_str) {
+        Some("SELECT" | "WITH") => Ok(query.get(..end).unwrap_or(query)),
+        _ => Err("must begin with SELECT".to_owned()),
+    }
+}
+
+/// Checks everything about a condition that can be checked without asking the server.
+///
+/// # Errors
+/// A sentence describing the problem.
+pub fn check_condition(condition: &str) -> Result<(), String> {
+    let Scanned { words, end } = scan(condition)?;
+    match words.iter().map(String::as_str).find(|word| matches!(*word, "AS" | "WHERE")) {
+        Some("AS") => return Err("contains AS; a condition cannot name anything".to_owned()),
+        Some(_) => return Err("contains WHERE; write the condition alone".to_owned()),
+        None => {}
+    }
+    if end < condition.len() {
+        return Err("contains `;`; it must be one condition".to_owned());
+    }
+    if words.iter().all(String::is_empty) {
+        return Err("has no condition in it".to_owned());
+    }
+    Ok(())
+}
+
+/// What a text consists of.
+struct Scanned {
+    /// Words outside of quotes and comments, in upper case.
+    words: Vec<String>,
+    /// Where it ends, without a semicolon and what is behind it.
+    end: usize,
+}
+
+fn scan(query: &str) -> Result<Scanned, String> {
     let mut words: Vec<String> = Vec::new();
     let mut depth = 0_i32;
     let mut rest = query.chars().peekable();
@@ -61,17 +107,7 @@ pub fn check_text(query: &str) -> Result<&str, String> {
     if depth > 0 {
         return Err("has a `(` without its `)`".to_owned());
     }
-    for forbidden in ["LIMIT", "OFFSET"] {
-        // A number ends where a letter follows that it cannot have: `5LIMIT` are two words.
-        let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
-        if words.iter().any(|word| word == forbidden || (is_number(word) && word.ends_with(forbidden))) {
-            return Err(format!("contains {forbidden}; leave it out, since the connector reads page by page itself"));
-        }
-    }
-    match words.iter().find(|word| !word.is_empty()).map(String::as_str) {
-        Some("SELECT" | "WITH") => Ok(query.get(..end).unwrap_or(query)),
-        _ => Err("must begin with SELECT".to_owned()),
-    }
+    Ok(Scanned { words, end })
 }
 
 /// Whether only comments and semicolons are left.
@@ -124,6 +160,30 @@ fn skip_quoted(rest: &mut std::iter::Peekable<std::str::Chars<'_>>, quote: char)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn conditions_stay_in_their_parentheses_and_name_nothing() {
+        for (condition, expected) in [
+            ("", "no condition"),
+            (" -- nothing", "no condition"),
+            ("1) OR (1", "`)`"),
+            ("(1", "`(`"),
+            ("event = 'a", "'"),
+            ("event = {x}", "`{`"),
+            ("1 = 1;", "`;`"),
+            ("1 AS timestamp", "AS"),
+            ("WHERE 1 = 1", "WHERE"),
+            ("1 /* ", "comment"),
+        ] {
+            let problem = check_condition(condition).unwrap_err();
+            assert!(problem.contains(expected), "{condition}: {problem}");
+        }
+        for condition in
+            ["properties.plan = 'pro' AND NOT (event LIKE '$%' OR distinct_id = ')')", "properties.`as` > 5 -- (paid"]
+        {
+            assert_eq!(check_condition(condition), Ok(()), "{condition}");
+        }
+    }
 
     #[test]
     fn limits_and_several_queries_are_refused() {

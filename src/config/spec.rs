@@ -161,8 +161,16 @@ pub(super) struct RawConfig {
     /// Emit what somebody could do something with: `api_token` of `projects`, with which anybody can send
     /// events, and encrypted payloads of feature flags, which PostHog decrypts for API keys.
     #[serde(deserialize_with = "form::or_default")]
-    #[schemars(extend("order" = 27, "group" = "data"))]
+    #[schemars(extend("order" = 33, "group" = "data"))]
     pub(super) include_credentials: bool,
+    /// # Condition on events
+    /// A HogQL condition; only events that fulfil it are read. `check` tests it. Events are then read by query,
+    /// because it cannot be applied to exported files. If it changes, all events that fulfil the new one are
+    /// read.
+    #[serde(deserialize_with = "form::text")]
+    #[schemars(extend("order" = 34, "group" = "data", "multiline" = true,
+        "examples" = ["properties.$host = 'example.com' AND NOT properties.is_test"]))]
+    pub(super) event_filter: Option<String>,
 }
 
 /// What becomes of properties, by name.

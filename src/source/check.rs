@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::projects::project_ids;
-use super::{configuration, custom_queries, method, retention, unmatched};
+use super::{configuration, custom_queries, event_filter, method, retention, unmatched};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
@@ -66,6 +66,15 @@ async fn examine(config: &Path) -> Result<String, Error> {
         };
         if key.as_ref().is_none_or(|key| key.may(TABLE_SCOPE)) {
             queried.push(id);
+        }
+        if config.event_filter.is_some() {
+            let count = event_filter::count_of_a_day(&client, &config, id, retry()).await.map_err(in_project)?;
+            found.extend(count.map(|count| {
+                format!("project {id}: {count} of the events of the last 24 hours fulfil `event_filter`")
+            }));
+            if method.is_export() {
+                found.push(event_filter::BY_QUERY.to_owned());
+            }
         }
         let custom = custom_queries::describe(&client, &config, id, |_| true, retry).await;
         if let Some((_, error)) = custom.failed.into_iter().next() {

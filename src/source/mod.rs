@@ -9,6 +9,7 @@ mod cli;
 mod configuration;
 mod custom_queries;
 mod discover;
+mod event_filter;
 mod first_read;
 mod method;
 mod projects;

@@ -13,6 +13,7 @@ use crate::posthog::account;
 use crate::posthog::http::{FileClient, GiveUp, Retry, Silent};
 use crate::protocol::{Message, StreamDescriptor, StreamStatus};
 use crate::records::NulledValues;
+use crate::source::event_filter;
 use crate::source::first_read::FirstRead;
 use crate::source::retention;
 use crate::streams::{EVENTS, PERSON_DISTINCT_IDS, PERSONS, Selection, Table};
@@ -143,6 +144,9 @@ impl Sync {
         }
         let mut exports = self.exports(plan, &reader).await?;
         if reader.table.stream == EVENTS.stream {
+            if exports.is_some() && self.config.event_filter.is_some() {
+                tracing::info!("{}", event_filter::BY_QUERY);
+            }
             let refused = if self.may("query:read") {
                 lock(&self.compared).insert(project, None);
                 match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
@@ -160,6 +164,10 @@ impl Sync {
             let refusal =
                 refused.as_ref().map_or("the API key lacks the scope `query:read`", |refusal| &refusal.summary);
             let refusal = refusal.to_owned();
+            if self.config.event_filter.is_some() {
+                let missing = || missing_scope(EVENTS.stream, "query:read");
+                return Err(refused.as_ref().map_or_else(missing, event_filter::refused));
+            }
             let Some(exports) = &mut exports else {
                 let missing = || missing_scope(EVENTS.stream, "query:read");
                 return Err(refused.map_or_else(missing, |refusal| GiveUp::Refused(refusal).into()));

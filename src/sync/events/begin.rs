@@ -53,7 +53,12 @@ pub(super) fn begin(
     match ChoiceChange::between(&ledger.choice, wanted) {
         ChoiceChange::None => ledger.forget_added(),
         ChoiceChange::Restart => {
-            notice = Some("none of the events chosen now were chosen before, so all of them are read".to_owned());
+            let reason = if ledger.choice.filter == wanted.filter {
+                "none of the events chosen now were chosen before"
+            } else {
+                "`event_filter` has changed"
+            };
+            notice = Some(format!("{reason}, so all events that are chosen now are read"));
             ledger = Ledger::new(wanted.clone(), None);
             ledger.widen(asked.from, asked.to);
         }

@@ -105,7 +105,8 @@ pub(super) async fn narrowed(
     ledger: &Ledger,
     remaining: &Names,
 ) -> Result<BTreeMap<CellKey, NarrowedFigures>, GiveUp> {
-    let (condition, mut values) = hogql::condition(&ledger.choice.names, ledger.asked, "held");
+    let (condition, mut values) =
+        hogql::condition(&ledger.choice.names, ledger.choice.filter.as_deref(), ledger.asked, "held");
     let (remains, more) = hogql::names_condition(remaining, "remaining");
     values.extend(more);
     let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
@@ -242,7 +243,7 @@ impl Span {
 
 /// A query about events of these names at the times that the ledger is about.
 fn query(ledger: &Ledger, names: &Names, part: &Span, text: impl FnOnce(Option<&str>) -> String) -> Query {
-    let (mut condition, values) = hogql::condition(names, ledger.asked, "chosen");
+    let (mut condition, values) = hogql::condition(names, ledger.choice.filter.as_deref(), ledger.asked, "chosen");
     if !part.is_whole {
         let times = hogql::in_times(part.times.from, part.times.to);
         condition = Some(condition.map_or(times.clone(), |condition| format!("{condition} AND {times}")));

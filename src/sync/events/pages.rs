@@ -238,7 +238,8 @@ impl WindowReader {
         if let Some(to) = progress.to {
             predicate.before("timestamp", to);
         }
-        let (condition, values) = hogql::condition(&self.names, self.ledger.asked, "chosen");
+        let filter = self.ledger.choice.filter.as_deref();
+        let (condition, values) = hogql::condition(&self.names, filter, self.ledger.asked, "chosen");
         if let Some(condition) = condition {
             predicate.condition(condition, values);
         }

@@ -101,7 +101,7 @@ impl EventReader {
 
     async fn reconcile(&mut self, on_estimate: OnEstimate<'_>) -> Result<(), GiveUp> {
         let context = self.reader.context.clone();
-        let wanted = Choice { names: self.reader.names(), filter: None };
+        let wanted = self.reader.choice();
         let state = self.reader.checkpoint.project(context.project).await;
         let clock = context.client.now();
         let Beginning { mut ledger, narrow, notice } = begin(&state, &wanted, self.reader.wanted(), clock)?;
@@ -436,9 +436,11 @@ impl EventReader {
     }
 
     /// Whether these are so many rows that they are worth an export. What an export leaves out is read by query.
+    /// Only the server can tell which lines fulfil a condition of the user's.
     fn is_for_export(&self, found: &[Difference]) -> bool {
         let rows: u64 = found.iter().map(|difference| difference.observed.count).sum();
-        self.exports.is_some() && rows > self.reader.context.config.export_above
+        let config = &self.reader.context.config;
+        self.exports.is_some() && config.event_filter.is_none() && rows > config.export_above
     }
 
     /// Cuts long slices of which nothing has been emitted where export windows will end.
@@ -534,7 +536,7 @@ impl EventReader {
 
     async fn ledger(&self) -> Ledger {
         let state = self.reader.checkpoint.project(self.reader.context.project).await;
-        state.ledger.unwrap_or_else(|| Ledger::new(Choice { names: self.reader.names(), filter: None }, None))
+        state.ledger.unwrap_or_else(|| Ledger::new(self.reader.choice(), None))
     }
 
     async fn change(&self, change: impl FnOnce(&mut ProjectState)) -> Result<(), GiveUp> {

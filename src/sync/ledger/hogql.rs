@@ -160,12 +160,14 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
     )
 }
 
-/// The condition for these events at these times, none for all, and the values of its placeholders.
+/// The condition for these events at these times, none for all, and the values of its placeholders. `filter` is a
+/// condition of the user's, which has been checked.
 ///
 /// Days of a ledger are whole. Where the configuration asks for a part of its first or last day, their cells
 /// are about that part.
 pub fn condition(
     names: &Names,
+    filter: Option<&str>,
     asked: Option<(Timestamp, Timestamp)>,
     prefix: &str,
 ) -> (Option<String>, Map<String, Value>) {
@@ -174,7 +176,9 @@ pub fn condition(
     let (from, to) = (asked.map(|(from, _)| from), asked.map(|(_, to)| to));
     let from = from.filter(within_a_day).map(|from| format!("timestamp >= {}", from.literal()));
     let to = to.filter(within_a_day).map(|to| format!("timestamp < {}", to.literal()));
-    let conditions: Vec<String> = [chosen, from, to].into_iter().flatten().collect();
+    // A line feed ends a comment that the filter may end with.
+    let filter = filter.map(|filter| format!("({filter}\n)"));
+    let conditions: Vec<String> = [chosen, filter, from, to].into_iter().flatten().collect();
     ((!conditions.is_empty()).then(|| conditions.join(" AND ")), values)
 }
 

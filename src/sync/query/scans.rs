@@ -16,7 +16,7 @@ use super::reader::{Histogram, ProjectReader, sum};
 use super::window::Outcome;
 use crate::error::Error;
 use crate::sync::context::LOOKBACK;
-use crate::sync::ledger::{BYTES_A_ROW, Names};
+use crate::sync::ledger::{BYTES_A_ROW, Choice, Names};
 use crate::sync::observer::OnEstimate;
 use crate::sync::report::Proof;
 use crate::sync::state::error::refuse_ahead;
@@ -108,6 +108,11 @@ impl ProjectReader {
     /// The events that the configuration asks for.
     pub(crate) fn names(&self) -> Names {
         Names::new(&self.context.config.include_events, &self.context.config.exclude_events)
+    }
+
+    /// The events that a ledger is about.
+    pub(crate) fn choice(&self) -> Choice {
+        Choice { names: self.names(), filter: self.context.config.event_filter.clone() }
     }
 
     /// The first position to read.
