@@ -221,7 +221,7 @@ mod tests {
         let raw = RawValue::from_string(text).unwrap();
         for (selection, is_left) in [(Selection::all(), false), (Selection::all().with_credentials(true), true)] {
             let mut writer = ObjectWriter::new(List::find("surveys").unwrap(), &selection, &stream, 7);
-            let data = String::from_utf8(writer.data(&Object::read(&raw).unwrap(), &[])).unwrap();
+            let data = String::from_utf8(writer.data(&Object::read(&raw).unwrap(), &[]).data).unwrap();
             assert!(data.contains("secret") == is_left && data.contains("public") && data.contains("groups"), "{data}");
         }
     }
