@@ -173,8 +173,8 @@ impl Config {
                 "`include_events[{index}]` is in `exclude_events`, too; remove it from one of them"
             )));
         }
-        let event_property_columns = distinct(names("event_property_columns", raw.event_property_columns)?);
-        let person_property_columns = distinct(names("person_property_columns", raw.person_property_columns)?);
+        let event_property_columns = names("event_property_columns", raw.event_property_columns)?;
+        let person_property_columns = names("person_property_columns", raw.person_property_columns)?;
         let hash_key = hash_key(raw.hash_key, hash_key_variable)?;
         let event_properties = property_rules(
             "event_properties",
@@ -198,8 +198,8 @@ impl Config {
             exclude_events,
             reread_days: day_ranges("reread_days", raw.reread_days)?,
             method: method(raw.method)?,
-            event_property_columns,
-            person_property_columns,
+            event_property_columns: distinct(event_property_columns),
+            person_property_columns: distinct(person_property_columns),
             event_properties,
             person_properties,
             include_credentials: raw.include_credentials,
@@ -302,11 +302,11 @@ fn property_rules(
     let RawPropertyRules { keep, drop, hash } = raw;
     let list = |name: &str, list| names(&format!("{field}.{name}"), list);
     let rules = PropertyRules::new(field, list("keep", keep)?, list("drop", drop)?, list("hash", hash)?, hash_key)?;
-    match columns.iter().find(|property| rules.of_value(property) == Treatment::Drop) {
+    match columns.iter().position(|property| rules.of_value(property) == Treatment::Drop) {
         None => Ok(Arc::new(rules)),
-        Some(property) => Err(Error::config(format!(
-            "`{setting}` contains `{property}`, which `{field}` does not keep; remove it from `{setting}`"
-        ))),
+        Some(place) => {
+            Err(Error::config(format!("`{setting}[{place}]` is not kept by `{field}`; remove it from `{setting}`")))
+        }
     }
 }
 

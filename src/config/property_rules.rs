@@ -88,9 +88,9 @@ impl PropertyRules {
         let lists = [("keep", &keep), ("drop", &drop), ("hash", &hash)];
         for (index, (first, names)) in lists.iter().enumerate() {
             for (second, others) in lists.iter().skip(index + 1) {
-                if let Some(name) = names.iter().find(|name| others.contains(name)) {
+                if let Some(place) = names.iter().position(|name| others.contains(name)) {
                     return Err(Error::config(format!(
-                        "`{name}` is in both `{field}.{first}` and `{field}.{second}`; remove it from one"
+                        "`{field}.{first}[{place}]` is in `{field}.{second}`, too; remove it from one of them"
                     )));
                 }
             }
