@@ -47,6 +47,7 @@ async fn world() -> Sandbox {
     }
     posthog.delete_person(PROJECT, posthog.persons(PROJECT)[0].id);
     let recording = json!({"id": "r", "start_time": "2026-01-01T00:00:00Z", "distinct_id": "d",
+        "start_url": format!("{PRIVATE}-url"), "snapshot_library": "web",
         "person": {"name": format!("{PRIVATE}-name"), "properties": {"email": format!("{PRIVATE}-email"), "plan": PUBLIC}}});
     posthog.set_list(PROJECT, "session_recordings", vec![recording]);
     posthog
@@ -111,6 +112,8 @@ async fn dropped_properties_appear_nowhere() {
         assert!(persons.len() >= 5 && persons.iter().any(|person| person["is_deleted"] == true), "{method}");
         let responses = outcome.messages.records("survey_responses");
         assert_eq!(responses[0]["answers"], json!({"2": PUBLIC}));
+        let recording = outcome.messages.records("session_recordings")[0];
+        assert_eq!((&recording["start_url"], &recording["snapshot_library"]), (&Value::Null, &json!("web")));
         // The same with a list of what may be seen.
         let keep = json!(["plan", "address.city", "$window_id", "$set", "$survey_response_2"]);
         let keeping = rules(self::source(&posthog, method), "keep", keep, json!(["plan"]));
@@ -153,7 +156,9 @@ async fn hashed_properties_are_the_same_in_every_stream_and_by_both_methods() {
         let of_persons = persons.into_iter().filter(|value| !value.is_null()).map(hash);
         let of_persons: Vec<String> = of_persons.collect();
         assert!(of_persons.len() >= 4 && of_persons.iter().all(|hash| *hash == email), "{method}: {of_persons:?}");
-        assert_eq!(hash(&messages.records("session_recordings")[0]["person"]["properties"]["email"]), email);
+        let recording = messages.records("session_recordings")[0];
+        assert_eq!(hash(&recording["person"]["properties"]["email"]), email);
+        assert_eq!(hash(&recording["start_url"]), hash(&event["properties"]["$current_url"]));
         hashes.push((email, event["properties"].clone()));
     }
     assert_eq!(hashes[0], hashes[1]);

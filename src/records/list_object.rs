@@ -10,6 +10,7 @@ use super::frame::{RecordEnvelope, append_changes};
 use super::nulled::NulledValues;
 use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
+use crate::config::Treatment;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::streams::PROJECT_FIELD;
@@ -35,18 +36,54 @@ fn with_rules(person: &str, rules: &PropertyFilter) -> String {
     person.to_string()
 }
 
+/// A field of an object's record.
+struct ObjectField {
+    name: String,
+    kind: Kind,
+    /// What becomes of the property that it is made from.
+    treatment: Treatment,
+    /// What it is hashed by, or what is left of the person that it holds.
+    filter: Option<PropertyFilter>,
+}
+
+impl ObjectField {
+    fn new(list: &List, name: &str, schema: &Value, selection: &Selection) -> Self {
+        let rules = selection.event_rules();
+        let property = list.made_from.iter().find(|(field, _)| *field == name);
+        let treatment = property.map_or(Treatment::Keep, |(_, property)| rules.of_value(property));
+        let filter = match treatment {
+            Treatment::Hash => PropertyFilter::hashing(rules),
+            _ if name == PERSON_FIELD => PropertyFilter::new(selection.person_rules(), None),
+            _ => None,
+        };
+        Self { name: name.to_owned(), kind: Kind::of_schema(schema), treatment, filter }
+    }
+
+    /// What becomes of a value, given as JSON text; none if it is dropped.
+    fn apply(&self, value: String) -> Option<String> {
+        match (self.treatment, &self.filter) {
+            (Treatment::Drop, _) => None,
+            (_, None) => Some(value),
+            (Treatment::Hash, Some(filter)) => {
+                let mut scratch = FilterScratch::default();
+                filter.apply(value.as_bytes(), &mut scratch);
+                String::from_utf8(scratch.text).ok()
+            }
+            (_, Some(filter)) => Some(with_rules(&value, filter)),
+        }
+    }
+}
+
 /// Writes the records of one list and one project.
 pub struct ObjectWriter {
     list: &'static List,
     project: u64,
     envelope: RecordEnvelope,
     /// Fields that are wanted.
-    fields: Vec<(String, Kind)>,
+    fields: Vec<ObjectField>,
     has_project: bool,
     has_credentials: bool,
     nulled: NulledValues,
-    /// Rules for the person in an object.
-    person: Option<PropertyFilter>,
     /// Fields of the schema.
     known: BTreeSet<String>,
     /// Fields that the server sends and the schema does not have.
@@ -127,13 +164,12 @@ impl ObjectWriter {
     pub fn new(list: &'static List, selection: &Selection, stream: &StreamDescriptor, project: u64) -> Self {
         let known = list.fields();
         let fields = known.iter().filter(|(field, _)| *field != PROJECT_FIELD && selection.has(field));
-        let fields = fields.map(|(field, schema)| (field.clone(), Kind::of_schema(schema))).collect();
+        let fields = fields.map(|(field, schema)| ObjectField::new(list, field, schema, selection)).collect();
         let (envelope, nulled) = (RecordEnvelope::new(stream), NulledValues::default());
         let has_project = selection.has(PROJECT_FIELD);
         let known = known.into_iter().map(|(field, _)| field).collect();
-        let person = PropertyFilter::new(selection.person_rules(), None);
         let (has_credentials, unknown) = (selection.has_credentials(), BTreeSet::new());
-        Self { list, project, envelope, fields, has_project, has_credentials, nulled, person, known, unknown }
+        Self { list, project, envelope, fields, has_project, has_credentials, nulled, known, unknown }
     }
 
     /// The data of an object's record; `labels` are fields that the server does not send.
@@ -144,22 +180,19 @@ impl ObjectWriter {
         }
         let (mut undecoded, mut digest) = (Vec::new(), Sha256::new());
         // Objects of which the same few fields are wanted would have one checksum.
-        for field in self.list.own_key().into_iter().filter(|key| self.fields.iter().all(|(field, _)| field != key)) {
+        for field in self.list.own_key().into_iter().filter(|key| self.fields.iter().all(|field| field.name != *key)) {
             digest.update(object.key(&[field]));
         }
-        for (field, kind) in &self.fields {
-            let begin = data.len();
-            let label = labels.iter().find(|(name, _)| name == field).map(|(_, value)| value.to_string());
-            let value = label.or_else(|| object.value(field, self.has_credentials)).map(|value| match &self.person {
-                Some(person) if field == PERSON_FIELD => with_rules(&value, person),
-                _ => value,
-            });
+        for field in &self.fields {
+            let (begin, name) = (data.len(), field.name.as_str());
+            let label = labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string());
+            let value = label.or_else(|| object.value(name, self.has_credentials)).and_then(|value| field.apply(value));
             let comma = if data.len() > 1 { "," } else { "" };
-            data.extend_from_slice(format!("{comma}{}:", Value::from(field.as_str())).as_bytes());
-            if !value::append(*kind, value.as_deref().unwrap_or("null"), &mut data) {
-                undecoded.push(field.as_str());
+            data.extend_from_slice(format!("{comma}{}:", Value::from(name)).as_bytes());
+            if !value::append(field.kind, value.as_deref().unwrap_or("null"), &mut data) {
+                undecoded.push(name);
             }
-            if !self.list.incidental.contains(&field.as_str()) {
+            if !self.list.incidental.contains(&name) {
                 digest.update(&data[begin..]);
             }
         }

@@ -67,9 +67,14 @@ impl PropertyFilter {
         match column.holds {
             Some(Properties::OfEvent) => Self::new(event, Some(person)),
             Some(Properties::OfPerson) => Self::new(person, None),
-            None if is_hashed => Self::new(event, None).map(|filter| Self { is_hashed, ..filter }),
+            None if is_hashed => Self::hashing(event),
             None => None,
         }
+    }
+
+    /// The filter for values that are hashed as a whole.
+    pub(super) fn hashing(rules: &Arc<PropertyRules>) -> Option<Self> {
+        Self::new(rules, None).map(|filter| Self { is_hashed: true, ..filter })
     }
 
     /// A filter by these rules; none if they keep everything. `person` are the rules inside of `$set` and

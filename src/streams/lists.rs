@@ -29,6 +29,8 @@ pub struct List {
     pub change: Option<Change>,
     /// Fields that change without the object: such a change alone does not make it come again.
     pub incidental: &'static [&'static str],
+    /// Fields that hold what a property of events does, and that property.
+    pub made_from: &'static [(&'static str, &'static str)],
     /// Fields as a JSON object of schemas.
     pub(super) schema: &'static str,
 }
@@ -106,6 +108,7 @@ pub static LISTS: &[List] = &[
         }),
         // The person changes with every visit, and the days that are left with every day.
         incidental: &["person", "recording_ttl"],
+        made_from: &[("start_url", "$current_url"), ("snapshot_library", "$lib")],
         ..list("session_recordings", "session_recording:read", include_str!("schemas/session_recordings.json"))
     },
     List {
@@ -144,6 +147,7 @@ impl List {
             passes: Passes::One,
             change: None,
             incidental: &[],
+            made_from: &[],
             schema,
         }
     }

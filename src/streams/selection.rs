@@ -66,7 +66,7 @@ impl Selection {
         let is_dropped = |property: &str| match self.event_rules.of_value(property) {
             Treatment::Drop => true,
             // A hash is a string.
-            Treatment::Hash => column.kind == Kind::Strings,
+            Treatment::Hash => !matches!(column.kind, Kind::String | Kind::OptionalString),
             Treatment::Keep | Treatment::Descend => false,
         };
         let is_withheld = column.is_credential && !self.has_credentials;

@@ -40,7 +40,9 @@ pub static SURVEY_RESPONSES: KeysetStream = KeysetStream {
         )
         .selected_as("sent")
         .holding(Properties::OfEvent),
-        Column::new("is_completed", Kind::Boolean, "Whether the survey was completed.").selected_as("completed"),
+        Column::new("is_completed", Kind::Boolean, "Whether the survey was completed.")
+            .selected_as("completed")
+            .made_from("$survey_completed"),
         Column::new("distinct_id", Kind::String, "Distinct id of the respondent.").selected_as("respondent"),
         Column::new("person_id", Kind::String, "The person that the distinct id belongs to, according to queries.")
             .selected_as("respondent_person"),
