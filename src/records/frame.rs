@@ -72,9 +72,40 @@ pub(super) struct Field {
     pub(super) is_emitted: bool,
     /// What becomes of the properties in it.
     pub(super) filter: Option<PropertyFilter>,
+    /// Whether its value is emitted as it is, and nothing else is made from it. Most are, so one look has to do.
+    is_plain: bool,
 }
 
 impl Field {
+    /// Appends what becomes of the field in a record, given as JSON text, as far as it is part of it. Returns the
+    /// fields that `columns` make from it.
+    #[cold]
+    fn append_special<'l>(
+        &'l self,
+        text: &str,
+        columns: Option<&'l PropertyWriter>,
+        lines: &mut Vec<u8>,
+        scratch: &mut FilterScratch,
+        undecoded: &mut Vec<&'l str>,
+    ) -> Option<Vec<u8>> {
+        let columns = columns.filter(|_| self.name == PROPERTIES_FIELD);
+        if !self.is_emitted && columns.is_none() {
+            return None;
+        }
+        let begin = lines.len();
+        lines.extend_from_slice(self.key.as_bytes());
+        let value = lines.len();
+        let is_decoded = self.append(text, lines, scratch);
+        if !is_decoded && self.is_emitted {
+            undecoded.push(self.name);
+        }
+        let fields = columns.map(|columns| columns.fields(lines.get(value..).unwrap_or_default(), undecoded));
+        if !self.is_emitted {
+            lines.truncate(begin);
+        }
+        fields
+    }
+
     /// Appends a value, given as JSON text; false if it is null because it could not be decoded.
     fn append(&self, text: &str, lines: &mut Vec<u8>, scratch: &mut FilterScratch) -> bool {
         let Some(filter) = &self.filter else { return value::append(self.kind, text, lines) };
@@ -122,6 +153,9 @@ impl RecordFrame {
             }
         }
         frame.property_columns = PropertyWriter::new(selection.property_columns(), |field| frame.keys.next(field));
+        if frame.property_columns.is_some() {
+            frame.fields.iter_mut().for_each(|field| field.is_plain &= field.name != PROPERTIES_FIELD);
+        }
         frame
     }
 
@@ -150,7 +184,8 @@ impl RecordFrame {
             let is_emitted = selection.has_column(column);
             let filter = PropertyFilter::of_column(column, selection);
             let key = if is_emitted { keys.next(column.field) } else { Vec::new() };
-            fields.push(Field { key: key.into(), name: column.field, kind: column.kind, is_emitted, filter });
+            let (name, kind, is_plain) = (column.field, column.kind, is_emitted && filter.is_none());
+            fields.push(Field { key: key.into(), name, kind, is_emitted, filter, is_plain });
         }
         Self {
             prefix: prefix.into(),
@@ -212,23 +247,16 @@ impl RecordFrame {
         }
         lines.extend_from_slice(self.project.as_bytes());
         for (field, text) in self.fields.iter().zip(values) {
-            let properties = self.property_columns.as_ref().filter(|_| field.name == PROPERTIES_FIELD);
-            if !field.is_emitted && properties.is_none() {
+            if field.is_plain {
+                lines.extend_from_slice(field.key.as_bytes());
+                if !value::append(field.kind, text.as_ref(), lines) {
+                    undecoded.push(field.name);
+                }
                 continue;
             }
-            let begin = lines.len();
-            lines.extend_from_slice(field.key.as_bytes());
-            let value = lines.len();
-            let is_decoded = field.append(text.as_ref(), lines, &mut self.filtered);
-            if !is_decoded && field.is_emitted {
-                undecoded.push(field.name);
-            }
-            if let Some(columns) = properties {
-                let document = lines.get(value..).unwrap_or_default();
-                property_fields = columns.fields(document, &mut undecoded);
-            }
-            if !field.is_emitted {
-                lines.truncate(begin);
+            let (columns, scratch) = (self.property_columns.as_ref(), &mut self.filtered);
+            if let Some(fields) = field.append_special(text.as_ref(), columns, lines, scratch, &mut undecoded) {
+                property_fields = fields;
             }
         }
         lines.extend_from_slice(&self.absent);
