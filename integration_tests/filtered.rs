@@ -72,6 +72,18 @@ async fn late_events_are_read_by_the_condition_as_well() {
 }
 
 #[tokio::test]
+async fn figures_of_days_are_about_the_events_that_fulfil_the_condition() {
+    let posthog = world().await;
+    for (streams, proof) in [(&["events", "event_days"][..], "compared"), (&["event_days"], "counted")] {
+        let messages = source(&posthog).read_all(&catalog(streams, "incremental"), None).await;
+        let days = messages.records("event_days");
+        let count: u64 = days.iter().map(|day| day["events"].as_u64().unwrap()).sum();
+        assert_eq!(count, ids(&posthog, "pro").len() as u64, "{days:?}");
+        assert!(days.iter().all(|day| day["proof"] == proof), "{days:?}");
+    }
+}
+
+#[tokio::test]
 async fn another_condition_begins_from_scratch() {
     let posthog = world().await;
     let catalog = catalog(&["events"], "incremental");

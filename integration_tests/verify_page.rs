@@ -73,7 +73,7 @@ source-posthog verify --sql bigquery --table posthog.events --event-days posthog
 
 Events that PostHog received after the last check are left out. The queries were run on DuckDB, Postgres and ClickHouse, with tables damaged \
 on purpose; those for BigQuery, Snowflake, Redshift and Databricks were only parsed. They expect the columns as Airbyte's destinations create \
-them. If you read only some event names, `event_days` counts only these.
+them. If you read only some events (`include_events`, `exclude_events`, `event_filter`), `event_days` counts only these.
 
 ### dbt
 

@@ -1,10 +1,11 @@
 //! The records of `event_days`.
 
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::fingerprint::Fingerprint;
 use super::frame::RecordEnvelope;
 use crate::protocol::StreamDescriptor;
+use crate::streams::Selection;
 use crate::time::Timestamp;
 
 /// Why the figures of a day are believed.
@@ -31,26 +32,29 @@ impl DayProof {
 /// Writes the records of one project.
 pub struct EventDayWriter {
     envelope: RecordEnvelope,
+    selection: Selection,
     project: u64,
     checked_at: Timestamp,
 }
 
 impl EventDayWriter {
     /// A writer for what PostHog had received before `checked_at`.
-    pub fn new(stream: &StreamDescriptor, project: u64, checked_at: Timestamp) -> Self {
-        Self { envelope: RecordEnvelope::new(stream), project, checked_at }
+    pub fn new(selection: &Selection, stream: &StreamDescriptor, project: u64, checked_at: Timestamp) -> Self {
+        Self { envelope: RecordEnvelope::new(stream), selection: selection.clone(), project, checked_at }
     }
 
     /// Appends the record of a day, numbered since the epoch, to `lines`.
     pub fn write(&self, day: i64, events: Fingerprint, proof: DayProof, lines: &mut Vec<u8>) {
-        let data = json!({
-            "project_id": self.project,
-            "day": Timestamp::from_day(day).date().to_string(),
-            "events": events.count,
-            "checksum": events.checksum.to_string(),
-            "checked_at": self.checked_at,
-            "proof": proof.name(),
-        });
-        self.envelope.write(lines, |lines| lines.extend_from_slice(data.to_string().as_bytes()));
+        let fields = [
+            ("project_id", json!(self.project)),
+            ("day", json!(Timestamp::from_day(day).date().to_string())),
+            ("events", json!(events.count)),
+            ("checksum", json!(events.checksum.to_string())),
+            ("checked_at", json!(self.checked_at)),
+            ("proof", json!(proof.name())),
+        ];
+        let wanted = fields.into_iter().filter(|(field, _)| self.selection.has(field));
+        let data: Map<_, _> = wanted.map(|(field, value)| (field.to_owned(), value)).collect();
+        self.envelope.write(lines, |lines| lines.extend_from_slice(json!(data).to_string().as_bytes()));
     }
 }

@@ -94,6 +94,7 @@ impl Source {
             Self::List(list) => list.schema(),
             Self::NestedList(nested) => nested.list.schema(),
             Self::Account(account) => account.schema(),
+            Self::EventDays => event_days::schema(),
         }
     }
 

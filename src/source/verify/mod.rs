@@ -22,7 +22,7 @@ use crate::error::Error;
 use crate::posthog::http::Client;
 use crate::protocol::{Output, StreamDescriptor};
 use crate::records::NulledValues;
-use crate::streams::EVENTS;
+use crate::streams::{EVENTS, Selection};
 use crate::sync::ledger::Days;
 use crate::sync::{ReadContext, StreamObserver, StreamReport, count_days};
 use crate::time::Timestamp;
@@ -101,6 +101,7 @@ fn context(client: &Client, config: &Arc<Config>, project: u64, output: &Output)
         incremental: false,
         output: output.clone(),
         stream: Arc::clone(&stream),
+        selection: Selection::all(),
         observer: StreamObserver { output: output.clone(), stream },
         nulled: NulledValues::default(),
         report: StreamReport::default(),

@@ -39,7 +39,7 @@ impl FieldsEntry for EventDaysState {}
 pub struct ComparedDays {
     /// What PostHog received before this.
     until: Timestamp,
-    names: Names,
+    choice: Choice,
     asked: Option<(Timestamp, Timestamp)>,
     days: DayCells,
 }
@@ -49,14 +49,15 @@ impl ComparedDays {
     pub(super) fn of(ledger: &Ledger) -> Option<Self> {
         let names =
             ledger.added.as_ref().map_or_else(|| ledger.choice.names.clone(), |added| ledger.choice.names.plus(added));
-        Some(Self { until: ledger.until()?, names, asked: ledger.asked, days: ledger.by_period() })
+        let choice = Choice { names, filter: ledger.choice.filter.clone() };
+        Some(Self { until: ledger.until()?, choice, asked: ledger.asked, days: ledger.by_period() })
     }
 }
 
 /// The figures of a sync, and whether `PostHog` or what has been emitted shows them.
 struct Found {
     until: Timestamp,
-    names: Names,
+    choice: Choice,
     asked: Option<(Timestamp, Timestamp)>,
     days: DayCells,
     is_compared: bool,
@@ -80,8 +81,8 @@ impl EventDayReader {
     pub async fn run(&self, compared: Option<ComparedDays>) -> Result<(), Error> {
         let state = self.checkpoint.project(self.context.project).await;
         let mut found = match compared {
-            Some(ComparedDays { until, names, asked, days }) => {
-                Found { until, names, asked, days, is_compared: true, full: state.full }
+            Some(ComparedDays { until, choice, asked, days }) => {
+                Found { until, choice, asked, days, is_compared: true, full: state.full }
             }
             None => self.count(&state).await?,
         };
@@ -100,7 +101,8 @@ impl EventDayReader {
                 found.days.extend(held);
             }
         }
-        let writer = EventDayWriter::new(&self.context.stream, self.context.project, found.until);
+        let writer =
+            EventDayWriter::new(&self.context.selection, &self.context.stream, self.context.project, found.until);
         let mut batch = self.context.batch();
         for (day, cell) in changed.days {
             let proof = match (found.is_compared, cell.assumed) {
@@ -119,9 +121,9 @@ impl EventDayReader {
 
     /// Figures without duplicates by day.
     async fn days_of(&self, found: &Found, periods: &BTreeSet<Period>) -> Result<DayCells, GiveUp> {
-        let ledger = ledger_of_days(found.names.clone(), found.asked, found.until);
+        let ledger = ledger_of_days(found.choice.clone(), found.asked, found.until);
         let periods: Vec<Period> = periods.iter().copied().collect();
-        let figures = figures::distinct(&self.context, &ledger, &found.names, 0, &periods).await?;
+        let figures = figures::distinct(&self.context, &ledger, &found.choice.names, 0, &periods).await?;
         let asked = days_asked(found.asked);
         let cells = figures
             .into_iter()
@@ -131,19 +133,19 @@ impl EventDayReader {
 
     /// Counts the days that look different from what has been emitted.
     async fn count(&self, state: &EventDaysState) -> Result<Found, GiveUp> {
-        let (names, (from, to)) = chosen(&self.context);
+        let (choice, (from, to)) = chosen(&self.context);
         let until = self.context.client.now().minus(self.context.config.method.ingestion_delay);
-        let ledger = Ledger { full: state.full, ..ledger_of_days(names.clone(), Some((from, to)), until) };
+        let ledger = Ledger { full: state.full, ..ledger_of_days(choice.clone(), Some((from, to)), until) };
         let asked = days_asked(ledger.asked);
         let days = observation(&ledger, asked, until);
-        let observed = figures::observe(&self.context, &ledger, &names, days).await?;
+        let observed = figures::observe(&self.context, &ledger, &choice.names, days).await?;
         let raw: BTreeMap<_, _> = observed.figures.into_iter().map(|(key, figure)| (key.period, figure)).collect();
         let (mut known, unknown) = known(&state.days, &raw, days);
         let is_full = days == asked;
         let full = FullObservation { until, days, bytes: Some(observed.bytes) };
         let mut found = Found {
             until,
-            names,
+            choice,
             asked: Some((from, to)),
             days: BTreeMap::new(),
             is_compared: false,
@@ -169,9 +171,9 @@ pub async fn count_days(
     until: Timestamp,
     agrees: impl Fn(i64, Fingerprint) -> bool,
 ) -> Result<BTreeMap<i64, Fingerprint>, Error> {
-    let (names, asked) = chosen(context);
-    let ledger = ledger_of_days(names.clone(), Some(asked), until);
-    let observed = figures::observe(context, &ledger, &names, days_asked(Some(asked))).await?;
+    let (choice, asked) = chosen(context);
+    let ledger = ledger_of_days(choice.clone(), Some(asked), until);
+    let observed = figures::observe(context, &ledger, &choice.names, days_asked(Some(asked))).await?;
     let (mut days, mut unclear) = (BTreeMap::new(), Vec::new());
     for (key, figure) in observed.figures {
         let day = key.period.first();
@@ -180,20 +182,20 @@ pub async fn count_days(
             unclear.push(key.period);
         }
     }
-    let distinct = figures::distinct(context, &ledger, &names, 0, &unclear).await?;
+    let distinct = figures::distinct(context, &ledger, &choice.names, 0, &unclear).await?;
     days.extend(distinct.into_iter().map(|(key, figures)| (key.period.first(), figures.distinct)));
     Ok(days)
 }
 
 /// The events that the configuration asks for, and from when to when.
-fn chosen(context: &ReadContext) -> (Names, (Timestamp, Timestamp)) {
+fn chosen(context: &ReadContext) -> (Choice, (Timestamp, Timestamp)) {
     let config = &context.config;
     let names = Names::new(&config.include_events, &config.exclude_events);
-    (names, (config.start, config.end.unwrap_or(Timestamp::MAX)))
+    let choice = Choice { names, filter: config.event_filter.clone() };
+    (choice, (config.start, config.end.unwrap_or(Timestamp::MAX)))
 }
 
 /// A ledger with one slice and without months: PostHog's figures of it are those of days.
-fn ledger_of_days(names: Names, asked: Option<(Timestamp, Timestamp)>, until: Timestamp) -> Ledger {
-    let choice = Choice { names, filter: None };
+fn ledger_of_days(choice: Choice, asked: Option<(Timestamp, Timestamp)>, until: Timestamp) -> Ledger {
     Ledger { asked, slices: vec![Slice::new(until)], ..Ledger::new(choice, None) }
 }
