@@ -33,6 +33,11 @@ class PostHog:
         """Takes in events as an SDK sends them."""
         self._ask("/batch/", {"api_key": self.token, "batch": events})
 
+    def delete_persons(self, distinct_ids, with_events):
+        """Deletes the persons of distinct ids; their events as well, if that is asked for."""
+        body = {"distinct_ids": distinct_ids, "delete_events": with_events}
+        return self._ask(f"/api/projects/{self.project}/persons/bulk_delete/", body)
+
     def select(self, columns, table):
         """All rows of a table, read without the connector: lists in the order of `columns`."""
         query = {"kind": "HogQLQuery", "query": f"SELECT {columns} FROM {table} LIMIT 50000"}

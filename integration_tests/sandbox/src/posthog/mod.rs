@@ -26,6 +26,7 @@ mod account;
 mod builder;
 mod capture;
 mod dataset;
+mod deletions;
 mod deprecated;
 mod error;
 pub mod exports;

@@ -19,7 +19,7 @@ use super::faults::Action;
 use super::instance::Server;
 use super::limits::Class;
 use super::wire::{Cut, Listener, drip, endless, partial};
-use super::{Shared, account, capture, deprecated, exports, lists, lock, nested, query};
+use super::{Shared, account, capture, deletions, deprecated, exports, lists, lock, nested, query};
 
 /// What PostHog accepts as a body.
 const LARGEST_BODY: usize = 20 * 1024 * 1024;
@@ -227,6 +227,11 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
         }
         ["api", "projects" | "environments", project, "file_download_batch_exports", rest @ ..] => {
             exports::answer(shared, key, &call, project, rest, admit).await
+        }
+        ["api", "projects" | "environments", project, "persons", "bulk_delete"] if *method == Method::POST => {
+            let project = account::project(shared, key, project, "person:write")?;
+            admit()?;
+            deletions::bulk_delete(shared, &call, project)
         }
         _ if method != Method::GET => Err(ApiError::method_not_allowed(method.as_str())),
         ["api", "projects" | "environments", project, "events", id @ ..] if id.len() <= 1 => {

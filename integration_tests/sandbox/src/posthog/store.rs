@@ -262,6 +262,11 @@ impl Tables {
         self.retain(|event| !uuids.contains(&event.uuid))
     }
 
+    /// Removes all rows with these distinct ids. Returns how many there were.
+    pub(crate) fn delete_of(&mut self, distinct_ids: &BTreeSet<String>) -> usize {
+        self.retain(|event| !distinct_ids.contains(&event.distinct_id))
+    }
+
     /// Of rows that are one to `ReplacingMergeTree` (day, name, distinct id and uuid) keeps the one that came
     /// last. Rows that are not visible by `now` stay.
     pub(crate) fn merge_duplicates(&mut self, now: i64) -> usize {
