@@ -189,6 +189,27 @@ async fn secrets_quoted_in_webhook_responses_are_redacted() {
     }
 }
 
+/// However much is left out of a response, a secret at the edge of it is left out as a whole.
+#[tokio::test]
+async fn secrets_at_the_edge_of_a_webhook_response_are_redacted_as_a_whole() {
+    let (server, webhook) = (Sandbox::builder().start().await.unwrap(), Webhook::start().await.unwrap());
+    for length in [180, 190, 2_030, 2_040, 65_520, 65_530] {
+        // Blanks that are left out bring the edge into what is shown.
+        for filler in [" ", "x"] {
+            let body = format!("no{}{WEBHOOK} here", filler.repeat(length));
+            server.set_faults(vec![Fault::new(Action::Status { code: 422, body, headers: Vec::new() })]).unwrap();
+            let destination = with_all_secrets(Destination::new(&webhook))
+                .with("webhook_url", json!(format!("{}/api/app/webhooks/{WEBHOOK}", server.url())))
+                .with("dead_letter_file", json!("refused.jsonl"));
+            let outcomes = destination.delivered(&line()).await;
+            let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+            let begin = WEBHOOK.get(..4).unwrap();
+            assert!(outcomes.text.contains("status 422 no"), "{}", outcomes.text);
+            assert!(!outcomes.text.contains(begin) && !refused.contains(begin), "{length}: {refused}");
+        }
+    }
+}
+
 /// Notations of a part of the webhook's URL in which servers quote it.
 fn quotes(part: &str) -> [String; 3] {
     [part.to_owned(), format!("/{part}/"), format!("no hook \"{part}\", sorry")]

@@ -33,7 +33,7 @@ const LONGEST_WAIT: Duration = Duration::from_mins(1);
 const LONGEST_REQUESTED_WAIT: Duration = Duration::from_mins(5);
 /// Of an answer, no more than about this is looked at.
 const LONGEST_ANSWER: usize = 64 * 1024;
-/// And no more than this is looked at for what messages quote.
+/// And messages quote from no more than so many characters.
 const EXCERPT: usize = 2_048;
 /// Whose certificate it is, in messages.
 const SERVER: &str = "the server at `webhook_url`";
@@ -364,9 +364,9 @@ impl Webhook {
             }
             return RetryAction::Accepted;
         }
-        answer.truncate(EXCERPT);
-        // The answer may quote the request.
-        let quoted = self.config.webhook.redact(&String::from_utf8_lossy(&answer));
+        // It may quote the request; cut in half, a secret would not be recognised any more.
+        let quoted: String =
+            self.config.webhook.redact(&String::from_utf8_lossy(&answer)).chars().take(EXCERPT).collect();
         let excerpt: String = quoted.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect();
         if is_success {
             return RetryAction::Fatal(failed_in_body(status, &excerpt));
