@@ -472,9 +472,9 @@ async fn state_file_is_read_in_every_shape_and_refused_before_anything_is_delive
         assert_eq!(std::fs::read_to_string(destination.path("state.json")).unwrap(), text);
     }
     let destination = Destination::new(&webhook);
-    std::fs::create_dir(destination.path("state.json.new")).unwrap();
+    std::fs::create_dir(destination.path("state.json")).unwrap();
     let outcomes = destination.write(&input(1, 1)).await;
-    assert!(outcomes.error().contains("`--state-file state.json` cannot be written"), "{}", outcomes.error());
+    assert!(outcomes.error().contains("`--state-file state.json` cannot be used"), "{}", outcomes.error());
     assert_eq!(webhook.received().len(), delivered, "nothing is delivered that could not be remembered");
 }
 

@@ -1,9 +1,12 @@
 //! `--state-file` where the disk is full or the directory cannot be written, and states that neither program
 //! may take for none.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
 
-use posthog_sandbox::patterns::Webhook;
+use posthog_sandbox::patterns::{Behaviour, Outcome, Webhook};
+use rustix::fs::{Mode, mkfifoat};
 use serde_json::{Value, json};
 
 use crate::support::child::Command;
@@ -47,7 +50,10 @@ async fn a_full_disk_is_found_out_before_anything_is_delivered() {
         assert_eq!((outcomes.code, outcomes.states().len()), (Some(1), 0), "{}", outcomes.text);
         assert!(outcomes.error().contains("`--state-file state.json` cannot be written"), "{}", outcomes.error());
         assert_eq!(std::fs::read_to_string(destination.path("state.json")).ok(), before);
-        assert!(!destination.path("state.json.new").exists());
+        let left = std::fs::read_dir(destination.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+        let left: BTreeSet<_> = left.map(|name| name.into_string().unwrap()).collect();
+        let unfinished: Vec<&String> = left.iter().filter(|name| name.ends_with(".new")).collect();
+        assert!(unfinished.is_empty(), "{unfinished:?}");
     }
     assert!(webhook.received().is_empty());
 }
@@ -84,6 +90,83 @@ async fn a_state_file_in_a_directory_that_cannot_be_written_keeps_what_it_has() 
         assert_eq!(again.code, Some(0), "{before}: {}", again.text);
         std::fs::set_permissions(destination.path("locked"), std::fs::Permissions::from_mode(0o755)).unwrap();
     }
+}
+
+fn mode(path: &Path) -> u32 {
+    std::fs::metadata(path).unwrap().mode() & 0o777
+}
+
+/// A webhook that refuses everything, so that both files are written.
+async fn refusing() -> Webhook {
+    Webhook::start_with(Behaviour { always: Some(Outcome::status(422)), ..Behaviour::default() }).await.unwrap()
+}
+
+#[tokio::test]
+async fn files_are_created_for_their_owner_and_keep_the_permissions_that_they_have() {
+    let webhook = refusing().await;
+    for before in [None, Some(0o640), Some(0o600), Some(0o666)] {
+        let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+        let files = ["state.json", "state.json.lock", "refused.jsonl"].map(|name| destination.path(name));
+        if let Some(permissions) = before {
+            for file in &files {
+                std::fs::write(file, "").unwrap();
+                std::fs::set_permissions(file, std::fs::Permissions::from_mode(permissions)).unwrap();
+            }
+        }
+        // However much the user's mask allows.
+        let open_mask = ["sh", "-c", r#"umask 0; exec "$@""#, "sh"];
+        let outcomes = run(write_by(&destination, &open_mask, "state.json"), &input()).await;
+        assert_eq!((outcomes.code, outcomes.states().len()), (Some(0), 1), "{}", outcomes.text);
+        for file in &files {
+            assert!(file.metadata().unwrap().len() > 0, "{}", file.display());
+            assert_eq!(mode(file), before.unwrap_or(0o600), "{}", file.display());
+        }
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_written_through_a_link_that_somebody_has_laid() {
+    let webhook = refusing().await;
+    let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+    std::fs::write(destination.path("victim"), "untouched").unwrap();
+    symlink("victim", destination.path("state.json.new")).unwrap();
+    destination.delivered(&input()).await;
+    assert_eq!(std::fs::read_to_string(destination.path("victim")).unwrap(), "untouched");
+    assert!(!destination.path("state.json").is_symlink() && destination.path("state.json.new").is_symlink());
+    // What holds the lock must not be elsewhere either.
+    for target in ["victim", "nowhere"] {
+        std::fs::remove_file(destination.path("state.json.lock")).unwrap();
+        symlink(target, destination.path("state.json.lock")).unwrap();
+        let outcomes = destination.write(&input()).await;
+        assert!(outcomes.error().contains("cannot be locked"), "{}", outcomes.error());
+        assert!(!destination.path("nowhere").exists());
+    }
+    assert_eq!(std::fs::read_to_string(destination.path("victim")).unwrap(), "untouched");
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_refused_before_anything_is_delivered() {
+    let webhook = Webhook::start().await.unwrap();
+    for (name, message) in [
+        ("state.json", "`--state-file state.json` cannot be used"),
+        ("state.json.lock", "`--state-file state.json` cannot be locked"),
+        ("refused.jsonl", "`dead_letter_file` cannot be written"),
+    ] {
+        for kind in ["directory", "pipe", "device"] {
+            let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
+            let path = destination.path(name);
+            match kind {
+                "directory" => std::fs::create_dir(&path).unwrap(),
+                // Nobody writes to it or reads from it: who opens it waits for ever.
+                "pipe" => mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap(),
+                _ => symlink("/dev/null", &path).unwrap(),
+            }
+            let outcomes = destination.write(&input()).await;
+            let error = outcomes.error();
+            assert!(error.starts_with("config_error") && error.contains(message), "{kind}: {error}");
+        }
+    }
+    assert!(webhook.received().is_empty());
 }
 
 #[tokio::test]

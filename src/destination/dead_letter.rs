@@ -5,13 +5,14 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use chrono::{SecondsFormat, Utc};
 use serde_json::Value;
 
 use super::batch::Entry;
+use super::regular_file;
 use super::storage::last_line;
 use crate::error::Error;
 use crate::protocol::write_escaped;
@@ -22,7 +23,6 @@ const BEGIN: &str = r#"{"stream":"#;
 /// The open file. Several runs may write to it: each writes whole lines while it holds the file's lock.
 pub(super) struct DeadLetters {
     file: Arc<File>,
-    path: PathBuf,
 }
 
 impl DeadLetters {
@@ -31,10 +31,11 @@ impl DeadLetters {
     /// # Errors
     /// A config error when it cannot be written.
     pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(|error| {
+        let open = |path: &Path| regular_file::open(path, OpenOptions::new().create(true).read(true).append(true));
+        let file = regular_file::target(path).and_then(|target| open(&target)).map_err(|error| {
             Error::config(format!("`dead_letter_file` cannot be written: `{}`: {error}", path.display()))
         })?;
-        Ok(Self { file: Arc::new(file), path: path.to_owned() })
+        Ok(Self { file: Arc::new(file) })
     }
 
     /// Appends records and waits until they are on the disk.
@@ -52,9 +53,9 @@ impl DeadLetters {
             lines.extend_from_slice(&entry.element);
             lines.extend_from_slice(b"}\n");
         }
-        let (file, path) = (Arc::clone(&self.file), self.path.clone());
+        let file = Arc::clone(&self.file);
         // Another run may hold the lock for a while.
-        let written = tokio::task::spawn_blocking(move || append(&file, &path, &lines)).await;
+        let written = tokio::task::spawn_blocking(move || append(&file, &lines)).await;
         written.map_err(io::Error::other).flatten().map_err(|error| {
             Error::system(format!("rejected records could not be written to `dead_letter_file`: {error}"))
         })
@@ -62,13 +63,9 @@ impl DeadLetters {
 }
 
 /// Appends lines. What a failure leaves of them is taken back, unless another process may have written meanwhile.
-fn append(file: &File, path: &Path, lines: &[u8]) -> io::Result<()> {
-    // A device or a pipe has neither locks nor a last line.
-    if !file.metadata()?.is_file() {
-        return write_escaped(lines, |piece| (&*file).write_all(piece));
-    }
+fn append(file: &File, lines: &[u8]) -> io::Result<()> {
     let is_locked = file.lock().is_ok();
-    let written = end_last_line(file, path, is_locked).and_then(|length| {
+    let written = end_last_line(file, is_locked).and_then(|length| {
         let written = write_escaped(lines, |piece| (&*file).write_all(piece)).and_then(|()| file.sync_data());
         if written.is_err() && is_locked {
             drop(file.set_len(length));
@@ -83,8 +80,8 @@ fn append(file: &File, path: &Path, lines: &[u8]) -> io::Result<()> {
 
 /// Cuts the half line of a run that died, whose record was not acknowledged, and ends any other. Returns the
 /// length of the file.
-fn end_last_line(mut file: &File, path: &Path, is_locked: bool) -> io::Result<u64> {
-    let last = last_line(path)?;
+fn end_last_line(mut file: &File, is_locked: bool) -> io::Result<u64> {
+    let last = last_line(file)?;
     let length = file.metadata()?.len();
     if last.is_empty() {
         return Ok(length);

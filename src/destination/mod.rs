@@ -14,6 +14,7 @@ mod input;
 mod line;
 mod origin;
 mod payload;
+mod regular_file;
 mod source;
 mod spec;
 mod state_file;

@@ -10,7 +10,8 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::origin::Epoch;
-use super::storage::{self, Storage, beside};
+use super::regular_file;
+use super::storage::{Storage, beside};
 use crate::error::Error;
 use crate::protocol::StreamDescriptor;
 use crate::protocol::state::SavedStates;
@@ -35,23 +36,22 @@ impl StateFile {
         let failed = |what: &str, error: std::io::Error| {
             Error::config(format!("`--state-file {}` cannot be {what}: {error}", path.display()))
         };
-        let target = storage::target(path).map_err(|error| failed("found", error))?;
+        let target = regular_file::target(path).map_err(|error| failed("found", error))?;
+        regular_file::check(&target).map_err(|error| failed("used", error))?;
+        let lock = beside(&target, ".lock");
+        regular_file::check(&lock).map_err(|error| failed("locked by the file with `.lock` behind its name", error))?;
         // In a directory that cannot be written, the file itself has to do.
-        let beside =
-            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(beside(&target, ".lock"));
+        let beside = regular_file::open(&lock, OpenOptions::new().create(true).truncate(false).read(true).write(true));
         if let Ok(lock) = &beside {
             hold(lock, path)?;
+            regular_file::remove_unfinished(&target);
         }
-        let storage = Storage::open(target.clone()).map_err(|error| failed("written", error))?;
+        let storage = Storage::open(target).map_err(|error| failed("written", error))?;
         // A file that is mounted in two places has two directories.
         if let Some(file) = storage.appended() {
             hold(file, path)?;
         }
-        let text = match std::fs::read(&target) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(failed("read", error)),
-        };
+        let text = storage.text().map_err(|error| failed("read", error))?.unwrap_or_default();
         let (states, length) = SavedStates::parse_lines(&text)
             .map_err(|error| error.in_context(format_args!("state file `{}`", path.display())))?;
         if let Some(file) = storage.appended().filter(|_| length < text.len()) {

@@ -6,9 +6,13 @@
 //! counts; when the lines grow too many, the file is rewritten.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::regular_file::{directory, open, unfinished};
 
 /// From this size on, appended lines are dropped in favour of the last.
 const LONGEST: u64 = 1024 * 1024;
@@ -16,8 +20,6 @@ const LONGEST: u64 = 1024 * 1024;
 const ORDINARY: usize = 16 * 1024;
 /// Files are looked at from their end in pieces of this size.
 const PIECE: u64 = 64 * 1024;
-/// Symbolic links that are followed.
-const MOST_LINKS: usize = 40;
 
 /// How the file is kept.
 #[derive(Debug)]
@@ -40,15 +42,14 @@ impl Storage {
     /// When it cannot be written in any way.
     pub(super) fn open(path: PathBuf) -> io::Result<Self> {
         let storage = Self { path, way: Way::Replace };
-        let rehearsed = storage.take_space().and_then(|()| match std::fs::read(&storage.path) {
-            Ok(text) => storage.replace(&text),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
+        let rehearsed = storage.take_space().and_then(|()| match storage.text()? {
+            Some(text) => storage.replace(&text),
+            None => Ok(()),
         });
         match rehearsed {
             Ok(()) => Ok(storage),
             Err(error) if is_about_replacing(&error) => {
-                let file = OpenOptions::new().append(true).open(&storage.path).map_err(|_| error)?;
+                let file = open(&storage.path, OpenOptions::new().append(true)).map_err(|_| error)?;
                 Ok(Self { way: Way::Append(file), ..storage })
             }
             Err(error) => Err(error),
@@ -57,10 +58,20 @@ impl Storage {
 
     /// Finds out whether a state of ordinary size has room on the disk.
     fn take_space(&self) -> io::Result<()> {
-        let new = beside(&self.path, ".new");
-        let written = self.write_beside(&new, &[b' '; ORDINARY]);
-        let removed = std::fs::remove_file(&new);
-        written.and(removed)
+        self.write_beside(&[b' '; ORDINARY])?.close()
+    }
+
+    /// What the file has; none when there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(super) fn text(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut text = Vec::new();
+        match open(&self.path, OpenOptions::new().read(true)) {
+            Ok(mut file) => file.read_to_end(&mut text).map(|_| Some(text)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Where it is.
@@ -88,23 +99,16 @@ impl Storage {
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
-        let new = beside(&self.path, ".new");
-        let replaced = self.write_beside(&new, text).and_then(|()| std::fs::rename(&new, &self.path));
-        if replaced.is_err() {
-            // It is of no use, and takes space where there is perhaps none.
-            drop(std::fs::remove_file(&new));
-            return replaced;
-        }
+        // Where that fails, the new file is removed: it takes space where there is perhaps none.
+        self.write_beside(text)?.persist(&self.path)?;
         File::open(directory(&self.path))?.sync_all()
     }
 
-    fn write_beside(&self, new: &Path, text: &[u8]) -> io::Result<()> {
-        let mut file = File::create(new)?;
-        if let Ok(known) = std::fs::metadata(&self.path) {
-            file.set_permissions(known.permissions())?;
-        }
+    fn write_beside(&self, text: &[u8]) -> io::Result<NamedTempFile> {
+        let mut file = unfinished(&self.path)?;
         file.write_all(text)?;
-        file.sync_all()
+        file.as_file().sync_all()?;
+        Ok(file)
     }
 }
 
@@ -112,8 +116,7 @@ impl Storage {
 ///
 /// # Errors
 /// When the file cannot be read.
-pub(super) fn last_line(path: &Path) -> io::Result<Vec<u8>> {
-    let file = File::open(path)?;
+pub(super) fn last_line(file: &File) -> io::Result<Vec<u8>> {
     let (mut rest, mut line) = (file.metadata()?.len(), Vec::new());
     while rest > 0 && !line.contains(&b'\n') {
         let size = rest.min(PIECE);
@@ -145,7 +148,7 @@ fn append(file: &mut File, path: &Path, line: &[u8]) -> io::Result<()> {
 fn overwrite(path: &Path, length: u64, line: &[u8]) -> io::Result<()> {
     let mut padded = line.to_vec();
     padded.resize(padded.len().max(usize::try_from(length).unwrap_or_default()), b' ');
-    let file = OpenOptions::new().write(true).open(path)?;
+    let file = open(path, OpenOptions::new().write(true))?;
     file.write_all_at(&padded, 0)?;
     file.sync_all()?;
     file.set_len(line.len() as u64)?;
@@ -165,21 +168,6 @@ fn is_about_replacing(error: &io::Error) -> bool {
     )
 }
 
-/// The file that a chain of symbolic links ends at, which need not exist.
-///
-/// # Errors
-/// When there are too many links.
-pub(super) fn target(path: &Path) -> io::Result<PathBuf> {
-    let mut target = path.to_owned();
-    for _ in 0..MOST_LINKS {
-        match std::fs::read_link(&target) {
-            Ok(next) => target = directory(&target).join(next),
-            Err(_) => return Ok(target),
-        }
-    }
-    Err(io::Error::new(ErrorKind::InvalidInput, "too many symbolic links"))
-}
-
 /// The path with an ending.
 pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -187,12 +175,9 @@ pub(super) fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn directory(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::regular_file::target;
     use super::*;
 
     /// A file as it is kept where it cannot be replaced.
@@ -228,8 +213,6 @@ mod tests {
         storage.keep("[1]\n").unwrap();
         assert!(at("link").is_symlink() && std::fs::metadata(at("real/state.json")).unwrap().is_file());
         assert_eq!(std::fs::read_dir(at("real")).unwrap().count(), 1, "nothing else is left");
-        std::os::unix::fs::symlink("round", at("round")).unwrap();
-        assert!(target(&at("round")).is_err());
     }
 
     #[test]
@@ -242,8 +225,7 @@ mod tests {
         drop(Storage::open(path.clone()).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[1]");
         assert!(Storage::open(directory.path().join("nowhere/state.json")).is_err());
-        // Its copy would be written over a directory.
-        std::fs::create_dir(directory.path().join("state.json.new")).unwrap();
-        assert!(Storage::open(path).is_err());
+        assert!(Storage::open(directory.path().to_owned()).is_err());
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
     }
 }
