@@ -457,3 +457,76 @@ async fn records_are_not_sent_to_redirect_targets() {
     }
     assert!(other.received().is_empty() && webhook.records() == Vec::<Value>::new());
 }
+
+/// Every download is answered with a redirect.
+fn redirect_downloads(posthog: &Sandbox, location: &str) {
+    let headers = vec![("location".to_owned(), location.to_owned())];
+    posthog.set_faults(vec![Fault::files(Action::Status { code: 307, body: String::new(), headers })]).unwrap();
+}
+
+#[tokio::test]
+async fn downloads_are_not_led_to_where_only_this_network_can_go() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let proxy = proxy().await;
+    let variable = proxy_variable(&proxy, PROXY_PASSWORD);
+    let files = port(&posthog.files_url());
+    // As far as anybody here knows, it is on the Internet.
+    let outside = Source::new(&moved(&posthog.url(), "http", HOST, port(&posthog.url())));
+    let outside = outside.with_exports().with("allow_http", json!(true)).with_environment("HTTP_PROXY", &variable);
+    let here = Source::new(&posthog.url()).with_exports().with_environment("HTTP_PROXY", &variable);
+    let refused = async |source: &Source, place: &str, host: &str| {
+        let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+        let errors = outcome.messages.errors();
+        let expected = format!("config_error: project 1001: PostHog leads downloads to {place}, where");
+        assert!(errors[0].starts_with(&expected), "{host}: {errors:?}");
+        assert_eq!((outcome.code, outcome.messages.records("events").len()), (Some(1), 0), "{host}");
+    };
+    for (host, place, from_here) in [
+        ("127.0.0.1", "this machine (`127.0.0.1`)", false),
+        ("2130706433", "this machine (`127.0.0.1`)", false),
+        ("0.0.0.0", "this machine (`0.0.0.0`)", false),
+        ("localhost", "this machine (`localhost`)", false),
+        ("[::ffff:127.0.0.1]", "this machine (`[::ffff:7f00:1]`)", false),
+        ("10.0.0.1", "a private network (`10.0.0.1`)", false),
+        ("169.254.169.254", "a link-local address (`169.254.169.254`)", true),
+        ("[fd00:ec2::254]", "a link-local address (`[fd00:ec2::254]`)", true),
+    ] {
+        let location = format!("http://{host}:{files}");
+        posthog.set_faults(Vec::new()).unwrap();
+        posthog.set_files_root(&location);
+        refused(&outside, place, host).await;
+        if from_here {
+            refused(&here, place, host).await;
+        }
+        assert!(posthog.file_requests().is_empty(), "{host}");
+    }
+    // Nor by a redirect of a host where they may be.
+    posthog.set_files_root(&format!("http://{FILES_HOST}:{files}"));
+    redirect_downloads(&posthog, &format!("http://127.0.0.1:{files}/admin"));
+    refused(&outside, "this machine (`127.0.0.1`)", "redirect").await;
+    assert!(posthog.file_requests().iter().all(|request| request.path != "/admin"));
+    assert_eq!(posthog.file_requests().len(), 1);
+    let allowed = [format!("{HOST}:{}", port(&posthog.url())), format!("{FILES_HOST}:{files}")];
+    assert!(proxy.seen().iter().all(|request| allowed.contains(&request.target)), "{:?}", proxy.seen());
+}
+
+#[tokio::test]
+async fn encrypted_downloads_are_not_led_to_unencrypted_ones() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(20, minutes_ago(90)));
+    let authority = Authority::new();
+    let front = authority.encrypt(&posthog.files_url(), "127.0.0.1").await;
+    let source = Source::new(&posthog.url()).with_exports();
+    let trusted = source.file("ca.pem", &authority.certificate);
+    let source = source.with_environment("SSL_CERT_FILE", trusted.to_str().unwrap());
+    posthog.set_files_root(&format!("https://127.0.0.1:{}", front.port()));
+    redirect_downloads(&posthog, &format!("{}/admin", posthog.files_url()));
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+    let errors = outcome.messages.errors();
+    assert!(errors[0].contains("PostHog offers the files at an unencrypted URL"), "{errors:?}");
+    assert!(posthog.file_requests().iter().all(|request| request.path != "/admin"));
+    posthog.set_faults(Vec::new()).unwrap();
+    let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
+    assert_exported_events(&messages, &posthog, &[PROJECT]);
+}

@@ -44,6 +44,8 @@ async fn source_prints_no_secret_at_any_log_level() {
     let posthog = posthog().await;
     let (authority, proxy) = (Authority::new(), Proxy::start("sync", PROXY_PASSWORD).await.unwrap());
     let front = authority.encrypt(&posthog.url(), "posthog.test").await;
+    let files = authority.encrypt(&posthog.files_url(), "files.test").await;
+    posthog.set_files_root(&format!("https://files.test:{}", files.port()));
     let mut variable = Url::parse(&format!("http://{}", proxy.address())).unwrap();
     variable.set_username("sync").unwrap();
     variable.set_password(Some(PROXY_PASSWORD)).unwrap();

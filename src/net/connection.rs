@@ -2,11 +2,13 @@
 
 use std::error::Error as _;
 use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use rustls::CertificateError;
+use url::Url;
 
 use super::environment;
 use crate::error::Error;
@@ -24,7 +26,15 @@ const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 /// When the environment names a proxy or certificates in a form that would be ignored.
 pub(crate) fn client_builder() -> Result<reqwest::ClientBuilder, Error> {
     environment::check()?;
-    Ok(reqwest::Client::builder().proxy(environment::proxies()))
+    let this_machine = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
+    // Trusted by its name, so it must not depend on what resolvers say.
+    let builder = reqwest::Client::builder().resolve_to_addrs("localhost", &this_machine);
+    Ok(builder.proxy(environment::proxies()))
+}
+
+/// Whether requests to `url` go through a proxy, which connects to the server in our place.
+pub(crate) fn goes_through_proxy(url: &Url) -> bool {
+    environment::proxy_for(url).is_some()
 }
 
 /// What the user has to do about a failed request, if waiting cannot help.
@@ -67,7 +77,7 @@ pub(crate) fn remember_proxy_passwords() {
         if let Some((_, password)) = credentials.split_once(':') {
             remember(password);
         }
-        if let Ok(url) = url::Url::parse(&value) {
+        if let Ok(url) = Url::parse(&value) {
             let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
             let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
             remember(&password);

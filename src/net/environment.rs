@@ -93,7 +93,7 @@ fn check_certificates(file: &Path) -> Result<(), String> {
 
 /// The proxy for a URL, as its variable has it, and the name of the variable. What is on this machine goes
 /// through none: over a network, it would not be encrypted.
-fn proxy_for(url: &Url) -> Option<(&'static str, String)> {
+pub(super) fn proxy_for(url: &Url) -> Option<(&'static str, String)> {
     if no_proxy_at_all() || is_loopback(url) {
         return None;
     }

@@ -4,10 +4,12 @@ mod address;
 pub(crate) mod body;
 pub(crate) mod connection;
 mod environment;
+mod reach;
 
 pub(crate) use address::is_loopback;
 pub(crate) use body::{Body, BodyError, ENCODINGS};
 pub(crate) use connection::{
-    client_build_error, client_builder, connection_advice, describe, proxy_refusal, remember_proxy_passwords,
-    retry_after,
+    client_build_error, client_builder, connection_advice, describe, goes_through_proxy, proxy_refusal,
+    remember_proxy_passwords, retry_after,
 };
+pub(crate) use reach::{OutOfReach, Reach, out_of_reach};

@@ -1,12 +1,11 @@
 //! Downloads from the host that keeps exported files.
 //!
 //! It is another host than `PostHog`, reached through a signed URL. So this client has no API
-//! key at all: nothing that the file host does, further redirects included, can make it see one.
+//! key at all: nothing that the file host does, further redirects included, can make it see one. Nor does
+//! this client let itself be sent where only the inside of this network can go.
 
-use std::time::Duration;
-
-use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, RANGE};
-use reqwest::{StatusCode, redirect};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE};
+use reqwest::{ClientBuilder, StatusCode, redirect};
 use url::Url;
 
 use super::client::CONNECT_TIMEOUT;
@@ -15,7 +14,8 @@ use super::refusal::Refusal;
 use crate::config::Config;
 use crate::error::Error;
 use crate::net::{
-    Body, BodyError, client_build_error, client_builder, connection_advice, describe, is_loopback, proxy_refusal,
+    Body, BodyError, OutOfReach, Reach, client_build_error, client_builder, connection_advice, describe,
+    goes_through_proxy, is_loopback, out_of_reach, proxy_refusal,
 };
 
 /// Files are read in pieces of this size at most; compressed JSON grows tenfold.
@@ -26,8 +26,12 @@ const MOST_REDIRECTS: usize = 5;
 /// Downloads files. Cheap to clone.
 #[derive(Clone)]
 pub struct FileClient {
-    http: reqwest::Client,
-    allow_http: bool,
+    /// Connects to file hosts itself, where it may.
+    direct: reqwest::Client,
+    /// Leaves that to the proxy.
+    proxied: reqwest::Client,
+    base: Url,
+    reach: Reach,
 }
 
 impl FileClient {
@@ -36,30 +40,22 @@ impl FileClient {
     /// # Errors
     /// When no certificates are installed.
     pub fn new(config: &Config) -> Result<Self, Error> {
-        // An instance without encryption may keep its files without, too.
-        let allow_http = config.base_url.scheme() == "http";
-        let policy = redirect::Policy::custom(move |attempt| {
-            if attempt.previous().len() > MOST_REDIRECTS {
-                return attempt.error("the file host redirects in circles");
-            }
-            if is_safe(attempt.url(), allow_http) { attempt.follow() } else { attempt.stop() }
-        });
-        let http = Self::build(policy, config.read_timeout)?;
-        Ok(Self { http, allow_http })
-    }
-
-    fn build(policy: redirect::Policy, read_timeout: Duration) -> Result<reqwest::Client, Error> {
-        client_builder()?
-            .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
-            .redirect(policy)
-            // A signed URL is a secret; the next host must not learn it.
-            .referer(false)
-            // Files are stored compressed; they are checked and unpacked here.
-            .no_gzip()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(read_timeout)
-            .build()
-            .map_err(client_build_error)
+        let reach = Reach::new(&config.base_url);
+        let build = |builder: ClientBuilder| {
+            builder
+                .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
+                // Followed here, where each target is looked at.
+                .redirect(redirect::Policy::none())
+                // Files are stored compressed; they are checked and unpacked here.
+                .no_gzip()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .read_timeout(config.read_timeout)
+                .build()
+                .map_err(client_build_error)
+        };
+        let direct = build(client_builder()?.no_proxy().dns_resolver(reach.clone()))?;
+        let proxied = build(client_builder()?)?;
+        Ok(Self { direct, proxied, base: config.base_url.clone(), reach })
     }
 
     /// Asks for a file, or for the rest of it from byte `from` on if it still is the file with `tag`.
@@ -67,11 +63,6 @@ impl FileClient {
     /// # Errors
     /// A [`Failure`]; [`Failure::Refused`] when the file host does not accept the URL (any more).
     pub async fn get(&self, url: &Url, from: u64, tag: Option<&HeaderValue>) -> Result<FileResponse, Failure> {
-        if !is_safe(url, self.allow_http) {
-            return Err(Failure::Fatal(Error::config(
-                "PostHog offers the files at an unencrypted URL; set `method` to `query`",
-            )));
-        }
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(tag) = tag.filter(|_| from > 0) {
@@ -79,7 +70,7 @@ impl FileClient {
             headers.insert(RANGE, range.map_err(|error| Failure::transient(error.to_string()))?);
             headers.insert(IF_RANGE, tag.clone());
         }
-        let response = self.http.get(url.clone()).headers(headers).send().await.map_err(broken)?;
+        let response = self.follow(url.clone(), &headers).await?;
         let status = response.status();
         match status {
             StatusCode::PARTIAL_CONTENT if starts_at(response.headers(), from) => Ok(FileResponse::new(response, from)),
@@ -91,6 +82,38 @@ impl FileClient {
             _ => Err(Failure::transient(format!("the file host answers {status}"))),
         }
     }
+
+    /// Sends the request to `url`, and to where that redirects.
+    async fn follow(&self, mut url: Url, headers: &HeaderMap) -> Result<reqwest::Response, Failure> {
+        // An instance without encryption may keep its files without, too.
+        let mut may_be_open = self.base.scheme() == "http" || is_loopback(&url);
+        for _ in 0..=MOST_REDIRECTS {
+            self.reach.check(&url).await.map_err(|reason| not_sent(&reason))?;
+            match url.scheme() {
+                "https" => may_be_open = false,
+                "http" if may_be_open => {}
+                _ => {
+                    return Err(Failure::Fatal(Error::config(
+                        "PostHog offers the files at an unencrypted URL; set `method` to `query`",
+                    )));
+                }
+            }
+            let client = if goes_through_proxy(&url) { &self.proxied } else { &self.direct };
+            let response = client.get(url.clone()).headers(headers.clone()).send().await.map_err(broken)?;
+            match target(&response, &url) {
+                Some(next) => url = next,
+                None => return Ok(response),
+            }
+        }
+        Err(Failure::transient("the file host redirects in circles"))
+    }
+}
+
+/// Where a response redirects to.
+fn target(response: &reqwest::Response, url: &Url) -> Option<Url> {
+    let is_redirect = matches!(response.status().as_u16(), 301..=303 | 307 | 308);
+    let location = response.headers().get(LOCATION).filter(|_| is_redirect)?;
+    url.join(location.to_str().ok()?).ok()
 }
 
 /// A file, or the rest of it, on its way.
@@ -125,15 +148,23 @@ impl FileResponse {
     }
 }
 
+fn not_sent(reason: &OutOfReach) -> Failure {
+    match reason {
+        OutOfReach::Zone { .. } => Failure::Fatal(Error::config(format!(
+            "PostHog leads downloads to {reason}, where `base_url` is not; set `method` to `query`"
+        ))),
+        OutOfReach::Lookup(error) => Failure::transient(format!("no address for the file host or `base_url`: {error}")),
+    }
+}
+
 fn broken(error: reqwest::Error) -> Failure {
+    if let Some(reason) = out_of_reach(&error) {
+        return not_sent(reason);
+    }
     if let Some(known) = connection_advice(&error, "the file host") {
         return Failure::Fatal(known.with_details(describe(error)));
     }
     Failure::transient(format!("the download from the file host broke off: {}", describe(error)))
-}
-
-fn is_safe(url: &Url, allow_http: bool) -> bool {
-    url.scheme() == "https" || (url.scheme() == "http" && (allow_http || is_loopback(url)))
 }
 
 fn starts_at(headers: &HeaderMap, from: u64) -> bool {
