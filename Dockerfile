@@ -5,7 +5,7 @@
 # Base images of your own choice: --build-arg RUST_IMAGE=… --build-arg RUNTIME_IMAGE=…
 # The build image needs cargo, a C compiler and CA certificates; the runtime image needs sh, mv,
 # sleep, kill (a shell builtin will do), groupadd and useradd.
-ARG RUST_IMAGE=rust:1.95.0-slim-bookworm
+ARG RUST_IMAGE=rust:1.95.0-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
 ARG RUNTIME_IMAGE=debian:bookworm-slim
 
 # Dependencies first, against empty programs: this stage stays until a manifest or Cargo.lock changes.

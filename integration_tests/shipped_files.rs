@@ -151,3 +151,48 @@ async fn watermark_of_events_in_the_future_is_refused() {
         assert!(error.contains("read up to 2099-01-01") && error.contains("start without a state"), "{error}");
     }
 }
+
+/// What builds and tests this project is the same everywhere, and nobody else can change it.
+#[test]
+fn what_others_publish_is_pinned() {
+    let mut count = 0;
+    for file in std::fs::read_dir(repository_file(".github/workflows")).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        for action in text.lines().filter_map(|line| line.trim().trim_start_matches("- ").strip_prefix("uses: ")) {
+            let (commit, version) = action.split_once('@').unwrap().1.split_once(" # v").unwrap_or(("", ""));
+            let is_commit = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(is_commit && version.split('.').count() == 3, "{}: {action}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count > 10, "only {count} actions");
+    for file in [
+        "integration_tests/python/requirements.txt",
+        "integration_tests/python/singer_requirements.txt",
+        "benches/airbyte/requirements.txt",
+    ] {
+        let text = std::fs::read_to_string(repository_file(file)).unwrap();
+        let (mut packages, mut hashes) = (0, 0);
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+            if let Some(hash) = line.strip_prefix("--hash=sha256:") {
+                assert_eq!(hash.trim_end_matches(" \\").len(), 64, "{file}: {line}");
+                hashes += 1;
+            } else {
+                assert!(line.contains("==") && line.ends_with('\\'), "{file}: {line}");
+                packages += 1;
+            }
+        }
+        assert!(packages > 20 && hashes >= packages, "{file}: {packages} packages, {hashes} hashes");
+    }
+}
+
+#[test]
+fn releases_are_built_without_caches_that_others_write() {
+    let release = std::fs::read_to_string(repository_file(".github/workflows/release.yml")).unwrap();
+    for cache in ["actions/cache", "rust-cache", "cache-from", "cache-to"] {
+        assert!(!release.contains(cache), "{cache}");
+    }
+    let prepared = release.matches("docker/setup-buildx-action@").count();
+    assert!(prepared > 0 && release.matches("cache-binary: false").count() == prepared, "{release}");
+}

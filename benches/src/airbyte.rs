@@ -90,7 +90,10 @@ async fn install(folder: &Path) -> anyhow::Result<PathBuf> {
     std::fs::write(&requirements, REQUIREMENTS)?;
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(folder)).await.context("python3 with venv")?;
     std::fs::write(&requirements, REQUIREMENTS)?;
-    run(Command::new(folder.join("bin/pip")).args(["install", "--quiet", "--requirement"]).arg(&requirements)).await?;
+    run(Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--no-deps", "--require-hashes", "--requirement"])
+        .arg(&requirements))
+    .await?;
     std::fs::write(&marker, REQUIREMENTS)?;
     Ok(program)
 }
@@ -103,7 +106,8 @@ async fn run(command: &mut Command) -> anyhow::Result<Output> {
 
 fn version() -> anyhow::Result<String> {
     let line = REQUIREMENTS.lines().find_map(|line| line.strip_prefix("airbyte-source-posthog=="));
-    Ok(line.context("the requirements lack the connector")?.to_owned())
+    let line = line.context("the requirements lack the connector")?;
+    Ok(line.trim_end_matches('\\').trim_end().to_owned())
 }
 
 #[expect(clippy::print_stderr, reason = "for whoever runs the benchmark")]
