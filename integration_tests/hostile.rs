@@ -1,17 +1,14 @@
 //! What servers try that mean harm, or have gone mad: text that a terminal obeys, clocks, and ids that lead
 //! elsewhere. What fills the memory is in `huge.rs`, what gets at secrets in `secrets.rs`.
 
-use std::io::Read as _;
-
 use posthog_sandbox::patterns::Webhook;
 use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox, Server};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 
 use crate::support::destination::Destination;
 use crate::support::program::{Outcome, Source, catalog, run, state_file};
 use crate::support::secrets::WEBHOOK;
+use crate::support::terminal::Terminal;
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox, sandbox_with_exports, two_hours_ago};
 
 /// Sets a title, clears the screen, fills the clipboard, turns the text around.
@@ -52,7 +49,7 @@ fn assert_plain(outcome: &Outcome, quoted: &str) {
             assert!(text.chars().count() < 9_000, "{} characters", text.len());
         }
     }
-    assert!(!outcome.stderr.contains(is_obeyed), "{:?}", outcome.stderr);
+    assert!(!outcome.stderr.lines().any(|line| line.contains(is_obeyed)), "{:?}", outcome.stderr);
 }
 
 fn quoting(code: u16, text: &str) -> Fault {
@@ -87,25 +84,12 @@ async fn records_keep_every_character_and_show_none_that_a_terminal_obeys() {
 
 /// What a run shows on a terminal; the messages go elsewhere.
 async fn on_a_terminal(source: &Source) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    // Wide enough for the whole line.
-    tcsetwinsize(&terminal, Winsize { ws_row: 50, ws_col: 400, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
-    let name = ptsname(&terminal, Vec::new()).unwrap();
-    let other_end = std::fs::OpenOptions::new().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+    let terminal = Terminal::open();
     let mut command = source.read_command(&catalog(&["events"], "incremental"), None);
-    command.env("TERM", "xterm").stderr_to(other_end.into());
-    let shown = tokio::task::spawn_blocking(move || {
-        let (mut terminal, mut shown) = (std::fs::File::from(terminal), Vec::new());
-        // Ends with an error when the last program has left the terminal.
-        drop(terminal.read_to_end(&mut shown));
-        String::from_utf8_lossy(&shown).into_owned()
-    });
+    command.env("TERM", "xterm").stderr_to(terminal.program_side());
     let output = command.output().await;
     assert!(output.status.success());
-    drop(command);
-    shown.await.unwrap()
+    terminal.end().await
 }
 
 #[tokio::test]

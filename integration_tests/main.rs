@@ -36,6 +36,7 @@ mod nested_lists;
 mod network;
 mod odd_events;
 mod private;
+mod people;
 mod proof;
 mod properties;
 mod read;

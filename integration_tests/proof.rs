@@ -313,6 +313,7 @@ async fn verify_names_what_is_wrong_with_a_file() {
         command.arg("--counts").arg(source.file("counts.csv", csv));
         let outcome = crate::support::program::run(command).await;
         assert_eq!(outcome.code, Some(1));
-        assert!(outcome.messages.errors()[0].contains(expected), "{:?}", outcome.messages.errors());
+        assert_eq!(outcome.messages.text(), "", "errors are on standard error");
+        assert!(outcome.stderr.starts_with("error: ") && outcome.stderr.contains(expected), "{}", outcome.stderr);
     }
 }

@@ -177,5 +177,6 @@ async fn catalog_command_prints_a_configured_catalog() {
     command.args(["--streams", "evnts"]);
     let outcome = run(command).await;
     assert_eq!(outcome.code, Some(1));
-    assert!(outcome.messages.errors()[0].contains("no stream `evnts`"), "{:?}", outcome.messages.errors());
+    assert_eq!(outcome.messages.text(), "", "a file of catalogs has no messages");
+    assert!(outcome.stderr.starts_with("error: there is no stream `evnts`"), "{}", outcome.stderr);
 }

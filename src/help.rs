@@ -33,7 +33,7 @@ pub(crate) fn after_with(examples: &str, variables: &[(&str, &str)], success: &s
         .map(|(name, meaning)| format!("  {name:width$}  {meaning}\n"))
         .collect();
     format!(
-        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; the last TRACE message contains the reason and what to do\n  2  the command line is wrong\n{more}  SIGINT and SIGTERM end it after the last whole line (130 and 143 in a shell).",
+        "Examples:\n{}\nEnvironment variables:\n{}\nExit codes:\n  0  {success}\n  1  failed; standard error shows the reason and what to do\n  2  the command line is wrong\n{more}  SIGINT and SIGTERM end it after the last whole line (130 and 143 in a shell).",
         indented.concat(),
         listed.concat()
     )

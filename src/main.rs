@@ -8,5 +8,5 @@ use source_posthog::source::{self, Arguments};
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    program::run(|output| async move { source::run(&arguments.command, &output).await })
+    program::run(arguments.command.audience(), |output| async move { source::run(&arguments.command, &output).await })
 }

@@ -1,7 +1,6 @@
 //! What both programs have in common: the runtime, the writer, signals, panics and exit codes.
 
 use std::future::Future;
-use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::error::Error;
 use crate::net::remember_proxy_passwords;
-use crate::plain::plain;
 use crate::protocol::{Message, Output, Writer, logging, output};
+
+pub use crate::protocol::Audience;
 
 /// What has to be done after a signal may take so long.
 const CLEANUP: Duration = Duration::from_secs(3);
@@ -27,16 +27,16 @@ enum End {
 
 /// Runs a command that writes to `Output`, and turns its result into messages and an exit code.
 ///
-/// What the command returned; 1 when that is an error, which is reported as a TRACE message here. On SIGTERM and SIGINT whole lines are flushed, then the process ends by that
-/// signal.
-pub fn run<F>(command: impl FnOnce(Output) -> F) -> ExitCode
+/// What the command returned; 1 when that is an error, which is reported here. On SIGTERM and SIGINT whole lines are
+/// flushed, then the process ends by that signal.
+pub fn run<F>(audience: Audience, command: impl FnOnce(Output) -> F) -> ExitCode
 where
     F: Future<Output = Result<ExitCode, Error>>,
 {
     forbid_core_dumps();
     remember_proxy_passwords();
-    std::panic::set_hook(Box::new(|panic| {
-        output::write_unqueued(&panic_message(&panic.to_string()));
+    std::panic::set_hook(Box::new(move |panic| {
+        output::write_unqueued(&panic_message(&panic.to_string()), audience);
     }));
     // Only fails when a provider has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());
@@ -44,12 +44,12 @@ where
         Ok(runtime) => runtime,
         Err(error) => {
             let error = Error::system(format!("cannot start: {error}"));
-            output::write_unqueued(&Message::error(&error, None));
+            output::write_unqueued(&Message::error(&error, None), audience);
             return ExitCode::FAILURE;
         }
     };
     let (end, closed) = runtime.block_on(async {
-        let (output, writer) = Writer::stdout();
+        let (output, writer) = Writer::stdout(audience);
         logging::install(&output);
         let end = tokio::select! {
             result = command(output.clone()) => End::Command(result),
@@ -63,8 +63,8 @@ where
                 _ = termination() => {}
             }
         }
+        // If stdout is closed, closing the writer reports it.
         if let End::Command(Err(error)) = &end {
-            // If stdout is closed, closing the writer reports it.
             drop(output.message(&Message::error(error, None)).await);
         }
         (end, writer.close(&output).await)
@@ -79,7 +79,8 @@ where
         (End::Command(Ok(code)), Ok(())) => code,
         (End::Command(Err(_)), Ok(())) => ExitCode::FAILURE,
         (End::Command(_), Err(error)) => {
-            report_to_stderr(&error);
+            // Stdout is gone.
+            output::write_unqueued(&Message::error(&error, None), Audience::People);
             ExitCode::FAILURE
         }
     }
@@ -96,11 +97,6 @@ fn panic_message(panic: &str) -> Message {
     let error = Error::system("the connector stopped because of a bug; everything up to the last STATE is safe")
         .with_details(panic);
     Message::error(&error, None)
-}
-
-/// The one case for stderr: stdout is gone. When stderr is closed too, nothing can be reported.
-fn report_to_stderr(error: &Error) {
-    drop(writeln!(std::io::stderr(), "error: {}", plain(&error.to_string())));
 }
 
 async fn termination() -> i32 {

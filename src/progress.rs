@@ -66,6 +66,11 @@ impl Progress {
         self.bar.set_message(format!(", {}, {}", HumanBytes(self.bytes), plain(reason)));
     }
 
+    /// Writes something else to the terminal.
+    pub fn beside(&self, write: impl FnOnce()) {
+        self.bar.suspend(write);
+    }
+
     /// Removes the line.
     pub fn finish(&self) {
         self.bar.finish_and_clear();

@@ -21,6 +21,11 @@ const SURROUNDINGS: &[&str] = &[
     "PATTERNS_BEARER_TOKEN",
     "PATTERNS_SIGNING_SECRET",
     "LOG_LEVEL",
+    "NO_COLOR",
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "CI",
+    "TERM",
     "RUST_LOG",
     "RUST_BACKTRACE",
     "SSL_CERT_FILE",
@@ -81,6 +86,13 @@ impl Command {
         self
     }
 
+    /// Connects standard input, output and error with a terminal.
+    pub(crate) fn on_terminal(&mut self, terminal: &OwnedFd) -> &mut Self {
+        let copy = || terminal.try_clone().unwrap();
+        self.0.stdin(copy()).stdout(copy());
+        self.stderr_to(copy())
+    }
+
     /// Starts the program.
     pub(crate) fn spawn(&mut self) -> Child {
         let stderr = tempfile::tempfile().unwrap();
@@ -90,7 +102,9 @@ impl Command {
         let mut inner = self.0.stderr(target).spawn().unwrap();
         // The last copies: when the program has ended, the other end sees it.
         self.0.stderr(Stdio::null());
-        self.1 = None;
+        if self.1.take().is_some() {
+            self.0.stdin(Stdio::null()).stdout(Stdio::piped());
+        }
         let stdin = inner.stdin.take();
         let stdout = inner.stdout.take().map(|inner| Watched { inner, search: Search::default() });
         Child { inner, stdin, stdout, stderr }

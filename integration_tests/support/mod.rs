@@ -9,5 +9,6 @@ pub(crate) mod program;
 pub(crate) mod secrets;
 pub(crate) mod shell;
 pub(crate) mod sources;
+pub(crate) mod terminal;
 pub(crate) mod turned_clock;
 pub(crate) mod world;

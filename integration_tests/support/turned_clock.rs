@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Parser;
 use posthog_sandbox::posthog::Sandbox;
 use serde_json::{Value, json};
-use source_posthog::protocol::Writer;
+use source_posthog::protocol::{Audience, Writer};
 use source_posthog::source::{self, Arguments};
 use tokio::time::Instant;
 
@@ -55,7 +55,7 @@ pub(crate) async fn read(
     arguments.extend(state.iter().flat_map(|state| ["--state", state]));
     let arguments = Arguments::parse_from(arguments);
     let stdout = Stdout::default();
-    let (output, writer) = Writer::start(stdout.clone());
+    let (output, writer) = Writer::start(stdout.clone(), Audience::Program);
     // While bytes are on their way, everybody seems to wait. The clock goes on in small steps then, not to the
     // next deadline.
     let steps = tokio::spawn(async {

@@ -54,6 +54,6 @@ async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result
         let webhook = Webhook::new(Arc::new(WebhookConfig::from_file(config)?), output)?;
         if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
     };
-    let connection_status = ConnectionStatus::new(examine.await.as_ref().map(String::as_str));
+    let connection_status = ConnectionStatus::new(&examine.await.map(|found| vec![found]));
     output.message(&Message::ConnectionStatus { connection_status }).await
 }

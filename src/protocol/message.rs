@@ -86,6 +86,11 @@ impl Message {
         }
     }
 
+    /// Whether a command or a stream has failed.
+    pub fn is_error(&self) -> bool {
+        matches!(self, Self::Trace { trace: Trace { body: TraceBody::Error { .. }, .. } })
+    }
+
     /// How many rows the stream will emit in this sync, as far as is known.
     pub fn estimate(stream: &StreamDescriptor, rows: u64) -> Self {
         Self::Trace {
@@ -114,18 +119,20 @@ pub fn now_milliseconds() -> i64 {
 pub struct ConnectionStatus {
     pub status: CheckStatus,
     /// What was found, or what is wrong and how to mend it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
+    message: String,
+    /// The same, one after the other.
+    #[serde(skip)]
+    pub(super) lines: Vec<String>,
 }
 
 impl ConnectionStatus {
     /// What `check` has found, or why it has failed; in plain text without secrets.
-    pub fn new(found: Result<&str, &Error>) -> Self {
-        let (status, message) = match found {
-            Ok(found) => (CheckStatus::Succeeded, found.to_owned()),
-            Err(error) => (CheckStatus::Failed, error.to_string()),
+    pub fn new(found: &Result<Vec<String>, Error>) -> Self {
+        let (status, lines) = match found {
+            Ok(found) => (CheckStatus::Succeeded, found.iter().map(|line| plain(line)).collect()),
+            Err(error) => (CheckStatus::Failed, vec![plain(&error.to_string())]),
         };
-        Self { status, message: Some(plain(&message)) }
+        Self { status, message: plain(&lines.join(". ")), lines }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The Airbyte protocol: messages, catalogs, state files, and the one owner of stdout.
+//! The Airbyte protocol: messages, also as text for people, catalogs, state files, and the one owner of stdout.
 //!
 //! Shapes follow `airbyte_protocol.yaml`, protocol version 0.2. Unknown properties are accepted
 //! everywhere, because platforms add their own.
@@ -10,6 +10,7 @@ mod lines;
 pub mod logging;
 pub mod message;
 pub mod output;
+mod people;
 mod separators;
 pub mod state;
 #[cfg(test)]
@@ -20,4 +21,5 @@ pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, StreamDe
 pub use lines::Lines;
 pub use message::{Message, StreamStatus};
 pub use output::{Output, Writer};
+pub use people::Audience;
 pub(crate) use separators::write_escaped;

@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use super::catalog::StreamDescriptor;
 use super::lines::Lines;
 use super::message::{Message, StreamStatus};
+use super::people::{self, Audience};
 use super::separators::write_escaped;
 use crate::error::Error;
 use crate::progress::Progress;
@@ -53,6 +54,7 @@ pub struct Output {
 type Cleanup = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 struct Shared {
+    audience: Audience,
     cleanup: Mutex<Option<Cleanup>>,
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Lines>>,
@@ -67,12 +69,32 @@ struct Logs {
 }
 
 impl Output {
-    /// Queues a message.
+    /// Queues a message. For people, it becomes text, unless it is a document; errors are on standard error in any
+    /// case.
     ///
     /// # Errors
     /// When stdout has been closed by its reader.
     pub async fn message(&self, message: &Message) -> Result<(), Error> {
-        self.line(to_line(message)).await
+        match message {
+            Message::Log { .. } | Message::Trace { .. } if self.is_for_people() => {}
+            Message::ConnectionStatus { .. } if self.is_for_people() => {
+                self.line(people::result(message).unwrap_or_default().into_bytes()).await?;
+            }
+            _ => self.line(to_line(message)).await?,
+        }
+        if message.is_error() {
+            self.tell(message);
+        }
+        Ok(())
+    }
+
+    fn is_for_people(&self) -> bool {
+        self.shared.audience == Audience::People
+    }
+
+    /// Writes a message to standard error, beside the progress line.
+    fn tell(&self, message: &Message) {
+        self.progress().beside(|| people::tell(message));
     }
 
     /// Queues a line that is complete with its line feed.
@@ -112,6 +134,9 @@ impl Output {
     /// Queues a log line without waiting; it may overtake other messages. When the reader of stdout is far behind, the oldest
     /// waiting log lines give way.
     pub fn log(&self, message: &Message) {
+        if self.is_for_people() {
+            return self.tell(message);
+        }
         {
             let mut logs = lock(&self.shared.logs);
             if logs.lines.len() >= LOG_QUEUE {
@@ -127,6 +152,9 @@ impl Output {
     /// Queues a message in its order, or forgets it when the reader of stdout is far behind: for
     /// messages that are out of date by then, such as estimates.
     pub fn hint(&self, message: &Message) {
+        if self.is_for_people() {
+            return;
+        }
         drop(self.queue.try_send(Item::Line(to_line(message))));
     }
 
@@ -179,21 +207,22 @@ impl Writer {
     ///
     /// It writes to a descriptor of its own, since [`io::Stdout`] cuts what it is given at the last
     /// line feed and would turn every write into two.
-    pub fn stdout() -> (Output, Self) {
+    pub fn stdout(audience: Audience) -> (Output, Self) {
         match io::stdout().as_fd().try_clone_to_owned() {
-            Ok(descriptor) => Self::start(File::from(descriptor)),
+            Ok(descriptor) => Self::start(File::from(descriptor), audience),
             // Out of descriptors: slower, but all the same.
-            Err(_) => Self::start(io::stdout()),
+            Err(_) => Self::start(io::stdout(), audience),
         }
     }
 
     /// Starts a writer on `sink`.
-    pub fn start(sink: impl Write + Send + 'static) -> (Output, Self) {
+    pub fn start(sink: impl Write + Send + 'static, audience: Audience) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
-        let shared = Arc::new(Shared { cleanup: Mutex::new(None), logs, spare, progress, records: Mutex::default() });
-        let stdout =
-            StdoutWriter { sink: LineSink(BufWriter::with_capacity(WRITE_SIZE, sink)), streams: HashMap::new() };
+        let (cleanup, records) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { audience, cleanup, logs, spare, progress, records });
+        let sink = LineSink(BufWriter::with_capacity(WRITE_SIZE, sink));
+        let stdout = StdoutWriter { sink, audience, streams: HashMap::new() };
         let thread = std::thread::spawn({
             let shared = Arc::clone(&shared);
             move || run(items, &shared, stdout)
@@ -251,11 +280,15 @@ fn recycle(shared: &Shared, mut buffer: Lines) {
     }
 }
 
-/// Writes a message past the queue, for a program that is about to die.
+/// Writes an error past the queue, for a program that is about to die.
 ///
 /// The line feed in front ends a line that the writer may have begun; readers of the protocol skip
 /// lines that are not JSON.
-pub fn write_unqueued(message: &Message) {
+pub fn write_unqueued(message: &Message, audience: Audience) {
+    people::tell(message);
+    if audience == Audience::People {
+        return;
+    }
     let line = [b"\n".to_vec(), to_line(message)].concat();
     let mut stdout = io::stdout().lock();
     // A failure here cannot be reported anywhere.
@@ -273,6 +306,7 @@ impl<W: Write> LineSink<W> {
 
 struct StdoutWriter<W: Write> {
     sink: LineSink<W>,
+    audience: Audience,
     streams: HashMap<Arc<StreamDescriptor>, StreamCounts>,
 }
 
@@ -295,7 +329,7 @@ impl<W: Write> StdoutWriter<W> {
 
     fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
         let counts = self.streams.entry(Arc::clone(stream)).or_default();
-        if count > 0 && !counts.running {
+        if count > 0 && !counts.running && self.audience == Audience::Program {
             counts.running = true;
             let running = Message::status(StreamDescriptor::clone(stream), StreamStatus::Running);
             self.sink.write_lines(&to_line(&running))?;

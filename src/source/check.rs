@@ -24,20 +24,15 @@ const TABLE_SCOPE: &str = "query:read";
 
 /// Prints whether the configuration works: what is wrong and how to fix it, or what was found.
 pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
-    let connection_status = match examine(config).await {
-        Ok(found) => ConnectionStatus::new(Ok(&found)),
-        Err(error) if error.is_output_closed() => return Err(error),
-        Err(error) => {
-            if let Some(details) = error.details() {
-                tracing::info!("{details}");
-            }
-            ConnectionStatus::new(Err(&error))
-        }
-    };
-    output.message(&Message::ConnectionStatus { connection_status }).await
+    let found = examine(config).await;
+    if let Some(details) = found.as_ref().err().and_then(Error::details) {
+        tracing::info!("{details}");
+    }
+    output.message(&Message::ConnectionStatus { connection_status: ConnectionStatus::new(&found) }).await
 }
 
-async fn examine(config: &Path) -> Result<String, Error> {
+/// What was found, one sentence each.
+async fn examine(config: &Path) -> Result<Vec<String>, Error> {
     let config = configuration::from_file(config)?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
@@ -113,14 +108,8 @@ async fn examine(config: &Path) -> Result<String, Error> {
             found.push(format!("the API key lacks the scopes of these streams: {}", missing.join(", ")));
         }
     }
-    for line in &found {
-        tracing::info!("{line}");
-    }
-    for notice in nothing_found(&client, &config, key.as_ref(), &ids, &queried).await {
-        tracing::warn!("{notice}");
-        found.push(notice);
-    }
-    Ok(found.join(". "))
+    found.extend(nothing_found(&client, &config, key.as_ref(), &ids, &queried).await);
+    Ok(found)
 }
 
 /// What the configuration asks for and PostHog does not have.

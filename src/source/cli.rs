@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::verify::Dialect;
 use crate::config::{API_KEY_VARIABLE, HASH_KEY_VARIABLE};
 use crate::help;
-use crate::protocol::SyncMode;
+use crate::protocol::{Audience, SyncMode};
 
 /// The variable that every command with a configuration reads.
 const VARIABLES: &[(&str, &str)] = &[
@@ -139,6 +139,16 @@ pub enum Command {
     /// them read again: as a table on a terminal, otherwise as JSON.
     #[command(after_help = help::after_with(VERIFY_EXAMPLES, VARIABLES, "nothing differs", "  3  the table differs from PostHog\n"))]
     Verify(VerifyArguments),
+}
+
+impl Command {
+    /// Who reads what the command writes; `catalog` and `verify` write no messages, but files of their own.
+    pub fn audience(&self) -> Audience {
+        match self {
+            Self::Spec | Self::Check { .. } | Self::Discover { .. } | Self::Read(_) => Audience::of_messages(),
+            Self::Catalog(_) | Self::Verify(_) => Audience::People,
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,89 @@
+//! What people see: results and errors as text, on a terminal or beside a file.
+
+use serde_json::json;
+
+use crate::support::program::{Source, catalog, run};
+use crate::support::terminal::{coloured, run_on_terminal};
+use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
+
+#[tokio::test]
+async fn errors_are_on_standard_error_wherever_messages_go() {
+    let posthog = sandbox().await;
+    let source = Source::new(&posthog.url()).with("api_key", json!("phx_wrong"));
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    let errors = outcome.messages.errors();
+    assert_eq!(errors.len(), 1);
+    let error = errors[0].strip_prefix("config_error: ").unwrap();
+    assert_eq!(outcome.stderr.lines().next(), Some(format!("error: {error}").as_str()));
+
+    let source =
+        Source::new(&posthog.url()).with("custom_queries", json!([{"name": "own", "query": "SELECT nonsense("}]));
+    let outcome = source.read(&catalog(&["own"], "full_refresh"), None).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.starts_with("error: stream `own`: "), "a stream that fails: {}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn files_hold_what_was_asked_for_or_nothing() {
+    let posthog = sandbox().await;
+    // A key without effect is worth a warning.
+    let source = Source::new(&posthog.url()).with("projct_ids", json!([1]));
+    let outcome = run(source.command("catalog")).await;
+    assert!(outcome.messages.document()["streams"].is_array());
+    assert!(outcome.stderr.contains(" WARN  ") && outcome.stderr.contains("projct_ids"), "{}", outcome.stderr);
+
+    let outcome = run(Source::new(&posthog.url()).without("start_date").command("catalog")).await;
+    assert_eq!((outcome.code, outcome.messages.text().as_str()), (Some(1), ""));
+    assert!(outcome.stderr.starts_with("error: `start_date` is missing"), "{}", outcome.stderr);
+}
+
+#[tokio::test]
+async fn check_on_a_terminal_is_text() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(5, minutes_ago(10)));
+    let (code, shown) = run_on_terminal(Source::new(&posthog.url()).command("check")).await;
+    assert_eq!(code, Some(0));
+    assert!(shown.starts_with("OK: the configuration works\n  project 1001 (Web shop) will be read by "), "{shown}");
+    assert!(!shown.contains('{') && !shown.contains('\u{1b}'), "{shown}");
+
+    let (code, shown) = run_on_terminal(Source::new(&posthog.url()).without("start_date").command("check")).await;
+    assert_eq!(code, Some(0));
+    assert!(shown.starts_with("FAILED: `start_date` is missing"), "{shown}");
+    assert!(!shown.contains("\"type\""), "{shown}");
+}
+
+#[tokio::test]
+async fn colours_are_for_terminals_that_show_them() {
+    let posthog = sandbox().await;
+    let check = || Source::new(&posthog.url()).without("start_date").command("check");
+    for (variables, is_coloured) in [(&[][..], true), (&[("NO_COLOR", "1")], false), (&[("TERM", "dumb")], false)] {
+        let mut command = check();
+        coloured(&mut command);
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        let (_, shown) = run_on_terminal(command).await;
+        assert_eq!(shown.contains("\u{1b}["), is_coloured, "{variables:?}: {shown:?}");
+        assert!(shown.contains("FAILED:"), "{shown:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_sync_on_a_terminal_shows_records_and_explains_itself_in_text() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(10)));
+    let source = Source::new(&posthog.url());
+    let (code, shown) = run_on_terminal(source.read_command(&catalog(&["events"], "incremental"), None)).await;
+    assert_eq!(code, Some(0), "{shown}");
+    assert_eq!(shown.matches(r#"{"type":"RECORD""#).count(), 3, "{shown}");
+    assert!(!shown.contains(r#""type":"LOG""#) && !shown.contains(r#""type":"TRACE""#), "{shown}");
+    let last = shown.lines().find(|line| line.contains("events: complete, 3 records")).unwrap();
+    let (time, level) = last.split_once(' ').unwrap();
+    assert!(chrono::DateTime::parse_from_rfc3339(time).is_ok() && level.starts_with("INFO "), "{last}");
+
+    let source = source.with("api_key", json!("phx_wrong"));
+    let (code, shown) = run_on_terminal(source.read_command(&catalog(&["events"], "incremental"), None)).await;
+    assert_eq!(code, Some(1));
+    assert!(shown.lines().any(|line| line.starts_with("error: ")) && !shown.contains("\"type\""), "{shown}");
+}
