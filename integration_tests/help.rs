@@ -97,6 +97,7 @@ async fn exit_codes_match_the_help() {
         };
         assert_eq!(run(&["spec"]).await, Some(0));
         assert_eq!(run(&["check", "--config", "absent.json"]).await, Some(0), "a FAILED check is an answer");
+        assert_eq!(run(&["check", "--config", "absent.json", "--exit-code"]).await, Some(1));
         assert_eq!(run(&["check", "--nonsense"]).await, Some(2));
         assert_eq!(run(&[]).await, Some(2));
     }

@@ -54,6 +54,20 @@ async fn check_on_a_terminal_is_text() {
 }
 
 #[tokio::test]
+async fn check_tells_scripts_by_its_exit_code_if_they_ask() {
+    let posthog = sandbox().await;
+    for (source, code) in
+        [(Source::new(&posthog.url()), 0), (Source::new(&posthog.url()).with("api_key", json!("phx_wrong")), 1)]
+    {
+        let mut command = source.command("check");
+        command.arg("--exit-code");
+        let outcome = run(command).await;
+        assert_eq!(outcome.code, Some(code));
+        assert_eq!(outcome.messages.connection_status().0, if code == 0 { "SUCCEEDED" } else { "FAILED" });
+    }
+}
+
+#[tokio::test]
 async fn colours_are_for_terminals_that_show_them() {
     let posthog = sandbox().await;
     let check = || Source::new(&posthog.url()).without("start_date").command("check");

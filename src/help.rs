@@ -11,9 +11,9 @@ const COMMON_VARIABLES: &[(&str, &str)] = &[
 /// Exit code 0 of a command that either succeeds or fails.
 pub(crate) const DONE: &str = "done";
 /// Exit code 0 of `check`.
-pub(crate) const CHECK_DONE: &str = "the result has been printed, SUCCEEDED or FAILED";
+pub(crate) const CHECK_DONE: &str = "the result has been printed, SUCCEEDED or FAILED; with --exit-code, SUCCEEDED";
 /// Exit code 0 of a program, whatever the command.
-pub(crate) const PROGRAM_DONE: &str = "done; for `check` also when the result is FAILED";
+pub(crate) const PROGRAM_DONE: &str = "done; for `check` without --exit-code also when the result is FAILED";
 
 /// The end of a help text. `examples` are command lines, `variables` are names and meanings of the
 /// environment variables that the command reads besides the common ones, `success` is the meaning of

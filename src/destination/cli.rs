@@ -34,7 +34,8 @@ destination-patterns spec \\
 
 const CHECK_EXAMPLES: &str = "\
 destination-patterns check --config patterns.json
-destination-patterns check --config patterns.json --send-test-record";
+destination-patterns check --config patterns.json --send-test-record
+destination-patterns check --config patterns.json --exit-code";
 
 const WRITE_EXAMPLES: &str = "\
 source-posthog read --quiet --config config.json \\
@@ -78,6 +79,9 @@ pub enum DestinationCommand {
         /// Also send one made-up record, named `connection test`
         #[arg(long)]
         send_test_record: bool,
+        /// Exit with 1 when the result is FAILED
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Deliver the records read from standard input
     ///

@@ -36,24 +36,27 @@ pub use cli::{DestinationArguments, DestinationCommand};
 pub use config::WEBHOOK_URL_VARIABLE;
 pub use spec::specification;
 
-/// Runs one command.
+/// Runs one command. Returns whether the exit code says that it succeeded.
 ///
 /// # Errors
 /// When the command failed, which has not been reported yet.
 pub async fn run(command: &DestinationCommand, output: &Output) -> Result<bool, Error> {
     match command {
-        DestinationCommand::Spec => output.message(&Message::Spec { spec: specification() }).await,
-        DestinationCommand::Check { config, send_test_record } => check(config, *send_test_record, output).await,
-        DestinationCommand::Write(arguments) => write::write(arguments, output).await,
-    }?;
+        DestinationCommand::Spec => output.message(&Message::Spec { spec: specification() }).await?,
+        DestinationCommand::Check { config, send_test_record, exit_code } => {
+            return Ok(check(config, *send_test_record, output).await? || !exit_code);
+        }
+        DestinationCommand::Write(arguments) => write::write(arguments, output).await?,
+    }
     Ok(true)
 }
 
-async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result<(), Error> {
+async fn check(config: &Path, send_test_record: bool, output: &Output) -> Result<bool, Error> {
     let examine = async {
         let webhook = Webhook::new(Arc::new(WebhookConfig::from_file(config)?), output)?;
         if send_test_record { webhook.send_test_record().await } else { webhook.probe().await }
     };
-    let connection_status = ConnectionStatus::new(&examine.await.map(|found| vec![found]));
-    output.message(&Message::ConnectionStatus { connection_status }).await
+    let found = examine.await.map(|found| vec![found]);
+    output.message(&Message::ConnectionStatus { connection_status: ConnectionStatus::new(&found) }).await?;
+    Ok(found.is_ok())
 }

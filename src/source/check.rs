@@ -22,13 +22,14 @@ const ATTEMPTS: usize = 4;
 /// Scope of all streams that come from queries.
 const TABLE_SCOPE: &str = "query:read";
 
-/// Prints whether the configuration works: what is wrong and how to fix it, or what was found.
-pub(super) async fn check(config: &Path, output: &Output) -> Result<(), Error> {
+/// Prints whether the configuration works: what is wrong and how to fix it, or what was found. Returns whether it does.
+pub(super) async fn check(config: &Path, output: &Output) -> Result<bool, Error> {
     let found = examine(config).await;
     if let Some(details) = found.as_ref().err().and_then(Error::details) {
         tracing::info!("{details}");
     }
-    output.message(&Message::ConnectionStatus { connection_status: ConnectionStatus::new(&found) }).await
+    output.message(&Message::ConnectionStatus { connection_status: ConnectionStatus::new(&found) }).await?;
+    Ok(found.is_ok())
 }
 
 /// What was found, one sentence each.

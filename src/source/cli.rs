@@ -38,7 +38,7 @@ source-posthog spec \\
 
 const CHECK_EXAMPLES: &str = "\
 source-posthog check --config config.json
-source-posthog check --config config.json | grep '\"status\":\"SUCCEEDED\"'";
+source-posthog check --config config.json --exit-code";
 
 const DISCOVER_EXAMPLES: &str = "\
 source-posthog discover --config config.json
@@ -105,9 +105,12 @@ pub enum Command {
     /// PostHog.
     #[command(after_help = help::after(CHECK_EXAMPLES, VARIABLES, help::CHECK_DONE))]
     Check {
-        /// Configuration file (JSON)
+        /// Configuration file (JSON); `-` is standard input
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
+        /// Exit with 1 when the result is FAILED
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Print the streams that can be read, with their schemas
     ///

@@ -38,13 +38,15 @@ const DIFFERS: u8 = 3;
 /// When the command failed and that has not been reported.
 pub async fn run(command: &Command, output: &Output) -> Result<ExitCode, Error> {
     match command {
-        Command::Spec => discover::spec(output).await,
-        Command::Check { config } => check::check(config, output).await,
-        Command::Discover { config } => discover::discover(config, output).await,
+        Command::Spec => discover::spec(output).await?,
+        Command::Check { config, exit_code } if !check::check(config, output).await? && *exit_code => {
+            return Ok(ExitCode::FAILURE);
+        }
+        Command::Discover { config } => discover::discover(config, output).await?,
         Command::Read(arguments) if !read::read(arguments, output).await? => return Ok(ExitCode::FAILURE),
+        Command::Catalog(arguments) => catalog::catalog(arguments, output).await?,
         Command::Verify(arguments) if !verify::verify(arguments, output).await? => return Ok(ExitCode::from(DIFFERS)),
-        Command::Read(_) | Command::Verify(_) => Ok(()),
-        Command::Catalog(arguments) => catalog::catalog(arguments, output).await,
-    }?;
+        Command::Check { .. } | Command::Read(_) | Command::Verify(_) => {}
+    }
     Ok(ExitCode::SUCCESS)
 }
