@@ -1,7 +1,9 @@
 //! What people see: results and errors as text, on a terminal or beside a file.
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 
+use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
 use crate::support::terminal::{coloured, run_on_terminal};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
@@ -17,8 +19,8 @@ async fn errors_are_on_standard_error_wherever_messages_go() {
     let error = errors[0].strip_prefix("config_error: ").unwrap();
     assert_eq!(outcome.stderr.lines().next(), Some(format!("error: {error}").as_str()));
 
-    let source =
-        Source::new(&posthog.url()).with("custom_queries", json!([{"name": "own", "query": "SELECT nonsense("}]));
+    let source = Source::new(&posthog.url())
+        .with("custom_queries", json!([{"name": "own", "query": "SELECT nonsense(", "primary_key": ["a"]}]));
     let outcome = source.read(&catalog(&["own"], "full_refresh"), None).await;
     assert_eq!(outcome.code, Some(1));
     assert!(outcome.stderr.starts_with("error: stream `own`: "), "a stream that fails: {}", outcome.stderr);
@@ -65,6 +67,29 @@ async fn check_tells_scripts_by_its_exit_code_if_they_ask() {
         assert_eq!(outcome.code, Some(code));
         assert_eq!(outcome.messages.connection_status().0, if code == 0 { "SUCCEEDED" } else { "FAILED" });
     }
+}
+
+#[tokio::test]
+async fn a_sync_needs_neither_a_catalog_nor_a_configuration_file() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(10)));
+    let config = json!({"api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z"});
+    let read = async |streams: &str| {
+        let mut command = Source::new(&posthog.url()).bare().with_input();
+        let mut child = command.args(["read", "--config", "-", "--streams", streams]).spawn();
+        child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).await.unwrap();
+        child.wait_with_output().await
+    };
+    let output = read("events, projects").await;
+    let messages = Messages::parse(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", messages.text());
+    assert_eq!((messages.records("events").len(), messages.records("projects").len()), (3, 1));
+    assert!(messages.stream_state("events").get("complete").is_none(), "read incrementally");
+    assert_eq!(messages.logs("WARN"), [""; 0]);
+
+    let output = read("evnts").await;
+    assert_eq!(output.status.code(), Some(1));
+    assert!(Messages::parse(&output.stdout).errors()[0].contains("there is no stream `evnts`"));
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! `catalog`: prints a configured catalog, so that it need not be written by hand.
 
 use super::cli::CatalogArguments;
+use super::configuration;
 use super::discover::known_streams;
 use crate::config::Config;
 use crate::error::Error;
@@ -8,20 +9,28 @@ use crate::protocol::{ConfiguredCatalog, ConfiguredStream, Output, Stream, SyncM
 
 /// Prints a configured catalog for the chosen streams. It is not a protocol message, but a file.
 pub(super) async fn catalog(arguments: &CatalogArguments, output: &Output) -> Result<(), Error> {
-    let config = Config::from_file(&arguments.config)?;
-    let known = known_streams(&config).await?.streams;
-    let chosen: Vec<&str> = arguments.streams.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
+    let config = configuration::from_file(&arguments.config).await?;
+    let configured = configured(&config, &arguments.streams, arguments.sync_mode.into()).await?;
+    let mut text = serde_json::to_vec_pretty(&configured)
+        .map_err(|error| Error::system("the catalog could not be written").with_details(error.to_string()))?;
+    text.push(b'\n');
+    output.line(text).await
+}
+
+/// A configured catalog of the streams with these names, or of all.
+pub(super) async fn configured(
+    config: &Config,
+    names: &[String],
+    sync_mode: SyncMode,
+) -> Result<ConfiguredCatalog, Error> {
+    let known = known_streams(config).await?.streams;
+    let chosen: Vec<&str> = names.iter().map(|name| name.trim()).filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = chosen.iter().find(|name| known.iter().all(|stream| stream.name != **name)) {
         let names = known.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(", ");
         return Err(Error::config(format!("there is no stream `{unknown}`; `--streams` takes {names}")));
     }
     let wanted = known.into_iter().filter(|stream| chosen.is_empty() || chosen.contains(&stream.name.as_str()));
-    let configured =
-        ConfiguredCatalog { streams: wanted.map(|stream| configure(stream, arguments.sync_mode.into())).collect() };
-    let mut text = serde_json::to_vec_pretty(&configured)
-        .map_err(|error| Error::system("the catalog could not be written").with_details(error.to_string()))?;
-    text.push(b'\n');
-    output.line(text).await
+    Ok(ConfiguredCatalog { streams: wanted.map(|stream| configure(stream, sync_mode)).collect() })
 }
 
 fn configure(stream: Stream, wanted: SyncMode) -> ConfiguredStream {

@@ -34,7 +34,7 @@ pub(super) async fn check(config: &Path, output: &Output) -> Result<bool, Error>
 
 /// What was found, one sentence each.
 async fn examine(config: &Path) -> Result<Vec<String>, Error> {
-    let config = configuration::from_file(config)?;
+    let config = configuration::from_file(config).await?;
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
     let key = ApiKey::fetch(&client, retry(), &Silent).await?;

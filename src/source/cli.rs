@@ -46,6 +46,8 @@ source-posthog discover --config config.json \\
   | jq -r 'select(.type == \"CATALOG\").catalog.streams[].name'";
 
 const READ_EXAMPLES: &str = "\
+source-posthog read --config config.json --streams events,persons \\
+  > messages.jsonl
 source-posthog read --config config.json --catalog catalog.json \\
   > messages.jsonl
 
@@ -118,7 +120,7 @@ pub enum Command {
     /// or property columns.
     #[command(after_help = help::after(DISCOVER_EXAMPLES, VARIABLES, help::DONE))]
     Discover {
-        /// Configuration file (JSON)
+        /// Configuration file (JSON); `-` is standard input
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
@@ -171,19 +173,22 @@ pub struct VerifyArguments {
     /// Compare with PostHog: the result of the query (CSV)
     #[arg(long, value_name = "FILE", requires = "config", required_unless_present = "sql")]
     pub counts: Option<PathBuf>,
-    /// Configuration file (JSON)
+    /// Configuration file (JSON); `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub struct ReadArguments {
-    /// Configuration file (JSON)
+    /// Configuration file (JSON); `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Configured catalog (JSON): which streams to read and how
-    #[arg(long, value_name = "FILE")]
-    pub catalog: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "streams")]
+    pub catalog: Option<PathBuf>,
+    /// Streams to read without a catalog, separated by commas: incrementally, if they can be
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "catalog")]
+    pub streams: Vec<String>,
     /// State to continue from: a JSON array of states, as Airbyte keeps it, or STATE messages, one per
     /// line; without it, or with an empty file, everything is read
     #[arg(long, value_name = "FILE")]
@@ -195,7 +200,7 @@ pub struct ReadArguments {
 
 #[derive(Debug, Args)]
 pub struct CatalogArguments {
-    /// Configuration file (JSON)
+    /// Configuration file (JSON); `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
     /// Streams to read, separated by commas [default: all]

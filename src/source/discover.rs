@@ -20,7 +20,7 @@ pub(super) async fn spec(output: &Output) -> Result<(), Error> {
 
 /// Prints the streams. Only what the user has added needs requests.
 pub(super) async fn discover(config: &Path, output: &Output) -> Result<(), Error> {
-    let catalog = known_streams(&configuration::from_file(config)?).await?;
+    let catalog = known_streams(&configuration::from_file(config).await?).await?;
     output.message(&Message::Catalog { catalog }).await
 }
 

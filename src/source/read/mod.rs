@@ -20,11 +20,11 @@ use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_r
 
 use super::account_streams::AccountReader;
 use super::cli::ReadArguments;
-use super::configuration;
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
 use super::unmatched;
+use super::{catalog, configuration};
 use crate::config::Config;
 use crate::error::Error;
 use crate::posthog::account::ApiKey;
@@ -32,7 +32,7 @@ use crate::posthog::exports::Exports;
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
-use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus};
+use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
 use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
@@ -74,14 +74,17 @@ struct ProjectPlan {
 
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
-    let config = configuration::from_file(&arguments.config)?;
+    let config = configuration::from_file(&arguments.config).await?;
     if !config.method.obsolete.is_empty() {
         tracing::info!(
             "{} has no effect any more: what has been read is compared with PostHog's figures instead",
             config.method.obsolete.join(" and ")
         );
     }
-    let catalog = ConfiguredCatalog::from_file(&arguments.catalog)?;
+    let catalog = match &arguments.catalog {
+        Some(file) => ConfiguredCatalog::from_file(file)?,
+        None => catalog::configured(&config, &arguments.streams, SyncMode::Incremental).await?,
+    };
     let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
     let custom =
         custom_streams(&config, |name| catalog.streams.iter().any(|stream| stream.stream.name == name)).await?;

@@ -57,7 +57,7 @@ pub(super) async fn verify(arguments: &VerifyArguments, output: &Output) -> Resu
 }
 
 async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparison, Error> {
-    let config = Arc::new(configuration::from_file(config)?);
+    let config = Arc::new(configuration::from_file(config).await?);
     let tables = counts::from_file(file)?;
     if tables.is_empty() {
         return Err(Error::config(
