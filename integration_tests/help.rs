@@ -56,7 +56,7 @@ async fn help_of_every_command_shows_examples_variables_and_exit_codes() {
             }
             let variables = section(text, "Environment variables:");
             let secrets: &[&str] = match name {
-                _ if page.ends_with(" spec") => &[],
+                _ if page.ends_with(" spec") || page.ends_with(" completions") => &[],
                 "source-posthog" => &["POSTHOG_API_KEY", "POSTHOG_HASH_KEY"],
                 _ => &["PATTERNS_WEBHOOK_URL", "PATTERNS_BEARER_TOKEN", "PATTERNS_SIGNING_SECRET"],
             };

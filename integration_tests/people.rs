@@ -1,11 +1,15 @@
 //! What people see: results and errors as text, on a terminal or beside a file.
 
-use serde_json::json;
+use std::os::unix::fs::PermissionsExt;
+
+use rustix::process::{Pid, Signal};
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
+use crate::support::child::Command;
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
-use crate::support::terminal::{coloured, run_on_terminal};
+use crate::support::terminal::{Terminal, coloured, run_on_terminal, start_on};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
 
 #[tokio::test]
@@ -90,6 +94,100 @@ async fn a_sync_needs_neither_a_catalog_nor_a_configuration_file() {
     let output = read("evnts").await;
     assert_eq!(output.status.code(), Some(1));
     assert!(Messages::parse(&output.stdout).errors()[0].contains("there is no stream `evnts`"));
+}
+
+#[tokio::test]
+async fn init_asks_and_writes_a_configuration_for_its_owner_alone() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let init = || {
+        let mut command = Source::new("http://127.0.0.1:9").bare();
+        command.arg("init").current_dir(directory.path());
+        command
+    };
+    let mut terminal = Terminal::open();
+    let mut command = init();
+    let mut child = start_on(&terminal, &mut command);
+    drop(command);
+    for (question, answer) in [("Region", "EU\n"), ("API key", "phx_full\n"), ("from this day on", "2026-10-01\n")] {
+        terminal.until(question).await;
+        terminal.enter(answer);
+    }
+    // The terminal fails the test if it has shown the key.
+    let shown = terminal.end().await;
+    assert_eq!(child.wait().await.code(), Some(0), "{shown}");
+    assert!(shown.contains("source-posthog check --config config.json"), "{shown}");
+    let path = directory.path().join("config.json");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let expected =
+        json!({"api_key": "phx_full", "base_url": "https://eu.posthog.com", "start_date": "2026-10-01T00:00:00Z"});
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), expected);
+
+    let outcome = run(init()).await;
+    assert_eq!(outcome.code, Some(1));
+    assert!(outcome.stderr.starts_with("error: `config.json` exists already"), "{}", outcome.stderr);
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn init_writes_nothing_that_does_not_work() {
+    let directory = tempfile::TempDir::new().unwrap();
+    for (answers, expected) in [
+        ("us\nphc_token\n\n", "project token"),
+        ("http://posthog.internal\nphx_full\n\n", "`base_url` is not encrypted"),
+        ("\n\n\n", "`api_key` is missing"),
+        ("us\nphx_full\nyesterday\n", "`start_date` is not a date"),
+        ("us\n", "standard input ended before every question was answered"),
+    ] {
+        let mut command = Source::new("http://127.0.0.1:9").bare().with_input();
+        let mut child = command.args(["init", "--config", "own.json"]).current_dir(directory.path()).spawn();
+        child.stdin.take().unwrap().write_all(answers.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await;
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
+        assert!(stderr.contains(&format!("error: {expected}")) || stderr.contains(expected), "{answers:?}: {stderr}");
+        assert!(!directory.path().join("own.json").exists());
+    }
+}
+
+#[tokio::test]
+async fn an_interrupted_question_leaves_the_terminal_as_it_was() {
+    let mut terminal = Terminal::open();
+    let mut command = Source::new("http://127.0.0.1:9").bare();
+    command.args(["init", "--config", "/nowhere/config.json"]);
+    let mut child = start_on(&terminal, &mut command);
+    drop(command);
+    terminal.until("Region").await;
+    terminal.enter("\n");
+    terminal.until("API key").await;
+    assert!(!terminal.echoes());
+    rustix::process::kill_process(Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap(), Signal::TERM).unwrap();
+    assert_eq!(child.wait().await.code(), None);
+    assert!(terminal.echoes());
+}
+
+#[tokio::test]
+async fn completions_complete_every_command() {
+    for (program, commands) in [
+        (env!("CARGO_BIN_EXE_source-posthog"), ["verify", "--exit-code", "init"]),
+        (env!("CARGO_BIN_EXE_destination-patterns"), ["write", "--exit-code", "--state-file"]),
+    ] {
+        for shell in ["bash", "zsh", "fish"] {
+            let mut command = Command::new(program);
+            let output = command.args(["completions", shell]).output().await;
+            assert!(output.status.success());
+            let script = String::from_utf8(output.stdout).unwrap();
+            for word in commands {
+                assert!(script.contains(word.trim_start_matches('-')), "{shell}: {word}");
+            }
+            if shell == "bash" {
+                let directory = tempfile::TempDir::new().unwrap();
+                let file = directory.path().join("completion");
+                std::fs::write(&file, script).unwrap();
+                assert!(Command::new("bash").arg("-n").arg(file).output().await.status.success());
+            }
+        }
+    }
 }
 
 #[tokio::test]

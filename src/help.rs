@@ -10,6 +10,13 @@ const COMMON_VARIABLES: &[(&str, &str)] = &[
 
 /// Exit code 0 of a command that either succeeds or fails.
 pub(crate) const DONE: &str = "done";
+/// Examples of `completions`.
+pub(crate) fn completions_of(program: &str) -> String {
+    format!(
+        "{program} completions bash \\\n  > ~/.local/share/bash-completion/completions/{program}\n{program} completions fish \\\n  > ~/.config/fish/completions/{program}.fish"
+    )
+}
+
 /// Exit code 0 of `check`.
 pub(crate) const CHECK_DONE: &str = "the result has been printed, SUCCEEDED or FAILED; with --exit-code, SUCCEEDED";
 /// Exit code 0 of a program, whatever the command.

@@ -20,6 +20,7 @@ pub mod program;
 pub mod source;
 
 // The inside, which tests, benchmarks and fuzz targets reach, too: no part of the public interface.
+mod completions;
 #[doc(hidden)]
 pub mod config;
 mod help;

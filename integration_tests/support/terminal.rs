@@ -5,7 +5,7 @@ use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize};
 
 use super::child::{Child, Command};
 use super::secrets::assert_none;
@@ -32,6 +32,11 @@ impl Terminal {
     /// The side that a program is connected to.
     pub(crate) fn program_side(&self) -> OwnedFd {
         self.theirs.try_clone().unwrap()
+    }
+
+    /// Whether it shows what is typed.
+    pub(crate) fn echoes(&self) -> bool {
+        tcgetattr(&self.theirs).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
     /// Types something.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use clap_complete::Shell;
 
 use super::config::{BEARER_TOKEN_VARIABLE, SIGNING_SECRET_VARIABLE, WEBHOOK_URL_VARIABLE};
 use crate::help;
@@ -90,6 +91,15 @@ pub enum DestinationCommand {
     /// delivers everything it received and fails as well, so the exit code of the pipe covers both.
     #[command(after_help = help::after(WRITE_EXAMPLES, VARIABLES, "every record has been delivered or dead-lettered, and the source has not failed"))]
     Write(WriteArguments),
+    /// Print what a shell needs to complete command lines
+    ///
+    /// Save it where the shell looks for completions, then start a new shell.
+    #[command(after_help = help::after(&help::completions_of("destination-patterns"), &[], help::DONE))]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 /// Arguments of `write`.

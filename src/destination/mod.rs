@@ -26,6 +26,7 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::completions;
 use crate::error::Error;
 use crate::protocol::message::ConnectionStatus;
 use crate::protocol::{Message, Output};
@@ -45,6 +46,9 @@ pub async fn run(command: &DestinationCommand, output: &Output) -> Result<bool, 
         DestinationCommand::Spec => output.message(&Message::Spec { spec: specification() }).await?,
         DestinationCommand::Check { config, send_test_record, exit_code } => {
             return Ok(check(config, *send_test_record, output).await? || !exit_code);
+        }
+        DestinationCommand::Completions { shell } => {
+            output.line(completions::script::<DestinationArguments>(*shell)).await?;
         }
         DestinationCommand::Write(arguments) => write::write(arguments, output).await?,
     }

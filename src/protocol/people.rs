@@ -37,8 +37,7 @@ pub(super) fn result(message: &Message) -> Option<String> {
     let ConnectionStatus { status, lines, .. } = connection_status;
     let text = match status {
         CheckStatus::Succeeded => {
-            let found: String = lines.iter().map(|line| format!("  {line}\n")).collect();
-            format!("{SUCCESS}OK:{SUCCESS:#} the configuration works\n{found}")
+            format!("{SUCCESS}OK:{SUCCESS:#} the configuration works\n  {}\n", lines.join("\n  "))
         }
         CheckStatus::Failed => format!("{ERROR}FAILED:{ERROR:#} {}\n", lines.join("\n")),
     };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use super::verify::Dialect;
 use crate::config::{API_KEY_VARIABLE, HASH_KEY_VARIABLE};
@@ -16,7 +17,7 @@ const VARIABLES: &[(&str, &str)] = &[
 ];
 
 const EXAMPLES: &str = "\
-source-posthog spec
+source-posthog init
 source-posthog check --config config.json
 source-posthog catalog --config config.json --streams events > catalog.json
 source-posthog read --config config.json --catalog catalog.json \\
@@ -30,6 +31,10 @@ The smallest config.json, with the API key in POSTHOG_API_KEY:
   {\"start_date\": \"2026-01-01T00:00:00Z\"}
 
 `source-posthog help COMMAND` has examples for each command.";
+
+const INIT_EXAMPLES: &str = "\
+source-posthog init
+source-posthog init --config web-shop.json";
 
 const SPEC_EXAMPLES: &str = "\
 source-posthog spec
@@ -144,14 +149,33 @@ pub enum Command {
     /// them read again: as a table on a terminal, otherwise as JSON.
     #[command(after_help = help::after_with(VERIFY_EXAMPLES, VARIABLES, "nothing differs", "  3  the table differs from PostHog\n"))]
     Verify(VerifyArguments),
+    /// Ask for what a configuration needs, and write it
+    ///
+    /// Asks for the region, the API key and the first day to read. Writes a file that only you can read; one that
+    /// exists is never replaced. Without a key, the environment variable is used.
+    #[command(after_help = help::after(INIT_EXAMPLES, VARIABLES, "the file has been written"))]
+    Init {
+        /// Configuration file to write (JSON)
+        #[arg(long, value_name = "FILE", default_value = "config.json")]
+        config: PathBuf,
+    },
+    /// Print what a shell needs to complete command lines
+    ///
+    /// Save it where the shell looks for completions, then start a new shell.
+    #[command(after_help = help::after(&help::completions_of("source-posthog"), &[], help::DONE))]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: Shell,
+    },
 }
 
 impl Command {
-    /// Who reads what the command writes; `catalog` and `verify` write no messages, but files of their own.
+    /// Who reads what the command writes; the rest write no messages, but results of their own.
     pub fn audience(&self) -> Audience {
         match self {
             Self::Spec | Self::Check { .. } | Self::Discover { .. } | Self::Read(_) => Audience::of_messages(),
-            Self::Catalog(_) | Self::Verify(_) => Audience::People,
+            Self::Catalog(_) | Self::Verify(_) | Self::Init { .. } | Self::Completions { .. } => Audience::People,
         }
     }
 }

@@ -11,6 +11,7 @@ mod custom_queries;
 mod discover;
 mod event_filter;
 mod first_read;
+mod init;
 mod method;
 mod projects;
 mod property_types;
@@ -26,6 +27,7 @@ pub use cli::{Arguments, Command};
 
 use std::process::ExitCode;
 
+use crate::completions;
 use crate::error::Error;
 use crate::protocol::Output;
 
@@ -46,6 +48,8 @@ pub async fn run(command: &Command, output: &Output) -> Result<ExitCode, Error> 
         Command::Read(arguments) if !read::read(arguments, output).await? => return Ok(ExitCode::FAILURE),
         Command::Catalog(arguments) => catalog::catalog(arguments, output).await?,
         Command::Verify(arguments) if !verify::verify(arguments, output).await? => return Ok(ExitCode::from(DIFFERS)),
+        Command::Init { config } => init::init(config, output).await?,
+        Command::Completions { shell } => output.line(completions::script::<Arguments>(*shell)).await?,
         Command::Check { .. } | Command::Read(_) | Command::Verify(_) => {}
     }
     Ok(ExitCode::SUCCESS)
