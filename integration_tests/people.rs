@@ -2,11 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use posthog_sandbox::patterns::Webhook;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::child::Command;
+use crate::support::destination::{self, Destination};
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
 use crate::support::terminal::{Terminal, coloured, run_on_terminal, start_on};
@@ -188,6 +190,76 @@ async fn completions_complete_every_command() {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_log_for_people_has_a_time_on_every_line_and_leaves_the_messages_alone() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(10)));
+    let source = Source::new(&posthog.url());
+    let with_log = |source: &Source| {
+        let mut command = source.read_command(&catalog(&["events", "projects"], "incremental"), None);
+        command.args(["--log-format", "text"]);
+        command
+    };
+    let outcome = run(with_log(&source)).await;
+    assert_eq!(outcome.code, Some(0));
+    assert_eq!(outcome.messages.logs("INFO"), [""; 0]);
+    assert_eq!(outcome.messages.records("events").len(), 3);
+    let is_dated =
+        |line: &str| line.split_once(' ').is_some_and(|(time, _)| chrono::DateTime::parse_from_rfc3339(time).is_ok());
+    assert!(outcome.stderr.lines().all(is_dated), "{}", outcome.stderr);
+    let last = outcome.stderr.lines().last().unwrap();
+    assert!(last.contains("INFO  sync complete: 4 records, 2 streams complete in "), "{last}");
+    for field in [" records=4 repeats=0 seconds=", " lag_seconds=", " reason=complete"] {
+        assert!(last.contains(field), "{last}");
+    }
+
+    let outcome = run(with_log(&source.with("api_key", json!("phx_wrong")))).await;
+    assert_eq!((outcome.code, outcome.messages.errors().len()), (Some(1), 1));
+    assert!(outcome.stderr.lines().all(is_dated), "{}", outcome.stderr);
+    for line in [" INFO  sync failed: 0 records, ", " reason=failed\n", " ERROR PostHog does not accept the API key"] {
+        assert!(outcome.stderr.contains(line), "{}", outcome.stderr);
+    }
+}
+
+#[tokio::test]
+async fn states_that_a_file_keeps_are_not_in_a_log_for_people() {
+    let webhook = Webhook::start().await.unwrap();
+    let destination = Destination::new(&webhook);
+    let state = json!({"type": "STATE", "state": {"type": "STREAM", "stream": {
+        "stream_descriptor": {"name": "events"}, "stream_state": {"cursor": 1}}}});
+    let mut command = destination.write_command();
+    command.args(["--log-format", "text"]);
+    let outcomes = destination::run(command, &format!("{state}\n")).await;
+    assert_eq!((outcomes.code, outcomes.text.as_str()), (Some(0), ""));
+    assert_eq!(destination.state_file()[0]["stream"]["stream_state"]["cursor"], 1);
+    assert_eq!(destination.delivered(&format!("{state}\n")).await.states().len(), 1, "programs read states");
+}
+
+#[tokio::test]
+async fn metrics_say_how_the_last_sync_has_ended_and_how_far_the_last_complete_one_came() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, minutes_ago(10)));
+    let source = Source::new(&posthog.url());
+    let file = source.file("posthog.prom", "");
+    let sync = async |source: &Source, code: i32| {
+        let mut command = source.read_command(&catalog(&["events"], "incremental"), None);
+        command.arg("--metrics-file").arg(&file);
+        assert_eq!(run(command).await.code, Some(code));
+        std::fs::read_to_string(&file).unwrap()
+    };
+    let value = |text: &str, name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("{name} ")));
+        line.unwrap_or_else(|| panic!("no {name}: {text}")).parse::<f64>().unwrap()
+    };
+    let first = sync(&source, 0).await;
+    assert_eq!(value(&first, "source_posthog_success").to_string(), "1");
+    assert_eq!(value(&first, "source_posthog_stream_records{stream=\"events\"}").to_string(), "3");
+    let second = sync(&source.with("api_key", json!("phx_wrong")), 1).await;
+    assert_eq!(value(&second, "source_posthog_success").to_string(), "0");
+    let until = "source_posthog_read_until_timestamp_seconds";
+    assert_eq!(value(&first, until).to_string(), value(&second, until).to_string());
 }
 
 #[tokio::test]

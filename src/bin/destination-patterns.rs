@@ -4,11 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use source_posthog::destination::{self, DestinationArguments};
-use source_posthog::program::{self, Audience};
+use source_posthog::program;
 
 fn main() -> ExitCode {
     let arguments = DestinationArguments::parse();
-    program::run(Audience::of_messages(), |output| async move {
+    program::run(arguments.command.audience(), |output| async move {
         let succeeded = destination::run(&arguments.command, &output).await?;
         Ok(if succeeded { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     })

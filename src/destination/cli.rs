@@ -7,6 +7,7 @@ use clap_complete::Shell;
 
 use super::config::{BEARER_TOKEN_VARIABLE, SIGNING_SECRET_VARIABLE, WEBHOOK_URL_VARIABLE};
 use crate::help;
+use crate::protocol::{Audience, LogFormat};
 
 /// The variables that every command with a configuration reads.
 const VARIABLES: &[(&str, &str)] = &[
@@ -102,6 +103,17 @@ pub enum DestinationCommand {
     },
 }
 
+impl DestinationCommand {
+    /// Who reads what the command writes; `completions` writes no messages.
+    pub fn audience(&self) -> Audience {
+        match self {
+            Self::Spec | Self::Check { .. } => Audience::of_messages(None),
+            Self::Write(arguments) => Audience::of_messages(arguments.log_format),
+            Self::Completions { .. } => Audience::People,
+        }
+    }
+}
+
 /// Arguments of `write`.
 #[derive(Debug, Args)]
 pub struct WriteArguments {
@@ -117,4 +129,8 @@ pub struct WriteArguments {
     /// Hide the progress line
     #[arg(long)]
     pub quiet: bool,
+    /// How to write the log [default: text on a terminal, otherwise json]; with text, states that `--state-file`
+    /// keeps are not printed
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }

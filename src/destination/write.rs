@@ -352,7 +352,9 @@ impl Run {
             file.save(states.collect::<Result<Vec<Value>, Error>>()?.into_iter())?;
             file.note(last.epoch);
         }
-        for state in released {
+        // In a log for people, states that are kept elsewhere would bury the rest.
+        let is_kept = self.state_file.is_some() && self.output.has_log_for_people();
+        for state in released.into_iter().filter(|_| !is_kept) {
             self.output.line(acknowledged(&state)?).await?;
         }
         Ok(())

@@ -21,5 +21,5 @@ pub use catalog::{Catalog, ConfiguredCatalog, ConfiguredStream, Stream, StreamDe
 pub use lines::Lines;
 pub use message::{Message, StreamStatus};
 pub use output::{Output, Writer};
-pub use people::Audience;
+pub use people::{Audience, LogFormat};
 pub(crate) use separators::write_escaped;

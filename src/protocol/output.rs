@@ -88,13 +88,18 @@ impl Output {
         Ok(())
     }
 
+    /// Whether people read the log, and not another program.
+    pub fn has_log_for_people(&self) -> bool {
+        self.shared.audience != Audience::Program
+    }
+
     fn is_for_people(&self) -> bool {
         self.shared.audience == Audience::People
     }
 
     /// Writes a message to standard error, beside the progress line.
     fn tell(&self, message: &Message) {
-        self.progress().beside(|| people::tell(message));
+        self.progress().beside(|| people::tell(message, self.shared.audience));
     }
 
     /// Queues a line that is complete with its line feed.
@@ -119,6 +124,11 @@ impl Output {
         lock(&self.shared.records).get(stream).copied().unwrap_or_default()
     }
 
+    /// Records of all streams that have been queued so far.
+    pub fn all_records(&self) -> u64 {
+        lock(&self.shared.records).values().sum()
+    }
+
     /// Queues the state of a stream; it covers every record queued by the same task before.
     ///
     /// # Errors
@@ -134,7 +144,7 @@ impl Output {
     /// Queues a log line without waiting; it may overtake other messages. When the reader of stdout is far behind, the oldest
     /// waiting log lines give way.
     pub fn log(&self, message: &Message) {
-        if self.is_for_people() {
+        if self.has_log_for_people() {
             return self.tell(message);
         }
         {
@@ -285,7 +295,7 @@ fn recycle(shared: &Shared, mut buffer: Lines) {
 /// The line feed in front ends a line that the writer may have begun; readers of the protocol skip
 /// lines that are not JSON.
 pub fn write_unqueued(message: &Message, audience: Audience) {
-    people::tell(message);
+    people::tell(message, audience);
     if audience == Audience::People {
         return;
     }
@@ -329,7 +339,7 @@ impl<W: Write> StdoutWriter<W> {
 
     fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
         let counts = self.streams.entry(Arc::clone(stream)).or_default();
-        if count > 0 && !counts.running && self.audience == Audience::Program {
+        if count > 0 && !counts.running && self.audience != Audience::People {
             counts.running = true;
             let running = Message::status(StreamDescriptor::clone(stream), StreamStatus::Running);
             self.sink.write_lines(&to_line(&running))?;

@@ -1,13 +1,13 @@
 //! Messages as text for people: results on standard output, everything else on standard error.
 
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write};
 
 use anstream::{AutoStream, ColorChoice, adapter::strip_str};
 use anstyle::{AnsiColor, Style};
 use chrono::{SecondsFormat, Utc};
+use clap::ValueEnum;
 
-use super::message::{CheckStatus, ConnectionStatus, Log, LogLevel, Message, TraceBody, TraceError};
+use super::message::{CheckStatus, ConnectionStatus, Log, LogLevel, Message, Trace, TraceBody, TraceError};
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default().bold();
@@ -20,15 +20,31 @@ pub enum Audience {
     /// A program: messages on standard output. Errors are on standard error as well, since people may have sent
     /// the messages to a file.
     Program,
+    /// The same, but people read the log: its lines and errors are text with their time on standard error.
+    ProgramWithLog,
     /// People, or standard output is a file of its own kind: nothing but results is written there.
     People,
 }
 
 impl Audience {
-    /// Who reads messages: people if they end up on a terminal.
-    pub fn of_messages() -> Self {
-        if io::stdout().is_terminal() { Self::People } else { Self::Program }
+    /// Who reads messages: unless the user says so, people if they end up on a terminal.
+    pub fn of_messages(log_format: Option<LogFormat>) -> Self {
+        match log_format {
+            Some(LogFormat::Json) => Self::Program,
+            _ if io::stdout().is_terminal() => Self::People,
+            Some(LogFormat::Text) => Self::ProgramWithLog,
+            None => Self::Program,
+        }
     }
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// As messages, on standard output
+    Json,
+    /// As text with times, on standard error
+    Text,
 }
 
 /// A result for standard output, as lines; none when the message is another one.
@@ -47,17 +63,25 @@ pub(super) fn result(message: &Message) -> Option<String> {
 
 /// Writes an error or a log line to standard error, in colour where that is a terminal that shows it. Other messages
 /// are none of its business, and when standard error is closed, nothing can be done.
-pub(super) fn tell(message: &Message) {
-    if let Some(text) = notice(message) {
+pub(super) fn tell(message: &Message, audience: Audience) {
+    if let Some(text) = notice(message, audience) {
         drop(anstream::stderr().lock().write_all(text.as_bytes()));
     }
 }
 
-fn notice(message: &Message) -> Option<String> {
+fn notice(message: &Message, audience: Audience) -> Option<String> {
     match message {
         Message::Log { log } => Some(log_line(log)),
+        Message::Trace { trace: Trace { body: TraceBody::Error { error }, .. } }
+            if audience == Audience::ProgramWithLog =>
+        {
+            Some(log_line(&Log { level: LogLevel::Error, message: describe(error, |details| format!(" ({details})")) }))
+        }
         Message::Trace { trace } => match &trace.body {
-            TraceBody::Error { error } => Some(describe(error)),
+            TraceBody::Error { error } => {
+                let text = describe(error, |details| format!("\n  {details}"));
+                Some(format!("{ERROR}error:{ERROR:#} {text}\n"))
+            }
             TraceBody::Estimate { .. } | TraceBody::StreamStatus { .. } => None,
         },
         Message::Spec { .. } | Message::ConnectionStatus { .. } | Message::Catalog { .. } => None,
@@ -76,14 +100,9 @@ fn log_line(log: &Log) -> String {
     format!("{FAINT}{time}{FAINT:#} {style}{level}{style:#} {}\n", log.message)
 }
 
-fn describe(error: &TraceError) -> String {
-    let mut text = format!("{ERROR}error:{ERROR:#} ");
-    // Writing to a String cannot fail.
-    let written = match &error.stream_descriptor {
-        Some(stream) => writeln!(text, "stream `{}`: {}", stream.name, error.message),
-        None => writeln!(text, "{}", error.message),
-    };
-    debug_assert!(written.is_ok());
-    text.extend(error.internal_message.iter().map(|details| format!("  {details}\n")));
-    text
+/// What has failed and why; `details` are what happened in technical terms.
+fn describe(error: &TraceError, details: impl Fn(&str) -> String) -> String {
+    let stream = error.stream_descriptor.iter().map(|stream| format!("stream `{}`: ", stream.name));
+    let details = error.internal_message.as_deref().map(details);
+    stream.chain([error.message.clone()]).chain(details).collect()
 }

@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use super::verify::Dialect;
 use crate::config::{API_KEY_VARIABLE, HASH_KEY_VARIABLE};
 use crate::help;
-use crate::protocol::{Audience, SyncMode};
+use crate::protocol::{Audience, LogFormat, SyncMode};
 
 /// The variable that every command with a configuration reads.
 const VARIABLES: &[(&str, &str)] = &[
@@ -60,6 +60,11 @@ Continue from there, with a file of the STATE messages:
   grep '^{\"type\":\"STATE\"' messages.jsonl > states.jsonl
   source-posthog read --config config.json --catalog catalog.json \\
     --state states.jsonl
+
+Read in a job of cron, with a log for people and figures for monitoring:
+  source-posthog read --config config.json --catalog catalog.json \\
+    --log-format text --metrics-file posthog.prom \\
+    > messages.jsonl 2>> sync.log
 
 Deliver to a Patterns webhook, and continue from there next time:
   touch state.json
@@ -174,7 +179,8 @@ impl Command {
     /// Who reads what the command writes; the rest write no messages, but results of their own.
     pub fn audience(&self) -> Audience {
         match self {
-            Self::Spec | Self::Check { .. } | Self::Discover { .. } | Self::Read(_) => Audience::of_messages(),
+            Self::Spec | Self::Check { .. } | Self::Discover { .. } => Audience::of_messages(None),
+            Self::Read(arguments) => Audience::of_messages(arguments.log_format),
             Self::Catalog(_) | Self::Verify(_) | Self::Init { .. } | Self::Completions { .. } => Audience::People,
         }
     }
@@ -220,6 +226,12 @@ pub struct ReadArguments {
     /// Hide the progress line
     #[arg(long)]
     pub quiet: bool,
+    /// How to write the log [default: text on a terminal, otherwise json]
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Write how the sync has ended to this file, in the text format of Prometheus
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

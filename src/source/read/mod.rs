@@ -2,6 +2,7 @@
 //! ([`crate::posthog::http::RateLimiter`]) and export runs ([`Supervision`]).
 
 mod jobs;
+mod summary;
 mod tables;
 
 use std::collections::HashMap;
@@ -15,6 +16,8 @@ use futures_util::{FutureExt, StreamExt};
 use indicatif::HumanCount;
 use tokio::sync::OnceCell;
 use tracing::Instrument;
+
+use summary::{Ending, StreamEnd, Summary};
 
 use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_runs};
 
@@ -61,6 +64,7 @@ struct Sync {
     reports: Mutex<HashMap<Arc<StreamDescriptor>, StreamReport>>,
     /// What has been compared of the events of each project that were read; none where that has failed.
     compared: Mutex<HashMap<u64, Option<ComparedDays>>>,
+    summary: Arc<Summary>,
 }
 
 /// A project and how its tables are read.
@@ -74,6 +78,20 @@ struct ProjectPlan {
 
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
+    let summary = Arc::new(Summary::begin(arguments.metrics_file.clone(), output.clone()));
+    output.at_interruption(end_by_signal(Arc::clone(&summary), std::future::ready(())));
+    let result = read_streams(arguments, output, &summary).await;
+    summary.end(if matches!(result, Ok(true)) { Ending::Complete } else { Ending::Failed });
+    result
+}
+
+/// What is done when a signal ends the sync.
+async fn end_by_signal(summary: Arc<Summary>, cleanup: impl Future<Output = ()>) {
+    summary.end(Ending::Interrupted);
+    cleanup.await;
+}
+
+async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<Summary>) -> Result<bool, Error> {
     let config = configuration::from_file(&arguments.config).await?;
     if !config.method.obsolete.is_empty() {
         tracing::info!(
@@ -104,6 +122,8 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
     if let Some(notice) = &future_start {
         tracing::warn!("{notice}");
     }
+    let until = client.now().minus(config.method.ingestion_delay);
+    summary.reads_until(config.end.map_or(until, |end| end.min(until)));
     output.show(Progress::start("read", arguments.quiet));
     let mut projects = Vec::with_capacity(ids.len());
     let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
@@ -130,8 +150,9 @@ pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<b
         expected: AtomicU64::new(0),
         reports: Mutex::default(),
         compared: Mutex::default(),
+        summary: Arc::clone(summary),
     };
-    output.at_interruption(sync.cancel_unread_runs());
+    output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
     sync.recall_failed_exports(&jobs);
     let mut all_complete = true;
     let mut streams: FuturesUnordered<_> =
@@ -231,6 +252,7 @@ impl Sync {
         let totals = self.report(stream).totals();
         let (records, repeats) = (self.output.records_of(stream), totals.repeats);
         let seconds = begin.elapsed().as_secs_f64();
+        self.summary.stream(&stream.name, StreamEnd { complete, records, repeats });
         let again = if repeats > 0 { format!(", {} of them repeats,", HumanCount(repeats)) } else { String::new() };
         tracing::info!(
             stream = stream.name,
