@@ -10,6 +10,6 @@ if ! flock -n 9; then
 fi
 touch state.json
 # The destination fails when the source has failed, so the exit code of the pipe is that of both.
-source-posthog read --quiet --config config.json --catalog catalog.json --state state.json \
+source-posthog read --quiet --log-format text --config config.json --catalog catalog.json --state state.json \
   | destination-patterns write --quiet --log-format text --config patterns.json --catalog catalog.json \
     --state-file state.json

@@ -109,7 +109,9 @@ async fn sigterm_ends_the_sync_by_the_signal_after_complete_lines() {
     posthog.generate(PROJECT, 300, 5, two_hours_ago());
     posthog.set_faults(vec![Fault::query(Action::throttle(600)).sql("properties").after(2)]).unwrap();
     let source = Source::new(&posthog.url()).with_page_size(50);
-    let mut child = source.read_command(&catalog(&["events"], "incremental"), None).spawn();
+    let metrics = source.file("posthog.prom", "");
+    let mut command = source.read_command(&catalog(&["events"], "incremental"), None);
+    let mut child = command.arg("--metrics-file").arg(&metrics).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut read = Vec::new();
     // It waits for the limit now, which it has said.
@@ -121,6 +123,12 @@ async fn sigterm_ends_the_sync_by_the_signal_after_complete_lines() {
     while stdout.read_until(b'\n', &mut read).await.unwrap() > 0 {}
     assert_eq!(child.wait().await.signal(), Some(15));
     let messages = Messages::parse(&read);
+    let logs = messages.logs("INFO");
+    let (records, last) = (messages.records("events").len(), logs.last().unwrap());
+    assert!(records > 0 && last.starts_with(&format!("sync interrupted: {records} records, ")), "{last}");
+    assert!(last.ends_with(" reason=interrupted"), "{last}");
+    let metrics = std::fs::read_to_string(metrics).unwrap();
+    assert!(metrics.contains("\nsource_posthog_success 0\n"), "{metrics}");
     let rest = posthog.set_faults(Vec::new()).map(|()| messages.state()).unwrap();
     let second = source.read_all(&catalog(&["events"], "incremental"), Some(&rest)).await;
     let union: BTreeSet<String> = messages.id_set("events").union(&second.id_set("events")).cloned().collect();

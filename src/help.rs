@@ -3,6 +3,7 @@
 
 /// The environment variables that every command reads.
 const COMMON_VARIABLES: &[(&str, &str)] = &[
+    ("NO_COLOR", "no colours on a terminal"),
     ("LOG_LEVEL", "error, warn, info (default), debug or trace"),
     ("HTTPS_PROXY", "proxy for every request, except to hosts in NO_PROXY"),
     ("SSL_CERT_FILE", "certificates to trust, in place of the system's"),

@@ -31,9 +31,10 @@ impl Progress {
             return Self::hidden();
         }
         let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(5)).with_prefix(done);
-        bar.enable_steady_tick(Duration::from_millis(200));
         let progress = Self { bar, bytes: 0 };
         progress.style(OPEN_END);
+        // Only now: it draws at once, in the style that there is.
+        progress.bar.enable_steady_tick(Duration::from_millis(200));
         progress
     }
 

@@ -2,7 +2,9 @@
 
 use std::io::{self, IsTerminal, Write};
 
-use anstream::{AutoStream, ColorChoice, adapter::strip_str};
+use anstream::adapter::strip_str;
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
 use anstyle::{AnsiColor, Style};
 use chrono::{SecondsFormat, Utc};
 use clap::ValueEnum;
@@ -57,15 +59,21 @@ pub(super) fn result(message: &Message) -> Option<String> {
         }
         CheckStatus::Failed => format!("{ERROR}FAILED:{ERROR:#} {}\n", lines.join("\n")),
     };
-    let colourless = AutoStream::choice(&io::stdout()) == ColorChoice::Never;
-    Some(if colourless { strip_str(&text).to_string() } else { text })
+    Some(shown_by(&io::stdout(), text))
+}
+
+/// The text without colours where they would not be shown.
+fn shown_by(stream: &impl RawStream, text: String) -> String {
+    if AutoStream::choice(stream) == ColorChoice::Never { strip_str(&text).to_string() } else { text }
 }
 
 /// Writes an error or a log line to standard error, in colour where that is a terminal that shows it. Other messages
 /// are none of its business, and when standard error is closed, nothing can be done.
 pub(super) fn tell(message: &Message, audience: Audience) {
     if let Some(text) = notice(message, audience) {
-        drop(anstream::stderr().lock().write_all(text.as_bytes()));
+        let stderr = io::stderr();
+        // One write, or another program's line could come between.
+        drop(stderr.lock().write_all(shown_by(&stderr, text).as_bytes()));
     }
 }
 
