@@ -210,7 +210,7 @@ async fn a_log_for_people_has_a_time_on_every_line_and_leaves_the_messages_alone
         |line: &str| line.split_once(' ').is_some_and(|(time, _)| chrono::DateTime::parse_from_rfc3339(time).is_ok());
     assert!(outcome.stderr.lines().all(is_dated), "{}", outcome.stderr);
     let last = outcome.stderr.lines().last().unwrap();
-    assert!(last.contains("INFO  sync complete: 4 records, 2 streams complete in "), "{last}");
+    assert!(last.contains("INFO  sync complete: 4 records, 2 of 2 streams complete in "), "{last}");
     for field in [" records=4 repeats=0 seconds=", " lag_seconds=", " reason=complete"] {
         assert!(last.contains(field), "{last}");
     }

@@ -84,8 +84,9 @@ impl Summary {
             seconds = %format_args!("{seconds:.1}"),
             lag_seconds = until.map(|until| (Utc::now() - until.datetime()).num_seconds()),
             reason = %ending,
-            "sync {ending}: {} records, {complete} streams complete in {seconds:.1} s{}",
+            "sync {ending}: {} records, {complete} of {} streams complete in {seconds:.1} s{}",
             HumanCount(records),
+            streams.len(),
             everything.unwrap_or_default(),
         );
     }
