@@ -52,7 +52,7 @@ async fn a_full_disk_is_found_out_before_anything_is_delivered() {
         assert_eq!(std::fs::read_to_string(destination.path("state.json")).ok(), before);
         let left = std::fs::read_dir(destination.path("")).unwrap().map(|entry| entry.unwrap().file_name());
         let left: BTreeSet<_> = left.map(|name| name.into_string().unwrap()).collect();
-        let unfinished: Vec<&String> = left.iter().filter(|name| name.ends_with(".new")).collect();
+        let unfinished: Vec<&String> = left.iter().filter(|name| name.contains(".new")).collect();
         assert!(unfinished.is_empty(), "{unfinished:?}");
     }
     assert!(webhook.received().is_empty());

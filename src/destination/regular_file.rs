@@ -154,7 +154,9 @@ mod tests {
         let path = folder.path().join("state.json");
         let left = unfinished(&path).unwrap().keep().unwrap().1;
         let others = ["state.json", "state.json.new", ".state.json.lock", ".other.json.x.new"];
-        others.iter().for_each(|name| std::fs::write(folder.path().join(name), "").unwrap());
+        for name in others {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
         remove_unfinished(&path);
         assert!(!left.exists() && others.iter().all(|name| folder.path().join(name).exists()));
     }
