@@ -11,6 +11,7 @@ use crate::support::child::Command;
 use crate::support::destination::{self, Destination};
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, run};
+use crate::support::secrets::HASH_KEY;
 use crate::support::terminal::{Terminal, coloured, run_on_terminal, start_on};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox};
 
@@ -79,9 +80,12 @@ async fn check_tells_scripts_by_its_exit_code_if_they_ask() {
 async fn a_sync_needs_neither_a_catalog_nor_a_configuration_file() {
     let posthog = sandbox().await;
     posthog.insert(PROJECT, events(3, minutes_ago(10)));
-    let config = json!({"api_key": "phx_full", "base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z"});
+    // The secrets are in the environment.
+    let config = json!({"base_url": posthog.url(), "start_date": "2020-01-01T00:00:00Z",
+        "event_properties": {"hash": ["$ip"]}});
     let read = async |streams: &str| {
         let mut command = Source::new(&posthog.url()).bare().with_input();
+        command.env("POSTHOG_API_KEY", "phx_full").env("POSTHOG_HASH_KEY", HASH_KEY);
         let mut child = command.args(["read", "--config", "-", "--streams", streams]).spawn();
         child.stdin.take().unwrap().write_all(config.to_string().as_bytes()).await.unwrap();
         child.wait_with_output().await

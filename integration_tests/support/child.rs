@@ -17,6 +17,7 @@ use super::secrets::{Search, assert_none};
 /// Variables that change how the programs run or connect; a test sets those that it is about.
 const SURROUNDINGS: &[&str] = &[
     "POSTHOG_API_KEY",
+    "POSTHOG_HASH_KEY",
     "PATTERNS_WEBHOOK_URL",
     "PATTERNS_BEARER_TOKEN",
     "PATTERNS_SIGNING_SECRET",

@@ -124,9 +124,17 @@ impl Config {
     /// # Errors
     /// A config error that names the field and the fix.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
+        Self::from_text(&form::file(path)?)
+    }
+
+    /// Reads the JSON text of a configuration; secrets that it lacks come from the environment.
+    ///
+    /// # Errors
+    /// A config error that names the field and the fix.
+    pub fn from_text(text: &[u8]) -> Result<Self, Error> {
         let variable = |name: &str| std::env::var(name).ok();
         let (api_key, hash_key) = (variable(API_KEY_VARIABLE), variable(HASH_KEY_VARIABLE));
-        Self::parse_with(&form::file(path)?, api_key.as_deref(), hash_key.as_deref())
+        Self::parse_with(text, api_key.as_deref(), hash_key.as_deref())
     }
 
     /// Reads the JSON text of a configuration; `api_key` stands in for a missing key.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::custom_queries;
-use crate::config::{API_KEY_VARIABLE, Config};
+use crate::config::Config;
 use crate::error::Error;
 
 /// Reads the file, or standard input for `-`, and checks what the configuration alone cannot: names against those of
@@ -15,7 +15,7 @@ pub(super) async fn from_file(path: &Path) -> Result<Config, Error> {
         let text = text
             .unwrap_or_else(|error| Err(error.into()))
             .map_err(|error| Error::config(format!("cannot read the configuration from standard input: {error}")))?;
-        Config::parse(&text, std::env::var(API_KEY_VARIABLE).ok().as_deref())?
+        Config::from_text(&text)?
     } else {
         Config::from_file(path)?
     };

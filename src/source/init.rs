@@ -8,7 +8,7 @@ use std::path::Path;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::{Map, Value};
 
-use crate::config::{API_KEY_VARIABLE, Config};
+use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::Output;
 use crate::time::days_ago;
@@ -31,7 +31,7 @@ pub(super) async fn init(path: &Path, output: &Output) -> Result<(), Error> {
     let start = ask(&format!("Read events from this day on [{month}]: ")).await?;
     let text = configuration(&region, &key, if start.is_empty() { month } else { &start });
     // What is wrong shall show now.
-    Config::parse(text.as_bytes(), std::env::var(API_KEY_VARIABLE).ok().as_deref())?;
+    Config::from_text(text.as_bytes())?;
     let written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     written.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => exists(),
