@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use posthog_sandbox::posthog::{Action, Event, Exports, Fault};
+use posthog_sandbox::posthog::{Action, Event, Exports, Fault, Project, Sandbox};
 use serde_json::{Value, json};
 use source_posthog::posthog::row_reader::LONGEST;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -72,7 +72,11 @@ async fn read(source: &Source) -> Outcome {
 /// Reads a stream to the end, and looks at the process all the time. The mark that is looked at never falls,
 /// so one look after the worst is enough.
 async fn read_stream(source: &Source, stream: &str) -> Outcome {
-    let mut command = source.read_command(&catalog(&[stream], "incremental"), None);
+    read_streams(source, &[stream]).await
+}
+
+async fn read_streams(source: &Source, streams: &[&str]) -> Outcome {
+    let mut command = source.read_command(&catalog(streams, "incremental"), None);
     let mut child = command.env("LOG_LEVEL", "info").spawn();
     let status = format!("/proc/{}/status", child.id());
     let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -216,6 +220,69 @@ fn wide_window() -> Action {
     }
     let headers = vec![("content-encoding".to_owned(), "zstd".to_owned())];
     Action::Raw { headers, body: encoder.finish().unwrap() }
+}
+
+/// A response in zstd that fills a window of this size, as a power of two, and leaves nothing to keep.
+fn filled_window(size: u32, members: usize) -> Action {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 3).unwrap();
+    encoder.window_log(size).unwrap();
+    encoder.write_all(b"{").unwrap();
+    for number in 0..members {
+        // Not the same everywhere, or the window would not be needed.
+        write!(encoder, "\"{}\":{number},", "x".repeat(200 + number % 800)).unwrap();
+    }
+    encoder.write_all(br#""results":[]}"#).unwrap();
+    let headers = vec![("content-encoding".to_owned(), "zstd".to_owned())];
+    Action::Raw { headers, body: encoder.finish().unwrap() }
+}
+
+#[tokio::test]
+async fn what_cannot_be_unpacked_is_asked_for_in_gzip() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, huge_events());
+    // All that a server may want of its clients, but more than this one has for each response.
+    posthog.set_faults(vec![Fault::query(filled_window(23, 10_000)).nth(&[1])]).unwrap();
+    let outcome = read(&Source::new(&posthog.url())).await;
+    assert_each_once(&outcome, &posthog.events(PROJECT));
+    let requests = posthog.requests();
+    let refused = requests.iter().position(|request| request.fault.is_some()).unwrap();
+    assert!(requests[..=refused].iter().all(|request| request.accepts_zstd));
+    assert!(requests.len() > refused + 2 && requests[refused + 1..].iter().all(|request| !request.accepts_zstd));
+}
+
+/// Several projects, so that as many queries as may are under way, and with them as many lists.
+#[tokio::test]
+async fn attacks_on_queries_and_lists_all_at_once_do_not_exhaust_memory() {
+    let project = |id: u64| Project {
+        id,
+        name: "One of many".to_owned(),
+        timezone: "UTC".to_owned(),
+        token: format!("phc_{id}"),
+    };
+    let posthog = (PROJECT..1004).fold(Sandbox::builder(), |builder, id| builder.project(project(id)));
+    let posthog = posthog.start().await.unwrap();
+    for id in PROJECT..1004 {
+        posthog.insert(id, vec![with_properties(u128::from(id), "{}".to_owned())]);
+    }
+    let of_tables = |action: Action| Fault::query(action).sql("FROM (raw_)?(persons|sessions|groups|person_)");
+    posthog
+        .set_faults(vec![
+            Fault::new(repeated(r#"{"results":[0"#, ",0", "]}")).path("/(annotations|cohorts|actions)/").times(12),
+            Fault::new(repeated(r#"{"results":["#, "[", "]}")).path("/(insights|surveys|dashboards)/").times(12),
+            of_tables(repeated(r#"{"results":[[1]"#, ",[1]", "]}")).every(7).times(3),
+            of_tables(repeated(r#"{"results":[[0"#, ",0", "]]}")).every(6).times(3),
+            of_tables(wide_window()).every(5).times(3),
+            of_tables(filled_window(23, 16_000)).times(30),
+        ])
+        .unwrap();
+    let source = Source::new(&posthog.url()).with_page_size(1_000).with("attempts", json!(2));
+    let streams = "events persons sessions groups annotations cohorts actions insights surveys dashboards";
+    let outcome = read_streams(&source, &streams.split(' ').collect::<Vec<_>>()).await;
+    let fired = posthog.requests().iter().filter(|request| request.fault.is_some()).count();
+    assert!(!outcome.is_success && fired > 40, "{fired}");
+    if cfg!(target_os = "linux") {
+        assert!((1..MOST_MEMORY).contains(&outcome.memory), "{} bytes", outcome.memory);
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,10 @@ use zstd::stream::raw::{DParameter, Decoder, Operation};
 
 /// What can be asked for in `Accept-Encoding` where bodies are read with [`Body::unpacked`].
 pub(crate) const ENCODINGS: &str = "zstd, gzip";
-/// Largest window of zstd, as a power of two: the 8 MiB that every client has to be able to unpack and no
-/// server may exceed (RFC 9659). The library's own limit is 128 MiB for each response.
-const WINDOW: u32 = 23;
+/// Largest window of zstd, as a power of two: 2 MiB, which servers use at their ordinary levels. A dozen
+/// responses that are read at a time, each with the 8 MiB that a server may want at most (RFC 9659), would
+/// take more memory than this program does; what cannot be unpacked is asked for in gzip.
+const WINDOW: u32 = 21;
 /// A body has this much time in any case,
 const PATIENCE: Duration = Duration::from_mins(10);
 /// and more while it brings at least so many bytes a second.

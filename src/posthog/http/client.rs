@@ -55,6 +55,8 @@ struct Inner {
     warned_of_clock: AtomicBool,
     /// Queries in a row for which a gateway did not wait.
     gateway_timeouts: AtomicUsize,
+    /// Whether a response in zstd could not be unpacked, be it for the window that it wanted.
+    avoids_zstd: AtomicBool,
 }
 
 impl Client {
@@ -81,8 +83,8 @@ impl Client {
         let limiter = RateLimiter::new(config.concurrency, config.rate_limit_share);
         let (base, attempts) = (config.base_url.clone(), config.attempts);
         let (skew, gateway_timeouts) = (AtomicI64::new(0), AtomicUsize::new(0));
-        let warned_of_clock = AtomicBool::new(false);
-        let inner = Inner { http, base, limiter, attempts, skew, warned_of_clock, gateway_timeouts };
+        let (warned_of_clock, avoids_zstd) = (AtomicBool::new(false), AtomicBool::new(false));
+        let inner = Inner { http, base, limiter, attempts, skew, warned_of_clock, gateway_timeouts, avoids_zstd };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -124,6 +126,9 @@ impl Client {
         if let Some(body) = request.body {
             builder = builder.json(body);
         }
+        if self.inner.avoids_zstd.load(Ordering::Relaxed) {
+            builder = builder.header(ACCEPT_ENCODING, "gzip");
+        }
         let begin = Instant::now();
         let response = builder.send().await.map_err(Failure::from_transport)?;
         let status = response.status();
@@ -137,7 +142,8 @@ impl Client {
                 self.inner.gateway_timeouts.store(0, Ordering::Relaxed);
             }
             self.learn_budget(class, response.headers());
-            return Ok(Response { body: Body::unpacked(response, PIECE), _permit: permit });
+            let body = Body::unpacked(response, PIECE);
+            return Ok(Response { body, inner: Arc::clone(&self.inner), _permit: permit });
         }
         Err(self.refusal(status, response, request.path, class, begin.elapsed()).await)
     }
@@ -322,6 +328,7 @@ pub struct Request<'a> {
 /// A successful answer. It keeps its place at the gate until it has been read.
 pub struct Response {
     body: Body,
+    inner: Arc<Inner>,
     _permit: Permit,
 }
 
@@ -331,7 +338,12 @@ impl Response {
     /// # Errors
     /// When the body is cut, stalls or cannot be decoded.
     pub async fn chunk(&mut self) -> Result<Option<impl AsRef<[u8]> + use<>>, Failure> {
-        self.body.next().await.map_err(Failure::from_body)
+        self.body.next().await.map_err(|error| {
+            if matches!(error, BodyError::Packed(_)) {
+                self.inner.avoids_zstd.store(true, Ordering::Relaxed);
+            }
+            Failure::from_body(error)
+        })
     }
 
     /// A header as a number.

@@ -16,6 +16,8 @@ pub struct RequestLog {
     pub path: String,
     /// Whether there was an `Authorization` header.
     pub authorized: bool,
+    /// Whether an answer in zstd would be taken.
+    pub accepts_zstd: bool,
     /// HogQL as it was sent, with its placeholders.
     pub sql: Option<String>,
     /// Status of the answer; `None` while it is awaited, and if the connection was reset instead.
@@ -67,6 +69,7 @@ impl Log {
             method: method.to_owned(),
             path: path.to_owned(),
             authorized: false,
+            accepts_zstd: false,
             sql,
             status: None,
             fault: None,

@@ -117,9 +117,11 @@ async fn handle(
     drop(text);
     let id = lock(&shared.log).begin(parts.method.as_str(), &path, sql);
     let active = Active(Arc::clone(&shared));
+    let accepts = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     lock(&shared.log).note(id, |entry| {
         entry.fault = fault.as_ref().map(Action::name);
         entry.authorized = parts.headers.contains_key(header::AUTHORIZATION);
+        entry.accepts_zstd = accepts.contains("zstd");
     });
 
     if let Some(Action::Delay { wait } | Action::GatewayTimeout { wait }) = fault {
@@ -131,7 +133,6 @@ async fn handle(
         // The connection goes away before this could end.
         return std::future::pending().await;
     }
-    let accepts = parts.headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let compress = accepts.contains("gzip") && !matches!(fault, Some(Action::BadEncoding | Action::Raw { .. }));
     let answer = match (replaced(fault.as_ref()), body) {
         (Some(answer), _) => answer,
