@@ -41,6 +41,7 @@ mod proof;
 mod properties;
 mod read;
 mod resume;
+mod row_limit;
 mod scale;
 mod secrets;
 mod selected;

@@ -75,6 +75,8 @@ pub struct Config {
     pub export_deadline: Duration,
     /// Events are exported when so many have to be read; fewer are queried.
     pub export_above: u64,
+    /// Most rows that the export runs of a sync may export.
+    pub max_exported_rows: Option<u64>,
     /// Which properties of events are emitted.
     pub event_properties: Arc<PropertyRules>,
     /// Which properties of persons are emitted.
@@ -221,6 +223,11 @@ impl Config {
             attempts: raw.attempts.get("attempts")? as usize,
             export_deadline: raw.export_deadline_minutes.minutes("export_deadline_minutes")?,
             export_above: raw.export_above.get("export_above")?.into(),
+            max_exported_rows: raw
+                .max_exported_rows
+                .map(|rows| rows.get("max_exported_rows"))
+                .transpose()?
+                .map(u64::from),
         })
     }
 }

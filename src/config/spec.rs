@@ -139,6 +139,11 @@ pub(super) struct RawConfig {
     /// How many file exports of a project run at a time. PostHog Cloud allows 20 in all.
     #[schemars(extend("order" = 24, "group" = "limits", "airbyte_hidden" = true))]
     pub(super) export_runs: Bounded<1, 20, 8>,
+    /// # Most exported rows in a sync
+    /// A sync ends with an error before it exports more rows than this, because PostHog may bill them. What
+    /// has been read is kept, and the next sync goes on from there. Leave it empty for no limit.
+    #[schemars(extend("order" = 26, "group" = "limits", "examples" = [5_000_000]))]
+    pub(super) max_exported_rows: Option<Bounded<1, 4_000_000_000>>,
     /// # Event properties
     /// Which properties of events are emitted. Names can end with `*` for all that begin so, such as
     /// `$geoip_*`, and lead into objects with a dot, such as `address.street`.

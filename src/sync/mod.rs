@@ -29,7 +29,7 @@ pub use deleted_persons::DeletedPersonReader;
 pub use distinct_ids::DistinctIdReader;
 pub use emitted_rows::EmittedRows;
 pub use events::{ComparedDays, EventDayReader, EventDaysState, EventReader, EventsRead, count_days};
-pub use export::{ExportOutcome, ExportReader, Rights, Supervision};
+pub use export::{ExportOutcome, ExportReader, Rights, RowLimit, Supervision};
 pub use keyset::{KeysetReader, KeysetState};
 pub use list::{ListReader, ListState, NestedListReader};
 pub use observer::{OnEstimate, StreamObserver};

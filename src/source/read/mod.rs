@@ -40,7 +40,7 @@ use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
     Checkpoint, ComparedDays, EventDayReader, EventDaysState, KeysetReader, ListReader, NestedListReader, PageSize,
-    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, StreamObserver, StreamReport, StreamState,
+    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, RowLimit, StreamObserver, StreamReport, StreamState,
     Supervision,
 };
 
@@ -125,6 +125,7 @@ async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<
     let until = client.now().minus(config.method.ingestion_delay);
     summary.reads_until(config.end.map_or(until, |end| end.min(until)));
     output.show(Progress::start("read", arguments.quiet));
+    let row_limit = RowLimit::new(config.max_exported_rows);
     let mut projects = Vec::with_capacity(ids.len());
     let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
     for id in ids {
@@ -136,8 +137,8 @@ async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
-        let supervision =
-            Arc::new(Supervision::new(config.export_deadline, config.export_runs, is_posthog_cloud(client.base())));
+        let supervision = Supervision::new(config.export_deadline, config.export_runs, is_posthog_cloud(client.base()));
+        let supervision = Arc::new(supervision.with_row_limit(row_limit.clone()));
         projects.push(ProjectPlan { id, method, supervision });
     }
     let sync = Sync {

@@ -15,6 +15,7 @@ mod cells;
 mod file;
 mod pass;
 mod reader;
+mod row_limit;
 mod run;
 mod shared;
 mod stored;
@@ -23,4 +24,5 @@ mod windows;
 
 pub use pass::ExportOutcome;
 pub use reader::{ExportReader, Rights};
+pub use row_limit::RowLimit;
 pub use supervision::Supervision;

@@ -62,10 +62,12 @@ enum Started {
 
 /// What has become of a run that was to be started.
 enum Start {
-    /// It runs, with this id.
-    Started(String),
+    /// It runs.
+    Started(Running),
     /// As many run as the project may have.
     NoRoom,
+    /// It would export more rows than the sync may.
+    OverLimit(Error),
     /// The window is too long for this server.
     TooLong,
     /// PostHog's clock has not reached the end of the window.
@@ -348,6 +350,7 @@ impl ExportReader {
             let (reason, too_long) = match prepared {
                 Prepared::Files { files, rows } => match self.read_files(&first, &files, rows).await? {
                     FilesRead::Complete(read) => {
+                        first.exported(rows.unwrap_or(read));
                         self.supervision.read(window.interval.length());
                         exported.rows += read;
                         failures.progress();
@@ -362,6 +365,7 @@ impl ExportReader {
                     }
                     FilesRead::Expired => ("its files have expired".to_owned(), false),
                     FilesRead::RowsDiffer { read, completed } => {
+                        first.exported(completed);
                         differing += 1;
                         let reason = format!("its files have {read} rows, but PostHog has exported {completed}");
                         if differing < MOST_DIFFERING {
@@ -378,7 +382,7 @@ impl ExportReader {
                 Prepared::Cancelled => {
                     tracing::info!("export run {} was cancelled with its sync; it is started again", window.run);
                     self.supervision.ended(&window.run);
-                    self.start_again(&mut running, &mut windows).await?;
+                    self.start_again(&mut running, &mut windows, stored).await?;
                     continue;
                 }
                 Prepared::Late(deadline) => {
@@ -392,7 +396,7 @@ impl ExportReader {
             };
             let (interval, run) = (window.interval, window.run.clone());
             self.supervision.ended(&run);
-            if too_long && let Some(runs) = self.start_in_parts(&mut running, &mut windows, &reason).await? {
+            if too_long && let Some(runs) = self.start_in_parts(&mut running, &mut windows, stored, &reason).await? {
                 exported.runs += runs;
                 continue;
             }
@@ -401,7 +405,7 @@ impl ExportReader {
             match failures.after(failure, reader.context.client.limiter()).await {
                 Ok(NextAttempt::Same | NextAttempt::Smaller) => {
                     exported.runs += 1;
-                    self.start_again(&mut running, &mut windows).await?;
+                    self.start_again(&mut running, &mut windows, stored).await?;
                 }
                 Err(give_up) if !self.may_query => return Err(give_up.into()),
                 Err(_) if reader.table.ingestion_time.is_none() => {
@@ -445,14 +449,14 @@ impl ExportReader {
             let to = windows.to();
             let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from));
             let Some(interval) = windows.take(first_after) else { break };
-            match self.start(interval, running.is_empty()).await? {
+            match self.start(interval, running.is_empty(), stored).await? {
                 Start::Started(run) => {
                     runs += 1;
-                    self.supervision.started(&run);
-                    running.push_back(Running::new(ExportWindow::new(interval, run), self.reader.context.client.now()));
+                    running.push_back(run);
                     self.note(running).await?;
                 }
-                Start::NoRoom => {
+                Start::OverLimit(error) if running.is_empty() => return Err(error),
+                Start::NoRoom | Start::OverLimit(_) => {
                     windows.put_back([interval].into_iter());
                     break;
                 }
@@ -494,16 +498,27 @@ impl ExportReader {
     }
 
     /// Starts the run of a window; `wait` for room when as many run as PostHog allows.
-    async fn start(&self, interval: Interval, wait: bool) -> Result<Start, Error> {
+    async fn start(&self, interval: Interval, wait: bool, stored: Option<&StoredByHour>) -> Result<Start, Error> {
         let client = &self.reader.context.client;
         let (exports, request) = (self.exports(), self.request(interval));
+        // Of a table that another one feeds, the rows of the other have been counted.
+        let stored = stored.filter(|_| self.reader.table.fed_by.is_none());
+        let rows = stored.map(|stored| stored.rows_in(interval));
+        let claim = match self.supervision.row_limit.claim(rows, wait) {
+            Ok(claim) => claim,
+            Err(reached) => {
+                let what = format!("{} ingested from {interval}", self.reader.table.stream);
+                return Ok(Start::OverLimit(reached.into_error(&what)));
+            }
+        };
         loop {
             let retry =
                 if self.supervision.is_proven() { client.retry() } else { Retry::with_attempts(FIRST_ATTEMPTS) };
             return Ok(match retry.run(client.limiter(), || exports.start(&request)).await {
                 Ok(run) => {
                     tracing::debug!("export run {run} of {interval} started");
-                    Start::Started(run)
+                    self.supervision.started(&run);
+                    Start::Started(Running::new(ExportWindow::new(interval, run), client.now(), claim))
                 }
                 Err(GiveUp::TooLarge { .. }) => Start::TooLong,
                 Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) if wait => {
@@ -578,14 +593,18 @@ impl ExportReader {
     }
 
     /// Starts the run of the first window again; the others keep theirs.
-    async fn start_again(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
+    async fn start_again(
+        &self,
+        running: &mut VecDeque<Running>,
+        windows: &mut Windows,
+        stored: Option<&StoredByHour>,
+    ) -> Result<(), Error> {
         let Some(interval) = running.front().map(|running| running.window.interval) else { return Ok(()) };
-        let Start::Started(run) = self.start(interval, true).await? else {
+        let Start::Started(run) = self.start(interval, true, stored).await? else {
             return self.put_all_back(running, windows).await;
         };
-        self.supervision.started(&run);
         if let Some(first) = running.front_mut() {
-            *first = Running::new(ExportWindow::new(interval, run), self.reader.context.client.now());
+            *first = run;
         }
         self.note(running).await
     }
@@ -596,6 +615,7 @@ impl ExportReader {
         &self,
         running: &mut VecDeque<Running>,
         windows: &mut Windows,
+        stored: Option<&StoredByHour>,
         reason: &str,
     ) -> Result<Option<u64>, Error> {
         let Some(ExportWindow { interval, run, .. }) = running.front().map(|first| first.window.clone()) else {
@@ -605,7 +625,7 @@ impl ExportReader {
         let length = self.supervision.length_after(interval.length());
         if let Some(halves) = Windows::halves(interval).filter(|_| is_exception) {
             tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
-            self.start_halves(running, windows, halves).await?;
+            self.start_halves(running, windows, stored, halves).await?;
             return Ok(Some(2));
         }
         if !windows.cut(interval, length) {
@@ -621,18 +641,18 @@ impl ExportReader {
         &self,
         running: &mut VecDeque<Running>,
         windows: &mut Windows,
+        stored: Option<&StoredByHour>,
         halves: [Interval; 2],
     ) -> Result<(), Error> {
         let mut started = Vec::with_capacity(halves.len());
         for half in halves {
-            let Start::Started(run) = self.start(half, true).await? else {
+            let Start::Started(run) = self.start(half, true, stored).await? else {
                 for Running { window, .. } in started {
                     self.cancel(&window.run).await;
                 }
                 return self.put_all_back(running, windows).await;
             };
-            self.supervision.started(&run);
-            started.push(Running::new(ExportWindow::new(half, run), self.reader.context.client.now()));
+            started.push(run);
         }
         running.pop_front();
         started.into_iter().rev().for_each(|half| running.push_front(half));

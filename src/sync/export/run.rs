@@ -1,11 +1,13 @@
 //! Waits for a run, patiently and visibly.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::reader::ExportReader;
+use super::row_limit::Claim;
 use crate::error::Error;
 use crate::posthog::exports::RunStatus;
 use crate::protocol::StreamDescriptor;
@@ -46,21 +48,30 @@ pub(super) struct Running {
     since: Instant,
     /// Whether this program has started it.
     is_ours: bool,
+    /// Its rows, if this program has started it.
+    claim: Option<Arc<Claim>>,
     /// How long `PostHog` waits until the end of the interval is old enough.
     young_for: Duration,
 }
 
 impl Running {
     /// A window whose run has been started now, by the server's clock.
-    pub(super) fn new(window: ExportWindow, clock: Timestamp) -> Self {
+    pub(super) fn new(window: ExportWindow, clock: Timestamp, claim: Claim) -> Self {
         let young_for = window.interval.to.plus_micros(OLD_ENOUGH_AFTER).micros() - clock.micros();
         let young_for = Duration::from_micros(u64::try_from(young_for).unwrap_or_default());
-        Self { window, since: Instant::now(), is_ours: true, young_for }
+        Self { window, since: Instant::now(), is_ours: true, claim: Some(Arc::new(claim)), young_for }
     }
 
     /// A window whose run an earlier sync has started.
     pub(super) fn resumed(window: ExportWindow) -> Self {
-        Self { window, since: Instant::now(), is_ours: false, young_for: Duration::ZERO }
+        Self { window, since: Instant::now(), is_ours: false, claim: None, young_for: Duration::ZERO }
+    }
+
+    /// The run has exported so many rows.
+    pub(super) fn exported(&self, rows: u64) {
+        if let Some(claim) = &self.claim {
+            claim.exported(rows);
+        }
     }
 }
 

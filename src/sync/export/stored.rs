@@ -35,6 +35,14 @@ impl StoredByHour {
         self.rows.range(hour_of(from)..).map(|(_, rows)| rows).sum()
     }
 
+    /// Rows that arrived in an interval. Of intervals that follow each other, each hour counts for one.
+    pub(super) fn rows_in(&self, interval: Interval) -> u64 {
+        let (from, to) = (hour_of(interval.from), hour_of(interval.to));
+        let is_last = self.rows.keys().next_back().is_none_or(|last| *last <= to);
+        let rows = self.rows.range(from..).take_while(|(hour, _)| is_last || **hour < to);
+        rows.map(|(_, rows)| rows).sum()
+    }
+
     /// The hour of the first row.
     pub(crate) fn first(&self) -> Timestamp {
         let first = self.rows.iter().find(|(_, rows)| **rows > 0);
@@ -63,6 +71,8 @@ impl ExportReader {
         let earliest = if begins(&state) { pass.from.min(self.earliest()) } else { pass.from };
         let state = state.export;
         let recently = state.counted_at.is_some_and(|at| at > reader.context.client.now().minus(EXPENSIVE_EVERY));
+        // A limit for exported rows needs the count.
+        let recently = recently && !self.supervision.row_limit.is_set();
         if recently && state.bytes.is_some_and(|bytes| bytes > CHEAP_BYTES) {
             return Ok(None);
         }

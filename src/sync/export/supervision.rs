@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::row_limit::RowLimit;
 use crate::time::DAY;
 
 /// A run may take so many times as long as the longest one so far.
@@ -24,6 +25,8 @@ pub struct Supervision {
     limit: Duration,
     /// Runs at a time.
     most_runs: usize,
+    /// Rows that the runs of all projects may export.
+    pub(super) row_limit: RowLimit,
     known: Mutex<Known>,
 }
 
@@ -54,7 +57,13 @@ impl Supervision {
             late_window: None,
             running: BTreeSet::new(),
         };
-        Self { limit, most_runs, known: Mutex::new(known) }
+        Self { limit, most_runs, row_limit: RowLimit::default(), known: Mutex::new(known) }
+    }
+
+    /// The same, with a limit for exported rows.
+    #[must_use]
+    pub fn with_row_limit(self, row_limit: RowLimit) -> Self {
+        Self { row_limit, ..self }
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
