@@ -36,6 +36,7 @@ mod nested_lists;
 mod network;
 mod odd_events;
 mod people;
+mod plan;
 mod private;
 mod proof;
 mod properties;

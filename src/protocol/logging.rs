@@ -8,6 +8,7 @@ use std::fmt::{self, Write};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id};
 use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -20,6 +21,11 @@ pub fn install(output: &Output) {
     let subscriber = Registry::default().with(filter()).with(Lines { output: output.clone() });
     // A second call keeps the first subscriber, which only tests do.
     drop(tracing::subscriber::set_global_default(subscriber));
+}
+
+/// What sends only warnings and errors to `output`, for a part of a program.
+pub fn warnings(output: &Output) -> impl Subscriber + Send + Sync + 'static {
+    Registry::default().with(LevelFilter::WARN).with(Lines { output: output.clone() })
 }
 
 fn filter() -> EnvFilter {

@@ -73,6 +73,12 @@ Deliver to a Patterns webhook, and continue from there next time:
     | destination-patterns write --config patterns.json \\
       --catalog catalog.json --state-file state.json";
 
+const PLAN_EXAMPLES: &str = "\
+source-posthog plan --config config.json --catalog catalog.json
+source-posthog plan --config config.json --catalog catalog.json \\
+    --state state.json --json \\
+  | jq '.reads[] | {stream, rows, billed_rows}'";
+
 const CATALOG_EXAMPLES: &str = "\
 source-posthog catalog --config config.json > catalog.json
 source-posthog catalog --config config.json --streams events,persons \\
@@ -141,6 +147,13 @@ pub enum Command {
     /// ends with a TRACE message and the status INCOMPLETE; the others are read to the end.
     #[command(after_help = help::after(READ_EXAMPLES, VARIABLES, "every stream has been read completely"))]
     Read(ReadArguments),
+    /// Print what the next `read` would do, without doing it
+    ///
+    /// Prints for each stream and project: the method, days, rows, export runs, rows that PostHog may bill, bytes
+    /// that PostHog reads, requests and minutes; as a table on a terminal, otherwise as JSON. Sends a few queries
+    /// that count, and shows how many. Starts no export run and reads no record.
+    #[command(after_help = help::after(PLAN_EXAMPLES, VARIABLES, "everything could be planned"))]
+    Plan(PlanArguments),
     /// Print a configured catalog, ready for `read`
     ///
     /// A configured catalog is the file that Airbyte writes for `read`: which streams to read, and how.
@@ -181,7 +194,9 @@ impl Command {
         match self {
             Self::Spec | Self::Check { .. } | Self::Discover { .. } => Audience::of_messages(None),
             Self::Read(arguments) => Audience::of_messages(arguments.log_format),
-            Self::Catalog(_) | Self::Verify(_) | Self::Init { .. } | Self::Completions { .. } => Audience::People,
+            Self::Catalog(_) | Self::Plan(_) | Self::Verify(_) | Self::Init { .. } | Self::Completions { .. } => {
+                Audience::People
+            }
         }
     }
 }
@@ -232,6 +247,25 @@ pub struct ReadArguments {
     /// Write how the sync has ended to this file, in the text format of Prometheus
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct PlanArguments {
+    /// Configuration file (JSON); `-` is standard input
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Configured catalog (JSON): which streams would be read and how
+    #[arg(long, value_name = "FILE", required_unless_present = "streams")]
+    pub catalog: Option<PathBuf>,
+    /// Streams to plan without a catalog, separated by commas: incrementally, if they can be
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "catalog")]
+    pub streams: Vec<String>,
+    /// State to continue from, as for `read`
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Print JSON on a terminal, too
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

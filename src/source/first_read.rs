@@ -8,7 +8,7 @@ use crate::time::DAY;
 /// What a page of rows takes, from the request to its last row.
 const PAGE: Duration = Duration::from_secs(5);
 /// Bytes that `PostHog` reads for a row, properties included.
-const ROW_BYTES: u64 = 500;
+pub(super) const ROW_BYTES: u64 = 500;
 /// Bytes that a project may read in an hour, on the smallest plan.
 const BYTES_PER_HOUR: u64 = 20_000_000_000;
 /// What a run takes: `PostHog` waits half a minute until the interval is old enough, and prepares files.
@@ -44,11 +44,10 @@ impl FirstRead {
     pub(super) fn estimate(&self) -> FirstReadTimes {
         let pages = self.rows.div_ceil(self.page_size.max(1)).max(1);
         let rows_read = if self.pages_read_all { self.rows.saturating_mul(pages) } else { self.rows };
-        let budget = seconds(rows_read.saturating_mul(ROW_BYTES) / (BYTES_PER_HOUR / 3600));
-        let query = times(PAGE, pages.div_ceil(self.pages_at_a_time.max(1))).max(budget);
+        let query = query_time(pages, self.pages_at_a_time, rows_read.saturating_mul(ROW_BYTES));
         let days = u64::try_from(self.age / DAY).unwrap_or_default() + 1;
         let runs = days.div_ceil(RUN_DAYS);
-        FirstReadTimes { query, export: times(RUN, runs.div_ceil(self.runs_at_a_time.max(1))), runs }
+        FirstReadTimes { query, export: export_time(runs, self.runs_at_a_time), runs }
     }
 }
 
@@ -65,6 +64,16 @@ impl fmt::Display for FirstReadTimes {
         let (query, export) = (minutes(self.query), minutes(self.export));
         write!(formatter, "about {query} min by query, {export} min by {} export runs", self.runs)
     }
+}
+
+/// How long so many pages take, which read so many bytes on the server.
+pub(super) fn query_time(pages: u64, at_a_time: u64, bytes: u64) -> Duration {
+    times(PAGE, pages.div_ceil(at_a_time.max(1))).max(seconds(bytes / (BYTES_PER_HOUR / 3600)))
+}
+
+/// How long so many export runs take.
+pub(super) fn export_time(runs: u64, at_a_time: u64) -> Duration {
+    times(RUN, runs.div_ceil(at_a_time.max(1)))
 }
 
 fn seconds(seconds: u64) -> Duration {

@@ -46,11 +46,12 @@ pub async fn run(command: &Command, output: &Output) -> Result<ExitCode, Error> 
         }
         Command::Discover { config } => discover::discover(config, output).await?,
         Command::Read(arguments) if !read::read(arguments, output).await? => return Ok(ExitCode::FAILURE),
+        Command::Plan(arguments) if !read::plan::plan(arguments, output).await? => return Ok(ExitCode::FAILURE),
         Command::Catalog(arguments) => catalog::catalog(arguments, output).await?,
         Command::Verify(arguments) if !verify::verify(arguments, output).await? => return Ok(ExitCode::from(DIFFERS)),
         Command::Init { config } => init::init(config, output).await?,
         Command::Completions { shell } => output.line(completions::script::<Arguments>(*shell)).await?,
-        Command::Check { .. } | Command::Read(_) | Command::Verify(_) => {}
+        Command::Check { .. } | Command::Read(_) | Command::Plan(_) | Command::Verify(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

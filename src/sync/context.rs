@@ -6,6 +6,7 @@ use chrono::TimeDelta;
 use serde::de::DeserializeOwned;
 
 use super::observer::StreamObserver;
+use super::read_plan::{PlannedMethod, PlannedRead, ReadPlan};
 use super::report::StreamReport;
 use crate::config::Config;
 use crate::error::Error;
@@ -42,6 +43,8 @@ pub struct ReadContext {
     pub nulled: NulledValues,
     /// Takes what is known about the stream's completeness.
     pub report: StreamReport,
+    /// Where is entered what would be read, if nothing is to be read.
+    pub plan: Option<ReadPlan>,
 }
 
 impl ReadContext {
@@ -53,6 +56,13 @@ impl ReadContext {
     /// A writer of records from rows that have these columns.
     pub(crate) fn row_writer(&self, table: &Table, columns: &[Column]) -> RowWriter {
         RowWriter::new(table, columns, &self.selection, &self.stream, self.project).warning(&self.nulled)
+    }
+
+    /// Enters what would be read, if nothing is to be read.
+    pub(super) fn plan_read(&self, method: PlannedMethod, read: PlannedRead) {
+        if let Some(plan) = &self.plan {
+            plan.add(&self.stream.name, self.project, method, read);
+        }
     }
 
     /// Asks for a small response, as often as the configuration allows.

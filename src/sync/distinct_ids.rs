@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::context::ReadContext;
 use super::page_size::PageSize;
+use super::read_plan::{PlannedMethod, PlannedRead};
 use super::report::{Counts, Proof};
 use super::state::checkpoint::Checkpoint;
 use super::state::export::ExportState;
@@ -58,6 +59,12 @@ impl DistinctIdReader {
             return Ok(());
         }
         let (table, mut expected) = self.table_and_count().await?;
+        if self.context.plan.is_some() {
+            let rows = expected.unwrap_or_default();
+            let pages = PlannedRead::pages(rows, self.page_size.rows(), rows);
+            self.context.plan_read(PlannedMethod::Query, PlannedRead { rows: expected, ..pages });
+            return Ok(());
+        }
         let now = self.context.client.now();
         let beginning = || DistinctIdsRead { begun: now, after: None, rows: 0 };
         let mut read = state.distinct_ids.unwrap_or_else(beginning);

@@ -21,6 +21,7 @@ mod list;
 mod observer;
 mod page_size;
 mod query;
+mod read_plan;
 mod report;
 mod state;
 
@@ -35,6 +36,7 @@ pub use list::{ListReader, ListState, NestedListReader};
 pub use observer::{OnEstimate, StreamObserver};
 pub use page_size::PageSize;
 pub use query::reader::ProjectReader;
+pub use read_plan::{PlannedMethod, PlannedRead, ReadPlan};
 pub use report::{Proof, StreamReport};
 pub use state::checkpoint::Checkpoint;
 pub use state::stream::{ProjectEntry, StreamState};

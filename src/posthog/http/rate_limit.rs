@@ -141,6 +141,13 @@ impl RateLimiter {
         }
     }
 
+    /// Queries and other requests of the last hour.
+    pub fn sent(&self) -> (usize, usize) {
+        let counters = self.counters();
+        let most = |windows: &[RequestWindow; 2]| windows.iter().map(|window| window.sent.len()).max();
+        (most(&counters.query).unwrap_or_default(), most(&counters.general).unwrap_or_default())
+    }
+
     fn counters(&self) -> std::sync::MutexGuard<'_, Counters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,6 +2,7 @@
 //! ([`crate::posthog::http::RateLimiter`]) and export runs ([`Supervision`]).
 
 mod jobs;
+pub(super) mod plan;
 mod summary;
 mod tables;
 
@@ -40,8 +41,8 @@ use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
     Checkpoint, ComparedDays, EventDayReader, EventDaysState, KeysetReader, ListReader, NestedListReader, PageSize,
-    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, RowLimit, StreamObserver, StreamReport, StreamState,
-    Supervision,
+    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, ReadPlan, RowLimit, StreamObserver, StreamReport,
+    StreamState, Supervision,
 };
 
 /// The scope of queries.
@@ -65,6 +66,18 @@ struct Sync {
     /// What has been compared of the events of each project that were read; none where that has failed.
     compared: Mutex<HashMap<u64, Option<ComparedDays>>>,
     summary: Arc<Summary>,
+    /// Where is entered what would be read, if nothing is to be read.
+    plan: Option<ReadPlan>,
+}
+
+/// A sync that has been prepared, and its streams.
+struct Prepared {
+    sync: Sync,
+    jobs: Vec<Job>,
+    reads_events: bool,
+    reads_persons: bool,
+    /// Whether the start date is in the future.
+    starts_later: bool,
 }
 
 /// A project and how its tables are read.
@@ -92,6 +105,28 @@ async fn end_by_signal(summary: Arc<Summary>, cleanup: impl Future<Output = ()>)
 }
 
 async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<Summary>) -> Result<bool, Error> {
+    let Prepared { sync, jobs, reads_events, reads_persons, starts_later } =
+        prepare(arguments, output, summary, None).await?;
+    output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
+    let mut all_complete = true;
+    let mut streams: FuturesUnordered<_> =
+        with_shared_runs(in_order(jobs)).into_iter().map(|jobs| sync.run_jobs(jobs).boxed_local()).collect();
+    while let Some(complete) = streams.next().await {
+        all_complete &= complete?;
+    }
+    if !starts_later {
+        sync.warn_about_unmatched(reads_events, reads_persons).await;
+    }
+    Ok(all_complete)
+}
+
+/// Checks configuration, catalog and state, and finds out how each project is read.
+async fn prepare(
+    arguments: &ReadArguments,
+    output: &Output,
+    summary: &Arc<Summary>,
+    plan: Option<ReadPlan>,
+) -> Result<Prepared, Error> {
     let config = configuration::from_file(&arguments.config).await?;
     if !config.method.obsolete.is_empty() {
         tracing::info!(
@@ -152,19 +187,10 @@ async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<
         reports: Mutex::default(),
         compared: Mutex::default(),
         summary: Arc::clone(summary),
+        plan,
     };
-    output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
     sync.recall_failed_exports(&jobs);
-    let mut all_complete = true;
-    let mut streams: FuturesUnordered<_> =
-        with_shared_runs(in_order(jobs)).into_iter().map(|jobs| sync.run_jobs(jobs).boxed_local()).collect();
-    while let Some(complete) = streams.next().await {
-        all_complete &= complete?;
-    }
-    if future_start.is_none() {
-        sync.warn_about_unmatched(reads_events, reads_persons).await;
-    }
-    Ok(all_complete)
+    Ok(Prepared { sync, jobs, reads_events, reads_persons, starts_later: future_start.is_some() })
 }
 
 impl Sync {
@@ -445,6 +471,7 @@ impl Sync {
             observer: StreamObserver { output: self.output.clone(), stream: Arc::clone(stream) },
             nulled: nulled.clone(),
             report: self.report(stream),
+            plan: self.plan.clone(),
         }
     }
 }

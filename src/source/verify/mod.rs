@@ -105,6 +105,7 @@ fn context(client: &Client, config: &Arc<Config>, project: u64, output: &Output)
         observer: StreamObserver { output: output.clone(), stream },
         nulled: NulledValues::default(),
         report: StreamReport::default(),
+        plan: None,
     }
 }
 

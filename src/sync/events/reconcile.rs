@@ -22,6 +22,7 @@ use crate::sync::ledger::{
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::{Counts, Proof};
 use crate::sync::state::export::{ExportState, ExportedCells};
 use crate::sync::state::table::ProjectState;
@@ -42,6 +43,8 @@ pub struct EventReader {
     later: BTreeMap<(Part, CellKey), u64>,
     /// The figures that agree, before days are folded into months.
     compared: Option<ComparedDays>,
+    /// The cells of an export that would go on, if nothing is to be read.
+    resumed: Option<ExportedCells>,
 }
 
 /// How reading events has ended.
@@ -75,7 +78,17 @@ impl EventReader {
     /// A reader that fetches rows by queries, or by `exports` where they are many.
     pub fn new(reader: ProjectReader, exports: Option<ExportReader>) -> Self {
         let (read, later) = (BTreeMap::new(), BTreeMap::new());
-        Self { reader, exports, has_columns: false, read, has_read: false, repeats: 0, later, compared: None }
+        Self {
+            reader,
+            exports,
+            has_columns: false,
+            read,
+            has_read: false,
+            repeats: 0,
+            later,
+            compared: None,
+            resumed: None,
+        }
     }
 
     /// Reads what the ledger and PostHog differ in.
@@ -159,6 +172,13 @@ impl EventReader {
             if round == 0 {
                 bytes = last.bytes;
             }
+            if self.reader.context.plan.is_some() {
+                // What is read is compared once more.
+                let queries = if last.read.is_some() { 2 } else { 1 };
+                let compared = PlannedRead { rows: Some(0), queries, bytes: bytes * queries, ..PlannedRead::default() };
+                self.reader.context.plan_read(PlannedMethod::Query, compared);
+                return Ok(());
+            }
             match last.read {
                 // The other cells have just been found to agree.
                 Some(read) => to_compare = read,
@@ -195,6 +215,7 @@ impl EventReader {
             let mut observed = figures::observe(&context, &ledger, &names, days).await?;
             outcome.bytes += observed.bytes;
             let mut found = differences(&ledger, part, &observed.figures, days);
+            self.leave_out_resumed(part, &ledger, &mut found);
             let by_export = round == 0 && self.is_for_export(&found);
             if by_export && self.split(&found).await? {
                 ledger = self.ledger().await;
@@ -365,6 +386,9 @@ impl EventReader {
             // What was ingested last may not be stored yet, so files may lack some of it.
             let newest = ledger.slices.len().saturating_sub(1);
             let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.slice == newest);
+            if !exported.is_empty() {
+                self.plan_cells(PlannedMethod::Export, &exported, observed);
+            }
             if !exported.is_empty() && self.export(part, &names, &ledger, &exported, on_estimate).await? {
                 keys = recent;
             }
@@ -429,10 +453,35 @@ impl EventReader {
         let ledger = self.ledger().await;
         let (Some(exports), Some(names)) = (&self.exports, names_of(&ledger, cells.part)) else { return Ok(()) };
         tracing::info!("going on with an export that was interrupted");
+        if self.reader.context.plan.is_some() {
+            self.resumed = Some(cells.clone());
+        }
         if exports.resume_cells(cells, &names, &ledger, on_estimate).await? == ExportOutcome::Impossible {
             self.exports = None;
         }
         Ok(())
+    }
+
+    /// Enters the rows of cells that would be exported, if nothing is to be read.
+    fn plan_cells(&self, method: PlannedMethod, keys: &[CellKey], observed: &Observed) {
+        let rows = keys.iter().filter_map(|key| observed.figures.get(key)).map(|figure| figure.count).sum();
+        let days = keys.iter().flat_map(|key| key.period.days().numbers()).collect();
+        self.reader.context.plan_read(method, PlannedRead { days, rows: Some(rows), ..PlannedRead::default() });
+    }
+
+    /// If nothing is to be read, cells of an export that would go on do not differ any more.
+    fn leave_out_resumed(&self, part: Part, ledger: &Ledger, found: &mut Vec<Difference>) {
+        let Some(resumed) = &self.resumed else { return };
+        let is_resumed = |difference: &Difference| {
+            let slice = ledger.slices.get(difference.key.slice);
+            let cells = slice.and_then(|slice| resumed.emitted.get(&slice.until));
+            resumed.part == part && cells.is_some_and(|cells| cells.contains_key(&difference.key.period))
+        };
+        for Difference { key, held, observed, .. } in found.extract_if(.., |difference| is_resumed(difference)) {
+            let rows = Some(observed.count.saturating_sub(held.count));
+            let days = key.period.days().numbers().collect();
+            self.reader.context.plan_read(PlannedMethod::Export, PlannedRead { days, rows, ..PlannedRead::default() });
+        }
     }
 
     /// Whether these are so many rows that they are worth an export. What an export leaves out is read by query.
@@ -490,6 +539,14 @@ impl EventReader {
         let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
         let most_days = config.window_days.map_or(i64::MAX, i64::from);
         let mut queue: VecDeque<CellWindow> = windows(&ledger, part, keys, &observed.figures, target, most_days).into();
+        if self.reader.context.plan.is_some() {
+            for window in queue {
+                let pages = PlannedRead::pages(window.rows, self.reader.page_size.rows(), window.rows);
+                let days = window.periods.iter().flat_map(|period| period.days().numbers()).collect();
+                self.reader.context.plan_read(PlannedMethod::Query, PlannedRead { days, ..pages });
+            }
+            return Ok(());
+        }
         let pages = WindowReader { reader: Arc::new(self.reader.clone()), part, names, ledger };
         let mut running = JoinSet::new();
         loop {

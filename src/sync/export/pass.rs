@@ -19,6 +19,7 @@ use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refus
 use crate::sync::context::LOOKBACK;
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
@@ -191,6 +192,10 @@ impl ExportReader {
                 "PostHog does not export {} whose events are ingested three or more days after they end; to have them read by query, give the API key the scope `query:read`",
                 reader.table.stream
             );
+        }
+        if reader.context.plan.is_some() {
+            self.plan_runs(pass, stored.as_ref()).await;
+            return Ok(ExportOutcome::Complete);
         }
         let ExportEnd::Complete(exported) = self.windows(pass, stored.as_ref()).await? else {
             return Ok(ExportOutcome::Impossible);
@@ -422,6 +427,31 @@ impl ExportReader {
         Ok(ExportEnd::Complete(exported))
     }
 
+    /// Enters the runs that would be started. Once the first one has ended, exports are proven to work, and windows
+    /// may be as long as `longest`.
+    async fn plan_runs(&self, pass: Interval, stored: Option<&StoredByHour>) {
+        let (running, mut windows, longest) = self.resumed(pass).await;
+        if running.is_empty() && !self.supervision.is_proven() {
+            windows.shorten(PROOF_WINDOW);
+        }
+        let bytes = stored.and_then(|stored| stored.bytes).unwrap_or_default();
+        let mut planned = PlannedRead { bytes, ..PlannedRead::default() };
+        while let Some(interval) = next_window(&mut windows, stored) {
+            let exported_rows = self.rows_of(interval, stored);
+            planned.add(PlannedRead { runs: 1, exported_rows, ..PlannedRead::default() });
+            windows.lengthen(longest);
+        }
+        for reader in self.streams() {
+            // Another stream is read from the same runs.
+            reader.context.plan_read(PlannedMethod::Export, std::mem::take(&mut planned));
+        }
+    }
+
+    /// Rows of a run, if they have been counted: of a table that another one feeds, the rows of the other have.
+    fn rows_of(&self, interval: Interval, stored: Option<&StoredByHour>) -> Option<u64> {
+        stored.filter(|_| self.reader.table.fed_by.is_none()).map(|stored| stored.rows_in(interval))
+    }
+
     /// The runs that an earlier sync has started, the windows that follow them, and how long those may be.
     async fn resumed(&self, pass: Interval) -> (VecDeque<Running>, Windows, i64) {
         let context = &self.reader.context;
@@ -446,9 +476,7 @@ impl ExportReader {
     ) -> Result<Started, Error> {
         let (mut runs, mut step) = (0, CLOCK_STEP);
         while running.is_empty() || !probing && self.supervision.has_room() {
-            let to = windows.to();
-            let first_after = |from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from));
-            let Some(interval) = windows.take(first_after) else { break };
+            let Some(interval) = next_window(windows, stored) else { break };
             match self.start(interval, running.is_empty(), stored).await? {
                 Start::Started(run) => {
                     runs += 1;
@@ -501,10 +529,7 @@ impl ExportReader {
     async fn start(&self, interval: Interval, wait: bool, stored: Option<&StoredByHour>) -> Result<Start, Error> {
         let client = &self.reader.context.client;
         let (exports, request) = (self.exports(), self.request(interval));
-        // Of a table that another one feeds, the rows of the other have been counted.
-        let stored = stored.filter(|_| self.reader.table.fed_by.is_none());
-        let rows = stored.map(|stored| stored.rows_in(interval));
-        let claim = match self.supervision.row_limit.claim(rows, wait) {
+        let claim = match self.supervision.row_limit.claim(self.rows_of(interval, stored), wait) {
             Ok(claim) => claim,
             Err(reached) => {
                 let what = format!("{} ingested from {interval}", self.reader.table.stream);
@@ -569,6 +594,9 @@ impl ExportReader {
 
     /// Cancels a run that is no longer needed. A run that cannot be cancelled is left alone.
     pub(super) async fn cancel(&self, run: &str) {
+        if self.reader.context.plan.is_some() {
+            return;
+        }
         let client = &self.reader.context.client;
         let exports = self.exports();
         match Retry::with_attempts(FIRST_ATTEMPTS).run(client.limiter(), || exports.cancel(run)).await {
@@ -690,4 +718,10 @@ impl ExportReader {
         let wanted = self.reader.wanted();
         state.covered.map_or(wanted, |covered| covered.intersection(wanted))
     }
+}
+
+/// The next window that may have rows.
+fn next_window(windows: &mut Windows, stored: Option<&StoredByHour>) -> Option<Interval> {
+    let to = windows.to();
+    windows.take(|from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from)))
 }

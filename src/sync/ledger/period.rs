@@ -42,6 +42,11 @@ impl Days {
         self.from <= day && day < self.to
     }
 
+    /// The numbers of the days inside.
+    pub fn numbers(self) -> std::ops::Range<i64> {
+        self.from..self.to
+    }
+
     /// Returns true if every day of `other` is inside.
     pub fn contains_all(self, other: Self) -> bool {
         other.is_empty() || (self.from <= other.from && other.to <= self.to)

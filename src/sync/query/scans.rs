@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::sync::context::LOOKBACK;
 use crate::sync::ledger::{BYTES_A_ROW, Choice, Names};
 use crate::sync::observer::OnEstimate;
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::Proof;
 use crate::sync::state::error::refuse_ahead;
 use crate::sync::state::export::ExportState;
@@ -213,10 +214,34 @@ impl ProjectReader {
             },
             queue.len()
         );
+        if self.context.plan.is_some() {
+            return self.plan_windows(&queue, scan.bytes).await;
+        }
         on_estimate(rows);
         self.context.report.proven_by(Proof::Counted);
         let scan = Arc::new(scan);
         self.run_windows(&scan, queue).await
+    }
+
+    /// Enters the windows of a scan that would be read, and the bytes that counting their rows reads.
+    async fn plan_windows(&self, queue: &VecDeque<Work>, bytes: Option<u64>) -> Result<(), Error> {
+        let mut counted = Vec::with_capacity(queue.len());
+        for Work { window, .. } in queue {
+            counted.push(match window.rows {
+                Some(rows) => rows,
+                None => self.count_all(window.interval).await?,
+            });
+        }
+        let all: u64 = counted.iter().sum();
+        let bytes = bytes.unwrap_or_default();
+        let mut planned = PlannedRead { rows: Some(0), bytes, queries: 2, ..PlannedRead::default() };
+        for rows in counted.into_iter().filter(|rows| *rows > 0) {
+            // Where rows have several versions, each page looks at all of them.
+            let scanned = if self.table.rows_move { all } else { rows };
+            planned.add(PlannedRead::pages(rows, self.page_size.rows(), scanned));
+        }
+        self.context.plan_read(PlannedMethod::Query, planned);
+        Ok(())
     }
 
     /// Cuts what is left of a scan into windows, open ones first.

@@ -1,0 +1,267 @@
+//! `plan`: what the next `read` would do. It decides like `read`, with the same code, and stops where reading begins.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, sink, stdout};
+use std::sync::Arc;
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use indicatif::{HumanBytes, HumanCount};
+use serde::Serialize;
+use serde_json::json;
+use tracing::instrument::WithSubscriber;
+
+use super::jobs::{Job, JobKind, Jobs, in_order, with_shared_runs};
+use super::summary::Summary;
+use super::{Prepared, Sync, prepare};
+use crate::config::Config;
+use crate::error::Error;
+use crate::protocol::{Audience, Output, Writer, logging};
+use crate::source::cli::{PlanArguments, ReadArguments};
+use crate::source::first_read::{ROW_BYTES, export_time, query_time};
+use crate::sync::{PlannedMethod, PlannedRead, ReadPlan};
+
+/// Requests of one run: it is started, looked at, and has a file at least.
+const REQUESTS_OF_A_RUN: u64 = 3;
+
+/// What would be read of one stream of one project by one method.
+#[derive(Debug, Serialize)]
+struct Line {
+    stream: String,
+    project_id: u64,
+    method: &'static str,
+    days: Option<u64>,
+    rows: Option<u64>,
+    runs: u64,
+    /// None where it cannot be counted before.
+    billed_rows: Option<u64>,
+    bytes: u64,
+    requests: u64,
+    minutes: u64,
+}
+
+/// A plan as it is printed.
+#[derive(Debug)]
+struct Forecast {
+    lines: Vec<Line>,
+    /// Streams whose rows are not counted before they are read.
+    not_counted: Vec<String>,
+    /// Streams that cannot be read, and why.
+    failed: BTreeMap<String, Vec<String>>,
+    minutes: u64,
+    limit: Option<u64>,
+    /// Queries and other requests that planning took.
+    spent: (usize, usize),
+}
+
+/// Prints what the next sync would read. Returns false if something could not be planned.
+pub(in crate::source) async fn plan(arguments: &PlanArguments, output: &Output) -> Result<bool, Error> {
+    // Nothing that readers emit is to be seen: states, statuses, and logs of what they begin.
+    let (silent, writer) = Writer::start(sink(), Audience::Program);
+    let forecast = forecast(arguments, &silent).with_subscriber(logging::warnings(output)).await;
+    writer.close(&silent).await?;
+    let forecast = forecast?;
+    let text = if arguments.json || !stdout().is_terminal() { forecast.as_json() } else { forecast.for_people() };
+    output.line(text.into_bytes()).await?;
+    Ok(forecast.failed.is_empty())
+}
+
+async fn forecast(arguments: &PlanArguments, silent: &Output) -> Result<Forecast, Error> {
+    let PlanArguments { config, catalog, streams, state, .. } = arguments.clone();
+    let arguments =
+        ReadArguments { config, catalog, streams, state, quiet: true, log_format: None, metrics_file: None };
+    let (plan, summary) = (ReadPlan::default(), Arc::new(Summary::begin(None, silent.clone())));
+    let Prepared { sync, jobs, .. } = prepare(&arguments, silent, &summary, Some(plan.clone())).await?;
+    let (mut not_counted, mut failed) = (Vec::new(), BTreeMap::new());
+    for jobs in with_shared_runs(in_order(jobs)) {
+        let jobs = match jobs {
+            Jobs::Two(persons, ids) => {
+                let streams = [persons.stream.name.clone(), ids.stream.name.clone()];
+                for (stream, errors) in streams.into_iter().zip(sync.read_both([persons, ids]).await?) {
+                    note_failures(&mut failed, stream, &errors);
+                }
+                continue;
+            }
+            Jobs::One(job) => vec![job],
+            Jobs::EventsAndDays(events, days) => vec![events, days],
+        };
+        for Job { stream, incremental, selection, kind } in jobs {
+            let errors = match kind {
+                JobKind::Table { table, state } => {
+                    sync.read_table(table, state, &selection, &stream, incremental).await?
+                }
+                JobKind::Failed(error) => vec![error],
+                _ => {
+                    not_counted.push(stream.name.clone());
+                    Vec::new()
+                }
+            };
+            note_failures(&mut failed, stream.name.clone(), &errors);
+        }
+    }
+    Ok(Forecast::new(&sync, &plan, not_counted, failed))
+}
+
+fn note_failures(failed: &mut BTreeMap<String, Vec<String>>, stream: String, errors: &[Error]) {
+    if !errors.is_empty() {
+        failed.insert(stream, errors.iter().map(ToString::to_string).collect());
+    }
+}
+
+impl Forecast {
+    fn new(sync: &Sync, plan: &ReadPlan, not_counted: Vec<String>, failed: BTreeMap<String, Vec<String>>) -> Self {
+        let mut times: BTreeMap<(u64, PlannedMethod), Duration> = BTreeMap::new();
+        let mut lines = Vec::new();
+        for ((stream, project_id, method), read) in plan.reads() {
+            let time = time(&sync.config, method, &read);
+            *times.entry((project_id, method)).or_default() += time;
+            lines.push(Line::new(stream, project_id, method, &read, time));
+        }
+        // Projects have limits of their own, and so have queries and runs.
+        let longest = times.into_values().max().unwrap_or_default();
+        let limit = sync.config.max_exported_rows;
+        Self { lines, not_counted, failed, minutes: minutes(longest), limit, spent: sync.client.limiter().sent() }
+    }
+
+    fn billed_rows(&self) -> u64 {
+        self.lines.iter().filter_map(|line| line.billed_rows).sum()
+    }
+
+    fn as_json(&self) -> String {
+        let (queries, others) = self.spent;
+        let plan = json!({
+            "reads": self.lines,
+            "not_counted": self.not_counted,
+            "failed": self.failed,
+            "billed_rows": self.billed_rows(),
+            "max_exported_rows": self.limit,
+            "minutes": self.minutes,
+            "planning": {"queries": queries, "other_requests": others},
+        });
+        format!("{plan}\n")
+    }
+
+    fn for_people(&self) -> String {
+        let mut table = Table::new();
+        table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+        table.set_header([
+            "stream",
+            "project",
+            "method",
+            "days",
+            "rows",
+            "runs",
+            "may be billed",
+            "PostHog reads",
+            "requests",
+            "minutes",
+        ]);
+        let number = |number: Option<u64>| number.map_or("?".to_owned(), |number| HumanCount(number).to_string());
+        for line in &self.lines {
+            table.add_row([
+                line.stream.clone(),
+                line.project_id.to_string(),
+                line.method.to_owned(),
+                line.days.map_or(String::new(), |days| days.to_string()),
+                number(line.rows),
+                line.runs.to_string(),
+                number(line.billed_rows),
+                HumanBytes(line.bytes).to_string(),
+                line.requests.to_string(),
+                line.minutes.to_string(),
+            ]);
+        }
+        let mut sentences = vec![format!("{table}\n\nThe next sync takes about {} min.", self.minutes)];
+        let is_unknown = self.lines.iter().any(|line| line.billed_rows.is_none());
+        sentences.extend(match (self.billed_rows(), self.limit) {
+            (billed, Some(limit)) if billed > limit => {
+                let limit = HumanCount(limit);
+                Some(format!("It ends before it exports more than {limit} rows, as `max_exported_rows` says."))
+            }
+            (0, _) if !is_unknown => None,
+            (0, _) => Some("PostHog may bill exported rows; nothing counts them before.".to_owned()),
+            (billed, _) => {
+                let least = if is_unknown { "at least " } else { "" };
+                Some(format!("PostHog may bill {least}{} exported rows.", HumanCount(billed)))
+            }
+        });
+        if !self.not_counted.is_empty() {
+            sentences.push(format!("Not counted before they are read: {}.", self.not_counted.join(", ")));
+        }
+        let (queries, others) = self.spent;
+        sentences.push(format!("This plan took {queries} queries and {others} other requests.\n"));
+        let problems = self.failed.iter();
+        let problems = problems.map(|(stream, problems)| format!("{stream} cannot be read: {}\n", problems.join("; ")));
+        sentences.join(" ") + &problems.collect::<Vec<_>>().concat()
+    }
+}
+
+impl Line {
+    fn new(stream: String, project_id: u64, method: PlannedMethod, read: &PlannedRead, time: Duration) -> Self {
+        let is_export = method == PlannedMethod::Export;
+        Self {
+            stream,
+            project_id,
+            method: if is_export { "export" } else { "query" },
+            days: Some(read.days.len() as u64).filter(|days| *days > 0),
+            rows: read.rows,
+            runs: read.runs,
+            billed_rows: if read.runs > 0 { read.exported_rows } else { Some(0) },
+            bytes: bytes(read),
+            requests: read.queries + read.runs * REQUESTS_OF_A_RUN,
+            minutes: minutes(time),
+        }
+    }
+}
+
+/// Bytes that the server reads to answer queries.
+fn bytes(read: &PlannedRead) -> u64 {
+    read.bytes.saturating_add(read.scanned_rows.saturating_mul(ROW_BYTES))
+}
+
+fn time(config: &Config, method: PlannedMethod, read: &PlannedRead) -> Duration {
+    let at_a_time = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    match method {
+        PlannedMethod::Query => query_time(read.queries, at_a_time(config.concurrency), bytes(read)),
+        PlannedMethod::Export => export_time(read.runs, at_a_time(config.export_runs)),
+    }
+}
+
+fn minutes(time: Duration) -> u64 {
+    time.as_secs().div_ceil(60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forecast(limit: Option<u64>) -> Forecast {
+        let read = PlannedRead { rows: Some(1_200), runs: 2, exported_rows: Some(1_500), ..PlannedRead::default() };
+        let time = export_time(2, 1);
+        let line = Line::new("events".to_owned(), 7, PlannedMethod::Export, &read, time);
+        let not_counted = vec!["cohorts".to_owned()];
+        let failed = BTreeMap::from([("groups".to_owned(), vec!["no".to_owned()])]);
+        Forecast { lines: vec![line], not_counted, failed, minutes: minutes(time), limit, spent: (3, 4) }
+    }
+
+    #[test]
+    fn text_names_costs_limit_and_what_is_unknown() {
+        let text = forecast(None).for_people();
+        for part in ["1,200", "1,500", "about 2 min", "may bill 1,500", "cohorts", "3 queries and 4", "groups cannot"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(forecast(Some(1_500)).for_people().contains("may bill 1,500"));
+        assert!(forecast(Some(1_499)).for_people().contains("before it exports more than 1,499 rows"));
+    }
+
+    #[test]
+    fn rows_that_are_not_counted_are_not_taken_for_none() {
+        let unknown = PlannedRead { runs: 1, ..PlannedRead::default() };
+        let line = |read: PlannedRead| Line::new("persons".to_owned(), 7, PlannedMethod::Export, &read, Duration::ZERO);
+        let mut forecast = forecast(None);
+        forecast.lines.push(line(unknown.clone()));
+        assert!(forecast.for_people().contains("may bill at least 1,500"), "{}", forecast.for_people());
+        assert_eq!(line(unknown).billed_rows, None);
+        assert_eq!(line(PlannedRead::default()).billed_rows, Some(0), "without a run");
+    }
+}
