@@ -114,8 +114,9 @@ async fn sigterm_ends_the_sync_by_the_signal_after_complete_lines() {
     let mut child = command.arg("--metrics-file").arg(&metrics).spawn();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut read = Vec::new();
-    // It waits for the limit now, which it has said.
-    while !String::from_utf8_lossy(&read).contains("RATE_LIMITED") {
+    // It waits for the limit now, which it has said; pages that were asked for before may come after that.
+    let has = |read: &[u8], text: &str| String::from_utf8_lossy(read).contains(text);
+    while !has(&read, "RATE_LIMITED") || !has(&read, r#""type":"RECORD""#) {
         assert!(stdout.read_until(b'\n', &mut read).await.unwrap() > 0);
     }
     let pid = child.id().to_string();
