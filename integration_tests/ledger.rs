@@ -122,11 +122,17 @@ async fn days_are_read_once_more_when_the_settings_ask_for_it() {
             .iter()
             .map(|record| record["timestamp"].as_str().unwrap().split('T').next().unwrap().to_owned())
             .collect();
-        assert_eq!(days, [young, from, to].into(), "{}", second.without_records());
+        assert_eq!(days, [young.clone(), from.clone(), to].into(), "{}", second.without_records());
         assert_eq!(second.ids("events").len(), 30);
         let logs = second.logs("INFO").join("\n");
         assert!(logs.contains("are read again, as `reread_days` asks; 30 of them are repeats"), "{logs}");
-        for (source, state) in [(&again, second.state()), (&source, second.state())] {
+        // Days before the start date are left alone.
+        let start = json!(format!("{young}T00:00:00Z"));
+        let later = Source::new(&posthog.url()).with("method", method.clone()).with("start_date", start);
+        let later = later.with("reread_days", json!([from]));
+        let third = later.read_all(&incremental(), Some(&second.state())).await;
+        assert_eq!((third.ids("events").len(), third.logs("INFO").join("\n").contains("are read again")), (0, false));
+        for (source, state) in [(&again, second.state()), (&source, third.state())] {
             assert_eq!(source.read_all(&incremental(), Some(&state)).await.ids("events").len(), 0);
         }
     }

@@ -87,6 +87,12 @@ impl PropertyRules {
     ) -> Result<Self, Error> {
         let lists = [("keep", &keep), ("drop", &drop), ("hash", &hash)];
         for (index, (first, names)) in lists.iter().enumerate() {
+            let is_misplaced = |name: &String| name.strip_suffix(ANY).unwrap_or(name).contains(ANY);
+            if let Some(place) = names.iter().position(is_misplaced) {
+                return Err(Error::config(format!(
+                    "`{field}.{first}[{place}]` has a `*` that is not at its end; only the end of a name can be left open"
+                )));
+            }
             for (second, others) in lists.iter().skip(index + 1) {
                 if let Some(place) = names.iter().position(|name| others.contains(name)) {
                     return Err(Error::config(format!(

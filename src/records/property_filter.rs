@@ -80,11 +80,10 @@ impl PropertyFilter {
     /// A filter by these rules; none if they keep everything. `person` are the rules inside of `$set` and
     /// `$set_once`.
     pub(super) fn new(rules: &Arc<PropertyRules>, person: Option<&Arc<PropertyRules>>) -> Option<Self> {
-        let person = person.filter(|person| !person.is_empty());
         let key = rules.key().or(person.and_then(|person| person.key()));
         let mac = key.and_then(|key| Hmac::new_from_slice(key.expose().as_bytes()).ok());
         let filter = || Self { rules: Arc::clone(rules), person: person.cloned(), mac, is_hashed: false };
-        (!rules.is_empty() || person.is_some()).then(filter)
+        (!rules.is_empty() || person.is_some_and(|person| !person.is_empty())).then(filter)
     }
 
     /// Leaves what becomes of a value, given as JSON text, in `scratch`; null if rules cannot be applied to it.
@@ -426,6 +425,13 @@ mod tests {
     }
 
     #[test]
+    fn rules_for_events_alone_reach_what_events_set_of_persons() {
+        let selection = selection(&json!({"drop": ["email"], "hash": ["n"]}), &json!({})).unwrap();
+        let text = r#"{"email":1,"$set":{"email":2,"x":3},"$set_once":{"email":4,"n":null},"a":{"email":5}}"#;
+        assert_eq!(left(&selection, text), r#"{"$set":{"x":3},"$set_once":{"n":null},"a":{"email":5}}"#);
+    }
+
+    #[test]
     fn hashes_are_those_of_other_programs() {
         let selection = selection(&json!({"hash": ["email", "n"]}), &json!({})).unwrap();
         assert_eq!(
@@ -514,7 +520,7 @@ mod tests {
             .map(|(rules, skip, kept)| (*rules, *skip, *kept || is_kept(rules, &path[*skip..].join("."))))
             .collect();
         let with_person = [inside[0], (inside[0].0, 1, true), (person, 1, is_kept(person, ""))];
-        let sets_person = matches!(path, ["$set" | "$set_once"]) && LISTS.iter().any(|list| person[list] != json!([]));
+        let sets_person = matches!(path, ["$set" | "$set_once"]);
         let inside: &[Context<'_>] = if sets_person { &with_person } else { &inside };
         within(value, path, inside, person)
     }

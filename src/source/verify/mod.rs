@@ -64,6 +64,9 @@ async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparis
             "the file of counts has no rows; the table is empty, or the query was about another one",
         ));
     }
+    for project in config.project_ids.iter().flatten().filter(|project| !tables.contains_key(project)) {
+        tracing::warn!("project {project} is not in the file of counts, so it is not compared");
+    }
     let client = Client::new(&config)?;
     let mut comparison = Comparison { differences: Vec::new(), days: 0, received_before: BTreeMap::new() };
     for (project, table) in tables {

@@ -424,7 +424,9 @@ impl EventReader {
             from: Timestamp::from_date(*range.start()).day(),
             to: Timestamp::from_date(*range.end()).day() + 1,
         };
-        let wanted: DaySet = context.config.reread_days.iter().map(days).collect();
+        // Days that are not asked for now are read again once they are.
+        let asked = self.days();
+        let wanted: DaySet = context.config.reread_days.iter().map(|range| days(range).intersection(asked)).collect();
         let due = ledger.due(&wanted);
         let mut repeats = 0;
         for month in ledger.months_with(&due) {
