@@ -25,6 +25,7 @@ mod completions;
 pub mod config;
 mod help;
 mod json_text;
+mod lock;
 mod net;
 mod plain;
 #[doc(hidden)]

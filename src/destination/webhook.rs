@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -24,6 +24,7 @@ use super::config::WebhookConfig;
 use super::dead_letter::DeadLetters;
 use super::origin::{Epoch, Origin};
 use crate::error::Error;
+use crate::lock::lock;
 use crate::net::{client_build_error, client_builder, connection_advice, describe};
 use crate::protocol::Output;
 
@@ -283,7 +284,7 @@ impl Webhook {
 
     async fn pause(&self) {
         loop {
-            let until = *self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+            let until = *lock(&self.paused_until);
             match until {
                 Some(until) if until > Instant::now() => tokio::time::sleep_until(until).await,
                 _ => return,
@@ -293,7 +294,7 @@ impl Webhook {
 
     fn pause_for(&self, wait: Duration) {
         let until = Instant::now() + wait;
-        let mut paused = self.paused_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut paused = lock(&self.paused_until);
         if paused.is_none_or(|known| known < until) {
             *paused = Some(until);
         }

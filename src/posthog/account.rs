@@ -12,6 +12,9 @@ use crate::time::Timestamp;
 /// Entries asked for per page of the project list.
 const PAGE: usize = 100;
 
+/// The scope of queries.
+pub const QUERY_SCOPE: &str = "query:read";
+
 /// `GET /api/personal_api_keys/@current/`.
 #[derive(Debug, Clone, Default, Deserialize)]
 pub struct ApiKey {

@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde::Serialize;
@@ -25,6 +25,7 @@ use super::message::{Message, StreamStatus};
 use super::people::{self, Audience};
 use super::separators::write_escaped;
 use crate::error::Error;
+use crate::lock::lock;
 use crate::progress::Progress;
 
 /// Batches that may wait for the writer. With batches of about 512 KiB, 2 MiB.
@@ -194,10 +195,6 @@ impl Output {
     pub fn buffer(&self) -> Lines {
         lock(&self.shared.spare).pop().unwrap_or_default()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn to_line<T: Serialize>(message: &T) -> Vec<u8> {

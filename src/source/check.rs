@@ -7,7 +7,7 @@ use super::{configuration, custom_queries, event_filter, method, retention, unma
 use crate::config::Config;
 use crate::error::{Error, FailureType};
 use crate::posthog::Predicate;
-use crate::posthog::account::{self, ApiKey};
+use crate::posthog::account::{self, ApiKey, QUERY_SCOPE};
 use crate::posthog::http::{Client, GiveUp, Retry, Silent};
 use crate::posthog::lists::Pages;
 use crate::posthog::query::small_with_retry;
@@ -18,9 +18,6 @@ use crate::time::days;
 
 /// A user is waiting for the result, so give up earlier than `read` does.
 const ATTEMPTS: usize = 4;
-
-/// Scope of all streams that come from queries.
-const TABLE_SCOPE: &str = "query:read";
 
 /// Prints whether the configuration works: what is wrong and how to fix it, or what was found. Returns whether it does.
 pub(super) async fn check(config: &Path, output: &Output) -> Result<bool, Error> {
@@ -48,7 +45,7 @@ async fn examine(config: &Path) -> Result<Vec<String>, Error> {
         if let Some(list) = other_streams(&config, key.as_ref()).filter(|_| !method.is_export()) {
             try_list(&client, id, list).await.map_err(in_project)?;
             found.push(format!(
-                "project {id}: events and the other streams that come from queries cannot be read, because the API key lacks the scope `{TABLE_SCOPE}`"
+                "project {id}: events and the other streams that come from queries cannot be read, because the API key lacks the scope `{QUERY_SCOPE}`"
             ));
             continue;
         }
@@ -60,7 +57,7 @@ async fn examine(config: &Path) -> Result<Vec<String>, Error> {
             }
             Err(error) => return Err(in_project(error)),
         };
-        if key.as_ref().is_none_or(|key| key.may(TABLE_SCOPE)) {
+        if key.as_ref().is_none_or(|key| key.may(QUERY_SCOPE)) {
             queried.push(id);
         }
         if config.event_filter.is_some() {
@@ -131,7 +128,7 @@ async fn nothing_found(
 
 /// A key that lacks the scope for queries is of use if it may read other streams: one of those.
 fn other_streams(config: &Config, key: Option<&ApiKey>) -> Option<&'static List> {
-    let key = key.filter(|key| !key.may(TABLE_SCOPE) && config.custom_queries.is_empty())?;
+    let key = key.filter(|key| !key.may(QUERY_SCOPE) && config.custom_queries.is_empty())?;
     LISTS.iter().find(|list| key.may(list.scope))
 }
 

@@ -223,8 +223,9 @@ pub struct VerifyArguments {
     pub config: Option<PathBuf>,
 }
 
+/// What is read, and from where on.
 #[derive(Debug, Args)]
-pub struct ReadArguments {
+pub struct SyncArguments {
     /// Configuration file (JSON); `-` is standard input
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
@@ -238,6 +239,12 @@ pub struct ReadArguments {
     /// line; without it, or with an empty file, everything is read
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct ReadArguments {
+    #[command(flatten)]
+    pub sync: SyncArguments,
     /// Hide the progress line
     #[arg(long)]
     pub quiet: bool,
@@ -249,20 +256,10 @@ pub struct ReadArguments {
     pub metrics_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Args)]
 pub struct PlanArguments {
-    /// Configuration file (JSON); `-` is standard input
-    #[arg(long, value_name = "FILE")]
-    pub config: PathBuf,
-    /// Configured catalog (JSON): which streams would be read and how
-    #[arg(long, value_name = "FILE", required_unless_present = "streams")]
-    pub catalog: Option<PathBuf>,
-    /// Streams to plan without a catalog, separated by commas: incrementally, if they can be
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "catalog")]
-    pub streams: Vec<String>,
-    /// State to continue from, as for `read`
-    #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    #[command(flatten)]
+    pub sync: SyncArguments,
     /// Print JSON on a terminal, too
     #[arg(long)]
     pub json: bool,

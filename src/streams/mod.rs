@@ -22,6 +22,7 @@ mod table;
 
 use serde_json::Value;
 
+use crate::posthog::account::QUERY_SCOPE;
 use crate::protocol::{Catalog, Stream, SyncMode};
 
 pub use account::AccountStream;
@@ -111,7 +112,7 @@ impl Source {
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {
-            Self::Table(_) | Self::KeysetStream(_) | Self::EventDays => "query:read",
+            Self::Table(_) | Self::KeysetStream(_) | Self::EventDays => QUERY_SCOPE,
             Self::List(list) => list.scope,
             Self::NestedList(nested) => nested.list.scope,
             Self::Account(account) => account.scope,

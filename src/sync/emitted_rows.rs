@@ -3,7 +3,9 @@
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
+
+use crate::lock::lock;
 
 /// Rows of one half: as many as fit into a table of 2^17 places.
 const MOST: usize = (1 << 17) / 8 * 7;
@@ -28,7 +30,7 @@ impl EmittedRows {
     pub(crate) fn is_new(&self, stream: &str, id: &[u8], version: &[u8]) -> bool {
         let [high, low] = self.keys.each_ref().map(|keys| u128::from(keys.hash_one((stream, id, version))));
         let row = high << 64 | low;
-        let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut generations = lock(&self.generations);
         let Generations { young, old } = &mut *generations;
         if young.contains(&row) || old.contains(&row) {
             return false;

@@ -1,7 +1,8 @@
 //! How many rows to ask for.
 
 use std::sync::Mutex;
-use std::sync::PoisonError;
+
+use crate::lock::lock;
 
 /// Below this, smaller windows are a better answer to slow queries than smaller pages.
 const SMALL: u32 = 100;
@@ -89,7 +90,7 @@ impl PageSize {
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 }
 

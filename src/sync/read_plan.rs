@@ -1,7 +1,9 @@
 //! What a sync would read. Readers decide as always; where reading would begin, they enter it here instead.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 
 /// Which way rows would be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,13 +43,13 @@ pub struct ReadPlan(Arc<Mutex<BTreeMap<PlannedKey, PlannedRead>>>);
 impl ReadPlan {
     /// Adds to what a stream of a project would read.
     pub(super) fn add(&self, stream: &str, project: u64, method: PlannedMethod, read: PlannedRead) {
-        let mut reads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reads = lock(&self.0);
         reads.entry((stream.to_owned(), project, method)).or_default().add(read);
     }
 
     /// What has been entered.
     pub(crate) fn reads(&self) -> BTreeMap<PlannedKey, PlannedRead> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

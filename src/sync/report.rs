@@ -1,7 +1,9 @@
 //! What a stream reports at its end: how many records, and by what they are known to be all.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 
 use indicatif::HumanCount;
 
@@ -59,7 +61,7 @@ impl StreamReport {
 
     /// A part of the stream has been compared with what PostHog has.
     pub fn counted(&self, proof: Proof, counts: Counts) {
-        let mut totals = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut totals = lock(&self.0);
         let sum = totals.proofs.entry(proof).or_default();
         sum.here += counts.here;
         sum.posthog += counts.posthog;
@@ -68,12 +70,12 @@ impl StreamReport {
 
     /// So many of the records had been emitted before.
     pub fn repeated(&self, records: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).repeats += records;
+        lock(&self.0).repeats += records;
     }
 
     /// What has been reported so far.
     pub fn totals(&self) -> Totals {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.0).clone()
     }
 }
 

@@ -8,7 +8,9 @@
 //! waits for ever.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
+
+use crate::lock::lock;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -110,7 +112,7 @@ impl RateLimiter {
             return [Arc::clone(&self.others).acquire_owned().await.ok(), None];
         };
         let of_project = {
-            let mut projects = self.queries_by_project.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut projects = lock(&self.queries_by_project);
             Arc::clone(projects.entry(project).or_insert_with(|| Arc::new(Semaphore::new(self.concurrency))))
         };
         // In this order, a project that waits for a place of its own holds none that others could use.
@@ -149,7 +151,7 @@ impl RateLimiter {
     }
 
     fn counters(&self) -> std::sync::MutexGuard<'_, Counters> {
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.counters)
     }
 }
 

@@ -49,6 +49,13 @@ pub(super) enum JobKind {
     Failed(Error),
 }
 
+impl Job {
+    /// A stream that cannot be read.
+    fn failed(stream: Arc<StreamDescriptor>, error: Error) -> Self {
+        Self { stream, incremental: false, selection: Selection::all(), kind: JobKind::Failed(error) }
+    }
+}
+
 impl JobKind {
     /// The projects in its state.
     pub(super) fn projects(&self) -> Vec<u64> {
@@ -90,12 +97,7 @@ pub(super) fn jobs(
             return Err(Error::config(format!("the catalog has the stream `{name}` twice")));
         }
         if let Some((_, error)) = custom.failed.iter().find(|(failed, _)| failed == name) {
-            jobs.push(Job {
-                stream,
-                incremental: false,
-                selection: Selection::all(),
-                kind: JobKind::Failed(error.clone()),
-            });
+            jobs.push(Job::failed(stream, error.clone()));
             continue;
         }
         let source = Source::find(name, &custom.streams);
@@ -112,7 +114,7 @@ pub(super) fn jobs(
         let selection = match selection(config, source, configured) {
             Ok(selection) => selection,
             Err(error) => {
-                jobs.push(Job { stream, incremental, selection: Selection::all(), kind: JobKind::Failed(error) });
+                jobs.push(Job::failed(stream, error));
                 continue;
             }
         };

@@ -8,7 +8,7 @@ mod tables;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use chrono::TimeDelta;
@@ -23,7 +23,7 @@ use summary::{Ending, StreamEnd, Summary};
 use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_runs};
 
 use super::account_streams::AccountReader;
-use super::cli::ReadArguments;
+use super::cli::{ReadArguments, SyncArguments};
 use super::discover::custom_streams;
 use super::method::{self, ChosenMethod, is_posthog_cloud};
 use super::projects::project_ids;
@@ -31,7 +31,8 @@ use super::unmatched;
 use super::{catalog, configuration};
 use crate::config::Config;
 use crate::error::Error;
-use crate::posthog::account::ApiKey;
+use crate::lock::lock;
+use crate::posthog::account::{ApiKey, QUERY_SCOPE};
 use crate::posthog::exports::Exports;
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
@@ -44,9 +45,6 @@ use crate::sync::{
     ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, ReadPlan, RowLimit, StreamObserver, StreamReport,
     StreamState, Supervision,
 };
-
-/// The scope of queries.
-const TABLE_SCOPE: &str = "query:read";
 
 /// Where exports have failed, `auto` does without them for so long.
 const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
@@ -106,7 +104,7 @@ async fn end_by_signal(summary: Arc<Summary>, cleanup: impl Future<Output = ()>)
 
 async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<Summary>) -> Result<bool, Error> {
     let Prepared { sync, jobs, reads_events, reads_persons, starts_later } =
-        prepare(arguments, output, summary, None).await?;
+        prepare(&arguments.sync, arguments.quiet, output, summary, None).await?;
     output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
     let mut all_complete = true;
     let mut streams: FuturesUnordered<_> =
@@ -122,7 +120,8 @@ async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<
 
 /// Checks configuration, catalog and state, and finds out how each project is read.
 async fn prepare(
-    arguments: &ReadArguments,
+    arguments: &SyncArguments,
+    quiet: bool,
     output: &Output,
     summary: &Arc<Summary>,
     plan: Option<ReadPlan>,
@@ -159,7 +158,7 @@ async fn prepare(
     }
     let until = client.now().minus(config.method.ingestion_delay);
     summary.reads_until(config.end.map_or(until, |end| end.min(until)));
-    output.show(Progress::start("read", arguments.quiet));
+    output.show(Progress::start("read", quiet));
     let row_limit = RowLimit::new(config.max_exported_rows);
     let mut projects = Vec::with_capacity(ids.len());
     let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
@@ -220,7 +219,7 @@ impl Sync {
                 self.report(&stream).proven_by(Proof::ReadToEnd);
                 failures
             }
-            JobKind::EventDays { .. } if !self.may(TABLE_SCOPE) => vec![missing_scope(&stream.name, TABLE_SCOPE)],
+            JobKind::EventDays { .. } if !self.may(QUERY_SCOPE) => vec![missing_scope(&stream.name, QUERY_SCOPE)],
             JobKind::EventDays { state } => {
                 self.read_each(state, &stream, &selection, incremental, |context, checkpoint| {
                     self.read_days(context, checkpoint)
@@ -306,7 +305,7 @@ impl Sync {
     async fn warn_about_unmatched(&self, reads_events: bool, reads_persons: bool) {
         let ids: Vec<u64> = self.projects.iter().map(|plan| plan.id).collect();
         let mut notices = Vec::new();
-        if reads_events && self.may("query:read") {
+        if reads_events && self.may(QUERY_SCOPE) {
             notices.extend(unmatched::events(&self.client, &self.config, &ids, &Silent).await);
         }
         if reads_events || reads_persons {
@@ -474,10 +473,6 @@ impl Sync {
             plan: self.plan.clone(),
         }
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn missing_scope(stream: &str, scope: &str) -> Error {

@@ -17,7 +17,7 @@ use super::{Prepared, Sync, prepare};
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::{Audience, Output, Writer, logging};
-use crate::source::cli::{PlanArguments, ReadArguments};
+use crate::source::cli::PlanArguments;
 use crate::source::first_read::{ROW_BYTES, export_time, query_time};
 use crate::sync::{PlannedMethod, PlannedRead, ReadPlan};
 
@@ -67,11 +67,8 @@ pub(in crate::source) async fn plan(arguments: &PlanArguments, output: &Output) 
 }
 
 async fn forecast(arguments: &PlanArguments, silent: &Output) -> Result<Forecast, Error> {
-    let PlanArguments { config, catalog, streams, state, .. } = arguments.clone();
-    let arguments =
-        ReadArguments { config, catalog, streams, state, quiet: true, log_format: None, metrics_file: None };
     let (plan, summary) = (ReadPlan::default(), Arc::new(Summary::begin(None, silent.clone())));
-    let Prepared { sync, jobs, .. } = prepare(&arguments, silent, &summary, Some(plan.clone())).await?;
+    let Prepared { sync, jobs, .. } = prepare(&arguments.sync, true, silent, &summary, Some(plan.clone())).await?;
     let (mut not_counted, mut failed) = (Vec::new(), BTreeMap::new());
     for jobs in with_shared_runs(in_order(jobs)) {
         let jobs = match jobs {

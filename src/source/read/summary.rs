@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 use indicatif::HumanCount;
 
+use crate::lock::lock;
 use crate::protocol::Output;
 use crate::time::Timestamp;
 
@@ -56,12 +57,12 @@ impl Summary {
 
     /// A stream has ended.
     pub(super) fn stream(&self, name: &str, end: StreamEnd) {
-        self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), end);
+        lock(&self.streams).insert(name.to_owned(), end);
     }
 
     /// The sync has ended: says so in the log and in the file.
     pub(super) fn end(&self, ending: Ending) {
-        let streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        let streams = lock(&self.streams);
         let until = self.until.get().copied().filter(|_| ending == Ending::Complete);
         let seconds = self.begin.elapsed().as_secs_f64();
         self.log(ending, &streams, until, seconds);

@@ -9,7 +9,7 @@ use tracing::Instrument;
 use super::jobs::TableJob;
 use super::{ProjectPlan, Sync, lock, missing_scope};
 use crate::error::Error;
-use crate::posthog::account;
+use crate::posthog::account::{self, QUERY_SCOPE};
 use crate::posthog::http::{FileClient, GiveUp, Retry, Silent};
 use crate::protocol::{Message, StreamDescriptor, StreamStatus};
 use crate::records::NulledValues;
@@ -113,7 +113,7 @@ impl Sync {
     /// Marks the persons that have been deleted, as far as queries show them.
     async fn mark_deleted(&self, reader: &ProjectReader, emitted: &EmittedRows) -> Result<(), Error> {
         // What is deleted shows when it is compared: not in a plan.
-        if reader.table.stream != PERSONS.stream || !self.may("query:read") || self.plan.is_some() {
+        if reader.table.stream != PERSONS.stream || !self.may(QUERY_SCOPE) || self.plan.is_some() {
             return Ok(());
         }
         DeletedPersonReader { reader, emitted }.run().await
@@ -148,7 +148,7 @@ impl Sync {
             if exports.is_some() && self.config.event_filter.is_some() {
                 tracing::info!("{}", event_filter::BY_QUERY);
             }
-            let refused = if self.may("query:read") {
+            let refused = if self.may(QUERY_SCOPE) {
                 lock(&self.compared).insert(project, None);
                 match EventReader::new(reader.clone(), exports.clone()).run(on_estimate).await? {
                     EventsRead::Complete(days) => {
@@ -166,11 +166,11 @@ impl Sync {
                 refused.as_ref().map_or("the API key lacks the scope `query:read`", |refusal| &refusal.summary);
             let refusal = refusal.to_owned();
             if self.config.event_filter.is_some() {
-                let missing = || missing_scope(EVENTS.stream, "query:read");
+                let missing = || missing_scope(EVENTS.stream, QUERY_SCOPE);
                 return Err(refused.as_ref().map_or_else(missing, event_filter::refused));
             }
             let Some(exports) = &mut exports else {
-                let missing = || missing_scope(EVENTS.stream, "query:read");
+                let missing = || missing_scope(EVENTS.stream, QUERY_SCOPE);
                 return Err(refused.map_or_else(missing, |refusal| GiveUp::Refused(refusal).into()));
             };
             tracing::warn!(
@@ -178,7 +178,7 @@ impl Sync {
             );
             exports.may_query = false;
         }
-        if reader.table.changes.is_some() && self.may("query:read") {
+        if reader.table.changes.is_some() && self.may(QUERY_SCOPE) {
             reader.choose_columns().await?;
             if reader.table.changes.is_none() && exports.take().is_some() {
                 tracing::info!(
@@ -233,7 +233,7 @@ impl Sync {
         if !method.is_export() || reader.table.export.is_none() || !self.may_export(plan, reader).await {
             return Ok(None);
         }
-        let may_query = self.may("query:read");
+        let may_query = self.may(QUERY_SCOPE);
         let rights = Rights { may_query, falls_back: method.is_automatic() && may_query };
         let files = self.files.get_or_try_init(|| async { FileClient::new(&self.config) }).await?.clone();
         Ok(Some(ExportReader::new(Arc::new(reader.clone()), files, Arc::clone(&plan.supervision), rights)))
@@ -255,7 +255,7 @@ impl Sync {
     async fn is_quicker_by_query(&self, reader: &mut ProjectReader, exports: &ExportReader) -> Result<bool, Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
         let is_first = state.watermark.is_none() && state.resume_from.is_none() && state.export.windows.is_empty();
-        if !is_first || !self.may("query:read") || reader.table.stream == EVENTS.stream || self.config.export_above == 0
+        if !is_first || !self.may(QUERY_SCOPE) || reader.table.stream == EVENTS.stream || self.config.export_above == 0
         {
             return Ok(false);
         }
@@ -295,7 +295,7 @@ impl Sync {
     async fn read_left_out(&self, reader: &ProjectReader) -> Result<(), Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
         let has_been_exported = state.method == Some(LastMethod::Export) && state.export.windows.is_empty();
-        if reader.table.changes.is_none() || !has_been_exported || !self.may("query:read") {
+        if reader.table.changes.is_none() || !has_been_exported || !self.may(QUERY_SCOPE) {
             return Ok(());
         }
         let reader = Arc::new(reader.clone());
@@ -307,7 +307,7 @@ impl Sync {
     /// Whether so little has changed that queries read it in seconds, and without a run.
     async fn are_few_changes(&self, reader: &ProjectReader) -> Result<bool, Error> {
         let state = reader.checkpoint.project(reader.context.project).await;
-        let may_count = self.may("query:read") && reader.context.incremental && state.export.windows.is_empty();
+        let may_count = self.may(QUERY_SCOPE) && reader.context.incremental && state.export.windows.is_empty();
         if reader.table.changes.is_none() || state.watermark.is_none() || !may_count {
             return Ok(false);
         }
@@ -326,7 +326,7 @@ impl Sync {
         if reader.checkpoint.project(plan.id).await.method == Some(LastMethod::Export) {
             plan.supervision.prove();
         }
-        let Some(reason) = plan.supervision.failure().filter(|_| self.may("query:read")) else { return true };
+        let Some(reason) = plan.supervision.failure().filter(|_| self.may(QUERY_SCOPE)) else { return true };
         tracing::info!("{} are read by query, because file exports do not work here: {reason}", reader.table.stream);
         false
     }

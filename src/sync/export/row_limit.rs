@@ -1,10 +1,11 @@
 //! How many rows the export runs of a sync may export, all projects and streams together.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use indicatif::HumanCount;
 
 use crate::error::Error;
+use crate::lock::lock;
 
 /// The limit, and what has been used of it. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -90,10 +91,6 @@ impl LimitReached {
             "`max_exported_rows` is {most}: the export runs of this sync have {used} rows, and {next}, so the sync ends here. What has been read is kept, and the next sync goes on from there with the same limit; raise `max_exported_rows`, or set `method` to `query`"
         ))
     }
-}
-
-fn lock(mutex: &Mutex<u64>) -> MutexGuard<'_, u64> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 //! files, shows as running for ever. Hence every run has a deadline.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use super::row_limit::RowLimit;
+use crate::lock::lock;
 use crate::time::DAY;
 
 /// A run may take so many times as long as the longest one so far.
@@ -67,7 +68,7 @@ impl Supervision {
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.known)
     }
 
     /// Whether exports have been seen to work here.
