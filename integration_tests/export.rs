@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, event_ids, events, key, minutes_ago,
-    person, sandbox_with_exports, two_hours_ago, two_projects_with,
+    EXPORT_KEY, PROJECT, assert_events, assert_exported_events, assert_no_duplicates, event, event_ids, events, key,
+    minutes_ago, person, sandbox_with_exports, sandbox_without_queries, two_hours_ago, two_projects_with,
 };
 
 const WEEK: i64 = 7 * 86_400_000_000;
@@ -374,14 +374,9 @@ async fn events_that_exports_omit_are_detected_and_read_by_query() {
 
 #[tokio::test]
 async fn key_without_query_scope_exports_and_logs_the_missing_checks() {
-    let posthog = Sandbox::builder()
-        .exports(Exports::default())
-        .key(key("phx_export", &["batch_export:write", "project:read"], None))
-        .start()
-        .await
-        .unwrap();
+    let posthog = sandbox_without_queries(Exports::default()).await;
     posthog.insert(PROJECT, events(50, minutes_ago(90)));
-    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!("phx_export"));
+    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!(EXPORT_KEY));
     let source = source.with("start_date", json!(Timestamp::from_micros(minutes_ago(60 * 24 * 10))));
     let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
     assert_exported_events(&messages, &posthog, &[PROJECT]);

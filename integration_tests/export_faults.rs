@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    PROJECT, assert_exported_events, assert_no_duplicates, event_ids, events, key, minutes_ago, sandbox_with_exports,
-    two_hours_ago,
+    EXPORT_KEY, PROJECT, assert_exported_events, assert_no_duplicates, event_ids, events, minutes_ago,
+    sandbox_with_exports, sandbox_without_queries, two_hours_ago,
 };
 
 fn outcome(status: &str, nth: &[u64]) -> ExportOutcome {
@@ -147,10 +147,9 @@ async fn window_that_cannot_be_exported_is_read_by_query() {
 async fn repeatedly_failing_run_fails_the_stream_of_a_key_that_may_not_query() {
     let all: Vec<u64> = (1..50).collect();
     let exports = Exports { outcomes: vec![outcome("Failed", &all)], ..Exports::default() };
-    let key = key("phx_export", &["batch_export:write", "project:read"], None);
-    let posthog = Sandbox::builder().exports(exports).key(key).start().await.unwrap();
+    let posthog = sandbox_without_queries(exports).await;
     posthog.insert(PROJECT, events(50, minutes_ago(300)));
-    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!("phx_export"));
+    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!(EXPORT_KEY));
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let errors = outcome.messages.errors().join("\n");

@@ -6,7 +6,7 @@ use posthog_sandbox::posthog::{Event, Exports, Sandbox};
 use serde_json::{Value, json};
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, event, key, minutes_ago};
+use crate::support::world::{EXPORT_KEY, PROJECT, event, export_key, key, minutes_ago};
 
 const FILTER: &str = "properties.plan = 'pro' -- paying (customers";
 
@@ -20,7 +20,7 @@ async fn world() -> Sandbox {
     let posthog = Sandbox::builder()
         .exports(Exports::default())
         .key(key("phx_full", &["*"], None))
-        .key(key("phx_export", &["batch_export:write", "project:read"], None))
+        .key(export_key())
         .start()
         .await
         .unwrap();
@@ -136,7 +136,7 @@ async fn check_tries_the_condition() {
         let errors = outcome.messages.errors().join("\n");
         assert!(errors.starts_with("config_error:") && errors.contains(expected), "{errors}");
     }
-    let source = source(&posthog).with("api_key", json!("phx_export"));
+    let source = source(&posthog).with("api_key", json!(EXPORT_KEY));
     assert_eq!(source.check().await.0, "FAILED");
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     let errors = outcome.messages.errors().join("\n");

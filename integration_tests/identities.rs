@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, key, minutes_ago, person, sandbox};
+use crate::support::world::{EXPORT_KEY, PROJECT, export_key, minutes_ago, person, sandbox};
 
 const BOTH: [&str; 2] = ["persons", "person_distinct_ids"];
 
@@ -16,8 +16,7 @@ const BOTH: [&str; 2] = ["persons", "person_distinct_ids"];
 /// seventh has been deleted.
 async fn world() -> Sandbox {
     let exports = Exports { rows_per_file: Some(7), ..Exports::default() };
-    let may_not_query = key("phx_exports", &["batch_export:write", "project:read"], None);
-    let posthog = Sandbox::builder().exports(exports).key(Key::default()).key(may_not_query).start().await.unwrap();
+    let posthog = Sandbox::builder().exports(exports).key(Key::default()).key(export_key()).start().await.unwrap();
     for number in 0..40 {
         posthog.insert_person(PROJECT, with_ids(number));
     }
@@ -93,7 +92,7 @@ async fn persons_are_the_same_records_by_both_methods() {
 #[tokio::test]
 async fn persons_without_the_right_to_query_are_one_record_each() {
     let posthog = world().await;
-    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!("phx_exports"));
+    let source = Source::new(&posthog.url()).with_exports().with("api_key", json!(EXPORT_KEY));
     let messages = source.read_all(&catalog(&["persons"], "incremental"), None).await;
     let merged = 7;
     assert_eq!(by(&messages, "persons", "id").len(), 40 - merged, "nothing shows persons that were merged");

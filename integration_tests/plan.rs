@@ -9,7 +9,8 @@ use uuid::Uuid;
 
 use crate::support::program::{Source, catalog, run};
 use crate::support::world::{
-    PROJECT, event, event_ids, events, key, minutes_ago, person, sandbox, sandbox_with_exports, two_hours_ago,
+    EXPORT_KEY, PROJECT, event, event_ids, events, key, minutes_ago, person, sandbox, sandbox_with_exports,
+    sandbox_without_queries, two_hours_ago, weekly,
 };
 
 const DAY: i64 = 24 * 60;
@@ -37,14 +38,6 @@ async fn plan(source: &Source, posthog: &Sandbox, catalog: &Value, state: Option
 fn read_of<'p>(plan: &'p Value, stream: &str, method: &str) -> &'p Value {
     let mut reads = plan["reads"].as_array().unwrap().iter();
     reads.find(|read| read["stream"] == stream && read["method"] == method).unwrap_or_else(|| panic!("{plan}"))
-}
-
-fn weekly(weeks: i64, each: i64) -> Vec<Event> {
-    let of_week = |week: i64| {
-        let begin = minutes_ago(week * 7 * DAY - 60);
-        (0..each).map(move |number| event(u128::try_from(week * each + number).unwrap(), begin + number * 1_000_000))
-    };
-    (1..=weeks).flat_map(of_week).collect()
 }
 
 #[tokio::test]
@@ -184,12 +177,12 @@ async fn plan_of_sessions_counts_them() {
 async fn streams_that_cannot_be_read_are_named() {
     let posthog = Sandbox::builder()
         .exports(Exports::default())
-        .key(key("phx_export", &["project:read"], None))
+        .key(key(EXPORT_KEY, &["project:read"], None))
         .start()
         .await
         .unwrap();
     posthog.insert(PROJECT, events(10, minutes_ago(90)));
-    let source = Source::new(&posthog.url()).with("api_key", json!("phx_export"));
+    let source = Source::new(&posthog.url()).with("api_key", json!(EXPORT_KEY));
     let (code, planned) = plan(&source, &posthog, &catalog(&["events"], "incremental"), None).await;
     assert_eq!(code, Some(1));
     assert!(planned["failed"]["events"][0].as_str().unwrap().contains("`query:read`"), "{planned}");
@@ -208,18 +201,11 @@ async fn plan_with_a_wrong_catalog_says_so() {
 
 #[tokio::test]
 async fn plan_without_a_key_that_may_count_has_the_runs() {
-    let posthog = Sandbox::builder()
-        .exports(Exports::default())
-        .key(key("phx_export", &["batch_export:write", "project:read"], None))
-        .start()
-        .await
-        .unwrap();
+    let posthog = sandbox_without_queries(Exports::default()).await;
     posthog.insert(PROJECT, weekly(4, 50));
     let start = Timestamp::from_micros(minutes_ago(5 * 7 * DAY));
-    let source = Source::new(&posthog.url())
-        .with_exports()
-        .with("api_key", json!("phx_export"))
-        .with("start_date", json!(start));
+    let source =
+        Source::new(&posthog.url()).with_exports().with("api_key", json!(EXPORT_KEY)).with("start_date", json!(start));
     let catalog = catalog(&["events"], "incremental");
     let (code, planned) = plan(&source, &posthog, &catalog, None).await;
     source.read_all(&catalog, None).await;

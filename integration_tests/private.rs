@@ -9,6 +9,18 @@ use crate::support::world::{PROJECT, event, minutes_ago, person, two_projects};
 
 /// A value that must not be printed where its property is dropped.
 const PRIVATE: &str = "pr1vate";
+/// Properties of events with it.
+const PRIVATE_PROPERTIES: [&str; 9] = [
+    "$ip",
+    "$geoip_*",
+    "$session_id",
+    "$group_*",
+    "$current_url",
+    "utm_*",
+    "address.street",
+    "address.lines.street",
+    "$survey_response",
+];
 /// A value that may be printed.
 const PUBLIC: &str = "publ1c";
 /// What identifies a session, in `sessions` whatever becomes of the property.
@@ -81,21 +93,10 @@ async fn dropped_properties_appear_nowhere() {
     for method in ["query", "export"] {
         let source = source(&posthog, method);
         assert!(read(&source).await.messages.text().contains(PRIVATE), "nothing private to be found");
-        let drop = json!([
-            "$ip",
-            "$geoip_*",
-            "$session_id",
-            "$group_*",
-            "$current_url",
-            "utm_*",
-            "address.street",
-            "address.lines.street",
-            "$survey_response"
-        ]);
         let rules = |source: Source, rule: &str, event: Value, person: Value| {
             source.with("event_properties", json!({ rule: event })).with("person_properties", json!({ rule: person }))
         };
-        let dropping = rules(self::source(&posthog, method), "drop", drop, json!(["email"]))
+        let dropping = rules(self::source(&posthog, method), "drop", json!(PRIVATE_PROPERTIES), json!(["email"]))
             .with("event_property_columns", json!(["plan"]));
         let outcome = read(&dropping).await;
         assert_nothing_private(&outcome);
@@ -126,19 +127,8 @@ async fn hashed_properties_are_the_same_in_every_stream_and_by_both_methods() {
     let posthog = world().await;
     let mut hashes = Vec::new();
     for method in ["query", "export"] {
-        let hash = json!([
-            "$ip",
-            "$geoip_*",
-            "$session_id",
-            "$group_*",
-            "$current_url",
-            "utm_*",
-            "address.street",
-            "address.lines.street",
-            "$survey_response"
-        ]);
         let hashing = source(&posthog, method)
-            .with("event_properties", json!({ "hash": hash }))
+            .with("event_properties", json!({ "hash": PRIVATE_PROPERTIES }))
             .with("person_properties", json!({"hash": ["email"]}));
         let outcome = read(&hashing.with_environment("POSTHOG_HASH_KEY", HASH_KEY)).await;
         assert_nothing_private(&outcome);

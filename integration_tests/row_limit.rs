@@ -2,23 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use posthog_sandbox::posthog::{Event, Exports, Sandbox};
+use posthog_sandbox::posthog::{Exports, Sandbox};
 use serde_json::json;
 use source_posthog::time::Timestamp;
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, event, event_ids, key, minutes_ago, person, sandbox_with_exports};
+use crate::support::world::{
+    EXPORT_KEY, PROJECT, event_ids, minutes_ago, person, sandbox_with_exports, sandbox_without_queries, weekly,
+};
 
 const MINUTES_A_WEEK: i64 = 7 * 24 * 60;
-
-/// So many events in each of the last weeks, an hour after the week has begun.
-fn weekly(weeks: i64, each: i64) -> Vec<Event> {
-    let of_week = |week: i64| {
-        let begin = minutes_ago(week * MINUTES_A_WEEK - 60);
-        (0..each).map(move |number| event(u128::try_from(week * each + number).unwrap(), begin + number * 1_000_000))
-    };
-    (1..=weeks).flat_map(of_week).collect()
-}
 
 fn exported(posthog: &Sandbox, since: usize) -> usize {
     posthog.export_runs()[since..].iter().map(|run| run.rows).sum()
@@ -96,16 +89,11 @@ async fn runs_of_unknown_size_end_with_the_one_that_passes_the_limit() {
 
 #[tokio::test]
 async fn limit_holds_without_a_key_that_may_count() {
-    let posthog = Sandbox::builder()
-        .exports(Exports::default())
-        .key(key("phx_export", &["batch_export:write", "project:read"], None))
-        .start()
-        .await
-        .unwrap();
+    let posthog = sandbox_without_queries(Exports::default()).await;
     posthog.insert(PROJECT, weekly(4, 50));
     let source = Source::new(&posthog.url())
         .with_exports()
-        .with("api_key", json!("phx_export"))
+        .with("api_key", json!(EXPORT_KEY))
         .with("start_date", json!(Timestamp::from_micros(minutes_ago(5 * MINUTES_A_WEEK))))
         .with("max_exported_rows", json!(60));
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;

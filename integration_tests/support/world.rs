@@ -49,6 +49,19 @@ pub(crate) fn key(value: &str, scopes: &[&str], projects: Option<Vec<u64>>) -> K
     Key { value: value.to_owned(), scopes: scopes.iter().map(ToString::to_string).collect(), projects }
 }
 
+/// The value of [`export_key`].
+pub(crate) const EXPORT_KEY: &str = "phx_export";
+
+/// A key that may export, but not query.
+pub(crate) fn export_key() -> Key {
+    key(EXPORT_KEY, &["batch_export:write", "project:read"], None)
+}
+
+/// A sandbox with file exports whose only key is [`export_key`].
+pub(crate) async fn sandbox_without_queries(exports: Exports) -> Sandbox {
+    Sandbox::builder().exports(exports).key(export_key()).start().await.unwrap()
+}
+
 /// The instant so many minutes ago, in microseconds.
 pub(crate) fn minutes_ago(minutes: i64) -> i64 {
     (Utc::now() - Duration::minutes(minutes)).timestamp_micros()
@@ -89,6 +102,15 @@ pub(crate) fn person(number: u128, created_at: i64, last_seen_at: Option<i64>) -
         last_seen_at,
         distinct_ids: vec![format!("user-{number}")],
     }
+}
+
+/// So many events in each of the last weeks, an hour after the week has begun.
+pub(crate) fn weekly(weeks: i64, each: i64) -> Vec<Event> {
+    let of_week = |week: i64| {
+        let begin = minutes_ago(week * 7 * 24 * 60 - 60);
+        (0..each).map(move |number| event(u128::try_from(week * each + number).unwrap(), begin + number * 1_000_000))
+    };
+    (1..=weeks).flat_map(of_week).collect()
 }
 
 /// `count` events, one a second, the last one at `until`.
