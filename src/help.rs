@@ -11,6 +11,7 @@ const COMMON_VARIABLES: &[(&str, &str)] = &[
 
 /// Exit code 0 of a command that either succeeds or fails.
 pub(crate) const DONE: &str = "done";
+
 /// Examples of `completions`.
 pub(crate) fn completions_of(program: &str) -> String {
     format!(

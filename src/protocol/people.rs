@@ -24,7 +24,7 @@ pub enum Audience {
     Program,
     /// The same, but people read the log: its lines and errors are text with their time on standard error.
     ProgramWithLog,
-    /// People, or standard output is a file of its own kind: nothing but results is written there.
+    /// People, or a file for a result: standard output has nothing but results.
     People,
 }
 

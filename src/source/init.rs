@@ -24,7 +24,7 @@ pub(super) async fn init(path: &Path, output: &Output) -> Result<(), Error> {
     if path.symlink_metadata().is_ok() {
         return Err(exists());
     }
-    let region = ask("Region: us, eu, or the address of your own PostHog [us]: ").await?;
+    let region = ask("Region: us, eu, or the URL of your own PostHog [us]: ").await?;
     let key = ask_secret("Personal API key, which is not shown while you type: ", output).await?;
     let month = days_ago(30);
     let month = month.split_once('T').map_or(month.as_str(), |(date, _)| date);
