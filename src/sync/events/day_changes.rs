@@ -6,14 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::records::Fingerprint;
-use crate::sync::ledger::{Cell, Days, Period};
+use crate::sync::ledger::{Cell, Days, Period, UNFOLDED_DAYS};
 use crate::time::Timestamp;
 
 /// Figures by day, or by month.
 pub(super) type DayCells = BTreeMap<Period, Cell>;
-
-/// Days before the last bound that are kept one by one.
-const UNFOLDED_DAYS: i64 = 60;
 
 /// What has to be emitted.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -42,7 +42,7 @@ impl RowLimit {
         self.most.is_some()
     }
 
-    /// Sets aside the rows of a run that is about to be started.
+    /// Reserves the rows of a run that is about to be started.
     ///
     /// Where they are unknown, only a run that is `alone` may be started: the rows of the one before are known then.
     ///

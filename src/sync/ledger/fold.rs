@@ -17,7 +17,7 @@ const MOST_SLICES: usize = 7;
 /// Slices after syncs that did not end complete, until the next one does.
 const MOST_INCOMPLETE: usize = 24;
 /// Days before today that are not folded.
-const UNFOLDED_DAYS: i64 = 60;
+pub const UNFOLDED_DAYS: i64 = 60;
 
 /// Merges slices and folds days at the end of a sync; `clock` is the server's time of its last
 /// observation.

@@ -49,7 +49,7 @@ pub use choice::{Choice, ChoiceChange, Names};
 pub use compare::{Difference, DifferenceKind, differences, prove};
 pub use day_set::DaySet;
 pub use decide::{Decision, ROUNDS, decide, has_grown};
-pub use fold::tidy;
+pub use fold::{UNFOLDED_DAYS, tidy};
 pub use folded_months::FoldedMonths;
 pub use full_observation::FullObservation;
 pub use hogql::names_condition;
