@@ -22,4 +22,4 @@ pub use lines::Lines;
 pub use message::{Message, StreamStatus};
 pub use output::{Output, Writer};
 pub use people::{Audience, LogFormat};
-pub(crate) use separators::write_escaped;
+pub(crate) use separators::{has_separators, write_escaped};

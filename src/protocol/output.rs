@@ -23,7 +23,7 @@ use super::catalog::StreamDescriptor;
 use super::lines::Lines;
 use super::message::{Message, StreamStatus};
 use super::people::{self, Audience};
-use super::separators::write_escaped;
+use super::separators::{has_separators, write_escaped};
 use crate::error::Error;
 use crate::lock::lock;
 use crate::progress::Progress;
@@ -263,7 +263,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
             match item {
                 Item::Line(line) => stdout.sink.write_lines(&line)?,
                 Item::Records { stream, lines, count } => {
-                    stdout.records(&stream, lines.as_bytes(), count)?;
+                    stdout.records(&stream, &lines, count)?;
                     lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
                 }
@@ -302,12 +302,24 @@ pub fn write_unqueued(message: &Message, audience: Audience) {
     drop(write_escaped(&line, |piece| stdout.write_all(piece)).and_then(|()| stdout.flush()));
 }
 
-/// Stdout; every line passes through here.
+/// Stdout; every line passes through here. Records that are known to be clean are not searched again.
 struct LineSink<W: Write>(BufWriter<W>);
 
 impl<W: Write> LineSink<W> {
     fn write_lines(&mut self, lines: &[u8]) -> io::Result<()> {
-        write_escaped(lines, |piece| piece.chunks(WRITE_SIZE).try_for_each(|piece| self.0.write_all(piece)))
+        write_escaped(lines, |piece| self.write(piece))
+    }
+
+    fn write_records(&mut self, lines: &Lines) -> io::Result<()> {
+        if lines.is_clean() {
+            debug_assert!(!has_separators(lines.as_bytes()), "a character that needs an escape");
+            return self.write(lines.as_bytes());
+        }
+        self.write_lines(lines.as_bytes())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        bytes.chunks(WRITE_SIZE).try_for_each(|piece| self.0.write_all(piece))
     }
 }
 
@@ -334,7 +346,7 @@ impl<W: Write> StdoutWriter<W> {
         logs.lines.iter().try_for_each(|line| self.sink.write_lines(line))
     }
 
-    fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &[u8], count: u64) -> io::Result<()> {
+    fn records(&mut self, stream: &Arc<StreamDescriptor>, lines: &Lines, count: u64) -> io::Result<()> {
         let counts = self.streams.entry(Arc::clone(stream)).or_default();
         if count > 0 && !counts.running && self.audience != Audience::People {
             counts.running = true;
@@ -342,7 +354,7 @@ impl<W: Write> StdoutWriter<W> {
             self.sink.write_lines(&to_line(&running))?;
         }
         counts.records_since_state += count;
-        self.sink.write_lines(lines)
+        self.sink.write_records(lines)
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {

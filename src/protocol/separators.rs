@@ -22,6 +22,11 @@ pub(crate) fn write_escaped<E>(mut lines: &[u8], mut write: impl FnMut(&[u8]) ->
     write(lines)
 }
 
+/// Whether any such character is in `text`.
+pub(crate) fn has_separators(text: &[u8]) -> bool {
+    next(text).is_some()
+}
+
 /// Place and length of the first such character, and its number.
 fn next(bytes: &[u8]) -> Option<(usize, usize, u16)> {
     memchr::memchr2_iter(0xC2, 0xE2, bytes).find_map(|place| match *bytes.get(place..)? {
@@ -72,6 +77,7 @@ mod tests {
         ) {
             let line = serde_json::json!({text.clone(): [text]}).to_string();
             let escaped = escaped(&line);
+            prop_assert_eq!(has_separators(line.as_bytes()), line.contains(is_escaped));
             prop_assert!(!escaped.contains(is_escaped), "{}", escaped);
             let [before, after]: [Value; 2] = [&line, &escaped].map(|text| serde_json::from_str(text).unwrap());
             prop_assert_eq!(before, after);

@@ -65,16 +65,22 @@ pub fn checksum_of(uuid: &[u8]) -> u32 {
     let start = uuid.len().saturating_sub(8);
     let mut value = 0_u32;
     for &byte in uuid.get(start..).unwrap_or_default() {
-        let digit = match byte {
-            b'0'..=b'9' => byte - b'0',
-            b'a'..=b'f' => byte - b'a' + 10,
-            b'A'..=b'F' => byte - b'A' + 10,
-            _ => 0,
-        };
-        value = value << 4 | u32::from(digit);
+        value = value << 4 | u32::from(HEX_DIGITS[usize::from(byte)]);
     }
     value
 }
+
+/// The value of each byte as a hex digit.
+const HEX_DIGITS: [u8; 256] = {
+    let mut values = [0; 256];
+    let mut digit = 0;
+    while digit < 16 {
+        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
+        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        digit += 1;
+    }
+    values
+};
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

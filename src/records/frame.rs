@@ -73,7 +73,7 @@ pub(super) struct Field {
     /// What becomes of the properties in it.
     pub(super) filter: Option<PropertyFilter>,
     /// Whether its value is emitted as it is, and nothing else is made from it. Most are, so one look has to do.
-    is_plain: bool,
+    pub(super) is_plain: bool,
 }
 
 impl Field {
@@ -217,6 +217,13 @@ impl RecordFrame {
     /// Whether properties are fields of their own.
     pub(super) fn has_property_columns(&self) -> bool {
         self.property_columns.is_some()
+    }
+
+    /// Whether what is the same in all records is ASCII; the names of streams may be anything.
+    pub(super) fn is_ascii(&self) -> bool {
+        let keys = self.fields.iter().map(|field| field.key.as_bytes());
+        let parts = [self.prefix.as_bytes(), self.project.as_bytes(), &self.absent, self.suffix.as_bytes()];
+        keys.chain(parts).all(<[u8]>::is_ascii)
     }
 
     /// Number of columns.

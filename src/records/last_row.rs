@@ -4,6 +4,34 @@ use super::value::utc;
 use crate::posthog::{Malformed, RowKey};
 use crate::time::Timestamp;
 
+/// Whether two rows have the same key, and the same values in the columns that tell rows of one key apart.
+pub(super) fn is_copy<'l, 'n>(
+    last: [&[u8]; 2],
+    next: [&[u8]; 2],
+    mut identities: impl Iterator<Item = (&'l [u8], &'n [u8])>,
+) -> bool {
+    last == next && identities.all(|(last, next)| last == next)
+}
+
+/// Whether a row with the key `next` cannot follow one with the key `last`, because pages are in ascending order.
+///
+/// A row that is sent twice, or in place of another, would go unnoticed, because only the number of
+/// rows is compared with the count. Keys whose order cannot be derived from their JSON pass.
+pub(super) fn is_behind(last: [&[u8]; 2], next: [&[u8]; 2]) -> bool {
+    let ([last, last_id], [next, id]) = (last, next);
+    if last != next {
+        // Texts of the same length in UTC are in the order of their instants.
+        if last.len() == next.len() && last < next {
+            return false;
+        }
+        return utc(last).zip(utc(next)).is_some_and(|(last, next)| last > next);
+    }
+    let is_plain = |text: &[u8]| !text.contains(&b'\\');
+    // A closing quote must not be compared with a byte of the longer text.
+    let inside = |text: &[u8]| text.len().saturating_sub(1);
+    is_plain(last_id) && is_plain(id) && last_id.get(..inside(last_id)) > id.get(..inside(id))
+}
+
 /// The key of the row that was read last, as the JSON texts of its columns.
 #[derive(Default)]
 pub(super) struct LastRow {
@@ -14,55 +42,27 @@ pub(super) struct LastRow {
 }
 
 impl LastRow {
-    /// Whether a row with this key and these values is a duplicate of the last one. `identity` are the columns
-    /// that tell rows of one id apart, which `column` has the values of.
-    pub(super) fn is<'v>(
-        &self,
-        sort_key: impl AsRef<[u8]>,
-        id: impl AsRef<[u8]>,
-        identity: &[usize],
-        column: impl Fn(usize) -> &'v [u8],
-    ) -> bool {
-        self.sort_key == sort_key.as_ref()
-            && self.id == id.as_ref()
-            && identity.iter().zip(&self.identity).all(|(place, last)| last == column(*place))
+    /// Its sort key and its id.
+    pub(super) fn texts(&self) -> [&[u8]; 2] {
+        [&self.sort_key, &self.id]
     }
 
-    /// Whether a row with this key cannot follow the last one, because pages are in ascending order.
-    ///
-    /// A row that is sent twice, or in place of another, would go unnoticed, because only the number of
-    /// rows is compared with the count. Keys whose order cannot be derived from their JSON pass.
-    pub(super) fn is_behind(&self, sort_key: impl AsRef<[u8]>, id: impl AsRef<[u8]>) -> bool {
-        let (sort_key, id) = (sort_key.as_ref(), id.as_ref());
-        if self.sort_key != sort_key {
-            // Texts of the same length in UTC are in the order of their instants.
-            if self.sort_key.len() == sort_key.len() && self.sort_key.as_slice() < sort_key {
-                return false;
-            }
-            return utc(&self.sort_key).zip(utc(sort_key)).is_some_and(|(last, next)| last > next);
-        }
-        let is_plain = |text: &[u8]| !text.contains(&b'\\');
-        // A closing quote must not be compared with a byte of the longer text.
-        let inside = |text: &[u8]| text.len().saturating_sub(1);
-        is_plain(&self.id) && is_plain(id) && self.id.get(..inside(&self.id)) > id.get(..inside(id))
+    /// The values of the columns that tell rows of one id apart.
+    pub(super) fn identity(&self) -> impl Iterator<Item = &[u8]> {
+        self.identity.iter().map(Vec::as_slice)
     }
 
-    /// Remembers a row; see [`LastRow::is`].
-    pub(super) fn set<'v>(
-        &mut self,
-        sort_key: impl AsRef<[u8]>,
-        id: impl AsRef<[u8]>,
-        identity: &[usize],
-        column: impl Fn(usize) -> &'v [u8],
-    ) {
-        self.sort_key.clear();
-        self.sort_key.extend_from_slice(sort_key.as_ref());
-        self.id.clear();
-        self.id.extend_from_slice(id.as_ref());
+    /// Remembers a row by its sort key, its id and its identity.
+    pub(super) fn set<'v>(&mut self, [sort_key, id]: [&[u8]; 2], identity: impl ExactSizeIterator<Item = &'v [u8]>) {
+        let replace = |text: &mut Vec<u8>, next: &[u8]| {
+            text.clear();
+            text.extend_from_slice(next);
+        };
+        replace(&mut self.sort_key, sort_key);
+        replace(&mut self.id, id);
         self.identity.resize_with(identity.len(), Vec::new);
-        for (last, place) in self.identity.iter_mut().zip(identity) {
-            last.clear();
-            last.extend_from_slice(column(*place));
+        for (last, next) in self.identity.iter_mut().zip(identity) {
+            replace(last, next);
         }
     }
 
@@ -88,9 +88,10 @@ mod tests {
 
     #[test]
     fn rows_are_ordered_by_sort_key_and_then_by_id() {
+        let key = |sort_key: &'static str, id: &'static str| [sort_key.as_bytes(), id.as_bytes()];
         let mut last = LastRow::default();
-        assert!(!last.is_behind("\"2026-01-01T00:00:00Z\"", "\"a\""), "there is no last row");
-        last.set("\"2026-01-01T00:00:00.5Z\"", "\"b\"", &[], |_| b"");
+        assert!(!is_behind(last.texts(), key("\"2026-01-01T00:00:00Z\"", "\"a\"")), "there is no last row");
+        last.set(key("\"2026-01-01T00:00:00.5Z\"", "\"b\""), std::iter::empty());
         for (sort_key, id, behind) in [
             ("\"2026-01-01T00:00:00.5Z\"", "\"b\"", false),
             ("\"2026-01-01T00:00:00.5Z\"", "\"a\"", true),
@@ -103,7 +104,7 @@ mod tests {
             ("\"2026-01-01T00:00:01Z\"", "\"a\"", false),
             ("\"2025-01-01T02:00:00+02:00\"", "\"a\"", false),
         ] {
-            assert_eq!(last.is_behind(sort_key, id), behind, "{sort_key} {id}");
+            assert_eq!(is_behind(last.texts(), key(sort_key, id)), behind, "{sort_key} {id}");
         }
     }
 }

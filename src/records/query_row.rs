@@ -5,7 +5,7 @@ use fearless_simd::{Level, Simd, dispatch};
 use super::day_figures::DayFigures;
 use super::fingerprint::Fingerprint;
 use super::frame::RecordFrame;
-use super::last_row::LastRow;
+use super::last_row::{LastRow, is_behind, is_copy};
 use super::nulled::NulledValues;
 use super::transcode::{self, Scratch, Sink, Stop};
 use super::value;
@@ -130,21 +130,22 @@ impl RowWriter {
             return Err(Malformed("a row lacks its key".to_owned()));
         };
         let (sort_key, id) = (sort_key.get(), id.get());
-        let column = |place: usize| row.get(place).map_or(&[][..], |value| value.get().as_bytes());
-        if self.last.is(sort_key, id, &self.identity, column) {
+        let texts = [sort_key.as_bytes(), id.as_bytes()];
+        let column = |place: &usize| row.get(*place).map_or(&[][..], |value| value.get().as_bytes());
+        if is_copy(self.last.texts(), texts, self.last.identity().zip(self.identity.iter().map(column))) {
             return Ok(Written::Copy);
         }
         if Timestamp::parse_json(sort_key).is_none() || !is_text(id) {
             return Err(Malformed(format!("a row has the unusable key {sort_key}, {id}")));
         }
-        if self.last.is_behind(sort_key, id) {
+        if is_behind(self.last.texts(), texts) {
             return Err(Malformed(format!("the row {sort_key}, {id} is out of order")));
         }
         let begin = lines.len();
         self.frame.append(id, row.iter().map(|value| value.get()), lines);
         count(&mut self.settling, &mut self.figures, sort_key.as_bytes(), id.as_bytes())
             .inspect_err(|_| lines.truncate(begin))?;
-        self.last.set(sort_key, id, &self.identity, column);
+        self.last.set(texts, self.identity.iter().map(column));
         Ok(Written::Record)
     }
 
@@ -162,8 +163,8 @@ impl RowWriter {
             let stop = dispatch!(self.level, simd => {
                 self.write_rows(simd, bytes, first, &mut sink, &mut taken, &mut records)
             });
-            let written = sink.len();
-            lines.written(written);
+            let (written, is_clean) = (sink.len(), sink.is_clean() && self.frame.is_ascii());
+            lines.written(written, is_clean);
             if stop != Stop::BufferFull {
                 taken.incomplete = stop == Stop::Incomplete;
                 return (taken, records);
@@ -184,10 +185,13 @@ impl RowWriter {
         taken: &mut Consumed,
         records: &mut u64,
     ) -> Stop {
+        // The row before is compared where it stands; only the last one is kept.
+        let mut has_row_before = false;
         loop {
             let written = sink.len();
-            match self.write_next(simd, bytes, taken.bytes, first && taken.rows == 0, sink) {
+            match self.write_next(simd, bytes, taken.bytes, first && taken.rows == 0, has_row_before, sink) {
                 Ok((end, kind)) => {
+                    has_row_before = true;
                     taken.rows += 1;
                     taken.bytes = end;
                     match kind {
@@ -197,6 +201,11 @@ impl RowWriter {
                 }
                 Err(stop) => {
                     sink.truncate(written);
+                    if has_row_before {
+                        let column = |place: &usize| self.scratch.column_before(*place, bytes);
+                        let texts = [column(&self.sort_key), column(&self.id)];
+                        self.last.set(texts, self.identity.iter().map(column));
+                    }
                     return stop;
                 }
             }
@@ -211,20 +220,30 @@ impl RowWriter {
         bytes: &[u8],
         at: usize,
         first: bool,
+        has_row_before: bool,
         sink: &mut Sink<'_>,
     ) -> Result<(usize, Written), Stop> {
+        self.scratch.next_row();
         let begin = transcode::row_begin(bytes, at, first)?;
         let end = transcode::write_row(simd, &self.frame, bytes, begin, sink, &mut self.scratch)?;
-        let column = |place| self.scratch.column(place, bytes);
-        let (sort_key, id) = (column(self.sort_key), column(self.id));
-        if !is_text(sort_key) || !is_text(id) || self.last.is_behind(sort_key, id) {
+        let column = |place: &usize| self.scratch.column(*place, bytes);
+        let column_before = |place: &usize| self.scratch.column_before(*place, bytes);
+        let texts @ [sort_key, id] = [column(&self.sort_key), column(&self.id)];
+        let before =
+            if has_row_before { [column_before(&self.sort_key), column_before(&self.id)] } else { self.last.texts() };
+        if !is_text(sort_key) || !is_text(id) || is_behind(before, texts) {
             return Err(Stop::Unsupported);
         }
-        if self.last.is(sort_key, id, &self.identity, column) {
+        let identity = self.identity.iter().map(column);
+        let is_copy = if has_row_before {
+            is_copy(before, texts, self.identity.iter().map(column_before).zip(identity))
+        } else {
+            is_copy(before, texts, self.last.identity().zip(identity))
+        };
+        if is_copy {
             return Ok((end, Written::Copy));
         }
         count(&mut self.settling, &mut self.figures, sort_key, id).map_err(|_| Stop::Unsupported)?;
-        self.last.set(sort_key, id, &self.identity, column);
         Ok((end, Written::Record))
     }
 

@@ -34,7 +34,7 @@ impl<'s> RecordSink<'s> {
 
 impl RowConsumer for RecordSink<'_> {
     fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        let written = self.writer.write(row, self.lines.as_vec())?;
+        let written = self.lines.append(|lines| self.writer.write(row, lines))?;
         self.written.rows += 1;
         self.written.records += u64::from(written == Written::Record);
         Ok(())

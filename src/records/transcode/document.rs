@@ -26,8 +26,8 @@ pub fn embed<S: Simd>(
         || {
             let mut written = sink.reborrow();
             let end = write(simd, bytes, at, &mut written, open)?;
-            let written = written.len();
-            sink.extend_to(written);
+            let (length, is_clean) = (written.len(), written.is_clean());
+            sink.extend_to(length, is_clean);
             Ok(end)
         },
     )
@@ -282,6 +282,9 @@ fn character(bytes: &[u8], at: usize, sink: &mut Sink<'_>) -> Result<usize, Stop
     // These would end the document's string, or may not stand in it.
     if character < ' ' || matches!(character, '"' | '\\') {
         return Err(Stop::Unsupported);
+    }
+    if !character.is_ascii() {
+        sink.mark_unclean();
     }
     sink.put(character.encode_utf8(&mut [0; 4]).as_bytes())?;
     Ok(end)

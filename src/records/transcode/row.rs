@@ -5,9 +5,10 @@ use std::ops::Range;
 use fearless_simd::Simd;
 
 use super::document;
-use super::scan::{Stop, after_spaces, byte, is_text, scalar, string};
+use super::scan::{Stop, after_spaces, byte, is_ascii_text, is_text, scalar, string};
 use super::sink::Sink;
-use crate::records::frame::RecordFrame;
+use crate::protocol::has_separators;
+use crate::records::frame::{Field, RecordFrame};
 use crate::records::property_filter::FilterScratch;
 use crate::records::value;
 use crate::streams::Kind;
@@ -19,6 +20,8 @@ pub(in crate::records) struct Scratch {
     open: Vec<u8>,
     /// Where the columns of the row stand.
     columns: Vec<Range<usize>>,
+    /// Where those of the row before stand.
+    columns_before: Vec<Range<usize>>,
     /// Properties of which some have been dropped or hashed.
     filtered: FilterScratch,
 }
@@ -26,8 +29,23 @@ pub(in crate::records) struct Scratch {
 impl Scratch {
     /// The JSON text of a column of the row that was written last, whose bytes these are.
     pub(in crate::records) fn column<'b>(&self, index: usize, bytes: &'b [u8]) -> &'b [u8] {
-        self.columns.get(index).and_then(|column| bytes.get(column.clone())).unwrap_or_default()
+        text_of(&self.columns, index, bytes)
     }
+
+    /// Makes the row that was written last the one before.
+    pub(in crate::records) fn next_row(&mut self) {
+        std::mem::swap(&mut self.columns, &mut self.columns_before);
+        self.columns.clear();
+    }
+
+    /// The same of the row before, if it has been written from the same bytes.
+    pub(in crate::records) fn column_before<'b>(&self, index: usize, bytes: &'b [u8]) -> &'b [u8] {
+        text_of(&self.columns_before, index, bytes)
+    }
+}
+
+fn text_of<'b>(columns: &[Range<usize>], index: usize, bytes: &'b [u8]) -> &'b [u8] {
+    columns.get(index).and_then(|column| bytes.get(column.clone())).unwrap_or_default()
 }
 
 /// The place of the bracket that opens the next row; `at` is behind the row before it.
@@ -50,7 +68,6 @@ pub(in crate::records) fn write_row<S: Simd>(
     sink: &mut Sink<'_>,
     scratch: &mut Scratch,
 ) -> Result<usize, Stop> {
-    scratch.columns.clear();
     if byte(bytes, at)? != b'[' {
         return Err(Stop::Unsupported);
     }
@@ -70,18 +87,11 @@ pub(in crate::records) fn write_row<S: Simd>(
             }
             at = after_spaces(bytes, at + 1);
         }
-        let end = if field.is_emitted {
+        let end = if field.is_plain {
             sink.put_fixed(&field.key)?;
-            let written = sink.len();
-            let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
-            if let Some(filter) = &field.filter {
-                filter.apply(sink.behind(written), &mut scratch.filtered);
-                sink.truncate(written);
-                sink.put(&scratch.filtered.text)?;
-            }
-            end
+            column(simd, field.kind, bytes, at, sink, &mut scratch.open)?
         } else {
-            value_end(simd, bytes, at)?
+            special_column(simd, field, bytes, at, sink, scratch)?
         };
         scratch.columns.push(at..end);
         at = after_spaces(bytes, end);
@@ -90,13 +100,50 @@ pub(in crate::records) fn write_row<S: Simd>(
         return Err(Stop::Unsupported);
     }
     at += 1;
-    if !is_text(bytes.get(begin..at).unwrap_or_default()) {
-        return Err(Stop::Unsupported);
+    let row = bytes.get(begin..at).unwrap_or_default();
+    if !is_ascii_text(row) {
+        if !is_text(row) {
+            return Err(Stop::Unsupported);
+        }
+        if has_separators(row) {
+            sink.mark_unclean();
+        }
     }
     sink.put(&frame.absent)?;
     sink.push(b'}')?;
     sink.put_fixed(&frame.suffix)?;
     Ok(at)
+}
+
+/// Writes one value as far as it is part of the record, and returns its end.
+fn special_column<S: Simd>(
+    simd: S,
+    field: &Field,
+    bytes: &[u8],
+    at: usize,
+    sink: &mut Sink<'_>,
+    scratch: &mut Scratch,
+) -> Result<usize, Stop> {
+    simd.vectorize(
+        #[inline(always)]
+        || {
+            if !field.is_emitted {
+                return value_end(simd, bytes, at);
+            }
+            sink.put_fixed(&field.key)?;
+            let written = sink.len();
+            let end = column(simd, field.kind, bytes, at, sink, &mut scratch.open)?;
+            if let Some(filter) = &field.filter {
+                filter.apply(sink.behind(written), &mut scratch.filtered);
+                sink.truncate(written);
+                sink.put(&scratch.filtered.text)?;
+                if !scratch.filtered.text.is_ascii() {
+                    sink.mark_unclean();
+                }
+            }
+            Ok(end)
+        },
+    )
 }
 
 /// Writes one value and returns its end.

@@ -45,10 +45,14 @@ pub fn ends<S: Simd>(simd: S, window: &[u8; WINDOW]) -> u64 {
 /// Whether bytes are UTF-8 without control characters.
 #[inline(always)]
 pub fn is_text(bytes: &[u8]) -> bool {
-    // ASCII without control characters is what is below this, moved down by a space.
-    let highest = |bytes: &[u8]| bytes.iter().fold(0, |highest: u8, byte| highest.max(byte.wrapping_sub(b' ')));
-    highest(bytes) < 0x80 - b' '
-        || bytes.iter().fold(u8::MAX, |lowest, byte| lowest.min(*byte)) >= b' ' && std::str::from_utf8(bytes).is_ok()
+    bytes.iter().fold(u8::MAX, |lowest, byte| lowest.min(*byte)) >= b' ' && std::str::from_utf8(bytes).is_ok()
+}
+
+/// Whether bytes are ASCII without control characters.
+#[inline(always)]
+pub fn is_ascii_text(bytes: &[u8]) -> bool {
+    // They are what is below this, moved down by a space.
+    bytes.iter().fold(0, |highest: u8, byte| highest.max(byte.wrapping_sub(b' '))) < 0x80 - b' '
 }
 
 /// Whether a byte may stand for itself in a string.
@@ -232,6 +236,7 @@ mod tests {
             }
             let expected = std::str::from_utf8(&bytes).is_ok_and(|text| text.chars().all(|letter| letter >= ' '));
             prop_assert_eq!(is_text(&bytes), expected);
+            prop_assert_eq!(is_ascii_text(&bytes), expected && bytes.is_ascii());
         }
 
         #[test]

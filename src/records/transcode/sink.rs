@@ -15,17 +15,28 @@ const _: () = assert!(PADDING >= scan::STEP);
 pub struct Sink<'r> {
     spare: &'r mut [u8],
     end: usize,
+    is_clean: bool,
 }
 
 impl<'r> Sink<'r> {
     /// A sink that writes to `spare`.
     pub fn new(spare: &'r mut [u8]) -> Self {
-        Self { spare, end: 0 }
+        Self { spare, end: 0, is_clean: true }
     }
 
     /// Number of bytes that have been written.
     pub fn len(&self) -> usize {
         self.end
+    }
+
+    /// Whether no separators have been written; see [`Lines::is_clean`](crate::protocol::Lines::is_clean).
+    pub fn is_clean(&self) -> bool {
+        self.is_clean
+    }
+
+    /// Notes that separators may have been written.
+    pub(super) fn mark_unclean(&mut self) {
+        self.is_clean = false;
     }
 
     /// Whether nothing has been written.
@@ -46,13 +57,14 @@ impl<'r> Sink<'r> {
     /// The same sink, for a function that keeps it in registers.
     #[inline(always)]
     pub(super) fn reborrow(&mut self) -> Sink<'_> {
-        Sink { spare: self.spare, end: self.end }
+        Sink { spare: self.spare, end: self.end, is_clean: self.is_clean }
     }
 
     /// Keeps what a [`Sink::reborrow`] has written.
     #[inline(always)]
-    pub(super) fn extend_to(&mut self, length: usize) {
+    pub(super) fn extend_to(&mut self, length: usize, is_clean: bool) {
         self.end = length;
+        self.is_clean = is_clean;
     }
 
     /// The next bytes, to be written in place; [`Sink::skip`] records how many were.

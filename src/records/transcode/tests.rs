@@ -12,7 +12,7 @@ use crate::posthog::row_reader::RowReader;
 use crate::posthog::{Consumed, Malformed, Row, RowConsumer, RowKey};
 use crate::protocol::Lines;
 use crate::protocol::StreamDescriptor;
-use crate::protocol::write_escaped;
+use crate::protocol::{has_separators, write_escaped};
 use crate::records::Fingerprint;
 use crate::records::{RowWriter, Written};
 use crate::streams::{EVENTS, Selection};
@@ -39,7 +39,9 @@ impl Reading {
         if let Some(level) = level {
             writer = writer.at_level(level);
         }
-        Self { writer, lines: b"before\n".to_vec().into(), records: 0, duplicates: 0, hot: 0, level }
+        let mut lines = Lines::default();
+        lines.append(|lines| lines.extend_from_slice(b"before\n"));
+        Self { writer, lines, records: 0, duplicates: 0, hot: 0, level }
     }
 
     /// Feeds the answer in pieces of `size` bytes and parses after each.
@@ -58,13 +60,15 @@ impl Reading {
                 last: self.writer.last_key(),
                 lines: without_time(self.lines.as_bytes()),
             });
+        let is_clean = !has_separators(self.lines.as_bytes());
+        assert!(is_clean || !self.lines.is_clean(), "nobody would look for the separators");
         (outcome, self.hot)
     }
 }
 
 impl RowConsumer for Reading {
     fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        match self.writer.write(row, self.lines.as_vec())? {
+        match self.lines.append(|lines| self.writer.write(row, lines))? {
             Written::Record => self.records += 1,
             Written::Copy => self.duplicates += 1,
         }
