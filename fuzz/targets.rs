@@ -252,7 +252,12 @@ pub fn file(bytes: &[u8]) {
     };
     let mut read = |pieces: &[&[u8]]| {
         let mut reader = LineReader::default();
-        pieces.iter().try_for_each(|piece| reader.feed(piece, &mut take))?;
+        for piece in pieces {
+            let mut rest = *piece;
+            while !rest.is_empty() {
+                rest = &rest[reader.feed(rest, &mut take)?..];
+            }
+        }
         reader.finish(&mut take)
     };
     if let Some(whole) = whole {

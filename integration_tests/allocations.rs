@@ -113,8 +113,10 @@ fn allocations_of_a_file(selection: &Selection, lines: usize) -> u64 {
             Ok(())
         };
         let mut reader = LineReader::default();
-        for piece in file.chunks(16 * 1024) {
-            reader.feed(piece, &mut take).unwrap();
+        for mut piece in file.chunks(16 * 1024) {
+            while !piece.is_empty() {
+                piece = &piece[reader.feed(piece, &mut take).unwrap()..];
+            }
         }
         reader.finish(&mut take).unwrap();
     });

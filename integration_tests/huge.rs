@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use posthog_sandbox::posthog::{Action, Event, Exports, Fault, Project, Sandbox};
+use posthog_sandbox::posthog::{Action, Builder, Event, Exports, Fault, Project, Sandbox};
 use serde_json::{Value, json};
 use source_posthog::posthog::row_reader::LONGEST;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, event, minutes_ago, sandbox, sandbox_with_exports};
+use crate::support::world::{PROJECT, event, minutes_ago, sandbox, sandbox_with_exports, two_hours_ago};
 
 /// What the documents promise.
 const MOST_MEMORY: u64 = 64 * 1024 * 1024;
@@ -166,7 +166,7 @@ async fn gzip_bomb_does_not_exhaust_memory() {
     posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
     posthog.set_faults(vec![Fault::files(Action::Bomb { megabytes: 1_024 })]).unwrap();
     let outcome = read(&Source::new(&posthog.url()).with_exports().with("attempts", json!(2))).await;
-    assert_rejected(&outcome, "a line is longer than 16 MiB");
+    assert_rejected(&outcome, "a line is longer than 8 MiB");
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn endless_rows_do_not_exhaust_memory() {
         if begin.ends_with('[') {
             assert!(outcome.error().contains("not JSON"), "{}", outcome.error());
         } else {
-            assert_rejected(&outcome, "a row, or a value beside the rows, is longer than 16 MiB");
+            assert_rejected(&outcome, "a row, or a value beside the rows, is longer than 8 MiB");
         }
     }
 }
@@ -197,13 +197,17 @@ async fn endless_responses_do_not_exhaust_memory() {
     }
 }
 
-fn gzip(parts: &[&[u8]]) -> Action {
+fn packed(parts: &[&[u8]]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     for part in parts {
         encoder.write_all(part).unwrap();
     }
+    encoder.finish().unwrap()
+}
+
+fn gzip(parts: &[&[u8]]) -> Action {
     let headers = vec![("content-encoding".to_owned(), "gzip".to_owned())];
-    Action::Raw { headers, body: encoder.finish().unwrap() }
+    Action::Raw { headers, body: packed(parts) }
 }
 
 /// 62 MiB of this between two others, in some kilobytes.
@@ -250,23 +254,33 @@ async fn what_cannot_be_unpacked_is_asked_for_in_gzip() {
     assert!(requests.len() > refused + 2 && requests[refused + 1..].iter().all(|request| !request.accepts_zstd));
 }
 
-/// Several projects, so that as many queries as may are under way, and with them as many lists.
-#[tokio::test]
-async fn attacks_on_queries_and_lists_all_at_once_do_not_exhaust_memory() {
+/// Several projects.
+fn three_projects() -> Builder {
     let project = |id: u64| Project {
         id,
         name: "One of many".to_owned(),
         timezone: "UTC".to_owned(),
         token: format!("phc_{id}"),
     };
-    let posthog = (PROJECT..1004).fold(Sandbox::builder(), |builder, id| builder.project(project(id)));
-    let posthog = posthog.start().await.unwrap();
+    (PROJECT..1004).fold(Sandbox::builder(), |builder, id| builder.project(project(id)))
+}
+
+/// As many queries as may are under way, and with them as many lists.
+#[tokio::test]
+async fn attacks_on_queries_and_lists_all_at_once_do_not_exhaust_memory() {
+    let posthog = three_projects().start().await.unwrap();
     for id in PROJECT..1004 {
         posthog.insert(id, vec![with_properties(u128::from(id), "{}".to_owned())]);
     }
     let of_tables = |action: Action| Fault::query(action).sql("FROM (raw_)?(persons|sessions|groups|person_)");
+    // As long as they may be, and nothing wrong with them.
+    let long = "x".repeat(7_500 * 1024);
+    let object = gzip(&[format!(r#"{{"results":[{{"id":1,"name":"{long}"}}]}}"#).as_bytes()]);
+    let row = gzip(&[format!(r#"{{"results":[["{long}"],["{long}"#).as_bytes()]);
     posthog
         .set_faults(vec![
+            Fault::new(object).path("/(annotations|cohorts|insights|surveys)/").every(2).times(8),
+            of_tables(row).every(8).times(3),
             Fault::new(repeated(r#"{"results":[0"#, ",0", "]}")).path("/(annotations|cohorts|actions)/").times(12),
             Fault::new(repeated(r#"{"results":["#, "[", "]}")).path("/(insights|surveys|dashboards)/").times(12),
             of_tables(repeated(r#"{"results":[[1]"#, ",[1]", "]}")).every(7).times(3),
@@ -280,6 +294,59 @@ async fn attacks_on_queries_and_lists_all_at_once_do_not_exhaust_memory() {
     let outcome = read_streams(&source, &streams.split(' ').collect::<Vec<_>>()).await;
     let fired = posthog.requests().iter().filter(|request| request.fault.is_some()).count();
     assert!(!outcome.is_success && fired > 40, "{fired}");
+    if cfg!(target_os = "linux") {
+        assert!((1..MOST_MEMORY).contains(&outcome.memory), "{} bytes", outcome.memory);
+    }
+}
+
+/// Lines of a file of any table: for each, what the others have is beside the point.
+fn line(number: usize, properties: &str) -> String {
+    let id = uuid::Uuid::from_u128(number as u128);
+    let time = "2026-01-01T00:00:00.000000+00:00";
+    format!(
+        r#"{{"uuid":"{id}","session_id":"{id}","person_id":"{id}","distinct_id":"{id}","event":"e","properties":{properties},"timestamp":"{time}","created_at":"{time}","_inserted_at":"{time}","start_timestamp":"{time}","end_timestamp":"{time}","max_inserted_at":"{time}","person_version":{number},"person_distinct_id_version":{number},"is_deleted":false}}"#
+    )
+}
+
+/// Files that a host sends in place of what has been exported, each within some kilobytes.
+fn hostile_files() -> Vec<Action> {
+    let file = |parts: &[&[u8]]| Action::Raw { headers: Vec::new(), body: packed(parts) };
+    let text = |bytes: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(bytes));
+    let long = |bytes: usize| format!("{}\n", line(1, &text(bytes)));
+    vec![
+        // Very many records.
+        file(&[format!("{}\n", line(1, "{}")).repeat(8_000).as_bytes()]),
+        // Long lines, in turns, and as long as they may be without waiting for one.
+        file(&[long(7_500 * 1024).as_bytes(), long(1_000).as_bytes(), long(7_000 * 1024).as_bytes()]),
+        file(&[long(1_000 * 1024).repeat(5).as_bytes()]),
+        file(&[&vec![b'0'; 64 * 1024 * 1024]]),
+        // A long line that never becomes complete.
+        file(&[&long(1_000).into_bytes(), &vec![b' '; 7 * 1024 * 1024]]),
+    ]
+}
+
+/// Exports of every table of every project, with as many files as there may be.
+#[tokio::test]
+async fn attacks_on_exports_of_all_tables_at_once_do_not_exhaust_memory() {
+    let exports = Exports { rows_per_file: Some(1), ..Exports::default() };
+    let posthog = three_projects().exports(exports).start().await.unwrap();
+    for id in PROJECT..1004 {
+        posthog.generate(id, 30, 12, two_hours_ago());
+    }
+    let hostile = hostile_files();
+    let faults = hostile.iter().enumerate().flat_map(|(place, action)| {
+        let every = u64::try_from(hostile.len() - place).unwrap();
+        ["/events-", "/persons-", "/sessions-"]
+            .map(|table| Fault::files(action.clone()).path(table).every(every).times(2))
+    });
+    posthog.set_faults(faults.collect()).unwrap();
+    let source = Source::new(&posthog.url()).with_exports().with("attempts", json!(2));
+    let outcome = read_streams(&source, &["events", "persons", "person_distinct_ids", "sessions"]).await;
+    let requests = posthog.file_requests();
+    for table in ["/events-", "/persons-", "/sessions-"] {
+        let fired = requests.iter().filter(|request| request.path.contains(table) && request.fault.is_some()).count();
+        assert!(fired > 4, "{table}: {fired} of {}", requests.len());
+    }
     if cfg!(target_os = "linux") {
         assert!((1..MOST_MEMORY).contains(&outcome.memory), "{} bytes", outcome.memory);
     }

@@ -11,7 +11,20 @@ static MODULES: LazyLock<Modules> = LazyLock::new(Modules::read);
 /// programs. A module imports only from floors below its own; modules of one floor do not import
 /// each other, except on the ground.
 const FLOORS: &[&[&str]] = &[
-    &["completions", "error", "help", "json_text", "lock", "net", "plain", "progress", "secret", "time"],
+    &[
+        "completions",
+        "error",
+        "help",
+        "json_text",
+        "large",
+        "lock",
+        "net",
+        "plain",
+        "progress",
+        "readings",
+        "secret",
+        "time",
+    ],
     &["config", "protocol"],
     &["posthog"],
     &["streams"],

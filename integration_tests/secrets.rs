@@ -3,6 +3,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use posthog_sandbox::network::Proxy;
 use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
 use serde_json::{Value, json};
@@ -252,6 +253,47 @@ async fn every_part_of_the_webhook_url_that_is_quoted_is_redacted() {
                     assert!(!text.contains(*secret), "{quote}: {secret} in {text}");
                 }
                 assert!(!text.contains("plantedword") && !text.contains("hook run"), "{quote}: {text}");
+            }
+        }
+    }
+}
+
+/// Notations in which servers, and what stands in front of them, quote a text.
+fn notations(text: &str) -> Vec<String> {
+    let each = |write: fn(u8) -> String| text.bytes().map(write).collect::<String>();
+    let percent = utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    vec![
+        text.to_ascii_uppercase(),
+        percent.clone(),
+        percent.to_ascii_lowercase(),
+        utf8_percent_encode(&percent, NON_ALPHANUMERIC).to_string(),
+        percent.replace('%', "&#37;"),
+        each(|byte| format!("%{byte:02x}")),
+        each(|byte| format!("&#{byte};")),
+        each(|byte| format!("&#x{byte:X};")),
+        each(|byte| format!("&amp;#{byte};")),
+        each(|byte| format!("\\u{byte:04X}")),
+        each(|byte| format!("\\x{byte:02x}")),
+        each(|byte| format!("{byte:02X}")),
+        text.replace('-', "&hyphen;").replace('/', "\\/"),
+    ]
+}
+
+#[tokio::test]
+async fn quoted_secrets_are_redacted_in_every_notation() {
+    let (server, webhook) = (Sandbox::builder().start().await.unwrap(), Webhook::start().await.unwrap());
+    let secret = "pl4nted-part.of-it";
+    for quote in notations(secret).into_iter().chain(notations(&format!("/hooks/{secret}"))) {
+        for quoted in [json!(quote).to_string(), quote.clone()] {
+            let body = format!("{{\"detail\":\"no {} here\"}}", quoted.trim_matches('"'));
+            server.set_faults(vec![Fault::new(Action::Status { code: 422, body, headers: Vec::new() })]).unwrap();
+            let destination = Destination::new(&webhook)
+                .with("webhook_url", json!(format!("{}/hooks/{secret}", server.url())))
+                .with("dead_letter_file", json!("refused.jsonl"));
+            let outcomes = destination.delivered(&line()).await;
+            let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+            for text in [&outcomes.text, &refused] {
+                assert!(text.contains("no [secret] here"), "{quote}: {text}");
             }
         }
     }

@@ -187,6 +187,35 @@ fn what_others_publish_is_pinned() {
     }
 }
 
+/// The images of a release are built of nothing that has a tag only.
+#[test]
+fn base_images_of_releases_have_digests() {
+    let text = |file: &str| std::fs::read_to_string(repository_file(file)).unwrap();
+    let is_digest = |digest: &str| digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let (dockerfile, release) = (text("Dockerfile"), text(".github/workflows/release.yml"));
+    let images: Vec<(&str, &str)> = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ARG ")?.split_once('='))
+        .filter(|(name, _)| name.ends_with("_IMAGE"))
+        .collect();
+    for (name, image) in &images {
+        let fixed = image.split_once("@sha256:").is_some_and(|(_, digest)| is_digest(digest));
+        // Looked up once, at the beginning of the release, and given to each build by digest.
+        let repository = image.split(':').next().unwrap();
+        let given = format!("{name}=docker.io/library/{repository}@${{{{ needs.version.outputs.runtime-digest }}}}");
+        assert!(fixed || release.contains(&given), "{name}={image}");
+    }
+    let names: Vec<String> = images.iter().map(|(name, _)| format!("${{{name}}}")).collect();
+    let stages: BTreeSet<&str> = dockerfile.lines().filter_map(|line| line.split(" AS ").nth(1)).collect();
+    for from in dockerfile.lines().filter_map(|line| line.strip_prefix("FROM ")) {
+        let from = from.split(' ').next().unwrap();
+        assert!(stages.contains(from) || names.iter().any(|name| name == from), "FROM {from}");
+    }
+    let checked = release.find("sha256:[0-9a-f]{64}$").expect("a digest is checked before it is used");
+    assert!(checked < release.find("build-push-action@").unwrap());
+    assert!(release.contains("image.base.digest=${{ needs.version.outputs.runtime-digest }}"), "users can see it");
+}
+
 #[test]
 fn releases_are_built_without_caches_that_others_write() {
     let release = std::fs::read_to_string(repository_file(".github/workflows/release.yml")).unwrap();

@@ -25,6 +25,7 @@ mod completions;
 pub mod config;
 mod help;
 mod json_text;
+mod large;
 mod lock;
 mod net;
 mod plain;
@@ -34,10 +35,10 @@ pub mod posthog;
 pub mod progress;
 #[doc(hidden)]
 pub mod protocol;
+mod readings;
 #[doc(hidden)]
 pub mod records;
-#[doc(hidden)]
-pub mod secret;
+mod secret;
 #[doc(hidden)]
 pub mod streams;
 #[doc(hidden)]

@@ -17,6 +17,10 @@ pub use crate::protocol::Audience;
 /// What has to be done after a signal may take so long.
 const CLEANUP: Duration = Duration::from_secs(3);
 
+/// More threads than this would not be faster, since one writes what all of them make, but each has memory of its
+/// own.
+const MOST_WORKERS: usize = 4;
+
 /// How a command has ended.
 enum End {
     /// By itself, with its exit code if it has reported its failures.
@@ -40,7 +44,8 @@ where
     }));
     // Only fails when a provider has been installed before.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(MOST_WORKERS);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             let error = Error::system(format!("cannot start: {error}"));

@@ -5,8 +5,8 @@
 //! and `redact` removes it from all output of this process.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
 use base64::Engine as _;
@@ -14,12 +14,29 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
 
+use crate::readings::Readings;
+
 /// Shorter texts are no secrets, and occur in ordinary words.
 const SHORTEST: usize = 6;
 pub(crate) const REDACTED: &str = "[secret]";
 
-/// Longest first, since one can be part of another.
-static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+/// All of them, in every notation.
+static KNOWN: RwLock<Vec<Needle>> = RwLock::new(Vec::new());
+
+/// A text that is to be left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Needle {
+    /// In lower case, since servers also quote in capitals.
+    text: Vec<u8>,
+    /// Whether it is left out only where no letter or digit is next to it.
+    must_stand_alone: bool,
+}
+
+impl Needle {
+    pub(crate) fn new(text: &str, must_stand_alone: bool) -> Self {
+        Self { text: text.as_bytes().to_ascii_lowercase(), must_stand_alone }
+    }
+}
 
 /// Keeps a secret, in every notation, out of all output of this process.
 pub(crate) fn remember(secret: &str) {
@@ -27,20 +44,21 @@ pub(crate) fn remember(secret: &str) {
         return;
     }
     let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
-    for notation in notations(secret) {
-        if !known.contains(&notation) {
-            known.push(notation);
+    for needle in notations(secret).iter().map(|notation| Needle::new(notation, false)) {
+        if !known.contains(&needle) {
+            known.push(needle);
         }
     }
-    known.sort_by_key(|notation| Reverse(notation.len()));
 }
 
-/// A secret as it is, in JSON, in a form, and in base64 wherever it begins in the text that is encoded.
+/// A secret as it is, in JSON, in a form, in hexadecimal, and in base64 wherever it begins in the text that is
+/// encoded. Notations of single characters are undone by [`Readings`].
 pub(crate) fn notations(secret: &str) -> Vec<String> {
     let json = serde_json::Value::from(secret).to_string();
     let json = json.get(1..json.len() - 1).unwrap_or_default().to_owned();
     let form: String = url::form_urlencoded::byte_serialize(secret.as_bytes()).collect();
-    let mut notations = vec![secret.to_owned(), json, form];
+    let hexadecimal = secret.bytes().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
+    let mut notations = vec![secret.to_owned(), json, form, hexadecimal];
     // Characters of base64 that depend on what is around the secret are left out.
     for (before, skipped) in [(0, 0), (1, 2), (2, 3)] {
         let placed = [&vec![0; before], secret.as_bytes()].concat();
@@ -54,9 +72,33 @@ pub(crate) fn notations(secret: &str) -> Vec<String> {
 
 /// The text with `[secret]` in place of every secret that is known.
 pub(crate) fn redact(text: &str) -> Cow<'_, str> {
+    redact_with(text, &[])
+}
+
+/// The same with more texts that are secret in this one.
+pub(crate) fn redact_with<'t>(text: &'t str, more: &[Needle]) -> Cow<'t, str> {
     let known = KNOWN.read().unwrap_or_else(PoisonError::into_inner);
-    let contained = known.iter().filter(|secret| text.contains(secret.as_str()));
-    contained.fold(Cow::Borrowed(text), |text, secret| Cow::Owned(text.replace(secret.as_str(), REDACTED)))
+    let readings = Readings::of(text);
+    let mut places: Vec<Range<usize>> = Vec::new();
+    for needle in known.iter().chain(more) {
+        let found = readings.find(&needle.text).filter(|found| found.stands_alone || !needle.must_stand_alone);
+        places.extend(found.map(|found| found.place));
+    }
+    if places.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    places.sort_by_key(|place| place.start);
+    let (mut redacted, mut from) = (String::with_capacity(text.len()), 0);
+    for place in places {
+        // One secret can be a part of another, or overlap it.
+        if place.start >= from {
+            redacted.push_str(text.get(from..place.start).unwrap_or_default());
+            redacted.push_str(REDACTED);
+        }
+        from = from.max(place.end);
+    }
+    redacted.push_str(text.get(from..).unwrap_or_default());
+    Cow::Owned(redacted)
 }
 
 /// A secret. `Debug` shows that there is one, nothing shows which; a form hides what is typed.
@@ -105,6 +147,9 @@ mod tests {
         assert_eq!(redact(&text), r#"[secret] "[secret]" [secret] [secret]"#);
         Secret::new("redact");
         assert_eq!(redact(r#"redact/"me"+now"#), "[secret]", "the longer one goes first");
+        for quoted in ["REDACT/&quot;me&#34;%2Bnow", "redact\\/\\u0022me%2522+Now", "7265646163742f226d65222b6e6f77"] {
+            assert_eq!(redact(&format!("no {quoted}!")), "no [secret]!");
+        }
         Secret::new("short");
         assert_eq!(redact("short texts stay"), "short texts stay");
     }

@@ -50,6 +50,7 @@ const PLANTED: &[&str] = &[
     "plantedword",
     "pl4nted%20space",
     "/k9pl4",
+    "pl4nted-part.of-it",
     // The part of a signed address that makes it one.
     "X-Amz-Signature",
 ];

@@ -1,6 +1,5 @@
 //! The webhook's URL, which is also its password.
 
-use std::cmp::Reverse;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -9,7 +8,7 @@ use url::Url;
 use super::credentials::unquoted;
 use crate::error::Error;
 use crate::net::is_loopback;
-use crate::secret::{REDACTED, Secret, notations, redact, remember};
+use crate::secret::{Needle, Secret, notations, redact_with, remember};
 
 /// Longer parts of a URL are not words.
 const LONGEST_WORD: usize = 16;
@@ -20,8 +19,8 @@ const SHORTEST: usize = 6;
 #[derive(Clone)]
 pub(super) struct WebhookUrl {
     url: Url,
-    /// What could be secret in it, in every notation, longest first.
-    parts: Vec<String>,
+    /// What could be secret in it, in every notation.
+    parts: Vec<Needle>,
 }
 
 impl WebhookUrl {
@@ -37,9 +36,10 @@ impl WebhookUrl {
         let secrets = secrets(&url);
         // Of all output, only what is no plain word: without the word `webhook`, no message could be read.
         secrets.iter().filter(|part| !is_word(part)).for_each(|part| remember(part));
-        let mut parts: Vec<String> = secrets.iter().flat_map(|part| notations(part)).collect();
-        parts.sort_by_key(|part| Reverse(part.len()));
-        parts.dedup();
+        // What is short or a word counts only where it stands alone.
+        let needle = |notation: &String| Needle::new(notation, notation.len() < SHORTEST || is_word(notation));
+        let parts = secrets.iter().flat_map(|part| notations(part)).filter(|notation| !notation.is_empty());
+        let parts = parts.map(|notation| needle(&notation)).collect();
         match url.scheme() {
             "https" => Ok(Self { url, parts }),
             "http" if allow_http || is_loopback(&url) => Ok(Self { url, parts }),
@@ -55,9 +55,7 @@ impl WebhookUrl {
 
     /// What the webhook says, without secrets. It may quote any part of its URL, be it only a word.
     pub(super) fn redact(&self, text: &str) -> String {
-        self.parts.iter().filter(|part| !part.is_empty()).fold(redact(text).into_owned(), |text, part| {
-            if text.contains(part.as_str()) { without(&text, part) } else { text }
-        })
+        redact_with(text, &self.parts).into_owned()
     }
 }
 
@@ -102,30 +100,13 @@ fn is_word(part: &str) -> bool {
     part.len() < LONGEST_WORD && part.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
-/// The text without a part. What is short or a word counts only where it stands alone.
-fn without(text: &str, part: &str) -> String {
-    let must_stand_alone = part.len() < SHORTEST || is_word(part);
-    let (mut result, mut from) = (String::with_capacity(text.len()), 0);
-    for (place, _) in text.match_indices(part) {
-        let before = text.get(..place).and_then(|before| before.chars().next_back());
-        let behind = text.get(place + part.len()..).and_then(|behind| behind.chars().next());
-        let stands_alone = ![before, behind].into_iter().flatten().any(char::is_alphanumeric);
-        if !must_stand_alone || stands_alone {
-            result.push_str(text.get(from..place).unwrap_or_default());
-            result.push_str(REDACTED);
-            from = place + part.len();
-        }
-    }
-    result.push_str(text.get(from..).unwrap_or_default());
-    result
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 
     use super::*;
+    use crate::secret::{REDACTED, redact};
 
     fn url(text: &str) -> WebhookUrl {
         WebhookUrl::new(&Secret::new(text), false).unwrap()

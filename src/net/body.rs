@@ -1,29 +1,64 @@
 //! A body in pieces of bounded size, unpacked in bounded memory and received in bounded time.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, Bytes};
-use reqwest::header::CONTENT_ENCODING;
+use reqwest::header::{CONTENT_ENCODING, HeaderValue};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use zstd::stream::raw::{DParameter, Decoder, Operation};
 
-/// What can be asked for in `Accept-Encoding` where bodies are read with [`Body::unpacked`].
-pub(crate) const ENCODINGS: &str = "zstd, gzip";
-/// Largest window of zstd, as a power of two: 2 MiB, which servers use at their ordinary levels. A dozen
-/// responses that are read at a time, each with the 8 MiB that a server may want at most (RFC 9659), would
-/// take more memory than this program does; what cannot be unpacked is asked for in gzip.
+/// What is asked for in `Accept-Encoding` by those who have a place for zstd,
+const ZSTD: HeaderValue = HeaderValue::from_static("zstd, gzip");
+/// and by the others. The HTTP client unpacks gzip by itself, in little memory.
+const GZIP: HeaderValue = HeaderValue::from_static("gzip");
+/// Responses in zstd that are read at a time: as many queries as one project runs, and one more. The window of
+/// each takes memory.
+const MOST_ZSTD: usize = 4;
+/// Largest window of zstd, as a power of two: 2 MiB, which servers use at their ordinary levels, where they may
+/// want 8 MiB (RFC 9659). What cannot be unpacked is asked for in gzip.
 const WINDOW: u32 = 21;
 /// A body has this much time in any case,
 const PATIENCE: Duration = Duration::from_mins(10);
 /// and more while it brings at least so many bytes a second.
 const SLOWEST: u64 = 1_024;
 
+/// Hands out places for responses in zstd. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct ZstdPlaces(Arc<Semaphore>);
+
+impl Default for ZstdPlaces {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MOST_ZSTD)))
+    }
+}
+
+impl ZstdPlaces {
+    /// A place, if one is free now.
+    pub(crate) fn take(&self) -> ZstdPlace {
+        ZstdPlace(Arc::clone(&self.0).try_acquire_owned().ok())
+    }
+}
+
+/// The place of a response among those that are in zstd, or none; then it has to be in gzip.
+#[derive(Default)]
+pub(crate) struct ZstdPlace(Option<OwnedSemaphorePermit>);
+
+impl ZstdPlace {
+    /// What to ask for.
+    pub(crate) fn accepts(&self) -> HeaderValue {
+        if self.0.is_some() { ZSTD } else { GZIP }
+    }
+}
+
 /// The body of a response. What has come at once, which can be half a megabyte, is handed out in
 /// small pieces, so that what is made of each stays in the processor's cache and in small buffers.
 pub(crate) struct Body {
     response: reqwest::Response,
     unpacker: Option<Unpacker>,
+    place: ZstdPlace,
     rest: Bytes,
     most: usize,
     begin: Instant,
@@ -44,14 +79,17 @@ pub(crate) enum BodyError {
 impl Body {
     /// The body of `response` as it comes, in pieces of at most `most` bytes.
     pub(crate) fn new(response: reqwest::Response, most: usize) -> Self {
-        Self { response, unpacker: None, rest: Bytes::new(), most, begin: Instant::now(), received: 0 }
+        let place = ZstdPlace::default();
+        Self { response, unpacker: None, place, rest: Bytes::new(), most, begin: Instant::now(), received: 0 }
     }
 
-    /// The same, unpacked. The HTTP client unpacks gzip by itself, in little memory.
-    pub(crate) fn unpacked(response: reqwest::Response, most: usize) -> Self {
+    /// The same, unpacked. It has been asked for what `place` accepts.
+    pub(crate) fn unpacked(response: reqwest::Response, most: usize, place: ZstdPlace) -> Self {
         let coding = response.headers().get(CONTENT_ENCODING);
         let is_zstd = coding.is_some_and(|coding| coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"zstd"));
-        Self { unpacker: is_zstd.then(Unpacker::default), ..Self::new(response, most) }
+        // A place that is not needed is free for others.
+        let place = if is_zstd { place } else { ZstdPlace::default() };
+        Self { unpacker: is_zstd.then(Unpacker::default), place, ..Self::new(response, most) }
     }
 
     /// The response without what has been taken from its body.
@@ -66,6 +104,7 @@ impl Body {
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyError> {
         loop {
             let piece = match &mut self.unpacker {
+                Some(_) if self.place.0.is_none() => return Err(BodyError::Packed(io::ErrorKind::Unsupported.into())),
                 Some(unpacker) => unpacker.unpack(&mut self.rest, self.most).map_err(BodyError::Packed)?,
                 None => self.rest.split_to(self.most.min(self.rest.len())),
             };
@@ -136,11 +175,14 @@ mod tests {
     /// A body that comes in these pieces, with a pause of so many seconds before each.
     fn body(pieces: Vec<Vec<u8>>, pause: u64, encoding: &str) -> Body {
         let pieces = stream::iter(pieces).then(move |piece| async move {
-            tokio::time::sleep(Duration::from_secs(pause)).await;
+            if pause > 0 {
+                tokio::time::sleep(Duration::from_secs(pause)).await;
+            }
             Ok::<_, io::Error>(piece)
         });
         let response = http::Response::builder().header(CONTENT_ENCODING, encoding);
-        Body::unpacked(response.body(reqwest::Body::wrap_stream(pieces)).unwrap().into(), 1_000)
+        let response = response.body(reqwest::Body::wrap_stream(pieces)).unwrap();
+        Body::unpacked(response.into(), 1_000, ZstdPlaces::default().take())
     }
 
     async fn read(mut body: Body) -> Result<Vec<u8>, BodyError> {
@@ -166,6 +208,20 @@ mod tests {
         assert!(matches!(read(body(vec![most_of_it], 0, "zstd")).await, Err(BodyError::Packed(_))));
         assert!(matches!(read(body(vec![b"plain".to_vec()], 0, "zstd")).await, Err(BodyError::Packed(_))));
         assert_eq!(read(body(vec![b"plain".to_vec()], 0, "identity")).await.unwrap(), b"plain");
+    }
+
+    #[tokio::test]
+    async fn zstd_is_unpacked_for_a_few_at_a_time() {
+        let places = ZstdPlaces::default();
+        let taken: Vec<ZstdPlace> = (0..MOST_ZSTD).map(|_| places.take()).collect();
+        assert!(taken.iter().all(|place| place.accepts() == ZSTD));
+        let without = places.take();
+        assert_eq!(without.accepts(), GZIP);
+        let mut body = body(vec![zstd::encode_all(&b"text"[..], 3).unwrap()], 0, "zstd");
+        body.place = without;
+        assert!(matches!(body.next().await, Err(BodyError::Packed(_))), "it was not asked for");
+        drop(taken);
+        assert_eq!(places.take().accepts(), ZSTD);
     }
 
     #[tokio::test(start_paused = true)]

@@ -17,6 +17,11 @@ use crate::secret::remember;
 /// Variables that name a proxy; the programs and the libraries below them accept both spellings.
 const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
+/// Bytes that a server may send over HTTP/2 ahead of what has been read, of one response and of all of a connection.
+/// They take memory while their reader waits.
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 2 * 1024 * 1024;
+
 /// Longer waits are never asked for on purpose.
 const LONGEST_PAUSE: Duration = Duration::from_hours(2);
 
@@ -29,6 +34,8 @@ pub(crate) fn client_builder() -> Result<reqwest::ClientBuilder, Error> {
     let this_machine = [SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))];
     // Trusted by its name, so it must not depend on what resolvers say.
     let builder = reqwest::Client::builder().resolve_to_addrs("localhost", &this_machine);
+    let builder = builder.http2_initial_stream_window_size(STREAM_WINDOW);
+    let builder = builder.http2_initial_connection_window_size(CONNECTION_WINDOW);
     Ok(builder.proxy(environment::proxies()))
 }
 

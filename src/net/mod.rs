@@ -7,7 +7,7 @@ mod environment;
 mod reach;
 
 pub(crate) use address::is_loopback;
-pub(crate) use body::{Body, BodyError, ENCODINGS};
+pub(crate) use body::{Body, BodyError, ZstdPlace, ZstdPlaces};
 pub(crate) use connection::{
     client_build_error, client_builder, connection_advice, describe, goes_through_proxy, proxy_refusal,
     remember_proxy_passwords, retry_after,

@@ -21,6 +21,10 @@ use crate::time::{DAY, Timestamp};
 pub const LONGEST_INTERVAL: i64 = 7 * DAY;
 /// Files are cut at this size, so that little is downloaded twice after an interruption.
 const MOST_MEGABYTES: u32 = 128;
+/// Most files of a run: a terabyte, compressed. Their ids stand in the state.
+const MOST_FILES: usize = 10_000;
+/// Ids of `PostHog` are UUIDs.
+const LONGEST_ID: usize = 100;
 /// Scope that starting a run needs; reading one is part of it.
 pub const SCOPE: &str = "batch_export:write";
 
@@ -100,7 +104,7 @@ struct Started {
 #[derive(Deserialize)]
 struct RunResponse {
     status: String,
-    files: Option<AtMost<100_000, String>>,
+    files: Option<AtMost<MOST_FILES, String>>,
     records_completed: Option<u64>,
     error: Option<String>,
 }
@@ -122,11 +126,12 @@ impl<'a> Exports<'a> {
     /// When an id would lead elsewhere: ids come from servers and from state files, and the request has the key.
     fn path(&self, ids: &[&str], rest: &str) -> Result<String, Failure> {
         let is_id = |id: &str| {
-            !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+            (1..=LONGEST_ID).contains(&id.len())
+                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
         };
         if !ids.iter().all(|id| is_id(id)) {
             return Err(Failure::Fatal(Error::config(
-                "the id of an export run or file contains other characters than letters, digits, - and _. If it does not come from PostHog but from the state, start without a state",
+                "the id of an export run or file is too long or has other characters than letters, digits, - and _. If it does not come from PostHog but from the state, start without a state",
             )));
         }
         let ids: String = ids.iter().flat_map(|id| [id, "/"]).collect();
@@ -175,7 +180,7 @@ impl<'a> Exports<'a> {
         let path = self.runs();
         let request = Request { method: Method::POST, path: &path, body: Some(&body) };
         match self.client.json::<Started>(Class::General, &request, self.observer).await {
-            Ok(started) => Ok(started.id),
+            Ok(started) => self.path(&[&started.id], "").map(|_| started.id),
             Err(Failure::Refused(Refusal { reason: Reason::IntervalTooLong, detail, .. })) => {
                 Err(Failure::TooLarge { message: detail })
             }
@@ -209,6 +214,9 @@ impl<'a> Exports<'a> {
             Err(Failure::Refused(Refusal { status: 404 | 410, .. })) => return Ok(RunStatus::Unknown),
             Err(failure) => return Err(failure),
         };
+        if let Some(files) = &run.files {
+            self.path(&files.iter().map(String::as_str).collect::<Vec<_>>(), "")?;
+        }
         Ok(match run.status.as_str() {
             "Starting" | "Running" | "ContinuedAsNew" => RunStatus::Preparing(run.status),
             // Between the run's end and the appearance of its files.

@@ -7,8 +7,8 @@
 //! [`Emitted`] keeps track of it, so that it is corrected when the file is read again.
 //!
 //! # Memory
-//! One line and what one piece of input unpacks to, whatever the size of the file; for [`Emitted`]
-//! four bytes a line. A line longer than [`LONGEST`] is refused: a small file that unpacks to
+//! One line and [`STEP`] bytes, whatever the size of the file and of what a byte of it unpacks to; for
+//! [`Emitted`] a megabyte. A line longer than [`LONGEST`] is refused: a small file that unpacks to
 //! gigabytes without a line feed cannot fill the memory.
 
 use std::io::Write;
@@ -16,20 +16,23 @@ use std::io::Write;
 use flate2::write::MultiGzDecoder;
 
 use super::row_reader::{LONGEST, Malformed};
+use crate::large::{give_back, make_room};
 
-/// Input is unpacked in pieces of this size: at gzip's best ratio of 1:1000, 4 MiB.
-const PIECE: usize = 4 * 1024;
+/// Once so much has been unpacked, its records are to be sent before there are more.
+const STEP: usize = 64 * 1024;
 
 /// Reads one file.
 pub struct LineReader {
     unpacked: MultiGzDecoder<Vec<u8>>,
     /// Compressed bytes taken in.
     taken: u64,
+    /// Unpacked bytes of the line that is not complete, which have no line feed.
+    searched: usize,
 }
 
 impl Default for LineReader {
     fn default() -> Self {
-        Self { unpacked: MultiGzDecoder::new(Vec::new()), taken: 0 }
+        Self { unpacked: MultiGzDecoder::new(Vec::new()), taken: 0, searched: 0 }
     }
 }
 
@@ -44,7 +47,8 @@ impl LineReader {
         self.unpacked.get_ref().len()
     }
 
-    /// Takes the next bytes and hands complete lines to `take`.
+    /// Takes some of the next bytes and hands complete lines to `take`. Returns how many bytes it has taken,
+    /// which are few where they unpack to much: it wants the others afterwards.
     ///
     /// # Errors
     /// When the bytes are not gzip, a line is longer than [`LONGEST`], or `take` does not accept a line.
@@ -52,13 +56,23 @@ impl LineReader {
         &mut self,
         bytes: &[u8],
         take: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>,
-    ) -> Result<(), Malformed> {
-        for piece in bytes.chunks(PIECE) {
-            self.unpacked.write_all(piece).map_err(corrupt)?;
-            self.hand_over(take)?;
+    ) -> Result<usize, Malformed> {
+        let (mut taken, begin) = (0, self.held());
+        make_room(self.unpacked.get_mut(), 2 * STEP);
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            // Writes what it has unpacked before, 32 KiB at most, and unpacks about as much.
+            let accepted = self.unpacked.write(rest).map_err(corrupt)?;
+            if accepted == 0 {
+                return Err(Malformed("a file cannot be unpacked".to_owned()));
+            }
+            taken += accepted;
+            if self.held() >= begin + STEP {
+                break;
+            }
         }
-        self.taken += bytes.len() as u64;
-        Ok(())
+        self.taken += taken as u64;
+        self.hand_over(take)?;
+        Ok(taken)
     }
 
     /// Ends the file.
@@ -78,12 +92,15 @@ impl LineReader {
 
     fn hand_over(&mut self, take: &mut dyn FnMut(&[u8]) -> Result<(), Malformed>) -> Result<(), Malformed> {
         let buffer = self.unpacked.get_mut();
-        let Some(end) = memchr::memrchr(b'\n', buffer) else {
+        let Some(end) = memchr::memrchr(b'\n', buffer.get(self.searched..).unwrap_or_default()) else {
+            self.searched = buffer.len();
             let too_long = || Malformed(format!("a line is longer than {} MiB", LONGEST / (1024 * 1024)));
             return if buffer.len() > LONGEST { Err(too_long()) } else { Ok(()) };
         };
+        let end = self.searched + end;
         let mut begin = 0;
-        for line_end in memchr::memchr_iter(b'\n', buffer) {
+        let ends = memchr::memchr_iter(b'\n', buffer.get(self.searched..).unwrap_or_default());
+        for line_end in ends.map(|place| self.searched + place) {
             let line = buffer.get(begin..line_end).unwrap_or_default();
             begin = line_end + 1;
             if !line.is_empty() {
@@ -91,6 +108,8 @@ impl LineReader {
             }
         }
         buffer.drain(..=end);
+        self.searched = buffer.len();
+        give_back(buffer);
         Ok(())
     }
 }
@@ -100,13 +119,28 @@ fn corrupt(error: std::io::Error) -> Malformed {
     Malformed(format!("a file is cut or corrupt: {error}"))
 }
 
+/// So many lines of a file are remembered: a megabyte of checksums.
+const MOST_REMEMBERED: usize = 1 << 18;
+
 /// The lines of one file that have been handed over, over several attempts.
 ///
-/// Checksums show whether a repeated line is the same as before.
+/// Checksums show whether a repeated line is the same as before. Of a very long file, only the first lines
+/// are remembered; the others come again when it is read from its beginning again.
 #[derive(Debug, Default)]
 pub struct Emitted {
     checksums: Vec<u32>,
     next: usize,
+}
+
+/// What a line is, compared with those that have been handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Novelty {
+    /// Handed over before.
+    Known,
+    /// Not handed over before, or not like this.
+    New,
+    /// Behind those that are remembered: perhaps handed over before.
+    Unremembered,
 }
 
 impl Emitted {
@@ -115,20 +149,23 @@ impl Emitted {
         self.next = 0;
     }
 
-    /// Whether a line is new: not handed over before, or not like this.
-    pub fn is_new(&mut self, line: &[u8]) -> bool {
-        let checksum = crc32fast::hash(line);
+    /// Compares the next line with what has been handed over, and remembers it.
+    pub fn meet(&mut self, line: &[u8]) -> Novelty {
         let place = self.next;
         self.next += 1;
+        if place >= MOST_REMEMBERED {
+            return Novelty::Unremembered;
+        }
+        let checksum = crc32fast::hash(line);
         match self.checksums.get_mut(place) {
-            Some(known) if *known == checksum => false,
+            Some(known) if *known == checksum => Novelty::Known,
             Some(known) => {
                 *known = checksum;
-                true
+                Novelty::New
             }
             None => {
                 self.checksums.push(checksum);
-                true
+                Novelty::New
             }
         }
     }
@@ -141,6 +178,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::large::LARGE;
 
     fn packed(text: &str) -> Vec<u8> {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -155,8 +193,10 @@ mod tests {
             Ok(())
         };
         let mut reader = LineReader::default();
-        for piece in file.chunks(size) {
-            reader.feed(piece, &mut take)?;
+        for mut piece in file.chunks(size) {
+            while !piece.is_empty() {
+                piece = &piece[reader.feed(piece, &mut take)?..];
+            }
         }
         assert_eq!(reader.taken(), file.len() as u64);
         reader.finish(&mut take)?;
@@ -192,13 +232,44 @@ mod tests {
 
     #[test]
     fn rereading_a_file_emits_only_changed_lines() {
+        use Novelty::{Known, New, Unremembered};
         let mut emitted = Emitted::default();
-        assert!(["a", "b", "c"].iter().all(|line| emitted.is_new(line.as_bytes())));
+        assert!(["a", "b", "c"].iter().all(|line| emitted.meet(line.as_bytes()) == New));
         emitted.restart();
-        let again: Vec<bool> = ["a", "B", "c", "d"].iter().map(|line| emitted.is_new(line.as_bytes())).collect();
-        assert_eq!(again, [false, true, false, true]);
+        let again: Vec<Novelty> = ["a", "B", "c", "d"].iter().map(|line| emitted.meet(line.as_bytes())).collect();
+        assert_eq!(again, [Known, New, Known, New]);
         emitted.restart();
-        assert!(!emitted.is_new(b"a") && !emitted.is_new(b"B"));
+        assert!(emitted.meet(b"a") == Known && emitted.meet(b"B") == Known);
+        emitted.next = MOST_REMEMBERED - 1;
+        assert_eq!([b"e"; 3].map(|line| emitted.meet(line)), [New, Unremembered, Unremembered]);
+    }
+
+    #[test]
+    fn few_bytes_that_unpack_to_much_are_taken_in_steps() {
+        let file = packed(&"{}\n".repeat(4 * 1024 * 1024));
+        let (mut reader, mut lines, mut rest) = (LineReader::default(), 0, file.as_slice());
+        while !rest.is_empty() {
+            let before = lines;
+            let mut take = |_: &[u8]| {
+                lines += 1;
+                Ok(())
+            };
+            rest = &rest[reader.feed(rest, &mut take).unwrap()..];
+            assert!(lines - before <= 2 * STEP / 3, "{}", lines - before);
+        }
+        assert_eq!(reader.taken(), file.len() as u64);
+        reader.finish(&mut |_| Ok(())).unwrap();
+    }
+
+    #[test]
+    fn space_of_a_long_line_is_given_back() {
+        let file = packed(&format!("{}\n{}", "x".repeat(7 * LARGE), "y\n".repeat(3 * STEP)));
+        let (mut reader, mut rest, mut most) = (LineReader::default(), file.as_slice(), 0);
+        while !rest.is_empty() {
+            rest = &rest[reader.feed(rest, &mut |_| Ok(())).unwrap()..];
+            most = most.max(reader.unpacked.get_ref().capacity());
+        }
+        assert!(most > 7 * LARGE && reader.unpacked.get_ref().capacity() <= LARGE);
     }
 
     proptest! {

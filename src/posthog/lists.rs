@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::posthog::AtMost;
 use crate::posthog::http::{Class, Client, GiveUp, Observer};
+use crate::posthog::turn::Turn;
 
 /// Objects asked for per page.
 pub const PAGE: usize = 100;
@@ -30,6 +31,8 @@ pub struct ListPage {
     pub count: Option<u64>,
     /// What the parameter `after` takes to go on behind the last object, if the server can.
     pub cursor: Option<String>,
+    /// For as long as something of a large page is held.
+    pub turn: Turn,
 }
 
 /// Reads the pages of one list, one after the other.
@@ -69,11 +72,11 @@ impl<'a> Pages<'a> {
     /// When the server does not answer usefully, or its list leads in circles.
     pub async fn read(&mut self, query: &str) -> Result<ListPage, GiveUp> {
         self.seen.insert(query.to_owned());
-        let json = self.text(query).await?;
+        let (json, turn) = self.text(query).await?;
         let unusable = |error| GiveUp::Unusable(format!("PostHog's response to {} is not a list: {error}", self.path));
         if json.trim_ascii_start().starts_with(b"[") {
             let Objects { 0: objects } = serde_json::from_slice(&json).map_err(unusable)?;
-            return Ok(ListPage { objects, next: None, count: None, cursor: None });
+            return Ok(ListPage { objects, next: None, count: None, cursor: None, turn });
         }
         let envelope: Envelope = serde_json::from_slice(&json).map_err(unusable)?;
         drop(json);
@@ -97,12 +100,13 @@ impl<'a> Pages<'a> {
                 self.path
             )));
         }
-        Ok(ListPage { objects: envelope.results.0, next, count: envelope.count, cursor: envelope.next_cursor })
+        let Envelope { results, count, next_cursor: cursor, .. } = envelope;
+        Ok(ListPage { objects: results.0, next, count, cursor, turn })
     }
 
     /// The response to a query string, with as few objects as it takes for a page to be neither too large nor too
     /// slow.
-    async fn text(&mut self, query: &str) -> Result<Vec<u8>, GiveUp> {
+    async fn text(&mut self, query: &str) -> Result<(Vec<u8>, Turn), GiveUp> {
         loop {
             let path = format!("{}?{}", self.path, at_most(query, self.limit));
             let retry = self.client.retry();

@@ -47,10 +47,16 @@ impl Rows {
     /// # Errors
     /// When the answer is cut or not usable; rows handed over before are good.
     pub async fn read(&mut self, take: &mut (dyn RowConsumer + Send)) -> Result<Option<u64>, Failure> {
+        self.read_beside(0, take).await
+    }
+
+    /// The same for a caller that holds so many bytes of rows already.
+    async fn read_beside(&mut self, held: usize, take: &mut (dyn RowConsumer + Send)) -> Result<Option<u64>, Failure> {
+        // Only now: what has been made of a long row has been sent meanwhile.
+        self.turn.take_for(held + self.reader.held()).await;
         match self.response.chunk().await? {
             Some(chunk) => {
                 self.reader.feed(chunk.as_ref(), take).map_err(unusable)?;
-                self.turn.take_for(self.reader.held()).await;
                 Ok(None)
             }
             None => std::mem::take(&mut self.reader).finish(take).map(Some).map_err(unusable),
@@ -98,19 +104,25 @@ pub async fn small<T: DeserializeOwned + Send>(
     let mut response = Rows::open(client, project, query, observer).await?;
     let bytes_read = response.bytes_read();
     let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-        bytes += row.iter().map(|column| column.get().len()).sum::<usize>();
-        if rows.len() == MOST_ROWS as usize || bytes > MOST_BYTES {
-            return Err(Malformed(format!("it has more than {MOST_ROWS} rows, or too large ones, where few are due")));
+    loop {
+        let held = bytes;
+        let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
+            bytes += row.iter().map(|column| column.get().len()).sum::<usize>();
+            if rows.len() == MOST_ROWS as usize || bytes > MOST_BYTES {
+                return Err(Malformed(format!(
+                    "it has more than {MOST_ROWS} rows, or too large ones, where few are due"
+                )));
+            }
+            let columns = SeqDeserializer::<_, serde_json::Error>::new(row.iter().copied());
+            rows.push(
+                T::deserialize(columns).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?,
+            );
+            Ok(())
+        };
+        if response.read_beside(held, &mut take).await?.is_some() {
+            return Ok(Small { rows, bytes_read });
         }
-        let columns = SeqDeserializer::<_, serde_json::Error>::new(row.iter().copied());
-        rows.push(
-            T::deserialize(columns).map_err(|error| Malformed(format!("a row has unexpected columns: {error}")))?,
-        );
-        Ok(())
-    };
-    while response.read(&mut take).await?.is_none() {}
-    Ok(Small { rows, bytes_read })
+    }
 }
 
 /// Rows of a small answer, and what the query cost.

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::at_most::AtMost;
-use super::turn::LARGE;
+use crate::large::{LARGE, give_back, make_room};
 
 /// Parsing starts once this much has come; after a row that is still incomplete, once twice as much
 /// has come, so that a huge row is not looked at over and over.
@@ -30,9 +30,9 @@ const WORTH_READING_IN_PLACE: usize = if cfg!(test) { 16 } else { 32 * 1024 };
 /// So much of a piece is copied behind the row that the piece before it has cut, to complete it.
 const COMPLETES_A_ROW: usize = if cfg!(test) { 8 } else { 4 * 1024 };
 
-/// Longest row of an answer or line of a file, in bytes. `PostHog` takes events of some megabytes at
-/// most; what it adds to them and its escapes make them several times as long, not dozens of times.
-pub const LONGEST: usize = 16 * 1024 * 1024;
+/// Longest row of an answer or line of a file, in bytes. `PostHog` takes events of a megabyte at most; what it
+/// adds to them and its escapes make them several times as long, not dozens of times.
+pub const LONGEST: usize = 8 * 1024 * 1024;
 
 /// More columns than this are no row.
 const MOST_COLUMNS: usize = 10_000;
@@ -119,6 +119,7 @@ impl RowReader {
     pub fn feed(&mut self, bytes: &[u8], consumer: &mut dyn RowConsumer) -> Result<(), Malformed> {
         let in_place = bytes.len() >= WORTH_READING_IN_PLACE && self.buffer.len() < WORTH_PARSING;
         let rest = if in_place { self.read_in_place(bytes, consumer)? } else { bytes };
+        make_room(&mut self.buffer, rest.len());
         self.buffer.extend_from_slice(rest);
         if self.buffer.len() >= self.parse_at {
             self.parse(consumer)?;
@@ -186,6 +187,7 @@ impl RowReader {
         let read = self.parse_bytes(&buffer, consumer);
         self.buffer = buffer;
         self.buffer.drain(..read.clone().unwrap_or_default());
+        give_back(&mut self.buffer);
         read
     }
 

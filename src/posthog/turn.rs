@@ -1,14 +1,18 @@
 //! Turns for what takes much memory: one at a time in the whole program.
+//!
+//! A turn covers what has been received until its records have been written; what waits for it holds less
+//! than [`LARGE`].
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// From this size on, what is being received waits for its turn.
-pub(super) const LARGE: usize = 1024 * 1024;
+use crate::large::LARGE;
 
 static TURNS: Semaphore = Semaphore::const_new(1);
 
 /// The turn of one response or file, while it has one. Its holder only waits for the network and for the
-/// reader of stdout, never for another turn.
+/// reader of stdout, never for another turn, nor for a place among the requests: those who wait for a turn have
+/// one.
+#[must_use]
 #[derive(Debug, Default)]
 pub struct Turn(Option<SemaphorePermit<'static>>);
 
@@ -21,6 +25,10 @@ impl Turn {
             // The semaphore is never closed.
             self.0 = TURNS.acquire().await.ok();
         }
+    }
+
+    pub fn is_taken(&self) -> bool {
+        self.0.is_some()
     }
 }
 

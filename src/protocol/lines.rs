@@ -1,6 +1,7 @@
 //! Complete lines, with spare bytes behind them.
 
 use super::separators::has_separators;
+use crate::large::{LARGE, make_room};
 
 /// Lines that are ready to be written, and space for more.
 ///
@@ -31,6 +32,11 @@ impl Lines {
         self.bytes.len() - self.spare
     }
 
+    /// Bytes that it takes in memory.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -59,6 +65,13 @@ impl Lines {
         let written = write(self.as_vec());
         self.is_clean = is_clean && !has_separators(self.bytes.get(begin..).unwrap_or_default());
         written
+    }
+
+    /// Makes room for a record of about this size.
+    pub fn make_room(&mut self, size: usize) {
+        if size >= LARGE {
+            self.append(|lines| make_room(lines, size));
+        }
     }
 
     /// At least `size` bytes behind the lines. What is written there becomes part of the lines with

@@ -17,7 +17,7 @@ use std::thread::JoinHandle;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::catalog::StreamDescriptor;
 use super::lines::Lines;
@@ -28,18 +28,22 @@ use crate::error::Error;
 use crate::lock::lock;
 use crate::progress::Progress;
 
-/// Batches that may wait for the writer. With batches of about 512 KiB, 2 MiB.
+/// Messages and batches that may wait for the writer,
 const QUEUE: usize = 4;
+/// and bytes of the batches among them, which have about 512 KiB each; with a long record, one has more.
+const QUEUE_BYTES: u32 = 2 * 1024 * 1024;
 /// Log lines that may wait for the writer; the oldest go first, with a note.
 const LOG_QUEUE: usize = 1_000;
 /// Size of one write, for few system calls; as much as a pipe takes in.
 const WRITE_SIZE: usize = 64 * 1024;
-/// Used buffers kept for the next batch.
+/// Used buffers kept for the next batch,
 const SPARE_BUFFERS: usize = 4;
+/// unless they are larger than this, since a long record leaves one that no other batch needs.
+const LARGEST_SPARE: usize = 1024 * 1024;
 
 enum Item {
     Line(Vec<u8>),
-    Records { stream: Arc<StreamDescriptor>, lines: Lines, count: u64 },
+    Records { stream: Arc<StreamDescriptor>, lines: Lines, count: u64, room: Option<OwnedSemaphorePermit> },
     State { stream: Arc<StreamDescriptor>, state: Value },
     LogsWaiting,
     Close,
@@ -49,6 +53,8 @@ enum Item {
 #[derive(Clone)]
 pub struct Output {
     queue: mpsc::Sender<Item>,
+    /// For the bytes of batches that wait.
+    room: Arc<Semaphore>,
     shared: Arc<Shared>,
 }
 
@@ -111,13 +117,21 @@ impl Output {
         self.send(Item::Line(line)).await
     }
 
-    /// Queues `count` complete RECORD lines of one stream.
+    /// Queues `count` complete RECORD lines of one stream. When there are very many bytes, also waits until they
+    /// have been written, so that the caller's turn for much memory covers them.
     ///
     /// # Errors
     /// When stdout has been closed by its reader.
     pub async fn records(&self, stream: &Arc<StreamDescriptor>, lines: Lines, count: u64) -> Result<(), Error> {
         *lock(&self.shared.records).entry(Arc::clone(stream)).or_default() += count;
-        self.send(Item::Records { stream: Arc::clone(stream), lines, count }).await
+        let size = u32::try_from(lines.len()).unwrap_or(u32::MAX).min(QUEUE_BYTES);
+        // The semaphore is never closed.
+        let room = Arc::clone(&self.room).acquire_many_owned(size).await.ok();
+        self.send(Item::Records { stream: Arc::clone(stream), lines, count, room }).await?;
+        if size == QUEUE_BYTES {
+            drop(self.room.acquire_many(QUEUE_BYTES).await);
+        }
+        Ok(())
     }
 
     /// Records of a stream that have been queued so far.
@@ -225,6 +239,7 @@ impl Writer {
     /// Starts a writer on `sink`.
     pub fn start(sink: impl Write + Send + 'static, audience: Audience) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
+        let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
         let (cleanup, records) = (Mutex::default(), Mutex::default());
         let shared = Arc::new(Shared { audience, cleanup, logs, spare, progress, records });
@@ -234,7 +249,7 @@ impl Writer {
             let shared = Arc::clone(&shared);
             move || run(items, &shared, stdout)
         });
-        (Output { queue, shared }, Self { thread })
+        (Output { queue, room, shared }, Self { thread })
     }
 
     /// Writes what is queued and ends the thread.
@@ -262,10 +277,11 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
             stdout.write_logs(shared)?;
             match item {
                 Item::Line(line) => stdout.sink.write_lines(&line)?,
-                Item::Records { stream, lines, count } => {
+                Item::Records { stream, lines, count, room } => {
                     stdout.records(&stream, &lines, count)?;
                     lock(&shared.progress).add(count, lines.len());
                     recycle(shared, lines);
+                    drop(room);
                 }
                 Item::State { stream, state } => stdout.state(&stream, state)?,
                 Item::LogsWaiting => {}
@@ -281,6 +297,9 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
 
 fn recycle(shared: &Shared, mut buffer: Lines) {
     buffer.clear();
+    if buffer.capacity() > LARGEST_SPARE {
+        return;
+    }
     let mut spare = lock(&shared.spare);
     if spare.len() < SPARE_BUFFERS {
         spare.push(buffer);

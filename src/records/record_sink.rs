@@ -34,6 +34,7 @@ impl<'s> RecordSink<'s> {
 
 impl RowConsumer for RecordSink<'_> {
     fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
+        self.lines.make_room(row.iter().map(|column| column.get().len()).sum());
         let written = self.lines.append(|lines| self.writer.write(row, lines))?;
         self.written.rows += 1;
         self.written.records += u64::from(written == Written::Record);

@@ -19,7 +19,8 @@ use super::retry::{GiveUp, Retry};
 use crate::config::Config;
 use crate::error::Error;
 use crate::json_text::without_byte_order_mark;
-use crate::net::{Body, BodyError, ENCODINGS, client_build_error, client_builder};
+use crate::large::make_room;
+use crate::net::{Body, BodyError, ZstdPlace, ZstdPlaces, client_build_error, client_builder};
 use crate::posthog::turn::Turn;
 use crate::time::Timestamp;
 
@@ -57,6 +58,7 @@ struct Inner {
     gateway_timeouts: AtomicUsize,
     /// Whether a response in zstd could not be unpacked, be it for the window that it wanted.
     avoids_zstd: AtomicBool,
+    zstd_places: ZstdPlaces,
 }
 
 impl Client {
@@ -70,7 +72,6 @@ impl Client {
         authorization.set_sensitive(true);
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, authorization);
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
         let http = client_builder()?
             .default_headers(headers)
             .user_agent(concat!("source-posthog/", env!("CARGO_PKG_VERSION")))
@@ -84,7 +85,9 @@ impl Client {
         let (base, attempts) = (config.base_url.clone(), config.attempts);
         let (skew, gateway_timeouts) = (AtomicI64::new(0), AtomicUsize::new(0));
         let (warned_of_clock, avoids_zstd) = (AtomicBool::new(false), AtomicBool::new(false));
-        let inner = Inner { http, base, limiter, attempts, skew, warned_of_clock, gateway_timeouts, avoids_zstd };
+        let zstd_places = ZstdPlaces::default();
+        let inner =
+            Inner { http, base, limiter, attempts, skew, warned_of_clock, gateway_timeouts, avoids_zstd, zstd_places };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -122,12 +125,11 @@ impl Client {
         observer: &dyn Observer,
     ) -> Result<Response, Failure> {
         let permit = self.inner.limiter.acquire(class, observer).await;
+        let place = self.zstd_place();
         let mut builder = self.inner.http.request(request.method.clone(), self.url(request.path)?);
+        builder = builder.header(ACCEPT_ENCODING, place.accepts());
         if let Some(body) = request.body {
             builder = builder.json(body);
-        }
-        if self.inner.avoids_zstd.load(Ordering::Relaxed) {
-            builder = builder.header(ACCEPT_ENCODING, "gzip");
         }
         let begin = Instant::now();
         let response = builder.send().await.map_err(Failure::from_transport)?;
@@ -135,17 +137,26 @@ impl Client {
         if status.is_success() {
             self.learn_clock(response.headers())?;
             if is_web_page(response.headers()) {
-                let body = excerpt(response).await.unwrap_or_else(|(body, _)| body);
+                let body = excerpt(response, place).await.unwrap_or_else(|(body, _)| body);
                 return Err(web_page(&body));
             }
             if matches!(class, Class::Query(_)) {
                 self.inner.gateway_timeouts.store(0, Ordering::Relaxed);
             }
             self.learn_budget(class, response.headers());
-            let body = Body::unpacked(response, PIECE);
+            let body = Body::unpacked(response, PIECE, place);
             return Ok(Response { body, inner: Arc::clone(&self.inner), _permit: permit });
         }
-        Err(self.refusal(status, response, request.path, class, begin.elapsed()).await)
+        Err(self.refusal(status, response, place, request.path, class, begin.elapsed()).await)
+    }
+
+    /// A place for a response in zstd, as long as those can be unpacked.
+    fn zstd_place(&self) -> ZstdPlace {
+        if self.inner.avoids_zstd.load(Ordering::Relaxed) {
+            ZstdPlace::default()
+        } else {
+            self.inner.zstd_places.take()
+        }
     }
 
     /// Sends one request and reads its JSON answer.
@@ -158,21 +169,40 @@ impl Client {
         request: &Request<'_>,
         observer: &dyn Observer,
     ) -> Result<T, Failure> {
-        let body = self.text(class, request, observer).await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| Failure::transient(format!("the response is not usable: {error}")))
+        Ok(self.json_in_turn(class, request, observer).await?.0)
+    }
+
+    /// The same; the turn is for what is made of a large answer.
+    ///
+    /// # Errors
+    /// A [`Failure`], which determines how to go on.
+    pub async fn json_in_turn<T: DeserializeOwned>(
+        &self,
+        class: Class,
+        request: &Request<'_>,
+        observer: &dyn Observer,
+    ) -> Result<(T, Turn), Failure> {
+        let (body, turn) = self.text(class, request, observer).await?;
+        let answer = serde_json::from_slice(&body)
+            .map_err(|error| Failure::transient(format!("the response is not usable: {error}")))?;
+        Ok((answer, turn))
     }
 
     /// Sends one request and reads its answer, which is JSON to all appearances.
     ///
     /// # Errors
     /// A [`Failure`], which determines how to go on; [`Failure::TooLarge`] when it has more than 8 MiB.
-    pub async fn text(&self, class: Class, request: &Request<'_>, observer: &dyn Observer) -> Result<Vec<u8>, Failure> {
-        let mut body = self.send(class, request, observer).await?.whole(LARGEST_JSON).await?;
+    pub async fn text(
+        &self,
+        class: Class,
+        request: &Request<'_>,
+        observer: &dyn Observer,
+    ) -> Result<(Vec<u8>, Turn), Failure> {
+        let (mut body, turn) = self.send(class, request, observer).await?.whole(LARGEST_JSON).await?;
         body.drain(..body.len() - without_byte_order_mark(&body).len());
         match body.trim_ascii_start().first() {
             Some(b'<') => Err(web_page(&body)),
-            Some(_) => Ok(body),
+            Some(_) => Ok((body, turn)),
             None => Err(Failure::transient("the response is empty")),
         }
     }
@@ -187,11 +217,24 @@ impl Client {
         retry: Retry,
         observer: &dyn Observer,
     ) -> Result<T, GiveUp> {
-        let request = Request { method: Method::GET, path, body: None };
-        retry.run(self.limiter(), || self.json(Class::General, &request, observer)).await
+        Ok(self.get_in_turn(path, retry, observer).await?.0)
     }
 
-    /// Reads the JSON text at a path that may have a limit of its own.
+    /// The same; the turn is for what is made of a large answer.
+    ///
+    /// # Errors
+    /// As for [`Client::get`].
+    pub async fn get_in_turn<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        retry: Retry,
+        observer: &dyn Observer,
+    ) -> Result<(T, Turn), GiveUp> {
+        let request = Request { method: Method::GET, path, body: None };
+        retry.run(self.limiter(), || self.json_in_turn(Class::General, &request, observer)).await
+    }
+
+    /// Reads the JSON text at a path that may have a limit of its own; the turn is for what is made of it.
     ///
     /// # Errors
     /// As for [`Client::get`]; [`GiveUp::TooLarge`] as for [`Client::text`].
@@ -201,7 +244,7 @@ impl Client {
         path: &str,
         retry: Retry,
         observer: &dyn Observer,
-    ) -> Result<Vec<u8>, GiveUp> {
+    ) -> Result<(Vec<u8>, Turn), GiveUp> {
         let request = Request { method: Method::GET, path, body: None };
         retry.run(self.limiter(), || self.text(class, &request, observer)).await
     }
@@ -213,10 +256,12 @@ impl Client {
     pub async fn location(&self, path: &str, observer: &dyn Observer) -> Result<Url, Failure> {
         let _permit = self.inner.limiter.acquire(Class::General, observer).await;
         let url = self.url(path)?;
-        let response = self.inner.http.get(url.clone()).send().await.map_err(Failure::from_transport)?;
+        let place = ZstdPlace::default();
+        let request = self.inner.http.get(url.clone()).header(ACCEPT_ENCODING, place.accepts());
+        let response = request.send().await.map_err(Failure::from_transport)?;
         let status = response.status();
         if !status.is_redirection() {
-            return Err(self.refusal(status, response, path, Class::General, Duration::ZERO).await);
+            return Err(self.refusal(status, response, place, path, Class::General, Duration::ZERO).await);
         }
         let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         url.join(location).map_err(|_| Failure::transient("PostHog redirects to an invalid URL"))
@@ -233,6 +278,7 @@ impl Client {
         &self,
         status: StatusCode,
         response: reqwest::Response,
+        place: ZstdPlace,
         path: &str,
         class: Class,
         elapsed: Duration,
@@ -245,7 +291,7 @@ impl Client {
                 Err(failure) => failure,
             };
         }
-        let body = match excerpt(response).await {
+        let body = match excerpt(response, place).await {
             // What is refused, and why, stands in the JSON that has been cut.
             Err((body, error)) if status.is_client_error() && !Report::read(&body).is_json => {
                 return Failure::transient(format!(
@@ -290,8 +336,8 @@ impl Client {
 }
 
 /// The beginning of a body; what has come of it when it breaks off.
-async fn excerpt(response: reqwest::Response) -> Result<Vec<u8>, (Vec<u8>, BodyError)> {
-    let (mut body, mut excerpt) = (Body::unpacked(response, PIECE), Vec::new());
+async fn excerpt(response: reqwest::Response, place: ZstdPlace) -> Result<Vec<u8>, (Vec<u8>, BodyError)> {
+    let (mut body, mut excerpt) = (Body::unpacked(response, PIECE, place), Vec::new());
     while excerpt.len() <= EXCERPT {
         match body.next().await {
             Ok(Some(piece)) => excerpt.extend_from_slice(&piece),
@@ -351,10 +397,11 @@ impl Response {
         self.body.response().headers().get(header)?.to_str().ok()?.parse().ok()
     }
 
-    /// The whole body, at most `most` bytes.
-    async fn whole(mut self, most: usize) -> Result<Vec<u8>, Failure> {
+    /// The whole body, at most `most` bytes, with the turn that it has taken.
+    async fn whole(mut self, most: usize) -> Result<(Vec<u8>, Turn), Failure> {
         let (mut body, mut turn) = (Vec::new(), Turn::default());
         while let Some(chunk) = self.chunk().await? {
+            make_room(&mut body, chunk.as_ref().len());
             body.extend_from_slice(chunk.as_ref());
             turn.take_for(body.len()).await;
             if body.len() > most {
@@ -362,6 +409,6 @@ impl Response {
                 return Err(Failure::TooLarge { message: format!("a response is larger than {megabytes} MiB") });
             }
         }
-        Ok(body)
+        Ok((body, turn))
     }
 }

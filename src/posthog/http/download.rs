@@ -4,8 +4,11 @@
 //! key at all: nothing that the file host does, further redirects included, can make it see one. Nor does
 //! this client let itself be sent where only the inside of this network can go.
 
+use std::sync::Arc;
+
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, ETAG, HeaderMap, HeaderValue, IF_RANGE, LOCATION, RANGE};
 use reqwest::{ClientBuilder, StatusCode, redirect};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use url::Url;
 
 use super::client::CONNECT_TIMEOUT;
@@ -20,6 +23,9 @@ use crate::net::{
 
 /// Files are read in pieces of this size at most; compressed JSON grows tenfold.
 const PIECE: usize = 16 * 1024;
+/// Files that are downloaded and unpacked at a time, of all streams and projects: the line of each that is not
+/// complete, and the records that are not sent yet, take some megabytes.
+const MOST_FILES: usize = 4;
 /// Redirects of the file host that are followed.
 const MOST_REDIRECTS: usize = 5;
 
@@ -32,6 +38,12 @@ pub struct FileClient {
     proxied: reqwest::Client,
     base: Url,
     reach: Reach,
+    places: Arc<Semaphore>,
+}
+
+/// The place of one file among those that are read at a time, until it is dropped.
+pub struct FilePlace {
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl FileClient {
@@ -55,7 +67,14 @@ impl FileClient {
         };
         let direct = build(client_builder()?.no_proxy().dns_resolver(reach.clone()))?;
         let proxied = build(client_builder()?)?;
-        Ok(Self { direct, proxied, base: config.base_url.clone(), reach })
+        let places = Arc::new(Semaphore::new(MOST_FILES));
+        Ok(Self { direct, proxied, base: config.base_url.clone(), reach, places })
+    }
+
+    /// Waits until one more file may be read.
+    pub async fn place(&self) -> FilePlace {
+        // The semaphore is never closed.
+        FilePlace { _permit: Arc::clone(&self.places).acquire_owned().await.ok() }
     }
 
     /// Asks for a file, or for the rest of it from byte `from` on if it still is the file with `tag`.

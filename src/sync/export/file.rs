@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::posthog::Malformed;
 use crate::posthog::exports::{FileUrl, RunStatus};
 use crate::posthog::http::{Failure, NextAttempt, Refusal};
-use crate::posthog::line_reader::{Emitted, LineReader};
+use crate::posthog::line_reader::{Emitted, LineReader, Novelty};
 use crate::posthog::turn::Turn;
 use crate::protocol::Batch;
 use crate::records::ExportWriter;
@@ -42,21 +42,42 @@ struct FileProgress {
     emitted: Emitted,
     /// Whether what has been emitted may have been wrong.
     is_restarted: bool,
-    /// Rows that came for the first time.
-    rows: u64,
     /// Lines of the file, in the attempt under way.
     lines_read: u64,
+    /// The most that an attempt has read of them.
+    furthest: u64,
+    /// What has been emitted of the lines that are remembered,
+    remembered: Tally,
+    /// and of those behind them, which come again when the file is read from its beginning again.
+    unremembered: Tally,
+}
+
+/// What has been emitted.
+#[derive(Default)]
+struct Tally {
+    /// Rows that came for the first time.
+    rows: u64,
     /// What has been emitted of each cell, if cells are read.
-    emitted_cells: CellFigures,
+    cells: CellFigures,
 }
 
 impl FileProgress {
     /// The file is read from its beginning again.
     fn restart(&mut self) {
+        self.furthest = self.furthest();
         self.lines = LineReader::default();
         self.lines_read = 0;
         self.is_restarted = true;
         self.emitted.restart();
+        let Tally { rows, .. } = std::mem::take(&mut self.unremembered);
+        if rows > 0 {
+            tracing::info!("a long file is read again from its beginning; {rows} of its records come again");
+        }
+    }
+
+    /// The most lines that an attempt has read.
+    fn furthest(&self) -> u64 {
+        self.furthest.max(self.lines_read)
     }
 }
 
@@ -118,15 +139,17 @@ impl ExportReader {
                     Error::system("a task of this connector has failed").with_details(error.to_string())
                 })?;
                 let Some(progress) = progress? else { return Ok(FilesRead::Expired) };
-                read += progress.rows;
-                total += progress.lines_read;
+                let FileProgress { remembered, unremembered, lines_read, .. } = progress;
+                read += remembered.rows + unremembered.rows;
+                total += lines_read;
                 done.push(file.clone());
                 last_new = Instant::now();
                 self.update(|state| {
                     if let Some(window) = state.export.windows.first_mut() {
                         window.files.push(file.clone());
-                        window.rows += progress.lines_read;
-                        add(&mut window.emitted, progress.emitted_cells.clone());
+                        window.rows += lines_read;
+                        add(&mut window.emitted, remembered.cells.clone());
+                        add(&mut window.emitted, unremembered.cells.clone());
                     }
                 })
                 .await?;
@@ -193,8 +216,10 @@ impl ExportReader {
         let mut writers: Vec<ExportWriter> = streams.iter().map(|reader| writer(reader)).collect();
         let mut progress = FileProgress::default();
         let mut retry = reader.context.client.retry();
+        // For all attempts, since each leaves something in memory to the next.
+        let _place = self.files.place().await;
         loop {
-            let rows = progress.rows;
+            let before = progress.furthest();
             writers.iter_mut().for_each(ExportWriter::stamp);
             let attempt = self.attempt(run, file, streams, &mut writers, &mut progress).await?;
             let failure = match attempt {
@@ -202,7 +227,7 @@ impl ExportReader {
                 Attempt::Gone => return Ok(None),
                 Attempt::Broken(failure) => failure,
             };
-            if progress.rows > rows {
+            if progress.furthest() > before {
                 retry.progress();
             }
             match retry.after(failure, reader.context.client.limiter()).await? {
@@ -257,17 +282,29 @@ impl ExportReader {
                 Ok(chunk) => chunk,
                 Err(failure) => {
                     send(&mut outputs, true).await?;
-                    progress.lines = lines;
+                    // The half of a long line does not stay in memory while others have their turn.
+                    if turn.is_taken() {
+                        progress.restart()
+                    } else {
+                        progress.lines = lines
+                    }
                     return Ok(Attempt::Broken(failure));
                 }
             };
-            let mut take = |line: &[u8]| self.take(line, &mut outputs, progress);
             let ended = chunk.is_none();
             let outcome = match chunk {
-                Some(chunk) => lines.feed(chunk.as_ref(), &mut take),
-                None => std::mem::take(&mut lines).finish(&mut take),
+                Some(chunk) => {
+                    let reading = Reading { lines: &mut lines, turn: &mut turn, progress };
+                    self.take_chunk(chunk.as_ref(), reading, &mut outputs).await?
+                }
+                None => {
+                    let mut take = |line: &[u8]| self.take(line, &mut outputs, progress);
+                    std::mem::take(&mut lines).finish(&mut take)
+                }
             };
-            send(&mut outputs, ended || outcome.is_err()).await?;
+            if ended || outcome.is_err() {
+                send(&mut outputs, true).await?;
+            }
             if let Err(Malformed(reason)) = outcome {
                 progress.restart();
                 return Ok(Attempt::Broken(Failure::transient(format!("file {file} of export run {run}: {reason}"))));
@@ -275,8 +312,27 @@ impl ExportReader {
             if ended {
                 return Ok(Attempt::Done);
             }
+        }
+    }
+
+    /// Emits the records of the lines in a piece of a file. However much it unpacks to, they are sent before there
+    /// are many. The outer error is final.
+    async fn take_chunk(
+        &self,
+        mut chunk: &[u8],
+        Reading { lines, turn, progress }: Reading<'_>,
+        outputs: &mut [Output<'_>],
+    ) -> Result<Result<(), Malformed>, Error> {
+        while !chunk.is_empty() {
+            let mut take = |line: &[u8]| self.take(line, outputs, progress);
+            match lines.feed(chunk, &mut take) {
+                Ok(taken) => chunk = chunk.get(taken..).unwrap_or_default(),
+                Err(malformed) => return Ok(Err(malformed)),
+            }
+            send(outputs, false).await?;
             turn.take_for(lines.held()).await;
         }
+        Ok(Ok(()))
     }
 
     /// Emits the records of a line, unless that has been done or they are not wanted.
@@ -286,10 +342,12 @@ impl ExportReader {
             times = Some(output.writer.parse(line)?);
         }
         progress.lines_read += 1;
-        if !progress.emitted.is_new(line) {
-            return Ok(());
-        }
-        progress.rows += 1;
+        let tally = match progress.emitted.meet(line) {
+            Novelty::Known => return Ok(()),
+            Novelty::New => &mut progress.remembered,
+            Novelty::Unremembered => &mut progress.unremembered,
+        };
+        tally.rows += 1;
         let Some(times) = times else { return Ok(()) };
         let cell = self.cells.as_ref().map(|cells| cells.cell_of(&times));
         let wanted = self.reader.wanted();
@@ -305,16 +363,24 @@ impl ExportReader {
         for Output { reader, writer, batch } in outputs {
             // A line that was damaged when it came first has to come again.
             if self.is_new_row(reader.table, writer.id(line), writer.version(line)) || may_be_wrong {
+                batch.lines.make_room(line.len());
                 writer.write(line, batch.lines.as_vec())?;
                 batch.records += 1;
             }
             if let Some((slice, period)) = cell.flatten() {
-                let figure = progress.emitted_cells.entry(slice).or_default().entry(period).or_default();
+                let figure = tally.cells.entry(slice).or_default().entry(period).or_default();
                 figure.add_uuid(writer.id(line));
             }
         }
         Ok(())
     }
+}
+
+/// A file that is being read.
+struct Reading<'a> {
+    lines: &'a mut LineReader,
+    turn: &'a mut Turn,
+    progress: &'a mut FileProgress,
 }
 
 /// One of the streams that take the lines of a file.

@@ -10,6 +10,7 @@ use super::state::KeysetState;
 use super::windows::{self, Keys, Planned};
 use super::{cursor, owners};
 use crate::error::Error;
+use crate::large::{LARGE, make_room};
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
 use crate::posthog::query::{MOST_ROWS, Rows};
 use crate::posthog::{After, Malformed, Predicate, Query, Row};
@@ -422,6 +423,10 @@ impl KeysetReader {
             let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
             let reached = &mut read.reached;
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
+                let size: usize = row.iter().map(|column| column.get().len()).sum();
+                if size >= LARGE {
+                    make_room(lines, size);
+                }
                 *records += u64::from(writer.write(row, lines)?);
                 *rows += 1;
                 // Only a cursor is worth a look at every row.

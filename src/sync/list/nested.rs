@@ -131,10 +131,9 @@ impl NestedListReader {
     /// Reads the one object that belongs to another. Returns whether a STATE covers it.
     async fn read_child(&self, parent: &str, state: &ListState, emitter: &mut Emitter) -> Result<bool, Error> {
         let context = &self.context;
-        let found =
-            context.client.get::<Box<RawValue>>(&self.path(parent), context.client.retry(), &context.observer).await;
-        match found {
-            Ok(object) => self.emit(&[object], state, emitter).await,
+        let (path, retry) = (self.path(parent), context.client.retry());
+        match context.client.get_in_turn::<Box<RawValue>>(&path, retry, &context.observer).await {
+            Ok((object, _turn)) => self.emit(&[object], state, emitter).await,
             // There is none, or the parent has been deleted meanwhile.
             Err(GiveUp::Refused(Refusal { status: 404, .. })) => Ok(true),
             Err(give_up) => Err(give_up.into()),
@@ -156,7 +155,7 @@ impl NestedListReader {
         loop {
             let first = || format!("limit={PAGE}&{}&{made}", self.nested.list.parameters);
             let query = state.next.clone().unwrap_or_else(first);
-            let ListPage { objects, next, .. } = match own.read(&query).await {
+            let ListPage { objects, next, turn: _turn, .. } = match own.read(&query).await {
                 Ok(page) => page,
                 Err(GiveUp::Refused(Refusal { status: 404, .. })) if state.next.is_none() => {
                     // The parent has been deleted meanwhile.

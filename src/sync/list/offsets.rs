@@ -6,6 +6,7 @@ use super::listing::{Listing, Verdict, overlapping, step_back};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
 use crate::posthog::lists::{ListPage, Pages, at_offset, offset};
+use crate::posthog::turn::Turn;
 use crate::records::Object;
 use crate::sync::context::ReadContext;
 
@@ -43,6 +44,8 @@ pub(super) struct Offsets<'c> {
     /// The listing before this one.
     before: Option<Listing>,
     attempts: u32,
+    /// For what the caller has of a large page.
+    turn: Turn,
 }
 
 struct Next {
@@ -56,7 +59,16 @@ impl<'c> Offsets<'c> {
     pub(super) fn new(context: &'c ReadContext, list: OffsetList) -> Self {
         let pages = Pages::new(&context.client, list.path.clone(), &context.observer);
         let next = Some(Next { query: list.first.clone(), overlaps: false });
-        Self { context, list, pages, next, listing: Listing::default(), before: None, attempts: 1 }
+        Self {
+            context,
+            list,
+            pages,
+            next,
+            listing: Listing::default(),
+            before: None,
+            attempts: 1,
+            turn: Turn::default(),
+        }
     }
 
     /// The objects of the next page, of which some may have come before; none when the list is complete.
@@ -64,12 +76,14 @@ impl<'c> Offsets<'c> {
     /// # Errors
     /// When it cannot be read, or changes too fast.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Listed>>, Error> {
+        // What the caller had has been written.
+        self.turn = Turn::default();
         if self.next.is_none() && !self.is_read_again()? {
             return Ok(None);
         }
         let mut steps = 0;
         while let Some(Next { query, overlaps }) = self.next.take() {
-            let ListPage { objects, next, count, .. } = match self.pages.read(&query).await {
+            let ListPage { objects, next, count, turn, .. } = match self.pages.read(&query).await {
                 Ok(page) => page,
                 Err(GiveUp::Refused(Refusal { status: 400 | 404, .. })) if self.list.is_optional => return Ok(None),
                 Err(give_up) => return Err(give_up.into()),
@@ -85,6 +99,7 @@ impl<'c> Offsets<'c> {
                 steps += 1;
                 continue;
             }
+            self.turn = turn;
             self.listing.pages += 1;
             self.listing.keys.extend(objects.iter().map(|object| object.key.clone()));
             self.next = next.map(|next| {

@@ -73,7 +73,7 @@ impl Recordings<'_> {
         // Recordings that a later page may show again, and when they begin.
         let mut seen: HashMap<String, Timestamp> = HashMap::new();
         loop {
-            let ListPage { objects, next, cursor, .. } = pages.read(&request).await?;
+            let ListPage { objects, next, cursor, turn: _turn, .. } = pages.read(&request).await?;
             let objects = objects.iter().map(|text| Object::read(text)).collect::<Result<Vec<_>, _>>();
             let objects = objects.map_err(|problem| Error::system(problem.0))?;
             let starts = || objects.iter().filter_map(|object| object.instant(change.field));
