@@ -487,8 +487,13 @@ async fn downloads_are_not_led_to_where_only_this_network_can_go() {
         ("2130706433", "this machine (`127.0.0.1`)", false),
         ("0.0.0.0", "this machine (`0.0.0.0`)", false),
         ("localhost", "this machine (`localhost`)", false),
+        ("0177.0.0.1", "this machine (`127.0.0.1`)", false),
+        ("0x7f.1", "this machine (`127.0.0.1`)", false),
+        ("[::127.0.0.1]", "this machine (`[::7f00:1]`)", false),
+        ("[2002:7f00:1::]", "this machine (`[2002:7f00:1::]`)", false),
         ("[::ffff:127.0.0.1]", "this machine (`[::ffff:7f00:1]`)", false),
         ("10.0.0.1", "a private network (`10.0.0.1`)", false),
+        ("2852039166", "a link-local address (`169.254.169.254`)", true),
         ("169.254.169.254", "a link-local address (`169.254.169.254`)", true),
         ("[fd00:ec2::254]", "a link-local address (`[fd00:ec2::254]`)", true),
     ] {

@@ -152,11 +152,12 @@ async fn what_is_no_regular_file_is_refused_before_anything_is_delivered() {
         ("state.json.lock", "`--state-file state.json` cannot be locked"),
         ("refused.jsonl", "`dead_letter_file` cannot be written"),
     ] {
-        for kind in ["directory", "pipe", "device"] {
+        for kind in ["directory", "pipe", "device", "socket"] {
             let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
             let path = destination.path(name);
             match kind {
                 "directory" => std::fs::create_dir(&path).unwrap(),
+                "socket" => drop(std::os::unix::net::UnixListener::bind(&path).unwrap()),
                 // Nobody writes to it or reads from it: who opens it waits for ever.
                 "pipe" => mkfifoat(rustix::fs::CWD, &path, Mode::RUSR | Mode::WUSR).unwrap(),
                 _ => symlink("/dev/null", &path).unwrap(),

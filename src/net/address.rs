@@ -18,10 +18,13 @@ pub(crate) enum Zone {
     Public,
 }
 
-/// Addresses of metadata services outside the link-local range: Alibaba Cloud, Azure, AWS by IPv6.
-const METADATA: [IpAddr; 3] = [
+/// Addresses of metadata services outside the link-local range: Alibaba Cloud, Azure, Oracle Cloud, and AWS and
+/// Google Cloud by IPv6.
+const METADATA: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
     IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
@@ -38,8 +41,8 @@ impl Zone {
             IpAddr::V4(v4) => match v4.octets() {
                 _ if v4.is_link_local() => Self::LinkLocal,
                 _ if v4.is_private() => Self::Private,
-                // This network, providers' own networks, and what is reserved.
-                [0 | 240..=255, ..] | [100, 64..=127, ..] => Self::Private,
+                // This network, providers' own networks, protocols, tests of networks, and what is reserved.
+                [0 | 240..=255, ..] | [100, 64..=127, ..] | [192, 0, 0, _] | [198, 18 | 19, ..] => Self::Private,
                 _ => Self::Public,
             },
             IpAddr::V6(v6) => match v6.segments() {
@@ -47,13 +50,20 @@ impl Zone {
                 // Formerly site-local, too.
                 [0xfec0..=0xfeff, ..] => Self::Private,
                 _ if v6.is_unique_local() => Self::Private,
-                // IPv4 behind a translator.
-                [0x64, 0xff9b, 0, 0, 0, 0, high, low] => {
-                    Self::of(IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))))
+                // IPv4 behind a translator or at the end of a tunnel, and in the notation of old.
+                [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] | [0, 0, 0, 0, 0, 0, high, low] => {
+                    Self::of_halves(high, low)
                 }
+                // A translator's own networks; and tunnels that somebody behind a router has.
+                [0x64, 0xff9b, 1, ..] | [0x2001, 0, ..] => Self::Private,
                 _ => Self::Public,
             },
         }
+    }
+
+    /// Of an IPv4 address in the two halves that an IPv6 address has of it.
+    fn of_halves(high: u16, low: u16) -> Self {
+        Self::of(IpAddr::V4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low))))
     }
 
     /// Whether a server in `self` may send a client to `other`. One on this machine may name its own network,
@@ -98,7 +108,22 @@ mod tests {
         for (zone, urls) in [
             (
                 Zone::Loopback,
-                &["127.0.0.1", "127.9.9.9", "2130706433", "0x7f.1", "0.0.0.0", "[::1]", "[::]", "[::ffff:127.0.0.1]"][..],
+                &[
+                    "127.0.0.1",
+                    "127.9.9.9",
+                    "2130706433",
+                    "0x7f.1",
+                    "0.0.0.0",
+                    "[::1]",
+                    "[::]",
+                    "[::ffff:127.0.0.1]",
+                    "0177.0.0.1",
+                    "017700000001",
+                    "0x7f000001",
+                    "127.1",
+                    "[::127.0.0.1]",
+                    "[2002:7f00:1::1]",
+                ][..],
             ),
             (
                 Zone::LinkLocal,
@@ -110,6 +135,12 @@ mod tests {
                     "[fd00:ec2::254]",
                     "[::ffff:a9fe:a9fe]",
                     "[64:ff9b::a9fe:a9fe]",
+                    "[2002:a9fe:a9fe::]",
+                    "[::169.254.169.254]",
+                    "192.0.0.192",
+                    "[fd20:ce::254]",
+                    "0xa9fea9fe",
+                    "2852039166",
                 ],
             ),
             (
@@ -126,9 +157,25 @@ mod tests {
                     "[fec0::1]",
                     "[ff02::1]",
                     "[64:ff9b::a00:1]",
+                    "[64:ff9b:1::1]",
+                    "[2001:0:4136:e378:8000:63bf:3fff:fdd2]",
+                    "[2002:a00:1::]",
+                    "198.18.0.1",
+                    "192.0.0.1",
                 ],
             ),
-            (Zone::Public, &["1.1.1.1", "172.32.0.1", "100.128.0.1", "[2606:4700::1]", "[64:ff9b::101:101]"]),
+            (
+                Zone::Public,
+                &[
+                    "1.1.1.1",
+                    "172.32.0.1",
+                    "100.128.0.1",
+                    "192.0.1.1",
+                    "[2606:4700::1]",
+                    "[64:ff9b::101:101]",
+                    "[2002:101:101::1]",
+                ],
+            ),
         ] {
             for host in urls {
                 let url = Url::parse(&format!("http://{host}/")).unwrap();

@@ -1,5 +1,6 @@
 //! Objects of list endpoints as RECORD lines.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
@@ -11,6 +12,7 @@ use super::nulled::NulledValues;
 use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
 use crate::config::Treatment;
+use crate::large::make_room;
 use crate::posthog::Malformed;
 use crate::protocol::StreamDescriptor;
 use crate::streams::PROJECT_FIELD;
@@ -60,16 +62,16 @@ impl ObjectField {
     }
 
     /// What becomes of a value, given as JSON text; none if it is dropped.
-    fn apply(&self, value: String) -> Option<String> {
+    fn apply<'v>(&self, value: Cow<'v, str>) -> Option<Cow<'v, str>> {
         match (self.treatment, &self.filter) {
             (Treatment::Drop, _) => None,
             (_, None) => Some(value),
             (Treatment::Hash, Some(filter)) => {
                 let mut scratch = FilterScratch::default();
                 filter.apply(value.as_bytes(), &mut scratch);
-                String::from_utf8(scratch.text).ok()
+                String::from_utf8(scratch.text).ok().map(Cow::Owned)
             }
-            (_, Some(filter)) => Some(with_rules(&value, filter)),
+            (_, Some(filter)) => Some(with_rules(&value, filter).into()),
         }
     }
 }
@@ -136,7 +138,7 @@ impl<'o> Object<'o> {
     }
 
     /// The value of a field in a record, changed where it holds secrets and these are not wanted.
-    fn value(&self, field: &str, has_credentials: bool) -> Option<String> {
+    fn value(&self, field: &str, has_credentials: bool) -> Option<Cow<'o, str>> {
         let value = self.values.get(field)?.get();
         // PostHog decrypts the payloads of such flags for every API key.
         let is_secret =
@@ -144,18 +146,18 @@ impl<'o> Object<'o> {
         // Surveys, experiments and features have flags in them.
         let is_flag = value.contains(ENCRYPTED_PAYLOADS);
         if has_credentials || !is_secret && !is_flag {
-            return Some(value.to_owned());
+            return Some(value.into());
         }
         let mut object: Value = serde_json::from_str(value).unwrap_or_default();
         let payloads = match object.get(ENCRYPTED_PAYLOADS) {
             _ if is_secret => object.get_mut("payloads"),
             Some(Value::Bool(true)) => object.pointer_mut("/filters/payloads"),
-            _ => return Some(value.to_owned()),
+            _ => return Some(value.into()),
         };
         if let Some(payloads) = payloads {
             *payloads = Value::Null;
         }
-        Some(object.to_string())
+        Some(object.to_string().into())
     }
 }
 
@@ -185,10 +187,11 @@ impl ObjectWriter {
         }
         for field in &self.fields {
             let (begin, name) = (data.len(), field.name.as_str());
-            let label = labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string());
+            let label = labels.iter().find(|(label, _)| *label == name).map(|(_, value)| value.to_string().into());
             let value = label.or_else(|| object.value(name, self.has_credentials)).and_then(|value| field.apply(value));
             let comma = if data.len() > 1 { "," } else { "" };
             data.extend_from_slice(format!("{comma}{}:", Value::from(name)).as_bytes());
+            make_room(&mut data, value.as_ref().map_or(0, |value| value.len()));
             if !value::append(field.kind, value.as_deref().unwrap_or("null"), &mut data) {
                 undecoded.push(name);
             }
@@ -204,6 +207,7 @@ impl ObjectWriter {
 
     /// Appends a record with this data.
     pub fn write(&self, data: &ObjectData, lines: &mut Vec<u8>) {
+        make_room(lines, data.data.len());
         self.envelope.write(lines, |lines| lines.extend_from_slice(&data.data));
     }
 
