@@ -318,7 +318,7 @@ fn hostile_files() -> Vec<Action> {
         file(&[format!("{}\n", line(1, "{}")).repeat(8_000).as_bytes()]),
         // Long lines, in turns, and as long as they may be without waiting for one.
         file(&[long(7_500 * 1024).as_bytes(), long(1_000).as_bytes(), long(7_000 * 1024).as_bytes()]),
-        file(&[long(1_000 * 1024).repeat(5).as_bytes()]),
+        file(&[long(500 * 1024).repeat(10).as_bytes()]),
         file(&[&vec![b'0'; 64 * 1024 * 1024]]),
         // A long line that never becomes complete.
         file(&[&long(1_000).into_bytes(), &vec![b' '; 7 * 1024 * 1024]]),

@@ -1,7 +1,7 @@
 //! Buffers for what is large.
 
 /// From this size on, what is received waits for its turn, and its buffers are [`ROOM`] large.
-pub(crate) const LARGE: usize = 1024 * 1024;
+pub(crate) const LARGE: usize = 512 * 1024;
 
 /// Allocators take a buffer of more than 32 MiB from the system and give it back at once, where they would keep
 /// a smaller one for later. Only what is written of it takes memory; and it is never copied to grow.
@@ -34,9 +34,9 @@ mod tests {
         make_room(&mut buffer, LARGE);
         let place = buffer.as_ptr();
         assert!(buffer.capacity() > 32 * 1024 * 1024);
-        buffer.resize(20 * LARGE, b'x');
+        buffer.resize(40 * LARGE, b'x');
         give_back(&mut buffer);
-        assert_eq!((buffer.as_ptr(), buffer.len()), (place, 20 * LARGE));
+        assert_eq!((buffer.as_ptr(), buffer.len()), (place, 40 * LARGE));
         buffer.truncate(4);
         give_back(&mut buffer);
         assert!(buffer == b"some" && buffer.capacity() <= LARGE);

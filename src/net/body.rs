@@ -14,9 +14,8 @@ use zstd::stream::raw::{DParameter, Decoder, Operation};
 const ZSTD: HeaderValue = HeaderValue::from_static("zstd, gzip");
 /// and by the others. The HTTP client unpacks gzip by itself, in little memory.
 const GZIP: HeaderValue = HeaderValue::from_static("gzip");
-/// Responses in zstd that are read at a time: as many queries as one project runs, and one more. The window of
-/// each takes memory.
-const MOST_ZSTD: usize = 4;
+/// Responses in zstd that are read at a time: as many as queries of one project. The window of each takes memory.
+const MOST_ZSTD: usize = 3;
 /// Largest window of zstd, as a power of two: 2 MiB, which servers use at their ordinary levels, where they may
 /// want 8 MiB (RFC 9659). What cannot be unpacked is asked for in gzip.
 const WINDOW: u32 = 21;
