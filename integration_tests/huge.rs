@@ -358,10 +358,19 @@ async fn small_responses_that_unpack_to_much_do_not_exhaust_memory() {
     posthog.insert(PROJECT, vec![with_properties(1, "{}".to_owned())]);
     let list = repeated(r#"{"results":[0"#, ",0", "]}");
     let some = |begin: &str, end: &str| gzip(&[begin.as_bytes(), ",0".repeat(4_000_000).as_bytes(), end.as_bytes()]);
+    let fields: String = (0..600_000).map(|number| format!(",\"{number}\":0")).collect();
+    let fields = format!(r#"{{"results":[{{"id":1{fields}}}]}}"#);
+    let zeros = ",0".repeat(3_500_000);
+    let flag = r#""has_encrypted_payloads":true,"filters":{"payloads":[0"#;
+    let flag = format!(r#"{{"results":[{{"id":1,{flag}{zeros}]}}}}]}}"#);
+    let figures = format!(r#"{{"results":[[1,1,[[0]{}]]]}}"#, ",[0]".repeat(1_700_000));
     let scopes = gzip(&[br#"{"scopes":[""#, br#"","#.repeat(2_000_000).as_slice(), br#"""]}"#]);
     for (case, fault, stream) in [
         ("a list", Fault::new(list.clone()).path("/annotations/"), "annotations"),
         ("a long list", Fault::new(some("[0", "]")).path("/annotations/"), "annotations"),
+        ("an object of many fields", Fault::new(gzip(&[fields.as_bytes()])).path("/annotations/"), "annotations"),
+        ("payloads of a flag", Fault::new(gzip(&[flag.as_bytes()])).path("/feature_flags/"), "feature_flags"),
+        ("figures", Fault::query(gzip(&[figures.as_bytes()])).sql("AS figures"), "events"),
         ("projects", Fault::new(list.clone()).path(r"/api/projects/\?"), "events"),
         ("many projects", Fault::new(some(r#"{"results":[0"#, "]}")).path(r"/api/projects/\?"), "events"),
         ("scopes", Fault::new(scopes).path("/@current/"), "events"),

@@ -11,6 +11,6 @@ pub mod query;
 pub mod row_reader;
 pub mod turn;
 
-pub use at_most::AtMost;
+pub use at_most::{AtMost, AtMostMembers};
 pub use hogql::{After, Predicate, Query, RowKey};
 pub use row_reader::{Consumed, Malformed, Row, RowConsumer};

@@ -13,7 +13,7 @@ use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Request, Re
 /// Small answers, such as counts, have at most so many rows; `PostHog` never sends more.
 pub const MOST_ROWS: u32 = 50_000;
 /// Their rows have at most so many bytes together.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// An answer whose rows are being read.
 pub struct Rows {

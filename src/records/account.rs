@@ -1,12 +1,11 @@
 //! The records of streams about the account.
 
-use std::collections::HashMap;
-
 use serde_json::value::RawValue;
 
 use super::frame::{RecordEnvelope, append_changes};
 use super::nulled::NulledValues;
 use super::value;
+use crate::posthog::AtMostMembers;
 use crate::protocol::StreamDescriptor;
 use crate::streams::{AccountStream, Kind, Selection};
 
@@ -30,7 +29,7 @@ impl AccountWriter {
     /// # Errors
     /// When it is not a JSON object; `lines` is unchanged then.
     pub fn write(&self, object: &RawValue, lines: &mut Vec<u8>) -> Result<(), serde_json::Error> {
-        let values: HashMap<String, &RawValue> = serde_json::from_str(object.get())?;
+        let AtMostMembers(values) = serde_json::from_str::<AtMostMembers<10_000, &RawValue>>(object.get())?;
         self.envelope.write(lines, |lines| {
             let mut undecoded = Vec::new();
             lines.push(b'{');

@@ -1,7 +1,7 @@
 //! Objects of list endpoints as RECORD lines.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -12,8 +12,8 @@ use super::nulled::NulledValues;
 use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
 use crate::config::Treatment;
-use crate::large::make_room;
-use crate::posthog::Malformed;
+use crate::large::{LARGE, make_room};
+use crate::posthog::{AtMostMembers, Malformed};
 use crate::protocol::StreamDescriptor;
 use crate::streams::PROJECT_FIELD;
 use crate::streams::{Kind, List, Selection};
@@ -21,12 +21,23 @@ use crate::time::Timestamp;
 
 /// The field of feature flags that says that their payloads are stored encrypted.
 const ENCRYPTED_PAYLOADS: &str = "has_encrypted_payloads";
+/// So many fields that this version does not know are named.
+const MOST_UNKNOWN: usize = 100;
 /// The field with the person that an object is about.
 const PERSON_FIELD: &str = "person";
 
+/// The value of a text; null if it is so large that it would take very much memory.
+fn small_value(text: &str) -> Value {
+    if text.len() > LARGE {
+        tracing::warn!("a value of {} bytes, of which only a part may be emitted, is left out as a whole", text.len());
+        return Value::Null;
+    }
+    serde_json::from_str(text).unwrap_or_default()
+}
+
 /// A person whose properties some rules have been applied to. Its name is one of them, or made of some.
 fn with_rules(person: &str, rules: &PropertyFilter) -> String {
-    let mut person: Value = serde_json::from_str(person).unwrap_or_default();
+    let mut person = small_value(person);
     if let Some(properties) = person.get_mut("properties") {
         let mut scratch = FilterScratch::default();
         rules.apply(properties.to_string().as_bytes(), &mut scratch);
@@ -94,7 +105,7 @@ pub struct ObjectWriter {
 
 /// An object that has been taken apart.
 pub struct Object<'o> {
-    values: HashMap<String, &'o RawValue>,
+    values: BTreeMap<String, &'o RawValue>,
 }
 
 /// The data of an object's record.
@@ -120,7 +131,7 @@ impl<'o> Object<'o> {
     /// # Errors
     /// When it is none.
     pub fn read(text: &'o RawValue) -> Result<Self, Malformed> {
-        let values = serde_json::from_str(text.get())
+        let AtMostMembers(values) = serde_json::from_str::<AtMostMembers<10_000, _>>(text.get())
             .map_err(|error| Malformed(format!("an entry of a list is no object: {error}")))?;
         Ok(Self { values })
     }
@@ -148,7 +159,11 @@ impl<'o> Object<'o> {
         if has_credentials || !is_secret && !is_flag {
             return Some(value.into());
         }
-        let mut object: Value = serde_json::from_str(value).unwrap_or_default();
+        // In memory, a value takes many times as much as its text.
+        let mut object = small_value(value);
+        if object.is_null() {
+            return Some("null".into());
+        }
         let payloads = match object.get(ENCRYPTED_PAYLOADS) {
             _ if is_secret => object.get_mut("payloads"),
             Some(Value::Bool(true)) => object.pointer_mut("/filters/payloads"),
@@ -201,7 +216,8 @@ impl ObjectWriter {
         }
         data.push(b'}');
         append_changes(&undecoded, &self.nulled, &mut data);
-        self.unknown.extend(object.values.keys().filter(|field| !self.known.contains(*field)).cloned());
+        let unknown = object.values.keys().filter(|field| !self.known.contains(*field));
+        self.unknown.extend(unknown.take(MOST_UNKNOWN.saturating_sub(self.unknown.len())).cloned());
         ObjectData { data, checksum: first_digits(&digest.finalize()) }
     }
 

@@ -1,12 +1,11 @@
 //! Values of columns as they stand in records.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
 
 use super::document;
-use crate::posthog::Malformed;
+use crate::posthog::{AtMostMembers, Malformed};
 use crate::streams::Kind;
 use crate::time::Timestamp;
 
@@ -151,14 +150,14 @@ fn append_json(text: &str, lines: &mut Vec<u8>) -> bool {
 fn append_members(text: &str, prefix: &str, lines: &mut Vec<u8>) -> bool {
     let inner = if text.starts_with('"') { unquoted(text).ok() } else { Some(Cow::Borrowed(text)) };
     let Some(members) =
-        inner.as_deref().and_then(|inner| serde_json::from_str::<BTreeMap<String, &RawValue>>(inner).ok())
+        inner.as_deref().and_then(|inner| serde_json::from_str::<AtMostMembers<10_000, &RawValue>>(inner).ok())
     else {
         lines.extend_from_slice(b"null");
         return false;
     };
     lines.push(b'{');
     let mut separator = "";
-    for (name, value) in &members {
+    for (name, value) in &members.0 {
         let Some(rest) = name.strip_prefix(prefix) else { continue };
         let name = if rest.is_empty() { "0" } else { rest.trim_start_matches('_') };
         lines.extend_from_slice(format!("{separator}{}:", serde_json::Value::from(name)).as_bytes());

@@ -8,6 +8,8 @@
 
 use std::sync::Arc;
 
+use serde::de::IgnoredAny;
+
 use super::context::ReadContext;
 use super::page_size::PageSize;
 use super::read_plan::{PlannedMethod, PlannedRead};
@@ -138,7 +140,7 @@ impl DistinctIdReader {
         // The columns are asked for in the same query, which fails if one is missing.
         let columns: Vec<&str> = table.columns.iter().filter_map(|column| column.expression).collect();
         let probe = Predicate::default().select(&columns.join(", "), table.from, "LIMIT 0");
-        self.context.ask::<Vec<serde_json::Value>>(&probe).await?;
+        self.context.ask::<IgnoredAny>(&probe).await?;
         let query = Predicate::default().select("uniqExact(distinct_id)", table.from, "LIMIT 1");
         match self.context.ask::<(u64,)>(&query).await {
             Ok(response) => {

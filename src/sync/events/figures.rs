@@ -7,8 +7,8 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, Visitor};
 
 use crate::error::Error;
-use crate::posthog::Query;
 use crate::posthog::http::GiveUp;
+use crate::posthog::{AtMost, Query};
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
 use crate::sync::ledger::{BYTES_A_ROW, CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
@@ -19,6 +19,8 @@ use crate::time::Timestamp;
 const ATTEMPTS: u32 = 3;
 /// Periods in one question, so that its text stays short.
 const MOST_PERIODS: usize = 50;
+/// More cells than this are in no response: decades of days, each in dozens of slices.
+const MOST_CELLS: usize = 100_000;
 
 /// What an observation shows.
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ pub(super) async fn observe(
         };
         observed.bytes += answer.bytes;
         for row in answer.rows {
-            let [period, slice, count, checksum] = row.as_slice() else { return Err(unexpected().into()) };
+            let [period, slice, count, checksum] = row.0.as_slice() else { return Err(unexpected().into()) };
             let key = usize::try_from(slice.0).ok().and_then(|slice| ledger.key(period.day(), slice));
             let key = key.ok_or_else(unexpected)?;
             let figure: &mut Fingerprint = observed.figures.entry(key).or_default();
@@ -82,7 +84,7 @@ pub(super) async fn distinct(
                 continue;
             };
             for row in answer.rows {
-                let [period, raw_count, raw_checksum, count, checksum] = row.as_slice() else {
+                let [period, raw_count, raw_checksum, count, checksum] = row.0.as_slice() else {
                     return Err(unexpected().into());
                 };
                 let key = ledger.key(period.day(), slice).ok_or_else(unexpected)?;
@@ -119,7 +121,7 @@ pub(super) async fn narrowed(
     };
     let mut found = BTreeMap::new();
     for row in answer.rows {
-        let [period, slice, figures @ ..] = row.as_slice() else { return Err(unexpected().into()) };
+        let [period, slice, figures @ ..] = row.0.as_slice() else { return Err(unexpected().into()) };
         let numbers: Vec<u64> = figures.iter().map(Number::unsigned).collect();
         let [held, held_sum, raw, raw_sum, distinct, distinct_sum] = numbers.as_slice() else {
             return Err(unexpected().into());
@@ -132,6 +134,9 @@ pub(super) async fn narrowed(
     }
     Ok(found)
 }
+
+/// The numbers of a cell.
+type Row = AtMost<8, Number>;
 
 /// A number of a figure. PostHog's are JSON numbers; other servers write large ones as strings.
 #[derive(Debug, Clone, Copy)]
@@ -177,7 +182,7 @@ impl<'de> Deserialize<'de> for Number {
 
 /// Figures of cells, as many as the response says it has.
 struct Answer {
-    rows: Vec<Vec<Number>>,
+    rows: Vec<Row>,
     bytes: u64,
 }
 
@@ -187,12 +192,12 @@ struct Answer {
 async fn ask(context: &ReadContext, query: &Query, count_at: usize) -> Result<Option<Answer>, GiveUp> {
     let mut problem = String::new();
     for _ in 0..ATTEMPTS {
-        let response = match context.ask::<(Number, Number, Vec<Vec<Number>>)>(query).await {
+        let response = match context.ask::<(Number, Number, AtMost<MOST_CELLS, Row>)>(query).await {
             Ok(response) => response,
             Err(GiveUp::TooLarge { .. }) => return Ok(None),
             Err(give_up) => return Err(give_up),
         };
-        let Some((cells, stored, rows)) = response.rows.into_iter().next() else {
+        let Some((cells, stored, AtMost(rows))) = response.rows.into_iter().next() else {
             "a response without a row".clone_into(&mut problem);
             continue;
         };

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
+use serde::de::IgnoredAny;
 
 use super::reader::ProjectReader;
 use crate::error::Error;
@@ -94,7 +94,7 @@ impl ProjectReader {
         let query = nothing.select(&list.join(", "), self.table.from, "LIMIT 1");
         let query = Query { persons_at_ingestion: self.persons_at_ingestion, ..query };
         for _ in 0..ATTEMPTS {
-            match self.context.ask::<Vec<Value>>(&query).await {
+            match self.context.ask::<IgnoredAny>(&query).await {
                 Ok(_) => return Ok(None),
                 // No rows cannot be too much: the server has no room for any query at the moment.
                 Err(GiveUp::TooLarge { .. }) => {}
