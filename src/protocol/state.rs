@@ -23,6 +23,8 @@ const ENVELOPES: &[&str] = &[
     "value",
     "singer_state",
     "airbyte_state",
+    // A row of the table in which PyAirbyte keeps states.
+    "state_json",
     "data",
     "bookmarks",
 ];
