@@ -76,7 +76,7 @@ impl WindowReader {
         let end = Timestamp::from_day(window.days.to);
         loop {
             let before = progress.after.clone();
-            match self.read_page(window, &mut progress, &mut writer).await? {
+            match self.read_page(window, &mut progress, &mut writer, u32::MAX).await? {
                 Page::TooLarge => progress.to = Some(self.shorter(window, &progress)?),
                 Page::Rows { count, limit } => {
                     if count > 0 && progress.after == before {
@@ -100,21 +100,17 @@ impl WindowReader {
         self.note(window, &mut progress, true).await
     }
 
-    /// Reads rows that PostHog received after the bound, as many as one page of `limit` rows has, and returns their
-    /// numbers. No cell has them yet, and nothing depends on them: what does not come, the next sync reads.
-    ///
-    /// # Errors
-    /// When records cannot be written any more.
-    pub(super) async fn read_ahead(&self, days: Days, limit: u32) -> Result<BTreeSet<u64>, Error> {
+    /// Reads rows that PostHog received after the bound, a page of at most `most`, and returns their numbers. No cell
+    /// has them yet, and nothing depends on them: what does not come, the next sync reads.
+    pub(super) async fn read_ahead(&self, days: Days, most: u32) -> BTreeSet<u64> {
         let reader = &self.reader;
         let slice = self.ledger.slices.len();
         let window = CellWindow { slice, days, periods: Vec::new(), rows: 0, open: None };
-        let writer = reader.context.row_writer(reader.table, &reader.columns).counting_days();
-        let mut writer = writer.remembering();
-        match self.request(&window, limit, &mut Progress::at_the_begin_of(&window), &mut writer).await {
-            Err(Failure::Fatal(error)) => Err(error),
-            Ok(_) | Err(_) => Ok(writer.take_numbers()),
+        let mut writer = reader.context.row_writer(reader.table, &reader.columns).counting_days().remembering();
+        if let Err(error) = self.read_page(&window, &mut Progress::at_the_begin_of(&window), &mut writer, most).await {
+            tracing::debug!("the newest events are left to the next sync: {error}");
         }
+        writer.take_numbers()
     }
 
     /// Enters cells that have been read, and how far the one under way has been.
@@ -144,18 +140,19 @@ impl WindowReader {
             .await
     }
 
-    /// Reads one page, however often that takes.
+    /// Reads one page of at most `most` rows, however often that takes.
     async fn read_page(
         &self,
         window: &CellWindow,
         progress: &mut Progress,
         writer: &mut RowWriter,
+        most: u32,
     ) -> Result<Page, Error> {
         let (context, page_size) = (&self.reader.context, &self.reader.page_size);
         let mut retry = context.client.retry();
         let mut may_be_tiny = false;
         loop {
-            let limit = page_size.rows();
+            let limit = page_size.rows().min(most);
             let before = progress.after.clone();
             let failure = match self.request(window, limit, progress, writer).await {
                 Ok(count) => {

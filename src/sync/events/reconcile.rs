@@ -190,7 +190,7 @@ impl EventReader {
         let reader = Arc::new(self.reader.clone());
         let ledger = Arc::new(self.ledger().await);
         let pages = WindowReader { reader, part: Part::Main, names, ledger, known: Arc::default() };
-        let rows = pages.read_ahead(self.days(), MOST_AHEAD).await?;
+        let rows = pages.read_ahead(self.days(), MOST_AHEAD).await;
         if rows.is_empty() {
             return Ok(());
         }
