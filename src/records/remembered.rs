@@ -40,5 +40,5 @@ impl Remembered {
 fn row_number<'v>(key: impl IntoIterator<Item = &'v [u8]>) -> u64 {
     // JSON texts have no line feeds.
     let parts: Vec<&[u8]> = key.into_iter().collect();
-    key_number(&parts.join(&b'\n')) >> 11
+    key_number(parts.join(&b'\n')) >> 11
 }
