@@ -45,6 +45,9 @@ async fn state_files_of_every_shape_are_accepted() {
         json!([{"type": "GLOBAL", "global": {"shared_state": null, "stream_states": [entry]}}]),
         json!([{"type": "STATE", "state": {"type": "STREAM", "stream": entry, "id": 7}}]),
         json!({"events": stream_state}),
+        // Rows of PyAirbyte's table.
+        json!([{"source_name": "source-posthog", "stream_name": "events",
+            "state_json": json!({"type": "STREAM", "stream": entry}).to_string()}]),
     ] {
         let messages = source.read_all(&catalog, Some(&state)).await;
         assert_eq!(messages.ids("events").len(), 0, "{state} was not understood");
@@ -59,6 +62,20 @@ async fn state_files_of_every_shape_are_accepted() {
     let mut command = source.read_command(&catalog, None);
     command.arg("--state").arg(source.file("state.json", &twice));
     assert_eq!(run(command).await.messages.ids("events").len(), 0, "repeated unknown keys are no problem");
+}
+
+#[tokio::test]
+async fn a_state_of_other_projects_alone_is_a_warning() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, within_a_day()));
+    let source = Source::new(&posthog.url());
+    let time = json!({"timestamp": "2026-01-01T00:00:00Z"});
+    for (projects, warnings) in [(json!({"77": time}), 1), (json!({"77": time, "1001": time}), 0)] {
+        let state = state_file("events", &projects);
+        let messages = source.read_all(&catalog(&["events"], "incremental"), Some(&state)).await;
+        let other = |line: &&String| line.contains("the state of `events` is about other projects (77)");
+        assert_eq!(messages.logs("WARN").iter().filter(other).count(), warnings, "{projects}");
+    }
 }
 
 #[tokio::test]

@@ -428,6 +428,21 @@ async fn no_state_is_acknowledged_that_covers_a_line_that_is_lost() {
         (format!("[{}]\n", [&first, &second, &end].map(|line| line.trim_end()).join(",")), "jq -c"),
         (format!("{first}{end}"), "covers 2 records, but 1 were received"),
         (format!("{first}{second}{second}{end}"), "covers 2 records, but 3 were received"),
+        (format!("{first}{}\n{end}", STANDARD.encode(&second)), "line 2 of the input"),
+        (format!("{first}{}", end.replace("2.0", "\"2\"")), "covers 2 records, but 1 were received"),
+        (
+            format!("{first}{}", end.replace("sourceStats", "source_stats").replace("recordCount", "record_count")),
+            "covers 2 records, but 1 were received",
+        ),
+        (format!("{first}{}", end.replace("2.0", "[2]")), "`sourceStats.recordCount` that is no number"),
+        (
+            format!("{first}{{\"type\":\"RECORD\",\"stream\":\"events\",\"record\":{{\"n\":2}}}}\n{end}"),
+            "line 2 of the input is a RECORD that cannot be used: missing field `stream`",
+        ),
+        (
+            format!("{first}{}", second.replace("\"events\"", "\"events\",\"namespace\":\"x\"")),
+            "the stream `events` of the namespace `x`, which is not in the catalog",
+        ),
     ] {
         let destination = Destination::new(&webhook);
         let outcomes = destination.write(&input).await;
@@ -436,6 +451,7 @@ async fn no_state_is_acknowledged_that_covers_a_line_that_is_lost() {
         assert!(!destination.path("state.json").exists(), "{input}");
     }
     let before = webhook.records().len();
+    let second = second.replace("\"events\"", "\"events\",\"namespace\":\"\"");
     let marked = format!("\u{feff}{first}\r\nsome program says hello\n\u{feff}{second}{end}");
     assert_eq!(Destination::new(&webhook).delivered(&marked).await.cursors(), [2]);
     assert_eq!(webhook.records().len() - before, 2);
@@ -452,6 +468,8 @@ async fn state_file_is_read_in_every_shape_and_refused_before_anything_is_delive
         (&*json!({"connectionState": {"stateType": "stream", "streamState": [old]}}).to_string(), 2),
         (&*json!({"persons": {"cursor": 7}}).to_string(), 2),
         (&*format!("\u{feff}{}{{\"type\":\"STA", state("persons", 7, 0)), 2),
+        // What a machine leaves that loses power.
+        (&*format!("{}\0\0\0", state("persons", 7, 0)), 2),
     ] {
         let destination = Destination::new(&webhook);
         std::fs::create_dir(destination.path("real")).unwrap();
@@ -464,11 +482,12 @@ async fn state_file_is_read_in_every_shape_and_refused_before_anything_is_delive
         assert_eq!(states[kept - 1]["stream"]["stream_state"]["cursor"], 1, "{states}");
     }
     let delivered = webhook.received().len();
-    for text in ["{\"version\":2}", "5", "[{\"x\"", "key: value"] {
+    for text in ["{\"version\":2}", "5", "[{\"x\"", "key: value", "\0\0\0", "{\"api_key\":\"phx_s3cret\"}"] {
         let destination = Destination::new(&webhook);
         std::fs::write(destination.path("state.json"), text).unwrap();
         let outcomes = destination.write(&input(1, 1)).await;
         assert!(outcomes.error().contains("this is not a state"), "{}", outcomes.error());
+        assert!(!outcomes.error().contains("s3cret"), "{}", outcomes.error());
         assert_eq!(std::fs::read_to_string(destination.path("state.json")).unwrap(), text);
     }
     let destination = Destination::new(&webhook);
@@ -480,7 +499,7 @@ async fn state_file_is_read_in_every_shape_and_refused_before_anything_is_delive
 
 #[tokio::test]
 async fn webhook_that_accepts_nothing_ends_the_run_despite_a_dead_letter_file() {
-    for code in [400, 402] {
+    for code in [400, 451] {
         let always = Some(Outcome::status(code));
         let webhook = Webhook::start_with(Behaviour { always, ..Behaviour::default() }).await.unwrap();
         let destination = Destination::new(&webhook).with("dead_letter_file", json!("refused.jsonl"));
@@ -568,8 +587,30 @@ async fn a_dead_letter_file_is_shared_and_check_leaves_it_alone() {
 }
 
 #[tokio::test]
+async fn rejected_records_are_not_written_to_a_file_that_is_overwritten() {
+    let webhook = Webhook::start().await.unwrap();
+    for (file, expected) in
+        [("state.json", "--state-file"), ("./state.json", "--state-file"), ("catalog.json", "--catalog")]
+    {
+        for text in [None, Some("")] {
+            let destination = Destination::new(&webhook).with("dead_letter_file", json!(file));
+            if let Some(text) = text {
+                std::fs::write(destination.path("state.json"), text).unwrap();
+            }
+            let outcomes = destination.write(&input(1, 1)).await;
+            assert_eq!(outcomes.code, Some(1));
+            let message = format!("`dead_letter_file` is the file of `{expected}`");
+            assert!(outcomes.error().contains(&message), "{}", outcomes.error());
+        }
+    }
+    assert!(webhook.received().is_empty());
+}
+
+#[tokio::test]
 async fn an_answer_that_says_what_is_wrong_ends_the_run_with_it() {
     for (code, header, expected) in [
+        (304, ("x", "y"), "says nothing about the records"),
+        (402, ("x", "y"), "asks for payment"),
         (207, ("x", "y"), "207"),
         (405, ("allow", "GET"), "does not accept POST requests, only GET"),
         (411, ("x", "y"), "Content-Length"),

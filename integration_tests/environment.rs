@@ -88,10 +88,14 @@ async fn unresolved_secret_references_are_not_sent_as_secrets() {
         ("bearer_token", "PATTERNS_BEARER_TOKEN"),
         ("signing_secret", "PATTERNS_SIGNING_SECRET"),
     ] {
-        let (status, message) =
-            check(&json!({field: "${X}"}), &[("PATTERNS_WEBHOOK_URL", &url), (variable, &url)]).await;
-        assert_eq!(status, "FAILED");
-        assert!(message.contains(field) && message.contains(variable), "{message}");
+        for text in
+            ["${X}", "$X_1", "$(cat x)", "{{ x }}", "%X%", "<your secret>", "whsec_****", "\u{2022}\u{2022}\u{2022}"]
+        {
+            let (status, message) =
+                check(&json!({field: text}), &[("PATTERNS_WEBHOOK_URL", &url), (variable, &url)]).await;
+            assert_eq!(status, "FAILED", "{text}");
+            assert!(message.contains(field) && message.contains(variable), "{message}");
+        }
     }
     assert!(webhook.received().is_empty());
     let source = Source::new("http://127.0.0.1:9").with("api_key", json!("${POSTHOG_API_KEY}"));

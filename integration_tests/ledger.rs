@@ -72,6 +72,32 @@ async fn ten_syncs_five_minutes_apart_emit_every_event_once() {
     assert!(syncs[2..10].iter().all(|sync| sync.records("events").len() >= 50), "each sync has new events");
 }
 
+/// Whoever tries it out sends an event and reads at once.
+#[tokio::test]
+async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them() {
+    for method in ["query", "auto"] {
+        let posthog = sandbox_with_exports(Exports::default()).await;
+        posthog.insert(PROJECT, events(10, minutes_ago(60)));
+        posthog.insert(PROJECT, (10_000..10_150).map(|number| event(number, minutes_ago(1))).collect());
+        let source = Source::new(&posthog.url()).with("method", json!({"type": method})).with("export_above", json!(0));
+        let first = source.read_all(&incremental(), None).await;
+        assert_eq!(first.ids("events").len(), 10 + 100, "as many as the state remembers");
+        let logs = first.logs("INFO").join("\n");
+        assert!(logs.contains("100 events that PostHog received after"), "{logs}");
+        let second = source.read_all(&incremental(), Some(&first.state())).await;
+        assert_eq!(second.ids("events").len(), 0, "nothing is due yet");
+        // Some of these minutes became visible late, and others came since.
+        posthog.insert(PROJECT, (20_000..20_005).map(|number| event(number, minutes_ago(1))).collect());
+        posthog.insert(PROJECT, (30_000..30_007).map(|number| event(number, minutes_ago(-4))).collect());
+        later(&posthog, &source, 10);
+        let third = source.read_all(&incremental(), Some(&second.state())).await;
+        assert_eq!(third.ids("events").len(), 50 + 5 + 7);
+        let emitted = emissions(&[first, second, third]);
+        assert!(emitted.values().all(|times| *times == 1), "{method}: {emitted:?}");
+        assert_eq!(emitted.keys().cloned().collect::<BTreeSet<_>>(), event_ids(&posthog));
+    }
+}
+
 #[tokio::test]
 async fn events_that_become_visible_late_repeat_only_their_slice() {
     let posthog = sandbox().await;

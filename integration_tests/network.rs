@@ -8,7 +8,7 @@ use url::Url;
 
 use crate::support::authority::Authority;
 use crate::support::destination::Destination;
-use crate::support::program::{Source, catalog};
+use crate::support::program::{Source, catalog, run};
 use crate::support::secrets::{PROXY_PASSWORD, WEBHOOK, WRONG_PROXY_PASSWORD};
 use crate::support::world::{
     PROJECT, assert_events, assert_exported_events, events, minutes_ago, sandbox, sandbox_with_exports,
@@ -242,6 +242,9 @@ async fn nothing_for_this_machine_goes_through_a_proxy() {
         for host in ["127.0.0.1", "localhost"] {
             let source = Source::new(&moved(&posthog.url(), "http", host, port(&posthog.url()))).with_exports();
             let source = source.with_environment(name, &variable);
+            let warnings = run(source.command("check")).await.messages.logs("WARN");
+            assert!(warnings.iter().any(|line| line.contains(&format!("({name}) is not used"))), "{warnings:?}");
+            assert!(!warnings.concat().contains(PROXY_PASSWORD), "{warnings:?}");
             let messages = source.read_all(&catalog(&["events"], "incremental"), None).await;
             assert_exported_events(&messages, &posthog, &[PROJECT]);
             let url = moved(&webhook.url(), "http", host, port(&webhook.url()));

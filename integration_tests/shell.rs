@@ -36,7 +36,7 @@ async fn printed_states_are_accepted_as_a_state_file() {
 
     let mut command = source.command("read");
     command.arg("--catalog").arg(source.file("catalog.json", &streams.to_string()));
-    command.arg("--state").arg(source.file("cut.jsonl", &states.join("\n").chars().take(200).collect::<String>()));
+    command.arg("--state").arg(source.file("cut.jsonl", &states.join("\n").chars().take(100).collect::<String>()));
     let cut = run(command).await;
     assert_eq!(cut.code, Some(1));
     assert!(cut.messages.errors()[0].contains("not JSON"), "{:?}", cut.messages.errors());

@@ -44,7 +44,8 @@ pub(crate) fn kind(value: &Value) -> &'static str {
     }
 }
 
-fn foreign_encoding(text: &[u8]) -> Option<&'static str> {
+/// The encoding, if it is plainly not UTF-8.
+pub(crate) fn foreign_encoding(text: &[u8]) -> Option<&'static str> {
     match text {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Some("UTF-32"),
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16"),

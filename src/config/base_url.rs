@@ -17,7 +17,7 @@ pub(super) const DEFAULT: &str = "https://us.posthog.com";
 /// A sentence describing the problem and what to write instead. It does not quote the text, which can be a
 /// secret.
 pub(super) fn normalise(text: &str, allow_http: bool) -> Result<Url, String> {
-    let text = text.trim();
+    let text = text.trim_matches(|character: char| character.is_whitespace() || matches!(character, '"' | '\'' | '`'));
     let with_scheme = if text.contains("://") { text.to_owned() } else { format!("https://{text}") };
     let mut url =
         Url::parse(&with_scheme).map_err(|error| format!("is not a valid URL ({error}); write it like {DEFAULT}"))?;
@@ -75,6 +75,7 @@ mod tests {
             (" https://example.com/posthog/api ", "https://example.com/posthog/"),
             ("http://127.0.0.1:8000", "http://127.0.0.1:8000/"),
             ("http://localhost:8000/", "http://localhost:8000/"),
+            ("\"https://eu.posthog.com\"\n", "https://eu.posthog.com/"),
         ] {
             assert_eq!(normalise(text, false).unwrap().as_str(), expected, "{text}");
         }

@@ -62,7 +62,7 @@ fn without_value(problem: &str) -> String {
 /// environment variable `variable`.
 ///
 /// # Errors
-/// A config error when the configured string is a reference such as `${NAME}`, which is never replaced.
+/// A config error when the configured string only stands for a secret, such as `${NAME}`, which is never replaced.
 pub fn secret(
     field: &str,
     configured: Option<Secret>,
@@ -73,12 +73,33 @@ pub fn secret(
     let Some(secret) = configured.filter(is_there) else {
         return Ok(from_environment.map(Secret::new).filter(is_there));
     };
-    if secret.expose().starts_with("${") && secret.expose().ends_with('}') {
-        return Err(Error::config(format!(
-            "`{field}` is a reference to a variable, which is not replaced; leave `{field}` out and set the environment variable {variable}"
-        )));
+    match placeholder(secret.expose().trim()) {
+        Some(what) => Err(Error::config(format!(
+            "`{field}` is {what}; set the secret itself, or leave `{field}` out and set the environment variable {variable}"
+        ))),
+        None => Ok(Some(secret)),
     }
-    Ok(Some(secret))
+}
+
+/// What stands in place of a secret, if the text is plainly none.
+fn placeholder(text: &str) -> Option<&'static str> {
+    let is_between = |begin: &str, end: &str| {
+        let inside = text.strip_prefix(begin).and_then(|rest| rest.strip_suffix(end));
+        inside.is_some_and(|inside| !inside.contains("://"))
+    };
+    let is_name = |name: &str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    let references = [("${", "}"), ("$(", ")"), ("{{", "}}"), ("%", "%")];
+    if references.iter().any(|(begin, end)| is_between(begin, end)) || text.strip_prefix('$').is_some_and(is_name) {
+        return Some("a reference to a variable, which is not replaced");
+    }
+    if is_between("<", ">") && !text.contains(|character: char| character.is_ascii_digit()) {
+        return Some("a placeholder");
+    }
+    let is_mask = |character| matches!(character, '*' | '\u{2022}' | '\u{25cf}');
+    (text.chars().filter(|character| is_mask(*character)).count() >= 3)
+        .then_some("not complete: dots or asterisks hide a part of it")
 }
 
 /// A field that is null counts as absent.

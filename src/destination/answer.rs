@@ -39,24 +39,39 @@ pub(super) enum RetryAction {
 /// only what cannot mean anything else counts.
 pub(super) fn says_failed(body: &[u8]) -> bool {
     let Ok(Value::Object(fields)) = serde_json::from_slice(without_byte_order_mark(body)) else { return false };
-    let says = |name: &str, failed: fn(&Value) -> bool| fields.get(name).is_some_and(failed);
-    let is_error = |value: &Value| match value {
+    fields.iter().any(|(name, value)| match name.to_ascii_lowercase().as_str() {
+        "ok" | "success" | "succeeded" => is_false(value),
+        "error" | "errors" => is_some_failure(value),
+        "status" | "result" => is_failure(value),
+        // What a function behind a gateway meant to be the status.
+        "statuscode" => value.as_u64().is_some_and(|code| (400..600).contains(&code)),
+        // Collections of Amazon and others accept some records and count the rest.
+        "failed" | "failures" | "rejected" | "failedputcount" | "failedrecordcount" | "failedentrycount" => {
+            !value.is_string() && is_some_failure(value)
+        }
+        _ => false,
+    })
+}
+
+fn is_false(value: &Value) -> bool {
+    *value == Value::Bool(false) || value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("false"))
+}
+
+fn is_failure(value: &Value) -> bool {
+    let status = value.as_str().unwrap_or_default().to_ascii_lowercase();
+    matches!(status.as_str(), "error" | "fail" | "failed" | "failure")
+}
+
+/// Whether there is a failure, or a number of failures that is not zero.
+fn is_some_failure(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
         Value::Bool(failed) => *failed,
+        Value::Number(count) => count.as_f64() != Some(0.0),
         Value::String(text) => !text.trim().is_empty(),
         Value::Array(errors) => !errors.is_empty(),
         Value::Object(error) => !error.is_empty(),
-        Value::Null | Value::Number(_) => false,
-    };
-    let is_failure = |value: &Value| {
-        let status = value.as_str().unwrap_or_default().to_ascii_lowercase();
-        matches!(status.as_str(), "error" | "fail" | "failed" | "failure")
-    };
-    let is_false = |value: &Value| *value == Value::Bool(false);
-    says("ok", is_false)
-        || says("success", is_false)
-        || says("error", is_error)
-        || says("errors", is_error)
-        || says("status", is_failure)
+    }
 }
 
 /// Whether an answer is a page for people: what servers show for an unknown URL.
@@ -88,11 +103,18 @@ pub(super) fn retry_action(
             "the webhook responded with 207 (Multi-Status), which does not confirm that every record was accepted; make it accept or reject each request as a whole"
                 .to_owned(),
         ),
+        304 => fatal(
+            "the webhook responded with 304 (Not Modified), which says nothing about the records; check `webhook_url`"
+                .to_owned(),
+        ),
         300..=399 => fatal(redirect_to(
             config.webhook.expose(),
             headers.get(LOCATION).and_then(|location| location.to_str().ok()),
         )),
         401 | 403 => fatal("the webhook denies access; check `bearer_token`, `headers` and `webhook_url`".to_owned()),
+        402 => fatal(
+            "the webhook asks for payment (402): a quota is probably used up; see the account of the receiver".to_owned(),
+        ),
         404 | 410 => fatal(
             "there is no such webhook (any more); copy the URL of the webhook node to `webhook_url` again".to_owned(),
         ),
@@ -116,7 +138,8 @@ pub(super) fn retry_action(
                 .to_owned(),
         ),
         413 => RetryAction::TooLarge { status: code, reason },
-        408 | 409 | 425 | 429 | 500 | 502..=504 | 506..=599 => {
+        // What is locked, misdirected or given up by a proxy is free later.
+        408 | 409 | 421 | 423..=425 | 429 | 499 | 500 | 502..=504 | 506..=599 => {
             RetryAction::Retry { wait: retry_after(headers, Utc::now()), reason }
         }
         // 400, 422, other 4xx, 501 and 505.
@@ -167,10 +190,10 @@ mod tests {
             RetryAction::Fatal(_) => "wrong",
         };
         for (codes, expected) in [
-            (&[408u16, 409, 425, 429, 500, 502, 503, 504, 507, 520, 599][..], "again"),
+            (&[408u16, 409, 421, 423, 424, 425, 429, 499, 500, 502, 503, 504, 507, 520, 599][..], "again"),
             (&[413], "too large"),
-            (&[400, 402, 406, 422, 451, 501, 505], "rejected"),
-            (&[207, 300, 301, 302, 307, 308, 401, 403, 404, 405, 410, 411, 415], "wrong"),
+            (&[400, 406, 422, 451, 501, 505], "rejected"),
+            (&[207, 300, 301, 302, 304, 307, 308, 401, 402, 403, 404, 405, 410, 411, 415], "wrong"),
         ] {
             for code in codes {
                 assert_eq!(kind(*code), expected, "{code}");
@@ -187,6 +210,13 @@ mod tests {
             r#"{"error":{"code":5}}"#,
             r#"{"errors":true,"items":[]}"#,
             r#"{"success":true,"errors":[{"index":3}]}"#,
+            r#"{"Success":false}"#,
+            r#"{"success":"false"}"#,
+            r#"{"result":"error"}"#,
+            r#"{"errors":2}"#,
+            r#"{"statusCode":500,"body":"x"}"#,
+            r#"{"FailedPutCount":1,"RequestResponses":[]}"#,
+            r#"{"accepted":3,"rejected":2}"#,
             "\u{feff}{\"status\":\"Error\"}",
         ] {
             assert!(says_failed(failed.as_bytes()), "{failed}");
@@ -199,9 +229,10 @@ mod tests {
             "[]",
             r#"{"status":"ok"}"#,
             r#"{"ok":true,"error":null,"errors":[]}"#,
-            r#"{"success":"false"}"#,
             r#"{"error":"","errors":false}"#,
             r#"{"error":0,"status":1}"#,
+            r#"{"result":{"error":1},"code":500,"statusCode":200}"#,
+            r#"{"failed":0,"rejected":[],"failures":"none"}"#,
             r#"{"records":[{"ok":false}],"message":"error"}"#,
             r#"{"ok":false"#,
         ] {

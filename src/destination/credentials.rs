@@ -87,7 +87,7 @@ pub(super) fn signing_key(secret: &Secret) -> Result<Vec<u8>, Error> {
         }
         let decoded = STANDARD.decode(encoded.expose()).or_else(|_| URL_SAFE.decode(encoded.expose()));
         return match decoded {
-            Ok(key) if key.is_empty() => wrong("has nothing after `whsec_`; copy it again"),
+            Ok(key) if key.is_empty() => wrong("is only the beginning of a secret; copy all of it"),
             Ok(key) => Ok(key),
             Err(_) => wrong("begins with `whsec_`, but the rest is not base64; copy it again"),
         };

@@ -5,6 +5,8 @@
 
 use std::borrow::Cow;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -177,7 +179,8 @@ fn is_log_text(line: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(line) else { return false };
     // Escape sequences colour log lines.
     let is_odd = |character: char| character.is_control() && !matches!(character, '\t' | '\r' | '\u{1b}');
-    if text.chars().any(is_odd)
+    if is_encoded(text)
+        || text.chars().any(is_odd)
         || ends_a_document(text)
         || text.trim_start().starts_with(['{', '"', '}', ']'])
         || is_about_a_message(line)
@@ -191,6 +194,11 @@ fn is_log_text(line: &[u8]) -> bool {
         documents.next().is_some_and(|document| document.is_ok())
     };
     !before.contains("\":") && (!document.contains("\":") || is_whole())
+}
+
+/// Whether it is a document in base64, as some log collectors keep what they do not understand.
+fn is_encoded(text: &str) -> bool {
+    STANDARD.decode(text.trim()).is_ok_and(|decoded| decoded.starts_with(b"{"))
 }
 
 /// Whether it closes what began on an earlier line.
@@ -216,6 +224,16 @@ pub(super) fn error(number: u64, line: &[u8], known: &str) -> Error {
     let known = if known.is_empty() { "it was damaged or truncated in transit" } else { known };
     Error::system(format!(
         "line {number} of the input is neither a message nor another program's log line: {known}. It begins with: {shown}{more}"
+    ))
+}
+
+/// The error for a message whose content cannot be used.
+pub(super) fn unusable(number: u64, message: &str, error: &serde_json::Error) -> Error {
+    // Where in the line does not help, since the line is not shown.
+    let problem = error.to_string();
+    let problem = problem.rsplit_once(" at line ").map_or(problem.as_str(), |(problem, _)| problem);
+    Error::system(format!(
+        "line {number} of the input is a {message} that cannot be used: {problem}. Its source does not speak the Airbyte protocol, or it was changed on the way"
     ))
 }
 
@@ -293,6 +311,7 @@ mod tests {
             "}".to_owned(),
             "\u{1f}\u{8b}x".to_owned(),
             wrapped,
+            STANDARD.encode(RECORD),
             upper,
             kind,
         ] {

@@ -63,6 +63,15 @@ pub(super) fn target(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::new(ErrorKind::InvalidInput, "too many symbolic links"))
 }
 
+/// Whether two paths lead to the same file, which need not exist.
+pub(super) fn are_one(first: &Path, second: &Path) -> bool {
+    let place = |path: &Path| std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
+    match (place(first), place(second)) {
+        (Some(first), Some(second)) => first == second,
+        _ => target(first).ok().zip(target(second).ok()).is_some_and(|(first, second)| first == second),
+    }
+}
+
 /// A new file beside another one that it is to replace, with the same owner and permissions. It is removed
 /// unless it is persisted.
 ///

@@ -25,7 +25,7 @@ use super::dead_letter::DeadLetters;
 use super::origin::{Epoch, Origin};
 use crate::error::Error;
 use crate::lock::lock;
-use crate::net::{client_build_error, client_builder, connection_advice, describe};
+use crate::net::{client_build_error, client_builder, connection_advice, describe, unused_proxy};
 use crate::protocol::Output;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +105,9 @@ impl Webhook {
     /// # Errors
     /// When it is not, or denies access.
     pub(super) async fn probe(&self) -> Result<String, Error> {
+        if let Some(proxy) = unused_proxy(self.config.webhook.expose()) {
+            tracing::warn!("{proxy} is not used, because `webhook_url` is on this machine");
+        }
         let request = self.http.request(Method::HEAD, self.config.webhook.expose().clone());
         let response = request.send().await.map_err(|error| {
             if let Some(known) = connection_advice(&error, SERVER) {

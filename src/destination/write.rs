@@ -25,6 +25,7 @@ use super::input::{self, Block};
 use super::line::{self, Line, Meaning, Notice, SourceLog};
 use super::origin::{EVENTS, Epoch, Origin};
 use super::payload::Record;
+use super::regular_file;
 use super::source::SourceReport;
 use super::state_file::StateFile;
 use super::webhook::{Delivered, Webhook};
@@ -71,10 +72,11 @@ struct Totals {
 pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result<(), Error> {
     let config = Arc::new(WebhookConfig::from_file(&arguments.config)?);
     let streams = streams(&arguments.catalog)?;
+    keep_apart(&config, arguments)?;
     let state_file = arguments.state_file.as_deref().map(|path| StateFile::open(path, &streams)).transpose()?;
     let webhook = Arc::new(Webhook::new(Arc::clone(&config), output)?);
     let epoch = state_file.as_ref().map_or_else(Epoch::new, StateFile::epoch);
-    let numbers = streams.iter().cloned().zip(0..).collect();
+    let numbers = streams.iter().cloned().map(StreamDescriptor::without_empty_namespace).zip(0..).collect();
     let matched = config.allowed.iter().flatten().map(|name| (name.clone(), 0)).collect();
     let mut run = Run {
         events: streams.iter().position(|stream| stream.name == EVENTS),
@@ -102,6 +104,22 @@ pub(super) async fn write(arguments: &WriteArguments, output: &Output) -> Result
     result
 }
 
+/// Refuses a file for rejected records that another file of the run would overwrite.
+fn keep_apart(config: &WebhookConfig, arguments: &WriteArguments) -> Result<(), Error> {
+    let Some(rejected) = &config.dead_letter_file else { return Ok(()) };
+    let others = [
+        ("--state-file", arguments.state_file.as_deref()),
+        ("--config", Some(arguments.config.as_path())),
+        ("--catalog", Some(arguments.catalog.as_path())),
+    ];
+    match others.iter().find(|(_, other)| other.is_some_and(|other| regular_file::are_one(rejected, other))) {
+        Some((name, _)) => Err(Error::config(format!(
+            "`dead_letter_file` is the file of `{name}`, so rejected records would be lost; set it to a file of its own"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The streams of the catalog. A webhook can only append.
 fn streams(path: &std::path::Path) -> Result<Vec<StreamDescriptor>, Error> {
     let catalog = ConfiguredCatalog::from_file(path)?;
@@ -124,7 +142,7 @@ fn streams(path: &std::path::Path) -> Result<Vec<StreamDescriptor>, Error> {
 struct State {
     #[serde(default)]
     stream: Option<StateStream>,
-    #[serde(default, rename = "sourceStats")]
+    #[serde(default, rename = "sourceStats", alias = "source_stats")]
     source_stats: Option<SourceStats>,
 }
 
@@ -135,8 +153,8 @@ struct StateStream {
 
 #[derive(Deserialize)]
 struct SourceStats {
-    #[serde(default, rename = "recordCount")]
-    record_count: Option<f64>,
+    #[serde(default, rename = "recordCount", alias = "record_count")]
+    record_count: Value,
 }
 
 impl State {
@@ -144,9 +162,20 @@ impl State {
     /// number that have come.
     #[allow(clippy::cast_precision_loss, reason = "counts between two states are far below 2^53")]
     fn compare(&self, received: u64) -> Result<(), Error> {
-        let sent = self.source_stats.as_ref().and_then(|stats| stats.record_count);
-        let Some(sent) = sent.filter(|sent| (sent - received as f64).abs() >= 1.0) else { return Ok(()) };
+        let sent = match self.source_stats.as_ref().map(|stats| &stats.record_count) {
+            None | Some(Value::Null) => return Ok(()),
+            Some(Value::String(text)) => text.trim().parse().ok(),
+            Some(other) => other.as_f64(),
+        };
         let stream = self.stream.as_ref().map_or("all streams", |stream| stream.stream_descriptor.name.as_str());
+        let Some(sent) = sent else {
+            return Err(Error::system(format!(
+                "a STATE of {stream} has a `sourceStats.recordCount` that is no number, so the state is not acknowledged. Connect the two programs directly"
+            )));
+        };
+        if (sent - received as f64).abs() < 1.0 {
+            return Ok(());
+        }
         Err(Error::system(format!(
             "a STATE of {stream} covers {sent} records, but {received} were received: lines were lost, repeated or removed between the source and this program, so the state is not acknowledged. Connect the two programs directly; to filter events, set `allowed_event_types`"
         )))
@@ -228,15 +257,10 @@ impl Run {
     }
 
     async fn take_record(&mut self, record: &RawValue) -> Result<(), Error> {
-        let record: Record<'_> = serde_json::from_str(record.get())
-            .map_err(|error| Error::system(format!("a RECORD is not usable: {error}")))?;
+        let record: Record<'_> =
+            serde_json::from_str(record.get()).map_err(|error| line::unusable(self.lines, "RECORD", &error))?;
         let descriptor = StreamDescriptor { name: record.stream.clone(), namespace: record.namespace.clone() };
-        let Some(stream) = self.numbers.get(&descriptor).copied() else {
-            return Err(Error::config(format!(
-                "received a record of the stream `{}`, which is not in the catalog; use the same catalog for source and destination",
-                descriptor.name
-            )));
-        };
+        let stream = self.number("record", descriptor)?;
         self.totals.received += 1;
         let ordinal = self.acknowledgements.record(stream);
         if !self.is_allowed(&record) {
@@ -262,6 +286,16 @@ impl Run {
         Ok(())
     }
 
+    /// The number of the stream that a message is about.
+    fn number(&self, what: &str, stream: StreamDescriptor) -> Result<usize, Error> {
+        let stream = stream.without_empty_namespace();
+        self.numbers.get(&stream).copied().ok_or_else(|| {
+            Error::config(format!(
+                "received a {what} of the stream {stream}, which is not in the catalog; use the same catalog for source and destination"
+            ))
+        })
+    }
+
     /// Where a record stands that goes into a request.
     fn origin(&mut self, stream: usize, ordinal: Ordinal) -> Origin {
         if Some(stream) != self.events {
@@ -281,17 +315,10 @@ impl Run {
     }
 
     async fn take_state(&mut self, line: &[u8], state: &RawValue) -> Result<(), Error> {
-        let parsed: State = serde_json::from_str(state.get())
-            .map_err(|error| Error::system(format!("a STATE is not usable: {error}")))?;
-        let stream = match &parsed.stream {
-            None => None,
-            Some(stream) => Some(self.numbers.get(&stream.stream_descriptor).copied().ok_or_else(|| {
-                Error::config(format!(
-                    "received a state of the stream `{}`, which is not in the catalog; use the same catalog for source and destination",
-                    stream.stream_descriptor.name
-                ))
-            })?),
-        };
+        let parsed: State =
+            serde_json::from_str(state.get()).map_err(|error| line::unusable(self.lines, "STATE", &error))?;
+        let stream = parsed.stream.as_ref().map(|stream| self.number("state", stream.stream_descriptor.clone()));
+        let stream = stream.transpose()?;
         if stream.is_none() || stream == self.events {
             self.events_origin = Origin { epoch: self.events_origin.epoch.after(state.get().as_bytes()), place: 0 };
         }

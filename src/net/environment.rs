@@ -94,7 +94,11 @@ fn check_certificates(file: &Path) -> Result<(), String> {
 /// The proxy for a URL, as its variable has it, and the name of the variable. What is on this machine goes
 /// through none: over a network, it would not be encrypted.
 pub(super) fn proxy_for(url: &Url) -> Option<(&'static str, String)> {
-    if no_proxy_at_all() || is_loopback(url) {
+    if is_loopback(url) { None } else { configured_for(url) }
+}
+
+fn configured_for(url: &Url) -> Option<(&'static str, String)> {
+    if no_proxy_at_all() {
         return None;
     }
     // Knows what `NO_PROXY` exempts.
@@ -116,7 +120,15 @@ pub(super) fn proxies() -> Proxy {
 
 /// Names the proxy, if requests to `url` go through one: its address and its variable, without a password.
 pub(super) fn proxy_of(url: &Url) -> Option<String> {
-    let (variable, proxy) = proxy_for(url)?;
+    proxy_for(url).and_then(shown)
+}
+
+/// Names the proxy that requests to `url` do not go through only because it is on this machine.
+pub(crate) fn unused_proxy(url: &Url) -> Option<String> {
+    configured_for(url).filter(|_| is_loopback(url)).and_then(shown)
+}
+
+fn shown((variable, proxy): (&'static str, String)) -> Option<String> {
     let proxy: Uri = proxy.parse().ok()?;
     let (_, address) = proxy.authority()?.as_str().rsplit_once('@').unwrap_or(("", proxy.authority()?.as_str()));
     let is_socks = proxy.scheme_str().is_some_and(|scheme| scheme.starts_with("socks"));

@@ -12,4 +12,5 @@ pub(crate) use connection::{
     client_build_error, client_builder, connection_advice, describe, goes_through_proxy, proxy_refusal,
     remember_proxy_passwords, retry_after,
 };
+pub(crate) use environment::unused_proxy;
 pub(crate) use reach::{OutOfReach, Reach, out_of_reach};

@@ -58,9 +58,13 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
     if let Some(config) = entry.remove("config").filter(|config| !config.is_null()) {
         entry.extend(object(config, &format!("{path}.config"))?);
     }
-    if entry.get("selected") == Some(&Value::Bool(false)) {
+    let is_false = |value: &Value| {
+        *value == Value::Bool(false) || value.as_str().is_some_and(|text| text.eq_ignore_ascii_case("false"))
+    };
+    if entry.get("selected").is_some_and(is_false) {
         return Ok(None);
     }
+    list_paths(&mut entry);
     let fields = selected_fields(&mut entry, path)?;
     let (mut described, place) = match entry.remove("stream") {
         Some(described) => (object(described, &format!("{path}.stream"))?, format!("{path}.stream")),
@@ -73,6 +77,14 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
         }
         None => return Err(format!("has no `stream` at `{path}`")),
     };
+    list_paths(&mut described);
+    for keys in [&entry, &described] {
+        keys.keys().filter_map(|key| Some((key, nearest(key)?))).for_each(|(key, known)| {
+            tracing::warn!(
+                "the catalog has the unknown key `{key}` at `{path}`, which has no effect; did you mean `{known}`?"
+            );
+        });
+    }
     let Some(Value::String(name)) = described.get("name") else {
         return Err(format!("has no name at `{place}.name`"));
     };
@@ -109,6 +121,30 @@ fn stream(entry: Value, path: &str) -> Result<Option<Value>, String> {
     }
     entry.insert("stream".to_owned(), Value::Object(described));
     Ok(Some(Value::Object(entry)))
+}
+
+/// Puts fields and their paths into the lists in which the protocol has them.
+fn list_paths(members: &mut Map<String, Value>) {
+    let list = |value: &mut Value| {
+        if value.is_string() {
+            *value = json!([value.take()]);
+        }
+    };
+    for key in ["cursor_field", "default_cursor_field"] {
+        members.get_mut(key).into_iter().for_each(list);
+    }
+    for keys in ["primary_key", "source_defined_primary_key"] {
+        let Some(paths) = members.get_mut(keys) else { continue };
+        list(paths);
+        paths.as_array_mut().into_iter().flatten().for_each(list);
+    }
+}
+
+/// The key that one which is not known is nearly spelled like. Platforms add keys of their own, which are not.
+fn nearest(key: &str) -> Option<&'static str> {
+    let known = KEYS.iter().filter(|_| !KEYS.contains(&key));
+    let alike = known.map(|known| (strsim::damerau_levenshtein(known, key), known));
+    alike.min().filter(|(distance, _)| *distance <= 2).map(|(_, known)| *known)
 }
 
 /// The fields that are selected; none where all are. The protocol leaves the others out of the schema instead.
@@ -185,6 +221,28 @@ mod tests {
         let stream = &protocol_shape(public).unwrap()["streams"][0];
         assert_eq!((&stream["sync_mode"], &stream["destination_sync_mode"]), (&json!("incremental"), &json!("append")));
         assert_eq!(stream["stream"]["name"], "events");
+    }
+
+    #[test]
+    fn what_is_meant_is_read_and_what_is_misspelled_is_found() {
+        let stream = json!({"stream": {"name": "events", "sourceDefinedPrimaryKey": ["id", ["project_id"]]},
+            "syncMode": "incremental", "cursorField": "created_at", "primaryKey": "id"});
+        let shape = &protocol_shape(json!({"streams": [stream]})).unwrap()["streams"][0];
+        assert_eq!((&shape["cursor_field"], &shape["primary_key"]), (&json!(["created_at"]), &json!([["id"]])));
+        assert_eq!(shape["stream"]["source_defined_primary_key"], json!([["id"], ["project_id"]]));
+        let config = json!({"syncMode": "incremental", "selected": "False"});
+        let shape = protocol_shape(json!({"streams": [{"stream": {"name": "events"}, "config": config}]}));
+        assert_eq!(shape, Ok(json!({"streams": []})));
+        for (key, known) in [
+            ("sync_mod", Some("sync_mode")),
+            ("cursor_fields", Some("cursor_field")),
+            ("sync_mode", None),
+            ("generation_id", None),
+            ("sync_id", None),
+            ("name", None),
+        ] {
+            assert_eq!(nearest(key), known, "{key}");
+        }
     }
 
     #[test]

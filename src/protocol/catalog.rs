@@ -1,5 +1,6 @@
 //! What can be read (`discover`) and what shall be read (the configured catalog).
 
+use std::fmt;
 use std::path::Path;
 
 use serde::{Deserialize, Deserializer, Serialize};
@@ -16,6 +17,23 @@ pub struct StreamDescriptor {
     /// Namespace, copied from the catalog.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace: Option<String>,
+}
+
+impl StreamDescriptor {
+    /// Some programs write no namespace as an empty one.
+    #[must_use]
+    pub fn without_empty_namespace(self) -> Self {
+        Self { namespace: self.namespace.filter(|namespace| !namespace.is_empty()), ..self }
+    }
+}
+
+impl fmt::Display for StreamDescriptor {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(formatter, "`{}` of the namespace `{namespace}`", self.name),
+            None => write!(formatter, "`{}`", self.name),
+        }
+    }
 }
 
 /// Response of `discover`.

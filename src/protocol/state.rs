@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::StreamDescriptor;
 use crate::error::Error;
+use crate::json_text::{foreign_encoding, kind, without_byte_order_mark};
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Keys under which a state is wrapped once more.
 const ENVELOPES: &[&str] = &[
     "stream_state",
@@ -23,6 +23,8 @@ const ENVELOPES: &[&str] = &[
     "value",
     "singer_state",
     "airbyte_state",
+    // A row of the table in which PyAirbyte keeps states.
+    "state_json",
     "data",
     "bookmarks",
 ];
@@ -88,10 +90,17 @@ impl SavedStates {
     /// # Errors
     /// As for [`SavedStates::parse`].
     pub fn parse_lines(file: &[u8]) -> Result<(Self, usize), Error> {
-        let text = file.strip_prefix(BYTE_ORDER_MARK).unwrap_or(file);
-        if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
-            return Err(refused("it is UTF-16; save it as UTF-8"));
+        let text = without_byte_order_mark(file);
+        let mark = file.len() - text.len();
+        // A machine that lost power has not written everything.
+        let zeros = text.iter().rev().take_while(|byte| **byte == 0).count();
+        if zeros > 0 && zeros == text.len() {
+            return Err(refused("it contains only zero bytes, as after a power failure"));
         }
+        if let Some(encoding) = foreign_encoding(text) {
+            return Err(refused(format_args!("it is {encoding}; save it as UTF-8")));
+        }
+        let text = text.get(..text.len() - zeros).unwrap_or_default();
         let mut states = Self::default();
         let (mut documents, mut messages, mut read) = (0, 0, 0);
         // STATE messages one a line are several documents.
@@ -113,7 +122,7 @@ impl SavedStates {
                     tracing::warn!(
                         "the last line of the state file is truncated and ignored; the lines before it are used"
                     );
-                    return Ok((states, file.len() - text.len() + read));
+                    return Ok((states, mark + read));
                 }
                 Err(error) => return Err(refused(format_args!("it is not JSON: {error}"))),
             }
@@ -122,7 +131,10 @@ impl SavedStates {
         if messages > 0 && documents == 0 {
             return Err(refused("it contains messages, but no STATE"));
         }
-        Ok((states, file.len()))
+        if zeros > 0 {
+            tracing::warn!("the state file ends with zero bytes, as after a power failure; what precedes them is used");
+        }
+        Ok((states, mark + text.len()))
     }
 
     /// Enters one state as a source or a platform writes it.
@@ -145,7 +157,9 @@ impl SavedStates {
                 Ok(state) => return self.read(state, depth + 1),
                 Err(_) => return Err(refused("it is a string, not an object or an array")),
             },
-            other => return Err(refused(format_args!("it has {other}, which is neither an array nor an object"))),
+            other => {
+                return Err(refused(format_args!("it has {}, which is neither an array nor an object", kind(&other))));
+            }
         };
         let [kind, state_type] = ["type", "state_type"].map(|name| take_text(&mut fields, name));
         let kind = kind.or(state_type).unwrap_or_default();
@@ -231,7 +245,8 @@ impl SavedStates {
                 self.streams.push((descriptor, state));
                 Ok(())
             }
-            other => Err(refused(format_args!("`{}` is {other}, not the state of a stream", descriptor.name))),
+            // What it is could be a secret.
+            other => Err(refused(format_args!("`{}` is {}, not the state of a stream", descriptor.name, kind(&other)))),
         }
     }
 
@@ -254,7 +269,7 @@ impl SavedStates {
     pub fn warn_of_others<'a>(&self, streams: impl Iterator<Item = &'a StreamDescriptor>) {
         let used: Vec<usize> = streams.filter_map(|stream| self.place(stream)).collect();
         let others = self.streams.iter().enumerate().filter(|(place, _)| !used.contains(place));
-        let others: Vec<String> = others.map(|(_, (stream, _))| shown(stream)).collect();
+        let others: Vec<String> = others.map(|(_, (stream, _))| stream.to_string()).collect();
         if !others.is_empty() {
             tracing::warn!(
                 "the state has entries for {}, which the catalog does not contain; they are not used",
@@ -274,13 +289,6 @@ impl SavedStates {
                 json!([{"type": "GLOBAL", "global": {"shared_state": shared, "stream_states": states}}])
             }
         }
-    }
-}
-
-fn shown(stream: &StreamDescriptor) -> String {
-    match &stream.namespace {
-        Some(namespace) => format!("`{}` of the namespace `{namespace}`", stream.name),
-        None => format!("`{}`", stream.name),
     }
 }
 

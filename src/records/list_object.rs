@@ -117,7 +117,7 @@ pub struct ObjectData {
 }
 
 /// A number that stands for an object's key.
-pub fn key_number(key: &str) -> u64 {
+pub fn key_number(key: impl AsRef<[u8]>) -> u64 {
     first_digits(&Sha256::digest(key))
 }
 

@@ -18,6 +18,7 @@ mod property_columns;
 mod property_filter;
 mod query_row;
 mod record_sink;
+mod remembered;
 pub mod transcode;
 mod value;
 

@@ -1,5 +1,8 @@
 //! Rows of queries as records.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use fearless_simd::{Level, Simd, dispatch};
 
 use super::day_figures::DayFigures;
@@ -7,6 +10,7 @@ use super::fingerprint::Fingerprint;
 use super::frame::RecordFrame;
 use super::last_row::{LastRow, is_behind, is_copy};
 use super::nulled::NulledValues;
+use super::remembered::Remembered;
 use super::transcode::{self, Scratch, Sink, Stop};
 use super::value;
 use crate::posthog::{Consumed, Malformed, Row, RowKey};
@@ -31,6 +35,7 @@ pub struct RowWriter {
     last: LastRow,
     settling: Option<Settling>,
     figures: Option<DayFigures>,
+    remembered: Remembered,
     scratch: Scratch,
     /// What the processor can do; see [`transcode`].
     level: Level,
@@ -50,6 +55,8 @@ pub enum Written {
     Record,
     /// It is another copy of the row before and was left out.
     Copy,
+    /// It has been emitted before and was left out. The figures count it.
+    Known,
 }
 
 impl RowWriter {
@@ -70,6 +77,7 @@ impl RowWriter {
             last: LastRow::default(),
             settling: None,
             figures: None,
+            remembered: Remembered::default(),
             scratch: Scratch::default(),
             level: Level::new(),
         }
@@ -100,6 +108,25 @@ impl RowWriter {
     /// Number and checksum of the records written since the last call, by UTC day since the epoch, in order.
     pub fn take_figures(&mut self) -> Vec<(i64, Fingerprint)> {
         self.figures.as_mut().map(DayFigures::take).unwrap_or_default()
+    }
+
+    /// Leaves out the rows with these numbers, from now on.
+    #[must_use]
+    pub fn leaving_out(mut self, known: Arc<BTreeSet<u64>>) -> Self {
+        self.remembered = Remembered::new(known, false);
+        self
+    }
+
+    /// Remembers the numbers of rows, from now on; see [`RowWriter::take_numbers`].
+    #[must_use]
+    pub fn remembering(mut self) -> Self {
+        self.remembered = Remembered::new(Arc::default(), true);
+        self
+    }
+
+    /// Numbers of the rows written since the last call.
+    pub fn take_numbers(&mut self) -> BTreeSet<u64> {
+        self.remembered.take()
     }
 
     /// How many recent rows have been written, if they are counted.
@@ -146,6 +173,10 @@ impl RowWriter {
         count(&mut self.settling, &mut self.figures, sort_key.as_bytes(), id.as_bytes())
             .inspect_err(|_| lines.truncate(begin))?;
         self.last.set(texts, self.identity.iter().map(column));
+        if self.remembered.leaves_out(texts.into_iter().chain(self.identity.iter().map(column))) {
+            lines.truncate(begin);
+            return Ok(Written::Known);
+        }
         Ok(Written::Record)
     }
 
@@ -196,7 +227,7 @@ impl RowWriter {
                     taken.bytes = end;
                     match kind {
                         Written::Record => *records += 1,
-                        Written::Copy => sink.truncate(written),
+                        Written::Copy | Written::Known => sink.truncate(written),
                     }
                 }
                 Err(stop) => {
@@ -244,7 +275,8 @@ impl RowWriter {
             return Ok((end, Written::Copy));
         }
         count(&mut self.settling, &mut self.figures, sort_key, id).map_err(|_| Stop::Unsupported)?;
-        Ok((end, Written::Record))
+        let is_known = self.remembered.leaves_out([sort_key, id].into_iter().chain(self.identity.iter().map(column)));
+        Ok((end, if is_known { Written::Known } else { Written::Record }))
     }
 
     /// The key of the last row, for asking for what follows it.
@@ -394,6 +426,22 @@ mod tests {
         }
         assert_eq!(writer.last_key().unwrap().unwrap().identity, ["$pageleave", "me é"]);
         assert_eq!(writer.take_figures(), [(20_454, Fingerprint::new(2, 2))]);
+    }
+
+    #[test]
+    fn rows_that_are_known_are_counted_and_not_written() {
+        let mut first = writer().remembering();
+        let known = row("\"{}\"", "\"u-1\"", "\"2026-01-01T00:00:00Z\"");
+        assert_eq!(write(&mut first, &known).0, Ok(Written::Record));
+        let numbers = Arc::new(first.take_numbers());
+        assert_eq!((numbers.len(), first.take_numbers().len()), (1, 0));
+        let mut second = writer().counting_days().leaving_out(numbers);
+        assert_eq!(write(&mut second, &known), (Ok(Written::Known), String::new()));
+        assert_eq!(write(&mut second, &known).0, Ok(Written::Copy));
+        let mut renamed = known.clone();
+        renamed[1] = RawValue::from_string("\"$pageleave\"".to_owned()).unwrap();
+        assert_eq!(write(&mut second, &renamed).0, Ok(Written::Record));
+        assert_eq!(second.take_figures(), [(20_454, Fingerprint::new(2, 2))]);
     }
 
     #[test]

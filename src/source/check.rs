@@ -6,6 +6,7 @@ use super::projects::project_ids;
 use super::{configuration, custom_queries, event_filter, method, retention, unmatched};
 use crate::config::Config;
 use crate::error::{Error, FailureType};
+use crate::net::unused_proxy;
 use crate::posthog::Predicate;
 use crate::posthog::account::{self, ApiKey, QUERY_SCOPE};
 use crate::posthog::http::{Client, GiveUp, Retry, Silent};
@@ -32,6 +33,9 @@ pub(super) async fn check(config: &Path, output: &Output) -> Result<bool, Error>
 /// What was found, one sentence each.
 async fn examine(config: &Path) -> Result<Vec<String>, Error> {
     let config = configuration::from_file(config).await?;
+    if let Some(proxy) = unused_proxy(&config.base_url) {
+        tracing::warn!("{proxy} is not used, because `base_url` is on this machine");
+    }
     let client = Client::new(&config)?;
     let retry = || Retry::with_attempts(ATTEMPTS);
     let key = ApiKey::fetch(&client, retry(), &Silent).await?;

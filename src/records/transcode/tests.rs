@@ -1,5 +1,6 @@
 //! The hot path against the plain path.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use fearless_simd::Level;
@@ -34,8 +35,8 @@ impl Reading {
         let stream = StreamDescriptor { name: EVENTS.stream.into(), namespace: None };
         let columns = EVENTS.selected(true, selection);
         let from = Timestamp::parse("2026-01-01T00:00:30Z").unwrap();
-        let mut writer =
-            RowWriter::new(&EVENTS, &columns, selection, &stream, 7).counting_recent_rows(from).counting_days();
+        let writer = RowWriter::new(&EVENTS, &columns, selection, &stream, 7);
+        let mut writer = writer.counting_recent_rows(from).counting_days().remembering();
         if let Some(level) = level {
             writer = writer.at_level(level);
         }
@@ -57,6 +58,7 @@ impl Reading {
                 duplicates: self.duplicates,
                 settling: self.writer.settling(),
                 figures: self.writer.take_figures(),
+                numbers: self.writer.take_numbers(),
                 last: self.writer.last_key(),
                 lines: without_time(self.lines.as_bytes()),
             });
@@ -70,7 +72,7 @@ impl RowConsumer for Reading {
     fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
         match self.lines.append(|lines| self.writer.write(row, lines))? {
             Written::Record => self.records += 1,
-            Written::Copy => self.duplicates += 1,
+            Written::Copy | Written::Known => self.duplicates += 1,
         }
         Ok(())
     }
@@ -94,6 +96,7 @@ struct Outcome {
     duplicates: u64,
     settling: Option<u64>,
     figures: Vec<(i64, Fingerprint)>,
+    numbers: BTreeSet<u64>,
     last: Result<Option<RowKey>, Malformed>,
     lines: Vec<String>,
 }

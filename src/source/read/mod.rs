@@ -381,6 +381,12 @@ impl Sync {
     /// Where the progress of a stream is kept.
     fn checkpoint<T: ProjectEntry>(&self, stream: &Arc<StreamDescriptor>, state: StreamState<T>) -> Arc<Checkpoint<T>> {
         let state = state.resumed_by(self.projects.iter().map(|project| project.id));
+        if let Some(others) = state.only_of_others(self.projects.iter().map(|project| project.id)) {
+            tracing::warn!(
+                "the state of `{}` is about other projects ({others}) than those that are read, so these are read from the beginning",
+                stream.name
+            );
+        }
         Arc::new(Checkpoint::new(self.output.clone(), Arc::clone(stream), state))
     }
 

@@ -1,6 +1,6 @@
 //! Reads a window page by page, and enters its cells into the ledger.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::posthog::http::{Failure, NextAttempt};
 use crate::posthog::query::Rows;
 use crate::posthog::{Predicate, Query, RowKey};
 use crate::records::{Fingerprint, RecordSink, RowWriter, day_of};
-use crate::sync::ledger::{CellKey, Ledger, Names, Part, Period, hogql};
+use crate::sync::ledger::{CellKey, Days, Ledger, Names, Part, Period, hogql};
 use crate::sync::page_size::Smaller;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
@@ -32,6 +32,8 @@ pub(super) struct WindowReader {
     pub(super) names: Names,
     /// The ledger, for its slices and months.
     pub(super) ledger: Arc<Ledger>,
+    /// Numbers of the rows that an earlier sync has emitted ahead of its bound.
+    pub(super) known: Arc<BTreeSet<u64>>,
 }
 
 /// How far a window has been read.
@@ -63,15 +65,9 @@ impl WindowReader {
     /// When PostHog stops answering usefully.
     pub(super) async fn read(&self, window: &CellWindow) -> Result<(), Error> {
         let reader = &self.reader;
-        let mut writer = reader.context.row_writer(reader.table, &reader.columns).counting_days();
-        let mut progress = Progress {
-            after: None,
-            from: Timestamp::from_day(window.days.from),
-            to: None,
-            emitted: BTreeMap::new(),
-            closed: None,
-            received: Some(0),
-        };
+        let writer = reader.context.row_writer(reader.table, &reader.columns).counting_days();
+        let mut writer = writer.leaving_out(Arc::clone(&self.known));
+        let mut progress = Progress::at_the_begin_of(window);
         if let Some(open) = &window.open {
             progress.after = Some(open.after.clone().into());
             progress.emitted.insert(open.period, open.emitted);
@@ -80,7 +76,7 @@ impl WindowReader {
         let end = Timestamp::from_day(window.days.to);
         loop {
             let before = progress.after.clone();
-            match self.read_page(window, &mut progress, &mut writer).await? {
+            match self.read_page(window, &mut progress, &mut writer, u32::MAX).await? {
                 Page::TooLarge => progress.to = Some(self.shorter(window, &progress)?),
                 Page::Rows { count, limit } => {
                     if count > 0 && progress.after == before {
@@ -104,8 +100,24 @@ impl WindowReader {
         self.note(window, &mut progress, true).await
     }
 
+    /// Reads rows that PostHog received after the bound, a page of at most `most`, and returns their numbers. No cell
+    /// has them yet, and nothing depends on them: what does not come, the next sync reads.
+    pub(super) async fn read_ahead(&self, days: Days, most: u32) -> BTreeSet<u64> {
+        let reader = &self.reader;
+        let slice = self.ledger.slices.len();
+        let window = CellWindow { slice, days, periods: Vec::new(), rows: 0, open: None };
+        let mut writer = reader.context.row_writer(reader.table, &reader.columns).counting_days().remembering();
+        if let Err(error) = self.read_page(&window, &mut Progress::at_the_begin_of(&window), &mut writer, most).await {
+            tracing::debug!("the newest events are left to the next sync: {error}");
+        }
+        writer.take_numbers()
+    }
+
     /// Enters cells that have been read, and how far the one under way has been.
     async fn note(&self, window: &CellWindow, progress: &mut Progress, ended: bool) -> Result<(), Error> {
+        if window.slice >= self.ledger.slices.len() {
+            return Ok(());
+        }
         let current = progress.after.clone().filter(|_| !ended);
         let current = current.map(|key| (self.ledger.months.period_of(day_of(key.sort_key)), key));
         let closed = progress.close(window, current.as_ref().map(|(period, _)| *period));
@@ -128,18 +140,19 @@ impl WindowReader {
             .await
     }
 
-    /// Reads one page, however often that takes.
+    /// Reads one page of at most `most` rows, however often that takes.
     async fn read_page(
         &self,
         window: &CellWindow,
         progress: &mut Progress,
         writer: &mut RowWriter,
+        most: u32,
     ) -> Result<Page, Error> {
         let (context, page_size) = (&self.reader.context, &self.reader.page_size);
         let mut retry = context.client.retry();
         let mut may_be_tiny = false;
         loop {
-            let limit = page_size.rows();
+            let limit = page_size.rows().min(most);
             let before = progress.after.clone();
             let failure = match self.request(window, limit, progress, writer).await {
                 Ok(count) => {
@@ -258,6 +271,17 @@ impl WindowReader {
 }
 
 impl Progress {
+    fn at_the_begin_of(window: &CellWindow) -> Self {
+        Self {
+            after: None,
+            from: Timestamp::from_day(window.days.from),
+            to: None,
+            emitted: BTreeMap::new(),
+            closed: None,
+            received: Some(0),
+        }
+    }
+
     /// Where the part that is left begins.
     fn reached(&self) -> Timestamp {
         self.after.as_ref().map_or(self.from, |key| key.sort_key.max(self.from))
@@ -297,19 +321,11 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sync::ledger::Days;
 
     #[test]
     fn a_full_page_is_the_last_one_when_all_counted_rows_have_come() {
         let window = CellWindow { slice: 0, days: Days { from: 1, to: 2 }, periods: vec![], rows: 20, open: None };
-        let mut progress = Progress {
-            after: None,
-            from: Timestamp::MIN,
-            to: None,
-            emitted: BTreeMap::new(),
-            closed: None,
-            received: Some(20),
-        };
+        let mut progress = Progress::at_the_begin_of(&window);
         for (received, full_page, short_page) in
             [(Some(10), true, true), (Some(20), true, false), (Some(30), true, false), (None, true, false)]
         {
@@ -333,14 +349,8 @@ mod tests {
             rows: 9,
             open: None,
         };
-        let mut progress = Progress {
-            after: None,
-            from: Timestamp::MIN,
-            to: None,
-            emitted: [(day(1), figure(3)), (day(2), figure(1))].into(),
-            closed: None,
-            received: None,
-        };
+        let mut progress = Progress::at_the_begin_of(&window);
+        progress.emitted = [(day(1), figure(3)), (day(2), figure(1))].into();
         assert_eq!(progress.close(&window, Some(day(2))), [(day(1), figure(3))].into());
         assert_eq!(progress.close(&window, Some(day(2))), BTreeMap::new());
         progress.emitted.insert(day(3), figure(2));

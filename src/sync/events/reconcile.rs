@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use chrono::NaiveDate;
+use chrono::{NaiveDate, TimeDelta};
 use tokio::task::JoinSet;
 use tracing::Instrument;
 
@@ -25,8 +25,15 @@ use crate::sync::query::reader::ProjectReader;
 use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::{Counts, Proof};
 use crate::sync::state::export::{ExportState, ExportedCells};
+use crate::sync::state::interval::Interval;
+use crate::sync::state::read_ahead::ReadAhead;
 use crate::sync::state::table::ProjectState;
 use crate::time::{DAY, Timestamp};
+
+/// Rows that a first sync reads after its bound: few, since the state keeps their numbers.
+const MOST_AHEAD: u32 = 100;
+/// So far may PostHog's clock and the one that stamps events be apart.
+const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 
 /// Reads the events of one project.
 pub struct EventReader {
@@ -45,6 +52,8 @@ pub struct EventReader {
     compared: Option<ComparedDays>,
     /// The cells of an export that would go on, if nothing is to be read.
     resumed: Option<ExportedCells>,
+    /// Rows that the first sync has emitted ahead of its bound, and when PostHog received them.
+    known: (Arc<BTreeSet<u64>>, Interval),
 }
 
 /// How reading events has ended.
@@ -88,6 +97,7 @@ impl EventReader {
             later,
             compared: None,
             resumed: None,
+            known: (Arc::default(), Interval { from: Timestamp::MAX, to: Timestamp::MAX }),
         }
     }
 
@@ -123,9 +133,16 @@ impl EventReader {
         }
         let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
-        ledger.open_slices(bound, [], kept);
+        let last_bound = ledger.until();
+        let is_first = ledger.full.is_none() && ledger.assumed.is_none();
+        // Rows that have been read ahead come by query, which can leave them out.
+        ledger.open_slices(bound, state.read_ahead.as_ref().map(|ahead| ahead.until), kept);
         let before = state.ledger.as_ref().filter(|_| narrow.is_none());
         self.forget_days(&mut ledger).await?;
+        let ahead = state.read_ahead.filter(|_| self.repeats == 0);
+        if let (Some(ahead), Some(from)) = (&ahead, last_bound) {
+            self.known = (Arc::new(ahead.rows.clone()), Interval { from, to: ahead.until });
+        }
         let begun = state.export.cells.clone();
         let resumed = begun.clone().filter(|cells| self.exports.is_some() && is_of(cells, before, &ledger));
         if let (Some(exports), Some(_), None) = (&self.exports, &begun, &resumed) {
@@ -134,6 +151,7 @@ impl EventReader {
         self.change(|state| {
             *state = ProjectState {
                 ledger: Some(ledger),
+                read_ahead: ahead,
                 // An export of other cells is dropped together with the ledger that it was for. The assumption
                 // of the new one has taken over what version 1 had compared.
                 export: match (begun, &resumed) {
@@ -154,7 +172,34 @@ impl EventReader {
             self.finish_export(cells, on_estimate).await?;
         }
         self.compare_and_read(bound, on_estimate).await?;
+        self.reader
+            .checkpoint
+            .note(context.project, |state| {
+                state.read_ahead = state.read_ahead.take().filter(|ahead| bound < ahead.until);
+            })
+            .await;
+        if is_first && context.plan.is_none() {
+            self.read_ahead(wanted.names, bound).await?;
+        }
         Ok(())
+    }
+
+    /// Reads the newest events in a project's first sync: whoever tries it out looks for what was sent a minute ago.
+    async fn read_ahead(&mut self, names: Names, bound: Timestamp) -> Result<(), GiveUp> {
+        self.choose_columns().await?;
+        let reader = Arc::new(self.reader.clone());
+        let ledger = Arc::new(self.ledger().await);
+        let pages = WindowReader { reader, part: Part::Main, names, ledger, known: Arc::default() };
+        let rows = pages.read_ahead(self.days(), MOST_AHEAD).await;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        tracing::info!(
+            "{} events that PostHog received after {bound} have been read ahead; the next sync compares them",
+            rows.len()
+        );
+        let until = self.reader.context.client.now().minus(-CLOCK_TOLERANCE);
+        self.change(|state| state.read_ahead = Some(ReadAhead { until, rows })).await
     }
 
     /// Reads until nothing differs, and tidies the ledger.
@@ -385,7 +430,13 @@ impl EventReader {
             let ledger = self.ledger().await;
             // What was ingested last may not be stored yet, so files may lack some of it.
             let newest = ledger.slices.len().saturating_sub(1);
-            let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(|key| key.slice == newest);
+            let ahead = self.known.1;
+            let is_ahead = |slice| {
+                let from = ledger.ingested_from(slice);
+                from.is_some_and(|from| ahead.from <= from && from < ahead.to)
+            };
+            let is_recent = |key: &&CellKey| key.slice == newest || is_ahead(key.slice);
+            let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(is_recent);
             if !exported.is_empty() {
                 self.plan_cells(PlannedMethod::Export, &exported, observed);
             }
@@ -532,10 +583,7 @@ impl EventReader {
         if keys.is_empty() {
             return Ok(());
         }
-        if !self.has_columns {
-            self.reader.choose_columns().await?;
-            self.has_columns = true;
-        }
+        self.choose_columns().await?;
         let ledger = Arc::new(self.ledger().await);
         let config = &self.reader.context.config;
         let (target, concurrency) = (u64::from(self.reader.page_size.rows()), config.concurrency);
@@ -549,7 +597,8 @@ impl EventReader {
             }
             return Ok(());
         }
-        let pages = WindowReader { reader: Arc::new(self.reader.clone()), part, names, ledger };
+        let (reader, known) = (Arc::new(self.reader.clone()), Arc::clone(&self.known.0));
+        let pages = WindowReader { reader, part, names, ledger, known };
         let mut running = JoinSet::new();
         loop {
             while running.len() < concurrency {
@@ -565,6 +614,14 @@ impl EventReader {
                 }
             }
         }
+    }
+
+    async fn choose_columns(&mut self) -> Result<(), Error> {
+        if !self.has_columns {
+            self.reader.choose_columns().await?;
+            self.has_columns = true;
+        }
+        Ok(())
     }
 
     /// Takes over the figures of fewer names. Cells that differ are forgotten, and read with these names.

@@ -189,6 +189,12 @@ impl<T: ProjectEntry> StreamState<T> {
         self
     }
 
+    /// The projects that the state is about, if it is about none of these.
+    pub fn only_of_others(&self, mut projects: impl Iterator<Item = u64>) -> Option<String> {
+        let others: Vec<String> = self.projects.keys().map(u64::to_string).collect();
+        (!others.is_empty() && projects.all(|id| !self.projects.contains_key(&id))).then(|| others.join(", "))
+    }
+
     /// What the state keeps for a project.
     pub fn project(&self, id: u64) -> T {
         self.projects.get(&id).cloned().unwrap_or_default()

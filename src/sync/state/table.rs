@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use super::error::{instant, unusable};
 use super::export::ExportState;
 use super::interval::Interval;
+use super::read_ahead::ReadAhead;
 use super::scan::{ChangesRead, Scan};
 use super::stream::ProjectEntry;
 use crate::error::Error;
@@ -33,6 +34,8 @@ use crate::time::Timestamp;
 pub struct ProjectState {
     /// What has been emitted, in figures.
     pub ledger: Option<Ledger>,
+    /// Rows that the ledger does not have yet.
+    pub read_ahead: Option<ReadAhead>,
     /// Everything that was received before this has been read.
     pub watermark: Option<Timestamp>,
     /// Positions that have been read up to the watermark, to notice other dates in the configuration.
@@ -115,6 +118,7 @@ impl ProjectEntry for ProjectState {
                     Ledger::parse(ledger).map_err(|error| unusable(format_args!("`{place}.ledger`: {error}")))
                 })
                 .transpose()?,
+            read_ahead: part(value, place, "read_ahead")?,
             watermark: time(cursor_field)?,
             covered: part(value, place, "covered")?,
             names: names(value, place)?,
@@ -151,6 +155,7 @@ impl ProjectEntry for ProjectState {
             }
         };
         set("ledger", self.ledger.as_ref().map(Ledger::to_value));
+        set("read_ahead", self.read_ahead.as_ref().map(|ahead| json!(ahead)));
         set("method", self.method.map(|method| json!(method)));
         set("covered", self.covered.map(|covered| json!(covered)));
         set("names", self.names.as_ref().map(|names| json!(names)));
@@ -244,6 +249,7 @@ mod tests {
         ledger.open_slices(at("2026-01-02"), [], None);
         let project = ProjectState {
             ledger: Some(ledger),
+            read_ahead: Some(ReadAhead { until: at("2026-01-02"), rows: [1, (1 << 53) - 1].into() }),
             watermark: Some(at("2026-01-01T00:00:00.123456Z")),
             covered: Some(interval),
             names: Some(Names::new(&["a".into()], &[])),
