@@ -24,6 +24,7 @@ use crate::sync::context::ReadContext;
 use crate::sync::ledger::CellFigures;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::report::{Counts, Proof};
+use crate::sync::state::day_counts::DayCounts;
 use crate::sync::state::export::{ExportWindow, add};
 
 /// When no more files have been noted for so long, no more will be.
@@ -48,6 +49,8 @@ struct FileProgress {
     lines_read: u64,
     /// What has been emitted of each cell, if cells are read.
     emitted_cells: CellFigures,
+    /// What has been emitted of each day, if that is counted afterwards.
+    days: DayCounts,
 }
 
 impl FileProgress {
@@ -127,6 +130,7 @@ impl ExportReader {
                         window.files.push(file.clone());
                         window.rows += progress.lines_read;
                         add(&mut window.emitted, progress.emitted_cells.clone());
+                        window.days.add_all(&progress.days);
                     }
                 })
                 .await?;
@@ -300,6 +304,10 @@ impl ExportReader {
         };
         if !is_wanted {
             return Ok(());
+        }
+        let changed = outputs.first().and_then(|output| output.writer.changed(line));
+        if let Some(day) = self.counted_day(times.sort_key, changed) {
+            progress.days.add(day, 1);
         }
         let may_be_wrong = progress.is_restarted;
         for Output { reader, writer, batch } in outputs {
