@@ -157,7 +157,9 @@ mod tests {
 
     fn counts_of(days: &[(i64, u64)]) -> DayCounts {
         let mut counts = DayCounts::default();
-        days.iter().for_each(|(day, rows)| counts.add(*day, *rows));
+        for (day, rows) in days {
+            counts.add(*day, *rows);
+        }
         counts
     }
 
