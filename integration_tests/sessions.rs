@@ -426,7 +426,7 @@ async fn days_that_lack_sessions_in_the_end_are_named() {
     let error = first.messages.errors().join("\n");
     assert!(error.contains("do not agree with PostHog's count") && error.contains(" stored"), "{error}");
     let line = end(&first.messages);
-    assert!(line.contains("their numbers of every day differ") && line.contains("agrees=false"), "{line}");
+    assert!(line.contains("differ") && line.contains("agrees=false"), "{line}");
     posthog.set_faults(Vec::new()).unwrap();
     let second = source.read_all(&catalog, Some(&first.messages.state())).await;
     assert_up_to_date([&first.messages, &second], &posthog, "");
