@@ -204,15 +204,52 @@ async fn pages_that_cut_the_versions_of_a_distinct_id_are_read_completely() {
 
 #[tokio::test]
 async fn distinct_ids_that_are_missing_in_an_answer_are_read_again() {
-    let posthog = world().await;
-    let fault = Fault::query(Action::DropRows { rows: 2 }).sql("ORDER BY distinct_id").nth(&[2]);
-    posthog.set_faults(vec![fault]).unwrap();
-    let source = Source::new(&posthog.url()).with_page_size(10);
-    let messages = source.read_all(&catalog(&["person_distinct_ids"], "full_refresh"), None).await;
-    let wanted = owners(&posthog);
-    let read: BTreeSet<&str> =
-        messages.records("person_distinct_ids").iter().filter_map(|id| id["distinct_id"].as_str()).collect();
-    assert!(wanted.keys().all(|id| read.contains(id.as_str())));
+    for action in
+        [Action::DropRows { rows: 2 }, Action::DuplicateRows { rows: 2 }, Action::SwapInCopy, Action::Clamp { rows: 0 }]
+    {
+        let posthog = world().await;
+        let fault = Fault::query(action.clone()).sql("ORDER BY distinct_id").nth(&[2]);
+        posthog.set_faults(vec![fault]).unwrap();
+        let source = Source::new(&posthog.url()).with_page_size(10);
+        let messages = source.read_all(&catalog(&["person_distinct_ids"], "full_refresh"), None).await;
+        let wanted = owners(&posthog);
+        let read: BTreeSet<&str> =
+            messages.records("person_distinct_ids").iter().filter_map(|id| id["distinct_id"].as_str()).collect();
+        assert!(wanted.keys().all(|id| read.contains(id.as_str())), "{action:?}");
+    }
+}
+
+/// A full refresh has no next sync that finds what an answer lacks.
+#[tokio::test]
+async fn deleted_persons_that_are_missing_in_an_answer_are_read_again() {
+    let posthog = sandbox().await;
+    (0..40).for_each(|number| posthog.insert_person(PROJECT, with_ids(number)));
+    (10..30).for_each(|number| posthog.delete_person(PROJECT, Uuid::from_u128(number)));
+    let source = by_query(Source::new(&posthog.url()));
+    let catalog = catalog(&["persons"], "full_refresh");
+    for (action, sql) in [
+        (Action::Clamp { rows: 0 }, "AS bucket"),
+        (Action::WrongCount { by: -3 }, "AS bucket"),
+        (Action::Clamp { rows: 0 }, "gone = 1 ORDER BY"),
+        (Action::DropRows { rows: 1 }, "gone = 1 ORDER BY"),
+        (Action::SwapInCopy, "gone = 1 ORDER BY"),
+    ] {
+        posthog.set_faults(vec![Fault::query(action.clone()).sql(sql).nth(&[1])]).unwrap();
+        let messages = source.read_all(&catalog, None).await;
+        let persons = by(&messages, "persons", "id");
+        let gone = persons.values().filter(|record| record["is_deleted"] == true).count();
+        assert_eq!((gone, persons.len()), (20, 40), "{action:?} of {sql}");
+    }
+    // What is missing in every answer is said.
+    let dropped = Fault::query(Action::DropRows { rows: 1 }).sql("gone = 1 ORDER BY").times(u64::MAX);
+    posthog.set_faults(vec![dropped]).unwrap();
+    let outcome = source.read(&catalog, None).await;
+    assert_eq!(outcome.code, Some(1));
+    let error = outcome.messages.errors().join("\n");
+    assert!(
+        error.contains("deleted persons do not agree with PostHog's count: ") && error.contains(" stored"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

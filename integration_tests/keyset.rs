@@ -104,23 +104,26 @@ async fn groups_are_read_incrementally() {
 async fn missing_and_truncated_rows_are_detected() {
     let posthog = sandbox().await;
     posthog.generate_lists(PROJECT, 1);
-    let count = posthog.persons(PROJECT).iter().map(|person| person.distinct_ids.len()).sum::<usize>();
-    let source = Source::new(&posthog.url()).with_page_size(40);
-    let catalog = catalog(&["person_distinct_ids"], "full_refresh");
-    for action in [Action::Truncate { fraction: 0.5 }, Action::DropRows { rows: 3 }, Action::Clamp { rows: 11 }] {
-        posthog.set_faults(vec![Fault::query(action.clone()).sql("ORDER BY").nth(&[2])]).unwrap();
-        let messages = source.read_all(&catalog, None).await;
-        let ids = read(&messages, "person_distinct_ids", &["distinct_id"]);
-        assert_eq!(ids.len(), count, "{action:?}");
+    posthog.insert(PROJECT, events(100, minutes_ago(200)));
+    let source = custom(&posthog.url(), "SELECT uuid, event FROM events", &["uuid"], None).with_page_size(15);
+    for stream in ["person_distinct_ids", "cohort_people", "groups", "mine"] {
+        let catalog = catalog(&[stream], "full_refresh");
+        let keys =
+            |messages: &Messages| read(messages, stream, if stream == "mine" { &["uuid"] } else { fields(stream) });
+        posthog.set_faults(Vec::new()).unwrap();
+        let all = keys(&source.read_all(&catalog, None).await);
+        assert!(all.len() > 30, "{stream}: several pages of {}", all.len());
+        for action in [Action::Truncate { fraction: 0.5 }, Action::DropRows { rows: 3 }, Action::Clamp { rows: 11 }] {
+            posthog.set_faults(vec![Fault::query(action.clone()).sql("ORDER BY").nth(&[2])]).unwrap();
+            let messages = source.read_all(&catalog, None).await;
+            assert_eq!(keys(&messages), all, "{stream}: {action:?}");
+        }
+        posthog.set_faults(vec![Fault::query(Action::DropRows { rows: 3 }).sql("ORDER BY .* LIMIT 15")]).unwrap();
+        let outcome = source.read(&catalog, None).await;
+        assert_eq!(outcome.code, Some(1), "{stream}");
+        let error = &outcome.messages.errors()[0];
+        assert!(error.contains("do not agree with PostHog's count"), "{stream}: {error}");
     }
-    posthog.set_faults(vec![Fault::query(Action::DropRows { rows: 3 }).sql("ORDER BY")]).unwrap();
-    let outcome = source.read(&catalog, None).await;
-    assert_eq!(outcome.code, Some(1));
-    assert!(
-        outcome.messages.errors()[0].contains("do not agree with PostHog's count"),
-        "{:?}",
-        outcome.messages.errors()
-    );
 }
 
 fn custom(url: &str, query: &str, primary_key: &[&str], cursor: Option<&str>) -> Source {
@@ -288,15 +291,14 @@ async fn state_ahead_of_the_clock_hides_no_rows() {
         let catalog = catalog(&["mine"], "incremental");
         let first = source.read_all(&catalog, None).await;
         for line in first.state_lines() {
-            let mut state = first.up_to(line).state();
-            let entry = &mut state[0]["stream"]["stream_state"]["projects"][PROJECT.to_string()];
             let ahead = if cursor == "timestamp" { "2200-01-01T00:00:00.000000Z" } else { "2200-01-01" };
-            for field in ["watermark", "begun"] {
-                entry[field] = if field == "begun" { json!("2200-01-01T00:00:00Z") } else { json!(ahead) };
+            for (field, ahead) in [("watermark", ahead), ("begun", "2200-01-01T00:00:00Z")] {
+                let mut state = first.up_to(line).state();
+                state[0]["stream"]["stream_state"]["projects"][PROJECT.to_string()][field] = json!(ahead);
+                let second = source.read_all(&catalog, Some(&state)).await;
+                assert_eq!(read(&second, "mine", &["uuid"]).len(), 30, "{state}");
+                assert!(second.logs("WARN").iter().any(|log| log.contains("ahead of PostHog's clock")), "{state}");
             }
-            let second = source.read_all(&catalog, Some(&state)).await;
-            assert_eq!(read(&second, "mine", &["uuid"]).len(), 30, "{state}");
-            assert!(second.logs("WARN").iter().any(|log| log.contains("ahead of PostHog's clock")));
         }
     }
 }

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use posthog_sandbox::posthog::{
-    Action, Budget, Event, ExportOutcome, Exports, Fault, Sandbox, Schema, Server, SessionsVersion,
+    Action, Budget, Event, ExportOutcome, ExportServer, Exports, Fault, RecordsCompleted, Sandbox, Schema, Server,
+    SessionsVersion,
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
-use crate::support::world::{PROJECT, event, minutes_ago, two_hours_ago};
+use crate::support::world::{EXPORT_KEY, PROJECT, event, minutes_ago, sandbox_without_queries, two_hours_ago};
 
 const DAY: i64 = 24 * 60;
 
@@ -193,17 +194,20 @@ async fn what_exports_leave_out_is_read_by_query() {
 #[tokio::test]
 async fn export_syncs_of_sessions_resume_from_every_state_without_loss() {
     let posthog = cloud(SessionsVersion::V2).await;
+    posthog.set_exports(Exports { rows_per_file: Some(100), ..Exports::default() });
     posthog.insert(PROJECT, visits(300));
     posthog.insert(PROJECT, (0..20).map(|number| visit(20_000 + number, 30_000 + number, 12 * DAY, 60)).collect());
     for mode in ["incremental", "full_refresh"] {
-        let source = exporting(&posthog, "export").with_page_size(10);
+        let source = exporting(&posthog, "export");
         let catalog = catalog(&["sessions"], mode);
         let whole = source.read_all(&catalog, None).await;
+        assert!(!posthog.export_runs().is_empty());
         let states = whole.state_lines();
         assert!(states.len() > 6);
         for line in &states[..states.len() - 1] {
             let part = whole.up_to(*line);
             let rest = source.read_all(&catalog, Some(&part.state())).await;
+            assert_eq!(rest.logs("WARN"), Vec::<String>::new(), "{mode}, state on line {line}: nothing is missing");
             let union: BTreeSet<String> = part.id_set("sessions").union(&rest.id_set("sessions")).cloned().collect();
             assert_eq!(union, stored(&posthog), "{mode}, state on line {line}");
         }
@@ -215,11 +219,13 @@ async fn export_syncs_of_sessions_resume_from_every_state_without_loss() {
 async fn full_refresh_reads_sessions_that_change_while_they_are_read() {
     for method in ["query", "export"] {
         let posthog = cloud(SessionsVersion::V2).await;
+        posthog.set_exports(Exports { rows_per_file: Some(10), ..Exports::default() });
         posthog.insert(PROJECT, visits(60));
-        let source = exporting(&posthog, method).with_page_size(10);
+        let source = exporting(&posthog, method);
         let source = if method == "query" { by_query(&posthog).with_page_size(10) } else { source };
         let catalog = catalog(&["sessions"], "full_refresh");
         let whole = source.read_all(&catalog, None).await;
+        assert_eq!(posthog.export_runs().is_empty(), method == "query");
         let states = whole.state_lines();
         for (number, line) in (0..).zip(&states[..states.len() - 1]) {
             let part = whole.up_to(*line);
@@ -321,5 +327,154 @@ async fn faulty_responses_lose_no_changed_session() {
         let state = if faulty.state_lines().is_empty() { first.state() } else { faulty.state() };
         let next = source.read_all(&catalog, Some(&state)).await;
         assert_up_to_date([&first, &faulty, &next], &posthog, &format!("{action:?}"));
+    }
+}
+
+/// A Cloud whose export runs do not say how many rows they have: nothing but a count shows that some are missing.
+async fn cloud_without_numbers_of_rows() -> Sandbox {
+    let posthog = cloud(SessionsVersion::V2).await;
+    let server = Server::cloud_2026();
+    let exports = ExportServer { records_completed: RecordsCompleted::Missing, ..server.exports };
+    posthog.set_server(Server { exports, ..server });
+    posthog
+}
+
+/// The first file lacks lines, which only its own number of lines could tell.
+fn lines_are_missing() -> Fault {
+    Fault::files(Action::DropRows { rows: 3 }).nth(&[1])
+}
+
+/// The line at the end of the stream.
+fn end(messages: &Messages) -> String {
+    let lines = messages.logs("INFO");
+    lines.into_iter().find(|line| line.contains(" stream=sessions ") && line.contains(" proof=")).unwrap()
+}
+
+/// The queries that count exported sessions by day.
+fn comparisons(posthog: &Sandbox) -> usize {
+    let requests = posthog.requests();
+    let is_one = |sql: &String| sql.contains("groupArray((day, row_count))") && sql.contains("FROM sessions");
+    requests.iter().filter(|request| request.sql.as_ref().is_some_and(is_one)).count()
+}
+
+#[tokio::test]
+async fn exported_sessions_are_counted_by_day_once_a_sync() {
+    let posthog = cloud(SessionsVersion::V2).await;
+    posthog.insert(PROJECT, visits(300));
+    let source = exporting(&posthog, "export");
+    for mode in ["incremental", "full_refresh"] {
+        posthog.clear_requests();
+        let catalog = catalog(&["sessions"], mode);
+        let first = source.read_all(&catalog, None).await;
+        assert_eq!((comparisons(&posthog), first.logs("WARN")), (1, Vec::<String>::new()));
+        let line = end(&first);
+        let all = stored(&posthog).len();
+        let expected = format!("PostHog counts {all} that it must have exported, and {all} of them came");
+        assert!(line.contains(&expected), "{line}");
+        assert!(line.contains("agrees=true proof=counted_by_day,counted,exported"), "{line}");
+        assert!(line.contains(&format!("posthog={all} ")), "what is counted by day is not counted twice: {line}");
+        assert!(!first.state().to_string().contains("\"days\""), "{}", first.state());
+        // Sessions that go on are exported again, and one that is new.
+        posthog.insert(PROJECT, vec![visit(70_000, 0, 30, 25), visit(70_001, 70_001, 20, 15)]);
+        if mode == "incremental" {
+            let second = source.read_all(&catalog, Some(&first.state())).await;
+            assert_eq!((comparisons(&posthog), second.logs("WARN")), (2, Vec::<String>::new()));
+            assert_up_to_date([&first, &second], &posthog, mode);
+        }
+    }
+}
+
+#[tokio::test]
+async fn days_that_lack_exported_sessions_are_read_by_query() {
+    for mode in ["incremental", "full_refresh"] {
+        let posthog = cloud_without_numbers_of_rows().await;
+        posthog.insert(PROJECT, visits(100));
+        posthog.set_faults(vec![lines_are_missing()]).unwrap();
+        let source = exporting(&posthog, "export");
+        let catalog = catalog(&["sessions"], mode);
+        let first = source.read_all(&catalog, None).await;
+        assert_up_to_date([&first], &posthog, mode);
+        let warnings = first.logs("WARN").join("\n");
+        assert!(
+            warnings.contains("exports lack sessions that PostHog counts") && warnings.contains(" of "),
+            "{warnings}"
+        );
+        assert!(end(&first).contains("100 of them came: their numbers of every day agree"), "{}", end(&first));
+        // Only the days that lack some came again.
+        assert!(first.records("sessions").len() < 170, "{}", first.records("sessions").len());
+        if mode == "incremental" {
+            let second = source.read_all(&catalog, Some(&first.state())).await;
+            assert_eq!((second.logs("WARN"), second.records("sessions").len()), (Vec::new(), 0));
+        }
+    }
+}
+
+/// What is missing by query as well ends the stream, and the next sync finds it.
+#[tokio::test]
+async fn days_that_lack_sessions_in_the_end_are_named() {
+    let posthog = cloud_without_numbers_of_rows().await;
+    posthog.insert(PROJECT, visits(100));
+    let page = Fault::query(Action::DropRows { rows: 1 }).sql("ORDER BY `\\$start_timestamp`").times(u64::MAX);
+    posthog.set_faults(vec![lines_are_missing(), page]).unwrap();
+    let source = exporting(&posthog, "export");
+    let catalog = catalog(&["sessions"], "incremental");
+    let first = source.read(&catalog, None).await;
+    assert_eq!(
+        (first.code, first.messages.statuses("sessions").last().map(String::as_str)),
+        (Some(1), Some("INCOMPLETE"))
+    );
+    let error = first.messages.errors().join("\n");
+    assert!(error.contains("do not agree with PostHog's count") && error.contains(" stored"), "{error}");
+    let line = end(&first.messages);
+    assert!(line.contains("differ") && line.contains("agrees=false"), "{line}");
+    posthog.set_faults(Vec::new()).unwrap();
+    let second = source.read_all(&catalog, Some(&first.messages.state())).await;
+    assert_up_to_date([&first.messages, &second], &posthog, "");
+}
+
+/// A sync that ends between its files, their comparison and the reading of what is missing leaves a state from which
+/// the next one finds it, also when sessions have gone on meanwhile.
+#[tokio::test]
+async fn missing_sessions_are_found_from_every_state() {
+    let posthog = cloud_without_numbers_of_rows().await;
+    posthog.insert(PROJECT, visits(100));
+    posthog.set_exports(Exports { rows_per_file: Some(40), ..Exports::default() });
+    let source = exporting(&posthog, "export");
+    let catalog = catalog(&["sessions"], "incremental");
+    posthog.set_faults(vec![lines_are_missing(), Fault::query(Action::Clamp { rows: 10 }).times(u64::MAX)]).unwrap();
+    let whole = source.read_all(&catalog, None).await;
+    posthog.set_faults(Vec::new()).unwrap();
+    posthog.set_server(Server::cloud_2026());
+    assert_up_to_date([&whole], &posthog, "");
+    let states = whole.state_lines();
+    let repairs = states.iter().filter(|line| whole.up_to(**line).state().to_string().contains("\"exported\":true"));
+    assert!(repairs.count() > 1, "none of {} states is in the middle of the repair", states.len());
+    for (number, line) in (0..).zip(&states[..states.len() - 1]) {
+        let part = whole.up_to(*line);
+        posthog.insert(PROJECT, vec![visit(9_000 + number, number % 100, 170, 0)]);
+        // A pass has a fixed end; what has gone on since is left to the next sync.
+        let rest = source.read_all(&catalog, Some(&part.state())).await;
+        let next = source.read_all(&catalog, Some(&rest.state())).await;
+        assert_up_to_date([&part, &rest, &next], &posthog, &format!("state on line {line}"));
+    }
+}
+
+/// Nothing is counted that could not be compared, and the warning says what gives the better proof.
+#[tokio::test]
+async fn keys_that_may_not_query_have_the_proof_of_exports_alone() {
+    let posthog = sandbox_without_queries(Exports::default()).await;
+    posthog.insert(PROJECT, visits(50));
+    let start = json!(source_posthog::time::Timestamp::from_micros(minutes_ago(5 * DAY)));
+    let source = exporting(&posthog, "export").with("api_key", json!(EXPORT_KEY)).with("start_date", start);
+    for (records_completed, proof) in
+        [(RecordsCompleted::Reported, "proof=exported"), (RecordsCompleted::Missing, "proof=files_listed")]
+    {
+        let server = Server::cloud_2026();
+        let exports = ExportServer { records_completed, ..server.exports };
+        posthog.set_server(Server { exports, ..server });
+        let messages = source.read_all(&catalog(&["sessions"], "incremental"), None).await;
+        assert!(end(&messages).contains(proof), "{}", end(&messages));
+        assert!(messages.logs("WARN").iter().any(|line| line.contains("`query:read`")));
+        assert!(!messages.state().to_string().contains("\"days\""), "{}", messages.state());
     }
 }

@@ -30,6 +30,8 @@ pub struct ExportWriter {
     sort_key: usize,
     ingestion_time: Option<usize>,
     version: Option<usize>,
+    /// Where the time of the last change and the end of the row are, of a table that shows its changes.
+    changes: Option<[usize; 2]>,
     document: Option<usize>,
     /// Where the columns' values stand in the line.
     found: Vec<Option<Range<usize>>>,
@@ -69,6 +71,10 @@ impl ExportWriter {
             sort_key: place(table.sort_key_field).unwrap_or_default(),
             ingestion_time: columns.iter().position(ingestion_time),
             version: place(VERSION_FIELD),
+            changes: table.changes.as_ref().and_then(|changes| {
+                let [changed, end] = changes.fields().map(place);
+                Some([changed?, end?])
+            }),
             document: place(PROPERTIES_FIELD),
             found: vec![None; columns.len()],
             open: Vec::new(),
@@ -116,6 +122,15 @@ impl ExportWriter {
     pub fn version<'l>(&self, line: &'l [u8]) -> &'l [u8] {
         let place = self.version.and_then(|version| self.found.get(version)?.clone());
         place.and_then(|place| line.get(place)).unwrap_or(b"null")
+    }
+
+    /// When the row of the line that was parsed last has changed, and up to when it tells, if its table shows that.
+    pub fn changed(&self, line: &[u8]) -> Option<(Timestamp, Timestamp)> {
+        let line = std::str::from_utf8(line).ok()?;
+        let time = |index: usize| Timestamp::parse_json(text_at(line, self.found.get(index)?.as_ref())?);
+        let [changed, end] = self.changes?;
+        let end = time(end)?;
+        Some((time(changed).unwrap_or(end), end))
     }
 
     /// Appends the record of the line that was parsed last to `lines`.

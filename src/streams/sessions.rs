@@ -113,7 +113,7 @@ const fn sessions(
 pub static SESSIONS: Table = sessions(
     &columns(UPDATED),
     TimeDelta::zero(),
-    Some(Changes { at: CHANGED_AT, end: "`$end_timestamp`" }),
+    Some(Changes { at: CHANGED_AT, end: "`$end_timestamp`", changed_field: "updated_at", end_field: "end_timestamp" }),
     Some(("max_inserted_at", &SESSIONS_BY_START)),
 );
 

@@ -66,6 +66,17 @@ pub struct Changes {
     pub at: &'static str,
     /// Expression for the time up to which the row tells.
     pub end: &'static str,
+    /// Field with the later one of both, by which exports go.
+    pub changed_field: &'static str,
+    /// Field with the time up to which the row tells.
+    pub end_field: &'static str,
+}
+
+impl Changes {
+    /// The fields that show in an exported line when it has changed.
+    pub fn fields(&self) -> [&'static str; 2] {
+        [self.changed_field, self.end_field]
+    }
 }
 
 /// The field with the project that a record belongs to.
@@ -93,6 +104,7 @@ impl Table {
                 || self.needs(column, selection)
                 || column.field == PROPERTIES_FIELD && needs_properties
                 || column.field == VERSION_FIELD
+                || self.changes.as_ref().is_some_and(|changes| changes.fields().contains(&column.field))
         };
         self.all_columns().filter(|column| column.exported != ExportedAs::Nowhere && is_read(column)).collect()
     }

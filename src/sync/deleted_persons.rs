@@ -11,6 +11,8 @@ use chrono::TimeDelta;
 use serde_json::Map;
 
 use super::emitted_rows::EmittedRows;
+use super::figure_row::{self, Number};
+use super::ledger::hogql;
 use super::query::reader::ProjectReader;
 use crate::error::Error;
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
@@ -24,6 +26,8 @@ use crate::streams::{Column, PERSONS, RAW_PERSONS, deleted_person, newest_of_per
 const BUCKET: &str = "reinterpretAsUInt32(unhex(right(toString(id), 2)))";
 /// What the checksum of an id is made of; see [`Fingerprint`].
 const DIGITS: &str = "reinterpretAsUInt32(reverse(unhex(right(toString(id), 8))))";
+/// How often buckets are read before their disagreement with the count is final.
+const ATTEMPTS: u32 = 3;
 /// A comparison that reads less than this is part of every sync.
 const CHEAP_BYTES: u64 = 400_000_000;
 /// A more expensive one is done once in so much time.
@@ -49,8 +53,8 @@ impl DeletedPersonReader<'_> {
         if recently && known.bytes.is_some_and(|bytes| bytes > CHEAP_BYTES) {
             return Ok(());
         }
-        let response = match context.ask::<(u8, u64, u64)>(&figures()).await {
-            Ok(response) => response,
+        let (observed, bytes) = match self.observe().await {
+            Ok(Some(observed)) => observed,
             Err(GiveUp::Refused(Refusal {
                 reason: Reason::UnknownTable(_) | Reason::UnknownColumn(_),
                 summary,
@@ -61,7 +65,7 @@ impl DeletedPersonReader<'_> {
                 );
                 return Ok(());
             }
-            Err(GiveUp::TooLarge { .. }) => {
+            Ok(None) => {
                 tracing::warn!(
                     "PostHog could not find the deleted persons within its time limit, so this sync does not mark them"
                 );
@@ -69,10 +73,8 @@ impl DeletedPersonReader<'_> {
             }
             Err(give_up) => return Err(give_up.into()),
         };
-        let observed: BTreeMap<u8, Fingerprint> =
-            response.rows.iter().map(|(bucket, rows, sum)| (*bucket, Fingerprint::new(*rows, *sum))).collect();
         for part in parts(&known.buckets, &observed) {
-            let figures = self.read(&part).await?;
+            let figures = self.read_whole(&part, &observed).await?;
             self.reader
                 .checkpoint
                 .update(project, |state| {
@@ -88,9 +90,53 @@ impl DeletedPersonReader<'_> {
             .update(project, |state| {
                 state.deleted.buckets.retain(|bucket, _| observed.contains_key(bucket));
                 state.deleted.compared_at = Some(now);
-                state.deleted.bytes = response.bytes_read;
+                state.deleted.bytes = Some(bytes);
             })
             .await
+    }
+
+    /// Figures of all buckets that have deleted persons, and the bytes that the server has read for them; none when
+    /// that is too much for one query.
+    async fn observe(&self) -> Result<Option<(BTreeMap<u8, Fingerprint>, u64)>, GiveUp> {
+        let Some(answer) = figure_row::ask(&self.reader.context, PERSONS.stream, &figures(), 1).await? else {
+            return Ok(None);
+        };
+        let figure = |row: &[Number]| {
+            let [bucket, rows, sum] = row else { return None };
+            let bucket = u8::try_from(bucket.unsigned()).ok()?;
+            Some((bucket, Fingerprint::new(rows.unsigned(), sum.unsigned())))
+        };
+        Ok(Some((answer.rows.iter().filter_map(|row| figure(row)).collect(), answer.bytes)))
+    }
+
+    /// Emits the deleted persons of some buckets, again if there are fewer than have been observed. Returns their
+    /// figures.
+    async fn read_whole(
+        &self,
+        buckets: &[u8],
+        observed: &BTreeMap<u8, Fingerprint>,
+    ) -> Result<BTreeMap<u8, Fingerprint>, Error> {
+        let rows = |figures: &BTreeMap<u8, Fingerprint>| -> u64 {
+            buckets.iter().filter_map(|bucket| figures.get(bucket)).map(|figure| figure.count).sum()
+        };
+        let mut stored = rows(observed);
+        let mut read = 0;
+        for _ in 0..ATTEMPTS {
+            let figures = self.read(buckets).await?;
+            read = rows(&figures);
+            if read >= stored {
+                return Ok(figures);
+            }
+            // Those that have come back meanwhile are not missing.
+            stored = self.observe().await?.map_or(stored, |(observed, _)| rows(&observed));
+            if read >= stored {
+                return Ok(figures);
+            }
+            tracing::warn!("{read} deleted persons read but PostHog counts {stored}; reading them again");
+        }
+        Err(Error::system(format!(
+            "deleted persons do not agree with PostHog's count: {read} read, {stored} stored, after {ATTEMPTS} attempts; the next sync reads them again"
+        )))
     }
 
     /// Emits the deleted persons of some buckets. Returns their figures.
@@ -175,8 +221,9 @@ fn figures() -> Query {
     let newest = format!("(SELECT id, argMax(is_deleted, version) AS gone FROM {RAW_PERSONS} GROUP BY id) AS newest");
     let mut predicate = Predicate::default();
     predicate.condition("gone = 1".to_owned(), Map::default());
-    let columns = format!("{BUCKET} AS bucket, count(), sum({DIGITS})");
-    predicate.select(&columns, &newest, "GROUP BY bucket ORDER BY bucket LIMIT 256")
+    let columns = format!("{BUCKET} AS bucket, count() AS row_count, sum({DIGITS}) AS row_checksum");
+    let grouped = predicate.select(&columns, &newest, "GROUP BY bucket");
+    Query { text: hogql::one_row("bucket, row_count, row_checksum", &grouped.text), ..grouped }
 }
 
 /// Asks for the deleted persons of some buckets after an id.

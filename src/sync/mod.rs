@@ -15,6 +15,7 @@ mod emitted_rows;
 mod events;
 mod explain;
 mod export;
+mod figure_row;
 mod keyset;
 pub mod ledger;
 mod list;

@@ -211,6 +211,10 @@ impl Sync {
                 ExportOutcome::Complete if self.plan.is_some() => return Ok(()),
                 ExportOutcome::Complete => {
                     self.read_left_out(&reader).await?;
+                    if reader.table.changes.is_some() && !reader.context.incremental && self.may(QUERY_SCOPE) {
+                        // What has changed in a full refresh has no later sync to be read by.
+                        Arc::new(reader.clone()).run(&|_| {}).await?;
+                    }
                     return self.mark_deleted(&reader, &exports.emitted_rows).await;
                 }
                 // Part of it may have been exported before.
@@ -299,9 +303,8 @@ impl Sync {
             return Ok(());
         }
         let reader = Arc::new(reader.clone());
-        reader.read_left_out().await?;
-        // What has changed in a full refresh has no later sync to be read by.
-        if reader.context.incremental { Ok(()) } else { reader.run(&|_| {}).await }
+        reader.compare_exported().await?;
+        reader.read_left_out().await
     }
 
     /// Whether so little has changed that queries read it in seconds, and without a run.

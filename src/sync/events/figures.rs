@@ -1,26 +1,19 @@
 //! Asks PostHog for the figures of cells.
 
 use std::collections::BTreeMap;
-use std::fmt;
-
-use serde::Deserialize;
-use serde::de::{self, Deserializer, Visitor};
 
 use crate::error::Error;
+use crate::posthog::Query;
 use crate::posthog::http::GiveUp;
-use crate::posthog::{AtMost, Query};
 use crate::records::Fingerprint;
 use crate::sync::context::ReadContext;
-use crate::sync::ledger::{BYTES_A_ROW, CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
+use crate::sync::figure_row::{Number, ask};
+use crate::sync::ledger::{CellKey, Days, Figures, Ledger, Names, NarrowedFigures, Period, hogql};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
-/// How often figures are asked for in a row before it is final that they are not whole.
-const ATTEMPTS: u32 = 3;
 /// Periods in one question, so that its text stays short.
 const MOST_PERIODS: usize = 50;
-/// More cells than this are in no response: decades of days, each in dozens of slices.
-const MOST_CELLS: usize = 100_000;
 
 /// What an observation shows.
 #[derive(Debug, Default)]
@@ -46,7 +39,7 @@ pub(super) async fn observe(
     let mut parts = vec![Span::whole(whole)];
     while let Some(part) = parts.pop() {
         let query = query(ledger, names, &part, |condition| hogql::observation(ledger, whole, condition));
-        let Some(answer) = ask(context, &query, 2).await? else {
+        let Some(answer) = ask(context, "events", &query, 2).await? else {
             parts.extend(part.halves(context)?);
             continue;
         };
@@ -79,7 +72,7 @@ pub(super) async fn distinct(
         let mut parts = vec![Span::whole(Days { from: first.days().from, to: last.days().to })];
         while let Some(part) = parts.pop() {
             let query = query(ledger, names, &part, |condition| hogql::distinct(ledger, slice, periods, condition));
-            let Some(answer) = ask(context, &query, 1).await? else {
+            let Some(answer) = ask(context, "events", &query, 1).await? else {
                 parts.extend(part.halves(context)?);
                 continue;
             };
@@ -113,7 +106,7 @@ pub(super) async fn narrowed(
     values.extend(more);
     let text = hogql::narrowing(ledger, condition.as_deref(), remains.as_deref().unwrap_or("1 = 1"));
     let query = Query { text, values, persons_at_ingestion: false };
-    let Some(answer) = ask(context, &query, 2).await? else {
+    let Some(answer) = ask(context, "events", &query, 2).await? else {
         return Err(Error::transient(
             "PostHog cannot count all events within its time limit; try again later, or choose as many events as before",
         )
@@ -133,87 +126,6 @@ pub(super) async fn narrowed(
         found.insert(key.ok_or_else(unexpected)?, figures);
     }
     Ok(found)
-}
-
-/// The numbers of a cell.
-type Row = AtMost<8, Number>;
-
-/// A number of a figure. PostHog's are JSON numbers; other servers write large ones as strings.
-#[derive(Debug, Clone, Copy)]
-struct Number(i128);
-
-impl Number {
-    /// Modulo 2^64, as the server adds up.
-    fn unsigned(&self) -> u64 {
-        u64::try_from(self.0.rem_euclid(1 << 64)).unwrap_or_default()
-    }
-
-    /// A day; one that no calendar has if it is out of bounds.
-    fn day(self) -> i64 {
-        i64::try_from(self.0).unwrap_or(i64::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Number {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyNumber;
-        impl Visitor<'_> for AnyNumber {
-            type Value = Number;
-
-            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("a whole number")
-            }
-
-            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Number, E> {
-                Ok(Number(number.into()))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Number, E> {
-                Ok(Number(number.into()))
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Number, E> {
-                text.parse().map(Number).map_err(|_| E::custom(format!("`{text}` is not a whole number")))
-            }
-        }
-        deserializer.deserialize_any(AnyNumber)
-    }
-}
-
-/// Figures of cells, as many as the response says it has.
-struct Answer {
-    rows: Vec<Row>,
-    bytes: u64,
-}
-
-/// Asks for figures; none when that is too much for one query. The response has the number of
-/// figures and of the rows in them (at `count_at` of each), which have to agree: figures that are left out
-/// would hide rows.
-async fn ask(context: &ReadContext, query: &Query, count_at: usize) -> Result<Option<Answer>, GiveUp> {
-    let mut problem = String::new();
-    for _ in 0..ATTEMPTS {
-        let response = match context.ask::<(Number, Number, AtMost<MOST_CELLS, Row>)>(query).await {
-            Ok(response) => response,
-            Err(GiveUp::TooLarge { .. }) => return Ok(None),
-            Err(give_up) => return Err(give_up),
-        };
-        let Some((cells, stored, AtMost(rows))) = response.rows.into_iter().next() else {
-            "a response without a row".clone_into(&mut problem);
-            continue;
-        };
-        let counted = rows
-            .iter()
-            .filter_map(|row| row.get(count_at))
-            .fold(0_u64, |sum, count| sum.wrapping_add(count.unsigned()));
-        if i128::try_from(rows.len()).is_ok_and(|length| length == cells.0) && counted == stored.unsigned() {
-            let bytes = response.bytes_read.unwrap_or_else(|| counted.saturating_mul(BYTES_A_ROW));
-            return Ok(Some(Answer { rows, bytes }));
-        }
-        problem = format!("{} cells with {counted} rows instead of {} with {}", rows.len(), cells.0, stored.0);
-    }
-    Err(GiveUp::Fatal(Error::transient(format!(
-        "PostHog's figures of events are not whole ({problem}), {ATTEMPTS} times in a row. Nothing was skipped; try again later"
-    ))))
 }
 
 fn unexpected() -> Error {

@@ -24,6 +24,7 @@ use crate::sync::context::ReadContext;
 use crate::sync::ledger::CellFigures;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::report::{Counts, Proof};
+use crate::sync::state::day_counts::DayCounts;
 use crate::sync::state::export::{ExportWindow, add};
 
 /// When no more files have been noted for so long, no more will be.
@@ -59,6 +60,8 @@ struct Tally {
     rows: u64,
     /// What has been emitted of each cell, if cells are read.
     cells: CellFigures,
+    /// The same of each day, if days are counted afterwards.
+    days: DayCounts,
 }
 
 impl FileProgress {
@@ -148,8 +151,10 @@ impl ExportReader {
                     if let Some(window) = state.export.windows.first_mut() {
                         window.files.push(file.clone());
                         window.rows += lines_read;
-                        add(&mut window.emitted, remembered.cells.clone());
-                        add(&mut window.emitted, unremembered.cells.clone());
+                        for tally in [&remembered, &unremembered] {
+                            add(&mut window.emitted, tally.cells.clone());
+                            window.days.add_all(&tally.days);
+                        }
                     }
                 })
                 .await?;
@@ -358,6 +363,10 @@ impl ExportReader {
         };
         if !is_wanted {
             return Ok(());
+        }
+        let changed = outputs.first().and_then(|output| output.writer.changed(line));
+        if let Some(day) = self.counted_day(times.sort_key, changed) {
+            tally.days.add(day, 1);
         }
         let may_be_wrong = progress.is_restarted;
         for Output { reader, writer, batch } in outputs {

@@ -20,7 +20,8 @@ use crate::sync::context::LOOKBACK;
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::read_plan::{PlannedMethod, PlannedRead};
-use crate::sync::state::export::{ExportState, ExportWindow, HOUR};
+use crate::sync::state::day_counts::DayCounts;
+use crate::sync::state::export::{ExportState, ExportWindow, ExportedDays, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
 use crate::time::{Timestamp, days};
@@ -113,16 +114,31 @@ impl ExportReader {
             pass.from = self.join_runs((first, own.from), (second, other.from)).await?.unwrap_or(pass.from);
         }
         this.update(|state| {
+            this.count_days(state, pass);
             state.export.until = Some(pass.to);
             state.covered = Some(this.covered(state));
             state.names = Some(this.names());
         })
         .await?;
+        let known = this.reader.checkpoint.project(this.reader.context.project).await.export.days;
+        let this = Self { counted_from: known.map(|days| days.from), ..this };
         let outcome = this.export_pass(pass, on_estimate).await?;
         if outcome == ExportOutcome::Complete {
             this.update(|state| state.export.until = None).await?;
         }
         Ok(outcome)
+    }
+
+    /// Has the rows of a new pass counted by day, where PostHog can be asked for the same. A pass that is resumed goes on
+    /// counting; of one that has not been counted from its beginning, nothing would be known.
+    fn count_days(&self, state: &mut ProjectState, pass: Interval) {
+        let export = &mut state.export;
+        let is_resumed = export.until == Some(pass.to) || !export.windows.is_empty();
+        let may_count = self.may_query && self.reader.table.changes.is_some();
+        if !is_resumed || !may_count {
+            let days = ExportedDays { from: pass.from, rows: DayCounts::default() };
+            export.days = may_count.then_some(days);
+        }
     }
 
     /// Makes both states know the runs that both can go on with. Returns where to begin, if there are none.

@@ -11,8 +11,10 @@ use crate::error::Error;
 use crate::posthog::exports::{ExportRequest, Exports, LONGEST_INTERVAL};
 use crate::posthog::http::FileClient;
 use crate::streams::Table;
+use crate::sync::context::LOOKBACK;
 use crate::sync::emitted_rows::EmittedRows;
 use crate::sync::ledger::Names;
+use crate::sync::query::exported::first_position;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::ProjectState;
@@ -53,6 +55,8 @@ pub struct ExportReader {
     pub companion: Option<Arc<ProjectReader>>,
     /// The persons and distinct ids that this sync has emitted.
     pub emitted_rows: Arc<EmittedRows>,
+    /// Where the pass began, if its rows are counted by day afterwards.
+    pub counted_from: Option<Timestamp>,
 }
 
 impl ExportReader {
@@ -73,6 +77,7 @@ impl ExportReader {
             cells: None,
             companion: None,
             emitted_rows,
+            counted_from: None,
         }
     }
 
@@ -84,6 +89,13 @@ impl ExportReader {
     /// Whether a line becomes a record: not, when it is about a row that has been emitted in the same version.
     pub(super) fn is_new_row(&self, table: &Table, id: &[u8], version: &[u8]) -> bool {
         !table.exports_repeat_rows() || self.emitted_rows.is_new(table.stream, id, version)
+    }
+
+    /// The day that a row is counted for, if exports of any version must have had it in this pass: by its position,
+    /// and by the times at which it has changed and until which it tells.
+    pub(super) fn counted_day(&self, position: Timestamp, times: Option<(Timestamp, Timestamp)>) -> Option<i64> {
+        let (from, (changed, end)) = self.counted_from.zip(times)?;
+        (first_position(from) <= position && from <= end && changed < end.minus(-LOOKBACK)).then(|| position.day())
     }
 
     /// Changes what the state of each stream keeps for the project, and emits the states.

@@ -98,7 +98,7 @@ fn rows(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
 }
 
 /// One row with the figures of all cells that `grouped` selects by these names. `row_count` is one of them.
-fn one_row(names: &str, grouped: &str) -> String {
+pub fn one_row(names: &str, grouped: &str) -> String {
     format!(
         "SELECT count() AS cells, sum(row_count) AS stored, groupArray(({names})) AS figures FROM ({grouped}) LIMIT 1"
     )

@@ -53,7 +53,7 @@ impl ProjectReader {
             // What has changed while it was read: there is no next sync.
             (self.wanted(), watermark)
         };
-        let changed = Changed { interval: Interval { from, to: Timestamp::MAX }, left_out: false };
+        let changed = Changed::within(Interval { from, to: Timestamp::MAX });
         scan_of(interval, now, changed)
     }
 
@@ -81,7 +81,7 @@ impl ProjectReader {
             let nothing = ChangesRead { recent: Timestamp::MIN, all: Timestamp::MIN, bytes: None };
             let known = state.changes.unwrap_or(nothing);
             let (interval, from) = look(self.wanted(), known, self.context.client.now());
-            let changed = Changed { interval: Interval { from, to: watermark }, left_out: true };
+            let changed = Changed { left_out: true, ..Changed::within(Interval { from, to: watermark }) };
             scan_of(interval, watermark, changed).filter(|_| known.recent < watermark)
         });
         match scan {
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn what_has_been_looked_at_is_noted_as_such() {
         let wanted = Interval { from: at("2026-01-01"), to: Timestamp::MAX };
-        let changed = Changed { interval: wanted, left_out: false };
+        let changed = Changed::within(wanted);
         let until = at("2026-06-20");
         let before = ChangesRead { recent: at("2026-06-19"), all: at("2026-06-18"), bytes: Some(5) };
         let recent = scan_of(Interval { from: at("2026-06-10"), ..wanted }, until, changed).unwrap();

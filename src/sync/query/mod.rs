@@ -2,6 +2,7 @@
 
 mod changes;
 pub(crate) mod columns;
+pub(crate) mod exported;
 mod plan;
 pub(crate) mod reader;
 pub(crate) mod scans;

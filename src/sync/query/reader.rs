@@ -49,7 +49,7 @@ pub(crate) struct Histogram {
 }
 
 impl ProjectReader {
-    fn predicate(&self, interval: Interval) -> Predicate {
+    pub(super) fn predicate(&self, interval: Interval) -> Predicate {
         let mut predicate = Predicate::default();
         predicate.range(self.table.sort_key, interval.from, interval.to);
         if let Some((changes, changed)) = self.table.changes.as_ref().zip(self.changed) {
@@ -154,7 +154,7 @@ impl ProjectReader {
     }
 
     /// The two halves of an interval, the second one first.
-    fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
+    pub(super) fn halve(&self, interval: Interval) -> Result<[Interval; 2], Error> {
         let (first, second) = interval.halve(self.context.client.now()).ok_or_else(|| {
             Error::transient(format!(
                 "PostHog cannot count {} from {interval} within its time limit; try again later",
@@ -180,8 +180,16 @@ pub(crate) fn sum(first: Option<u64>, second: Option<u64>) -> Option<u64> {
 
 /// Leaves rows out that have not changed in the time that is meant.
 fn restrict(predicate: &mut Predicate, changes: &Changes, rows: Changed) {
-    let Changes { at, end } = changes;
+    let Changes { at, end, .. } = changes;
     let Interval { from, to } = rows.interval;
+    let hour = LOOKBACK.num_hours();
+    if rows.exported {
+        // All versions of exports have these, whether they go by the end of a session or by its last change.
+        predicate.range(end, from, to);
+        predicate.before(at, to);
+        predicate.condition(format!("{at} < {end} + toIntervalHour({hour})"), Map::new());
+        return;
+    }
     if to < Timestamp::MAX {
         predicate.range(at, from, to);
     } else if from > Timestamp::MIN {
@@ -192,7 +200,6 @@ fn restrict(predicate: &mut Predicate, changes: &Changes, rows: Changed) {
         // three days after it had ended, older ones what changed in a later run. Runs of a sync begin an hour before
         // the end of the last one, so all of these have changed at least an hour after their end. And whatever ends
         // after the last interval has not been exported at all.
-        let hour = LOOKBACK.num_hours();
         let late = format!("({at} >= {end} + toIntervalHour({hour}) OR {end} >= {})", to.literal());
         predicate.condition(late, Map::new());
     }

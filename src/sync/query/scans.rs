@@ -73,6 +73,11 @@ impl ProjectReader {
     fn finish(&self, project: &mut ProjectState, scan: &Scan) {
         let wanted = self.wanted();
         let bytes = project.scan.take().and_then(|scan| scan.bytes);
+        if scan.changed.is_some_and(|changed| changed.exported) {
+            // The exports before it have moved the watermark, and changes are another matter.
+            project.export.days = None;
+            return;
+        }
         if self.table.changes.is_some() && scan.kind != ScanKind::Extension {
             project.changes = Some(looked(scan, wanted, project.changes, bytes));
         }
@@ -205,10 +210,13 @@ impl ProjectReader {
                 (ScanKind::Backfill, _) => format!("everything from {}", scan.interval.from),
                 (ScanKind::Extension, _) => format!("added by other dates, {}", scan.interval),
                 (ScanKind::Tail, None) => format!("changed since {}", scan.interval.from),
-                (ScanKind::Tail, Some(Changed { interval, left_out: false })) => {
+                (ScanKind::Tail, Some(Changed { interval, exported: true, .. })) => {
+                    format!("of days that exports of {interval} lack rows of")
+                }
+                (ScanKind::Tail, Some(Changed { interval, left_out: false, .. })) => {
                     format!("from {}, changed since {}", scan.interval.from, interval.from)
                 }
-                (ScanKind::Tail, Some(Changed { interval, left_out: true })) => {
+                (ScanKind::Tail, Some(Changed { interval, left_out: true, .. })) => {
                     format!("from {}, that exports of {interval} may have left out", scan.interval.from)
                 }
             },

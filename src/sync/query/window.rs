@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 
 /// Rows may become visible some minutes late. What is so recent at the end of a scan is read again by the
 /// next sync, whose lookback window is longer.
-const SETTLING: TimeDelta = TimeDelta::minutes(10);
+pub(super) const SETTLING: TimeDelta = TimeDelta::minutes(10);
 /// How often a window is read before its disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
 

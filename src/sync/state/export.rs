@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::day_counts::DayCounts;
 use super::stream::is_default;
 use crate::records::Fingerprint;
 use crate::sync::ledger::{CellFigures, Part};
@@ -29,6 +30,9 @@ pub struct ExportState {
     /// The cells of a ledger that the pass reads.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cells: Option<ExportedCells>,
+    /// What has been exported of a table whose rows are counted by day afterwards, until that has been done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub days: Option<ExportedDays>,
     /// When rows were counted last, to plan a pass.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted_at: Option<Timestamp>,
@@ -55,6 +59,15 @@ pub struct ExportedCells {
     pub next: Option<Timestamp>,
 }
 
+/// What a pass has exported, by day: of rows whose last export cannot have been before it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedDays {
+    /// Where the pass began.
+    pub from: Timestamp,
+    /// Rows of the windows that are done.
+    pub rows: DayCounts,
+}
+
 /// A window of ingestion time whose run has been started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExportWindow {
@@ -72,6 +85,9 @@ pub struct ExportWindow {
     /// What has been emitted of each cell; it goes with the run when that has to be started again.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub emitted: CellFigures,
+    /// Rows by day, where these are counted afterwards; they go with the run, too.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub days: DayCounts,
     /// Whether all files have been read; then the records count as emitted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
@@ -80,7 +96,15 @@ pub struct ExportWindow {
 impl ExportWindow {
     /// A window whose run has just been started.
     pub(crate) fn new(interval: Interval, run: String) -> Self {
-        Self { interval, run, files: Vec::new(), rows: 0, emitted: CellFigures::new(), done: false }
+        Self {
+            interval,
+            run,
+            files: Vec::new(),
+            rows: 0,
+            emitted: CellFigures::new(),
+            days: DayCounts::default(),
+            done: false,
+        }
     }
 }
 
@@ -90,8 +114,12 @@ impl ExportState {
         let Some(window) = self.windows.first_mut() else { return };
         window.done = true;
         let emitted = std::mem::take(&mut window.emitted);
+        let days = std::mem::take(&mut window.days);
         if let Some(cells) = &mut self.cells {
             add(&mut cells.emitted, emitted);
+        }
+        if let Some(exported) = &mut self.days {
+            exported.rows.add_all(&days);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod airbyte;
 pub(crate) mod checkpoint;
+pub(crate) mod day_counts;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod interval;

@@ -52,6 +52,16 @@ pub struct Changed {
     /// Whether only those rows are meant that exports of that time may have left out.
     #[serde(default, skip_serializing_if = "is_default")]
     pub left_out: bool,
+    /// Whether only those rows are meant that exports of that time must have had, by whatever version.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub exported: bool,
+}
+
+impl Changed {
+    /// All rows that have changed in this time.
+    pub(crate) fn within(interval: Interval) -> Self {
+        Self { interval, left_out: false, exported: false }
+    }
 }
 
 /// Up to when changes have been read, of a table that shows them ([`Changes`](crate::streams::Changes)).

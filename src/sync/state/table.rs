@@ -211,7 +211,8 @@ fn part<T: DeserializeOwned>(project: &Value, place: &str, field: &str) -> Resul
 mod tests {
     use super::*;
     use crate::posthog::RowKey;
-    use crate::sync::state::export::ExportWindow;
+    use crate::sync::state::day_counts::DayCounts;
+    use crate::sync::state::export::{ExportWindow, ExportedDays};
     use crate::sync::state::interval::Intervals;
     use crate::sync::state::scan::{Changed, ScanKind};
     use crate::sync::state::stream::StreamState;
@@ -233,7 +234,7 @@ mod tests {
             kind: ScanKind::Tail,
             interval,
             until: at("2026-01-02"),
-            changed: Some(Changed { interval, left_out: true }),
+            changed: Some(Changed { left_out: true, ..Changed::within(interval) }),
             bytes: Some(7),
             closed: Intervals::default(),
             open: Vec::new(),
@@ -245,6 +246,8 @@ mod tests {
             Some((RowKey { sort_key: at("2026-01-06T00:00:00.000001Z"), id: "u".into(), identity: Vec::new() }, 7)),
         );
         scan.close(first);
+        let mut rows = DayCounts::default();
+        rows.add(20_000, 7);
         let mut ledger = Ledger::new(crate::sync::ledger::Choice::all(), None);
         ledger.open_slices(at("2026-01-02"), [], None);
         let project = ProjectState {
@@ -259,7 +262,8 @@ mod tests {
             method: Some(LastMethod::Export),
             export: ExportState {
                 until: Some(at("2026-01-03")),
-                windows: vec![ExportWindow::new(interval, "run".into())],
+                windows: vec![ExportWindow { days: rows.clone(), ..ExportWindow::new(interval, "run".into()) }],
+                days: Some(ExportedDays { from: at("2026-01-01"), rows }),
                 bytes: Some(5),
                 ..ExportState::default()
             },
