@@ -14,8 +14,8 @@ from chdb.session import Session
 from support import ROOT, SOURCE, posthog
 
 EVENTS = ["project_id", "id", "event", "timestamp", "created_at", "distinct_id"]
-DAYS = ["project_id", "day", "events", "checksum", "checked_at", "proof"]
-TYPES = {"project_id": "bigint", "events": "bigint", "day": "date"} | dict.fromkeys(["timestamp", "created_at", "checked_at"], "timestamptz")
+DAYS = ["project_id", "day", "events", "checksum", "deleted", "checked_at", "proof"]
+TYPES = {"project_id": "bigint", "events": "bigint", "deleted": "bigint", "day": "date"} | dict.fromkeys(["timestamp", "created_at", "checked_at"], "timestamptz")
 
 
 class Database:

@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 /// How often figures are asked for in a row before it is final that they are not whole.
 const ATTEMPTS: u32 = 3;
 /// Periods in one question, so that its text stays short.
-const MOST_PERIODS: usize = 50;
+pub(super) const MOST_PERIODS: usize = 50;
 
 /// What an observation shows.
 #[derive(Debug, Default)]
