@@ -47,12 +47,12 @@ fn row(what: &str, plan: &Value) -> String {
     )
 }
 
-/// The clocks of both sides, so many seconds later than noon of the next day: figures do not depend on the time of day.
-fn turn_clocks(posthog: &Sandbox, sources: &[&Source], later: i64) {
-    let to_midnight = 86_400 - Utc::now().timestamp().rem_euclid(86_400);
-    let ahead = to_midnight + 43_200 + later;
+/// Turns the clocks of both sides to shortly after noon of the day that begins at `today`, and so many seconds on: neither the
+/// time of day nor a minute more or less changes in which slice an event is.
+fn turn_clocks(posthog: &Sandbox, source: &Source, today: i64, later: i64) {
+    let ahead = today / 1_000_000 + 43_200 + 130 + later - Utc::now().timestamp();
     posthog.set_server(Server { clock_ahead: ahead, ..Server::cloud_2026() });
-    sources.iter().for_each(|source| source.turn_clock(ahead));
+    source.turn_clock(ahead);
 }
 
 #[tokio::test]
@@ -71,8 +71,6 @@ async fn example_of_the_page_is_what_plan_says() {
         |method: &str| source(method).with("include_events", json!(["order paid"])).with("export_above", json!(2_000));
     let (by_query, by_export) = (source("query"), source("export"));
     let (named_by_query, named_by_export) = (named("query"), named("export"));
-    let sources = [&by_query, &by_export, &named_by_query, &named_by_export];
-    turn_clocks(&posthog, &sources, 0);
     let catalog = catalog(&["events"], "incremental");
     let mut table = String::new();
     for (what, source) in [
@@ -81,16 +79,18 @@ async fn example_of_the_page_is_what_plan_says() {
         ("one event name, `query`", &named_by_query),
         ("one event name, `export`", &named_by_export),
     ] {
+        turn_clocks(&posthog, source, today, 0);
         table += &row(&format!("first sync of {what}"), &plan(source, &posthog, &catalog, None).await.1);
     }
+    turn_clocks(&posthog, &by_query, today, 0);
     let state = by_query.read_all(&catalog, None).await.state();
     posthog.insert(PROJECT, events_of(today + DAY / 2, EACH / 24));
     for (what, seconds) in [("an hour later", 3_600), ("a day later", 86_400)] {
         if seconds > 3_600 {
             posthog.insert(PROJECT, events_of(today + DAY / 2 + DAY / 24 + 1, EACH - EACH / 24));
         }
-        turn_clocks(&posthog, &sources, seconds);
         for (method, source) in [("query", &by_query), ("export", &by_export)] {
+            turn_clocks(&posthog, source, today, seconds);
             let (_, planned) = plan(source, &posthog, &catalog, Some(&state)).await;
             table += &row(&format!("next sync, {what}, `{method}`"), &planned);
         }

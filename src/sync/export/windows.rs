@@ -69,7 +69,7 @@ impl Windows {
     pub(super) fn parts(window: Interval) -> Option<[Interval; 2]> {
         let middle = start_of(hour_of(window.from.plus_micros(window.length() / 2)));
         let is_inside = window.from < middle && window.length() > SHORTEST;
-        is_inside.then(|| [Interval { to: middle, ..window }, Interval { from: middle, ..window }])
+        is_inside.then_some([Interval { to: middle, ..window }, Interval { from: middle, ..window }])
     }
 
     /// Nothing longer than this until [`Windows::lengthen`].
