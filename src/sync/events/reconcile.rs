@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::begin::{Beginning, begin};
+use super::differing::{differing_days, disagreement};
 use super::event_days::ComparedDays;
 use super::figures::{self, Observed};
 use super::pages::WindowReader;
@@ -18,8 +19,8 @@ use crate::posthog::http::{GiveUp, Refusal};
 use crate::records::Fingerprint;
 use crate::sync::export::{ExportOutcome, ExportReader};
 use crate::sync::ledger::{
-    Cell, CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Forgotten, Ledger, Names, Part,
-    Period, ROUNDS, Scope, bound, decide, differences, has_grown, observation, prove, tidy,
+    CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Forgotten, Ledger, Names, Part, Period,
+    ROUNDS, Scope, bound, decide, differences, has_grown, observation, prove, tidy,
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
@@ -678,34 +679,4 @@ fn names_of(ledger: &Ledger, part: Part) -> Option<Names> {
         Part::Main => Some(ledger.choice.names.clone()),
         Part::Added => ledger.added.clone(),
     }
-}
-
-/// The days that differ, each with what has been emitted and what PostHog has.
-fn differing_days(cells: &BTreeMap<Period, Cell>, differs: &[(Part, Difference)]) -> Vec<String> {
-    let mut changes: BTreeMap<Period, (u64, u64)> = BTreeMap::new();
-    for (_, Difference { key, held, observed, .. }) in differs {
-        let (fewer, more) = changes.entry(key.period).or_default();
-        (*fewer, *more) = (*fewer + held.count, *more + observed.count);
-    }
-    let describe = |(period, (fewer, more)): (&Period, &(u64, u64))| {
-        let emitted = cells.get(period).map_or(0, |cell| cell.emitted.count);
-        match (emitted + more).saturating_sub(*fewer) {
-            same if same == emitted => format!("{period} ({emitted} emitted, PostHog has as many, but others)"),
-            shown => format!("{period} ({emitted} emitted, PostHog has {shown})"),
-        }
-    };
-    changes.iter().map(describe).collect()
-}
-
-/// The sentence for figures that could not be made to agree.
-fn disagreement(differs: &[(Part, Difference)]) -> Error {
-    const MOST: usize = 5;
-    let mut days: Vec<String> = differs.iter().take(MOST).map(|(_, difference)| difference.describe()).collect();
-    if differs.len() > MOST {
-        days.push(format!("and {} more", differs.len() - MOST));
-    }
-    Error::system(format!(
-        "events do not agree with PostHog's figures after {ROUNDS} attempts: {}. Everything else was read; the next sync tries again",
-        days.join("; ")
-    ))
 }
