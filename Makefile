@@ -69,7 +69,7 @@ soak:
 
 ## make spec        the specifications, docs/streams.md and the tables of settings, generated from the types
 spec:
-	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page settings_tables verify_page
+	UPDATE_SPECIFICATIONS=1 cargo test --locked --test integration -- specification streams_page settings_tables verify_page costs_page privacy_page
 
 ## make bench       everything in docs/PERFORMANCE.md, measured on this machine (ten minutes)
 bench: build

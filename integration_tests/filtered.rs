@@ -126,6 +126,11 @@ async fn check_tries_the_condition() {
         ("nosuch = 1", "`event_filter` is refused by PostHog"),
         ("1 = 1) OR (1 = 1", "`event_filter` has a `)` without its `(`"),
         ("WHERE 1 = 1", "`event_filter` contains WHERE"),
+        ("event = 'a', properties.plan = 'pro'", "`event_filter` is a list; it must be one condition"),
+        ("(event = 'a', 1)", "`event_filter` is a list; it must be one condition"),
+        ("tuple(event = 'a', 1)", "`event_filter` is refused by PostHog"),
+        ("'pro'", "`event_filter` has no condition in it"),
+        ("event", "`event_filter` is refused by PostHog"),
     ] {
         let source = source(&posthog).with("event_filter", json!(filter));
         let (status, message) = source.check().await;
@@ -135,6 +140,8 @@ async fn check_tries_the_condition() {
         assert_eq!(outcome.code, Some(1));
         let errors = outcome.messages.errors().join("\n");
         assert!(errors.starts_with("config_error:") && errors.contains(expected), "{errors}");
+        let sentence = message.split(expected).nth(1).and_then(|rest| rest.lines().next()).unwrap_or_default();
+        assert!(errors.contains(&format!("{expected}{sentence}")), "{message} is not {errors}");
     }
     let source = source(&posthog).with("api_key", json!(EXPORT_KEY));
     assert_eq!(source.check().await.0, "FAILED");

@@ -16,7 +16,12 @@ use crate::support::world::{
 const DAY: i64 = 24 * 60;
 
 /// Runs `plan`, and fails if it does more than to count.
-async fn plan(source: &Source, posthog: &Sandbox, catalog: &Value, state: Option<&Value>) -> (Option<i32>, Value) {
+pub(crate) async fn plan(
+    source: &Source,
+    posthog: &Sandbox,
+    catalog: &Value,
+    state: Option<&Value>,
+) -> (Option<i32>, Value) {
     let runs = posthog.export_runs();
     let mut command = source.command("plan");
     command.arg("--catalog").arg(source.file("catalog.json", &catalog.to_string()));
@@ -56,7 +61,8 @@ async fn plan_of_queries_has_the_rows_of_the_read_that_follows() {
     let queries = requests.iter().filter(|request| request.sql.is_some()).count();
     assert!(requests.iter().filter_map(|request| request.sql.as_ref()).all(|sql| !sql.contains("properties")));
     assert_eq!((code, &first["planning"]["queries"]), (Some(0), &json!(queries)), "{first}");
-    assert_eq!(first["not_counted"], json!(["cohorts"]), "{first}");
+    assert_eq!(first["not_counted"], json!([]), "{first}");
+    assert_eq!(read_of(&first, "cohorts", "list")["rows"], 0, "{first}");
     let read = source.read_all(&catalog, None).await;
     let planned = read_of(&first, "events", "query");
     assert_eq!(planned["rows"], json!(read.ids("events").len()), "{first}");
@@ -171,6 +177,41 @@ async fn plan_of_sessions_counts_them() {
     let (_, planned) = plan(&source, &posthog, &catalog, None).await;
     let read = source.read_all(&catalog, None).await;
     assert_eq!(read_of(&planned, "sessions", "query")["rows"], json!(read.ids("sessions").len()), "{planned}");
+}
+
+/// What is not read from tables: the plan has the requests of the read that follows.
+#[tokio::test]
+async fn plan_of_lists_and_of_queries_has_their_requests() {
+    let posthog = sandbox().await;
+    posthog.generate(PROJECT, 300, 3, two_hours_ago());
+    posthog.generate_lists(PROJECT, 250);
+    let query = json!({"name": "names", "query": "SELECT event, count() AS number FROM events GROUP BY event",
+        "primary_key": ["event"]});
+    let source = Source::new(&posthog.url()).with("custom_queries", json!([query]));
+    let streams = ["cohorts", "dashboards", "projects", "cohort_people", "event_days", "names"];
+    for stream in streams {
+        let catalog = catalog(&[stream], "full_refresh");
+        posthog.clear_requests();
+        let (code, planned) = plan(&source, &posthog, &catalog, None).await;
+        assert_eq!(code, Some(0), "{planned}");
+        let spent = posthog.requests().len();
+        posthog.clear_requests();
+        let read = source.read_all(&catalog, None).await;
+        let needed = posthog.requests().len();
+        let method = if ["cohort_people", "event_days", "names"].contains(&stream) { "query" } else { "list" };
+        let line = read_of(&planned, stream, method);
+        let (requests, minutes) = (line["requests"].as_u64().unwrap(), line["minutes"].as_u64().unwrap());
+        // Both find out about the key and the projects first.
+        assert!(requests >= 1 && minutes >= 1 && spent <= needed + 1, "{stream}: {spent} of {needed}: {planned}");
+        let about = u64::try_from(needed).unwrap();
+        assert!(requests <= about && about <= requests + 8, "{stream}: {about} requests: {planned}");
+        if stream != "event_days" {
+            assert_eq!(line["rows"], json!(read.records(stream).len()), "{planned}");
+        }
+    }
+    // The figures of days come with the events.
+    let (_, planned) = plan(&source, &posthog, &catalog(&["events", "event_days"], "incremental"), None).await;
+    assert_eq!(read_of(&planned, "event_days", "query")["requests"], 0, "{planned}");
 }
 
 #[tokio::test]

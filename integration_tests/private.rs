@@ -33,7 +33,7 @@ fn event_properties() -> String {
         "plan": PUBLIC, "$ip": values("ip"), "$geoip_city_name": values("city"), "$session_id": SESSION,
         "$window_id": PUBLIC, "$group_0": values("group"), "$current_url": values("url"), "utm_source": values("source"),
         "address": {"street": values("street"), "city": PUBLIC, "lines": [{"street": values("line")}]},
-        "$survey_id": "s-1", "$survey_response": values("answer"), "$survey_response_2": PUBLIC,
+        "$survey_completed": true, "$survey_id": "s-1", "$survey_response": values("answer"), "$survey_response_2": PUBLIC,
         "$set": {"email": values("email"), "$ip": values("set-ip"), "plan": PUBLIC},
         "$set_once": {"email": values("email-once"), "$geoip_city_name": values("city-once")},
     })
@@ -119,6 +119,23 @@ async fn dropped_properties_appear_nowhere() {
         let keep = json!(["plan", "address.city", "$window_id", "$set", "$survey_response_2"]);
         let keeping = rules(self::source(&posthog, method), "keep", keep, json!(["plan"]));
         assert_nothing_private(&read(&keeping).await);
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_is_made_from_a_property_follows_its_rules() {
+    let posthog = world().await;
+    for (rules, expected) in [
+        (json!({"drop": ["$ip"]}), json!(true)),
+        (json!({"drop": ["$survey_completed"]}), Value::Null),
+        (json!({"keep": ["$survey_response"]}), Value::Null),
+        (json!({"hash": ["$survey_completed"]}), Value::Null),
+    ] {
+        let source =
+            source(&posthog, "query").with("event_properties", rules.clone()).with("hash_key", json!(HASH_KEY));
+        let messages = source.read_all(&catalog(&["survey_responses"], "full_refresh"), None).await;
+        let responses = messages.records("survey_responses");
+        assert_eq!((responses.len(), &responses[0]["is_completed"]), (1, &expected), "{rules}");
     }
 }
 

@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 use posthog_sandbox::posthog::{Action, Event, Exports, Fault, Server};
 use serde_json::{Value, json};
 use source_posthog::time::Timestamp;
+use uuid::Uuid;
 
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog, state_file};
 use crate::support::world::{
-    PROJECT, event, events, minutes_ago, person, sandbox, sandbox_with_exports, two_hours_ago,
+    PROJECT, event, events, minutes_ago, person, sandbox, sandbox_with_exports, two_hours_ago, two_projects,
 };
+
+/// Noon, UTC, so many days ago.
+fn noon(days: i64) -> i64 {
+    Timestamp::from_day(Timestamp::from_micros(minutes_ago(0)).day() - days).plus_micros(12 * 3_600_000_000).micros()
+}
 
 /// The line at the end of a stream, and its fields.
 fn end(messages: &Messages, stream: &str) -> (String, BTreeMap<String, String>) {
@@ -76,15 +82,65 @@ async fn events_end_with_the_figures_of_posthog() {
 #[tokio::test]
 async fn events_that_differ_in_the_end_show_both_figures() {
     let posthog = sandbox().await;
-    posthog.insert(PROJECT, events(100, minutes_ago(3 * 60)));
+    posthog.insert(PROJECT, events(100, noon(2)));
     let dropped = Fault::query(Action::DropRows { rows: 1 }).sql("properties").times(u64::MAX);
     posthog.set_faults(vec![dropped]).unwrap();
     let outcome = Source::new(&posthog.url()).read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let (text, fields) = end(&outcome.messages, "events");
     assert!(text.starts_with("events: incomplete, ") && text.contains("PostHog has 100, and 99 have been"), "{text}");
-    assert!(text.ends_with("number and checksum of every day differ"), "{text}");
-    assert_fields(&fields, &json!({"posthog": 100, "agrees": false, "proof": "compared"}));
+    let day = Timestamp::from_micros(noon(2)).date();
+    assert!(text.ends_with(&format!("they differ; these days differ: {day} (99 emitted, PostHog has 100)")), "{text}");
+    let expected = json!({"posthog": 100, "agrees": false, "proof": "compared", "differing_days": 1});
+    assert_fields(&fields, &expected);
+}
+
+#[tokio::test]
+async fn events_that_were_not_read_to_the_end_show_how_far_that_is() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(100, noon(4)));
+    posthog.insert(PROJECT, (1_000..1_060).map(|number| event(number, noon(2))).collect());
+    let refused = Action::Status { code: 400, body: r#"{"detail": "no"}"#.into(), headers: Vec::new() };
+    let day = Timestamp::from_micros(noon(2)).date();
+    // Windows of one day each, one after the other, of which only the first one is answered.
+    let pages_of_day = Fault::query(refused).sql(&format!("timestamp >= [^<]*{day}")).times(u64::MAX);
+    posthog.set_faults(vec![pages_of_day]).unwrap();
+    let source = Source::new(&posthog.url()).with("events_time_step", json!(1)).with("concurrency", json!(1));
+    let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
+    assert_eq!(outcome.code, Some(1), "{}", outcome.messages.without_records());
+    let (text, fields) = end(&outcome.messages, "events");
+    assert!(text.contains("PostHog has 160, and 100 have been emitted"), "{text}");
+    assert!(text.ends_with(&format!("these days differ: {day} (0 emitted, PostHog has 60)")), "{text}");
+    let expected = json!({"records": 100, "posthog": 160, "agrees": false, "proof": "compared", "differing_days": 1});
+    assert_fields(&fields, &expected);
+}
+
+#[tokio::test]
+async fn only_what_comes_again_is_a_repeat() {
+    let posthog = sandbox().await;
+    let day = Timestamp::from_micros(noon(5)).date().to_string();
+    posthog.insert(PROJECT, (0..30).map(|number| event(number, noon(5))).collect());
+    let named = (100..120).map(|number| Event { event: "order paid".to_owned(), ..event(number, noon(5)) });
+    posthog.insert(PROJECT, named.collect());
+    let catalog = catalog(&["events"], "incremental");
+    let all = Source::new(&posthog.url());
+    let state = all.read_all(&catalog, None).await.state();
+    // Fewer names, and all of the day's events are to be read again.
+    let fewer = || Source::new(&posthog.url()).with("include_events", json!(["order paid"]));
+    let again = fewer().with("reread_days", json!([day]));
+    let read = again.read_all(&catalog, Some(&state)).await;
+    assert_fields(&end(&read, "events").1, &json!({"records": 20, "repeats": 20, "posthog": 20, "agrees": true}));
+    // Nothing comes again where reading fails.
+    let refused = Action::Status { code: 400, body: r#"{"detail": "no"}"#.into(), headers: Vec::new() };
+    posthog.set_faults(vec![Fault::query(refused).sql("properties").times(u64::MAX)]).unwrap();
+    let failed = again.read(&catalog, Some(&state)).await;
+    assert_fields(&end(&failed.messages, "events").1, &json!({"records": 0, "repeats": 0}));
+    posthog.set_faults(Vec::new()).unwrap();
+    // What is new beside it is no repeat.
+    let late = |number| Event { created_at: minutes_ago(10), event: "order paid".to_owned(), ..event(number, noon(5)) };
+    posthog.insert(PROJECT, (200..203).map(late).collect());
+    let more = again.read_all(&catalog, Some(&state)).await;
+    assert_fields(&end(&more, "events").1, &json!({"records": 23, "repeats": 20, "posthog": 23}));
 }
 
 #[tokio::test]
@@ -229,6 +285,57 @@ async fn days_of_events_can_be_counted_without_reading_them() {
     assert!(emitted_days(&third).iter().all(|(day, figure)| truth.get(day).unwrap_or(&none) == figure));
 }
 
+/// What the records of `event_days` say of a day: number of events, and how many have disappeared.
+fn day_record(messages: &Messages, day: &str) -> (u64, Option<u64>) {
+    let records = messages.records("event_days");
+    let record = records.iter().find(|data| data["day"] == day).unwrap_or_else(|| panic!("no record of {day}"));
+    (record["events"].as_u64().unwrap(), record["deleted"].as_u64())
+}
+
+#[tokio::test]
+async fn days_say_how_many_events_have_disappeared() {
+    let posthog = sandbox().await;
+    let inserted = old_and_new_events();
+    posthog.insert(PROJECT, inserted.clone());
+    let source = Source::new(&posthog.url());
+    let both = catalog(&["events", "event_days"], "incremental");
+    let day_of = |event: &Event| Timestamp::from_micros(event.timestamp).date().to_string();
+    let of_day = |back: usize| {
+        let day = day_of(&inserted[back]);
+        (inserted.iter().filter(|event| day_of(event) == day).map(|event| event.uuid).collect::<Vec<_>>(), day)
+    };
+    let (recent, today, old) = (of_day(20), of_day(0), of_day(200));
+    let all = |ids: &[Uuid]| ids.len() as u64;
+    let first = source.read_all(&both, None).await;
+    assert_eq!(day_record(&first, &recent.1), (all(&recent.0), Some(0)));
+
+    // Whether their arrival is settled or not; nothing is known of a day that is kept by month.
+    posthog.delete_events(PROJECT, [recent.0[0], recent.0[1], today.0[0], old.0[0]]);
+    let second = source.read_all(&both, Some(&first.state())).await;
+    assert_eq!(day_record(&second, &recent.1), (all(&recent.0) - 2, Some(2)));
+    assert_eq!(day_record(&second, &today.1), (all(&today.0) - 1, Some(1)));
+    assert_eq!(day_record(&second, &old.1), (all(&old.0) - 1, None));
+    // A sync that was killed before its state was kept is repeated.
+    let again = source.read_all(&both, Some(&first.state())).await;
+    assert_eq!(day_record(&again, &recent.1), (all(&recent.0) - 2, Some(2)));
+    // The number is that of all syncs.
+    posthog.delete_events(PROJECT, [recent.0[2]]);
+    let third = source.read_all(&both, Some(&second.state())).await;
+    assert_eq!(day_record(&third, &recent.1), (all(&recent.0) - 3, Some(3)));
+
+    // Without `events`, PostHog's answer alone is no proof that something is gone; afterwards the number goes on.
+    posthog.insert(PROJECT, vec![Event { uuid: Uuid::from_u128(77), ..inserted[20].clone() }]);
+    let state = third.state();
+    let counted = source.read_all(&catalog(&["event_days"], "incremental"), Some(&state)).await;
+    assert_eq!(day_record(&counted, &recent.1), (all(&recent.0) - 2, None));
+    // Events that are not chosen any more have not disappeared.
+    let name = inserted[20].event.clone();
+    let fewer = Source::new(&posthog.url()).with("exclude_events", json!([name]));
+    let narrowed = fewer.read_all(&both, Some(&state)).await;
+    let (left, deleted) = day_record(&narrowed, &recent.1);
+    assert!(left < all(&recent.0) - 2 && deleted == Some(3), "{left} {deleted:?}");
+}
+
 #[tokio::test]
 async fn days_of_events_that_were_not_read_completely_are_not_emitted() {
     let posthog = sandbox().await;
@@ -298,6 +405,72 @@ async fn verify_finds_every_kind_of_damage() {
     // Without the time of the newest row, the last day of the table may not be whole.
     let (code, result) = verify(&source, &whole, "").await;
     assert_eq!((code, &result["days"]), (Some(0), &json!(whole.len() - 1)), "{result}");
+}
+
+#[tokio::test]
+async fn verify_finds_the_days_that_a_table_lacks_at_its_end() {
+    let posthog = sandbox().await;
+    let inserted: Vec<Event> =
+        (0..60_u32).map(|number| event(u128::from(number), noon(1 + i64::from(number % 6)))).collect();
+    posthog.insert(PROJECT, inserted.clone());
+    // What came today is up to the next sync.
+    posthog.insert(PROJECT, vec![event(1_000, minutes_ago(4)), event(1_001, minutes_ago(4))]);
+    let source = Source::new(&posthog.url());
+    let all: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    assert_eq!(all.len(), 6);
+    let lost: Vec<Value> = all[4..].iter().map(|day| json!(day.0)).collect();
+    let table = &all[..4];
+    let newest = (noon(3) + 1_000_000).to_string();
+    // A clock that is ahead has made a day of the future; it does not hide what is missing before.
+    let future = Event { created_at: noon(3), ..event(2_000, noon(-20)) };
+    posthog.insert(PROJECT, vec![future.clone()]);
+    let mut with_future = table.to_vec();
+    with_future.extend(days(&[future]).into_iter().map(|(day, (count, sum))| (day, count, count, sum)));
+    for newest in [newest.as_str(), ""] {
+        let (code, result) = verify(&source, &with_future, newest).await;
+        // Without the time of the newest row, nothing says where the table ends.
+        let found: Vec<&Value> = result["differences"].as_array().unwrap().iter().map(|found| &found["day"]).collect();
+        assert_eq!((code, found), (Some(3), lost.iter().collect()), "{newest}: {result}");
+        assert_eq!(result["differences"][0]["problem"], "missing");
+    }
+    // The last day of such a table is not compared, those after it are.
+    let (code, result) = verify(&source, table, "").await;
+    assert_eq!((code, result["differences"].as_array().unwrap().len()), (Some(3), 2), "{result}");
+    let (code, result) = verify(&source, &all, &(noon(1) + 1_000_000).to_string()).await;
+    assert_eq!((code, &result["agrees"]), (Some(3), &json!(false)), "the event of the future is missing: {result}");
+}
+
+#[tokio::test]
+async fn verify_says_which_projects_a_table_lacks() {
+    let posthog = two_projects().await;
+    let inserted: Vec<Event> = (0..20).map(|number| event(number, noon(2))).collect();
+    posthog.insert(PROJECT, inserted.clone());
+    let table: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    let newest = (noon(2) + 1_000_000).to_string();
+    let source = Source::new(&posthog.url()).with("project_ids", json!([PROJECT, 1002]));
+    let (code, result) = verify(&source, &table, &newest).await;
+    assert_eq!((code, &result["agrees"], &result["missing_projects"]), (Some(0), &json!(true), &json!([])), "{result}");
+    posthog.insert(1002, vec![event(500, noon(2))]);
+    let (code, result) = verify(&source, &table, &newest).await;
+    assert_eq!((code, &result["agrees"], &result["missing_projects"]), (Some(3), &json!(false), &json!([1002])));
+}
+
+#[tokio::test]
+async fn verify_does_not_judge_a_day_of_which_the_settings_ask_for_a_part() {
+    let posthog = sandbox().await;
+    let (before, after) = (noon(5) - 3_600_000_000, noon(5) + 3_600_000_000);
+    let inserted: Vec<Event> = (0..30).map(|number| event(number, if number < 10 { before } else { after })).collect();
+    posthog.insert(PROJECT, inserted.clone());
+    let source = Source::new(&posthog.url()).with("start_date", json!(Timestamp::from_micros(noon(5))));
+    let day = Timestamp::from_micros(noon(5)).date().to_string();
+    let newest = (after + 1_000_000).to_string();
+    for (events, code, expected) in
+        [(&inserted[..], 0, json!([day])), (&inserted[10..], 0, json!([])), (&inserted[11..], 3, json!([]))]
+    {
+        let table: Vec<_> = days(events).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+        let (exit, result) = verify(&source, &table, &newest).await;
+        assert_eq!((exit, &result["not_compared"]), (Some(code), &expected), "{} events: {result}", events.len());
+    }
 }
 
 #[tokio::test]

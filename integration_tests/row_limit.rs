@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use posthog_sandbox::posthog::{Exports, Sandbox};
+use posthog_sandbox::posthog::{Event, Exports, Sandbox};
 use serde_json::json;
 use source_posthog::time::Timestamp;
 
 use crate::support::program::{Source, catalog};
 use crate::support::world::{
-    EXPORT_KEY, PROJECT, event_ids, minutes_ago, person, sandbox_with_exports, sandbox_without_queries, weekly,
+    EXPORT_KEY, PROJECT, event, event_ids, minutes_ago, person, sandbox_with_exports, sandbox_without_queries, weekly,
 };
 
 const MINUTES_A_WEEK: i64 = 7 * 24 * 60;
@@ -61,10 +61,48 @@ async fn limit_that_is_not_passed_changes_nothing() {
 #[tokio::test]
 async fn syncs_that_may_export_nothing_start_no_run() {
     let posthog = sandbox_with_exports(Exports::default()).await;
-    posthog.insert(PROJECT, weekly(2, 50));
+    posthog.insert(PROJECT, daily(2));
     let source = Source::new(&posthog.url()).with_exports().with("max_exported_rows", json!(49));
     let outcome = source.read(&catalog(&["events"], "full_refresh"), None).await;
     assert_eq!((outcome.code, posthog.export_runs().len()), (Some(1), 0));
+    let error = outcome.messages.errors().join("\n");
+    assert!(error.contains("no sync with this limit gets any further"), "{error}");
+    assert!(error.contains("raise `max_exported_rows` to 50 at least, or set `method` to `query`"), "{error}");
+}
+
+/// Fifty events at half past noon of each of so many days that are past.
+fn daily(days: i64) -> Vec<Event> {
+    let today = Timestamp::from_micros(minutes_ago(0)).day();
+    let of_day = |day: i64| {
+        let noon = Timestamp::from_day(today - day - 1).plus_micros(45_000_000_000).micros();
+        (0..50).map(move |number| event(u128::try_from(day * 50 + number).unwrap(), noon))
+    };
+    (0..days).flat_map(of_day).collect()
+}
+
+/// A run of a week would have 350 rows. It is cut until it fits, so that every sync gets further.
+#[tokio::test]
+async fn runs_that_fit_in_no_sync_are_cut() {
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, daily(14));
+    let source = Source::new(&posthog.url()).with_exports().with("max_exported_rows", json!(120));
+    let catalog = catalog(&["events"], "incremental");
+    let (mut state, mut ids, mut syncs) = (None, Vec::new(), 0);
+    loop {
+        let before = posthog.export_runs().len();
+        let outcome = source.read(&catalog, state.as_ref()).await;
+        ids.extend(outcome.messages.ids("events"));
+        let rows = exported(&posthog, before);
+        assert!(rows <= 120, "{rows} rows: {}", outcome.messages.without_records());
+        state = Some(outcome.messages.state());
+        syncs += 1;
+        if outcome.code == Some(0) {
+            break;
+        }
+        assert!(rows > 0 && syncs < 14, "{syncs} syncs: {}", outcome.messages.without_records());
+    }
+    assert_eq!(ids.iter().cloned().collect::<BTreeSet<_>>(), event_ids(&posthog));
+    assert_eq!(ids.len(), 700, "nothing came twice");
 }
 
 /// PostHog does not count persons by the time of their change, so their runs are started one by one.

@@ -98,6 +98,16 @@ async fn every_stream_can_be_read_without_most_of_its_columns() {
 }
 
 #[tokio::test]
+async fn a_schema_without_fields_selects_all() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(2, minutes_ago(90)));
+    let source = Source::new(&posthog.url());
+    let all = fields(&source.read_all(&catalog(&["events"], "incremental"), None).await, "events");
+    assert!(all.len() > 10, "{all:?}");
+    assert_eq!(fields(&source.read_all(&selecting("events", &[]), None).await, "events"), all);
+}
+
+#[tokio::test]
 async fn property_columns_need_no_properties_in_the_record() {
     let posthog = exporting().await;
     posthog.insert(PROJECT, events(5, minutes_ago(90)));

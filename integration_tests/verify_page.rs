@@ -38,11 +38,13 @@ source-posthog verify --config config.json --counts counts.csv
 ```
 
 Only the days between `start_date` and `end_date` are compared, and events that PostHog had received when the newest row of the table came: \
-what comes later is up to the next sync. The exit code is 0 if nothing differs, 3 if something does. On a terminal the result is a table, \
-otherwise JSON:
+what comes later is up to the next sync. That goes for today. Days that have ended since the newest row came are `missing`, whether they have been lost or the \
+syncs have stopped; a comparison with `event_days`, below, tells these apart. Of a day that `start_date` or `end_date` cuts, a table that was loaded by \
+another rule has more than they ask for: such a day is not judged, and named as `not_compared`. The exit code is 0 if nothing differs, 3 if something \
+does, also if a project of `project_ids` has events and is not in the file (`missing_projects`). On a terminal the result is a table, otherwise JSON:
 
 ```json
-{\"agrees\": false, \"days\": 90, \"received_before\": {\"1001\": \"2026-11-27T09:57:00.000001Z\"},
+{\"agrees\": false, \"days\": 90, \"received_before\": {\"1001\": \"2026-11-27T09:57:00.000001Z\"}, \"not_compared\": [], \"missing_projects\": [],
  \"differences\": [{\"project_id\": 1001, \"day\": \"2026-11-09\", \"problem\": \"missing\", \"in_posthog\": 1200, \"in_table\": 1000, \"duplicates\": 0}],
  \"reread_days\": [\"2026-11-09\"]}
 ```
@@ -71,7 +73,7 @@ program. It returns the days that differ, and no row if there are none:
 source-posthog verify --sql bigquery --table posthog.events --event-days posthog.event_days
 ```
 
-Events that PostHog received after the last check are left out. The queries were run on DuckDB, Postgres and ClickHouse, with tables damaged \
+Events that PostHog received after the last check are left out; rows without `created_at` count. The queries were run on DuckDB, Postgres and ClickHouse, with tables damaged \
 on purpose; those for BigQuery, Snowflake, Redshift and Databricks were only parsed. They expect the columns as Airbyte's destinations create \
 them. If you read only some events (`include_events`, `exclude_events`, `event_filter`), `event_days` counts only these.
 

@@ -13,7 +13,7 @@ TABLES = {
     "events": {"id": "text", "event": "text", "timestamp": "timestamptz", "created_at": "timestamptz", "distinct_id": "text", "person_id": "text"},
     "persons": {"id": "text", "is_deleted": "boolean"},
     "person_distinct_ids": {"distinct_id": "text", "person_id": "text", "is_deleted": "boolean", "version": "bigint"},
-    "event_days": {"day": "date", "events": "bigint", "checksum": "text", "checked_at": "timestamptz", "proof": "text"},
+    "event_days": {"day": "date", "events": "bigint", "checksum": "text", "deleted": "bigint", "checked_at": "timestamptz", "proof": "text"},
 }
 
 

@@ -14,8 +14,8 @@ from chdb.session import Session
 from support import ROOT, SOURCE, posthog
 
 EVENTS = ["project_id", "id", "event", "timestamp", "created_at", "distinct_id"]
-DAYS = ["project_id", "day", "events", "checksum", "checked_at", "proof"]
-TYPES = {"project_id": "bigint", "events": "bigint", "day": "date"} | dict.fromkeys(["timestamp", "created_at", "checked_at"], "timestamptz")
+DAYS = ["project_id", "day", "events", "checksum", "deleted", "checked_at", "proof"]
+TYPES = {"project_id": "bigint", "events": "bigint", "deleted": "bigint", "day": "date"} | dict.fromkeys(["timestamp", "created_at", "checked_at"], "timestamptz")
 
 
 class Database:
@@ -136,7 +136,8 @@ def test_every_damage_is_found(tmp_path, database):
         damaged = [event for day in numbers for event in of_day[day] if day != gone and event not in (of_day[fewer][0], replaced)]
         damaged.append({**replaced, "id": "00000000-0000-7000-8000-00000000abcd"})
         damaged += [of_day[twice][0]] * 2
-        damaged.append({**extra, "id": "00000000-0000-7000-8000-00000000abce"})
+        # A row of which nothing says when it was received counts.
+        damaged.append({**extra, "id": "00000000-0000-7000-8000-00000000abce", "created_at": None})
         # What PostHog received after the last check says nothing.
         damaged.append({**extra, "id": "00000000-0000-7000-8000-00000000abcf", "created_at": "2200-01-01T00:00:00.000000Z"})
         warehouse.run("TRUNCATE TABLE events")

@@ -15,7 +15,7 @@
 /// # Errors
 /// A sentence describing the problem.
 pub fn check_text(query: &str) -> Result<&str, String> {
-    let Scanned { words, end } = scan(query)?;
+    let Scanned { words, end, .. } = scan(query)?;
     for forbidden in ["LIMIT", "OFFSET"] {
         // A number ends where a letter follows that it cannot have: `5LIMIT` are two words.
         let is_number = |word: &str| word.starts_with(|first: char| first.is_ascii_digit());
@@ -34,7 +34,7 @@ pub fn check_text(query: &str) -> Result<&str, String> {
 /// # Errors
 /// A sentence describing the problem.
 pub fn check_condition(condition: &str) -> Result<(), String> {
-    let Scanned { words, end } = scan(condition)?;
+    let Scanned { words, end, outermost, commas } = scan(condition)?;
     match words.iter().map(String::as_str).find(|word| matches!(*word, "AS" | "WHERE")) {
         Some("AS") => return Err("contains AS; a condition cannot name anything".to_owned()),
         Some(_) => return Err("contains WHERE; write the condition alone".to_owned()),
@@ -46,6 +46,9 @@ pub fn check_condition(condition: &str) -> Result<(), String> {
     if words.iter().all(String::is_empty) {
         return Err("has no condition in it".to_owned());
     }
+    if commas == Some(outermost) {
+        return Err("is a list; it must be one condition, such as `event = 'a' AND properties.b = 1`".to_owned());
+    }
     Ok(())
 }
 
@@ -55,6 +58,9 @@ struct Scanned {
     words: Vec<String>,
     /// Where it ends, without a semicolon and what is behind it.
     end: usize,
+    /// In how many brackets its outermost parts are, and its outermost commas if there are any.
+    outermost: i32,
+    commas: Option<i32>,
 }
 
 fn scan(query: &str) -> Result<Scanned, String> {
@@ -63,7 +69,11 @@ fn scan(query: &str) -> Result<Scanned, String> {
     let mut rest = query.chars().peekable();
     let mut word = String::new();
     let mut end = query.len();
+    let (mut lists, mut outermost, mut commas) = (0_i32, i32::MAX, None::<i32>);
     while let Some(character) = rest.next() {
+        if !character.is_whitespace() && !"()[]".contains(character) {
+            outermost = outermost.min(depth + lists);
+        }
         if character.is_alphanumeric() || character == '_' || character == '$' {
             word.push(character);
             continue;
@@ -85,6 +95,9 @@ fn scan(query: &str) -> Result<Scanned, String> {
             }
             '(' => depth += 1,
             ')' => depth -= 1,
+            '[' => lists += 1,
+            ']' => lists -= 1,
+            ',' => commas = Some(commas.unwrap_or(i32::MAX).min(depth + lists)),
             ';' => {
                 let behind: String = rest.clone().collect();
                 if !is_blank(&behind) {
@@ -107,7 +120,7 @@ fn scan(query: &str) -> Result<Scanned, String> {
     if depth > 0 {
         return Err("has a `(` without its `)`".to_owned());
     }
-    Ok(Scanned { words, end })
+    Ok(Scanned { words, end, outermost, commas })
 }
 
 /// Whether only comments and semicolons are left.
@@ -174,13 +187,19 @@ mod tests {
             ("1 AS timestamp", "AS"),
             ("WHERE 1 = 1", "WHERE"),
             ("1 /* ", "comment"),
+            ("event = 'a', properties.b", "list"),
+            ("((event = 'a', 1))", "list"),
+            ("[1, (2)]", "list"),
         ] {
             let problem = check_condition(condition).unwrap_err();
             assert!(problem.contains(expected), "{condition}: {problem}");
         }
-        for condition in
-            ["properties.plan = 'pro' AND NOT (event LIKE '$%' OR distinct_id = ')')", "properties.`as` > 5 -- (paid"]
-        {
+        for condition in [
+            "properties.plan = 'pro' AND NOT (event LIKE '$%' OR distinct_id = ')')",
+            "properties.`as` > 5 -- (paid",
+            "(event, distinct_id) IN (('a', 'b'), ('c', 'd'))",
+            "(has(['a', 'b'], event)) OR event = ','",
+        ] {
             assert_eq!(check_condition(condition), Ok(()), "{condition}");
         }
     }

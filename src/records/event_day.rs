@@ -43,13 +43,15 @@ impl EventDayWriter {
         Self { envelope: RecordEnvelope::new(stream), selection: selection.clone(), project, checked_at }
     }
 
-    /// Appends the record of a day, numbered since the epoch, to `lines`.
-    pub fn write(&self, day: i64, events: Fingerprint, proof: DayProof, lines: &mut Vec<u8>) {
+    /// Appends the record of a day, numbered since the epoch, to `lines`. `deleted` is how many events have disappeared
+    /// from it, if that is known.
+    pub fn write(&self, day: i64, events: Fingerprint, deleted: Option<u64>, proof: DayProof, lines: &mut Vec<u8>) {
         let fields = [
             ("project_id", json!(self.project)),
             ("day", json!(Timestamp::from_day(day).date().to_string())),
             ("events", json!(events.count)),
             ("checksum", json!(events.checksum.to_string())),
+            ("deleted", json!(deleted)),
             ("checked_at", json!(self.checked_at)),
             ("proof", json!(proof.name())),
         ];

@@ -15,7 +15,7 @@ pub const EVENT_DAYS_KEY: [&str; 2] = [PROJECT_FIELD, "day"];
 pub const EVENT_DAYS_CURSOR: &str = "checked_at";
 
 /// The fields of its records, in their order.
-const FIELDS: [Column; 6] = [
+const FIELDS: [Column; 7] = [
     Column::new(PROJECT_FIELD, Kind::Integer, "Number of the project in PostHog."),
     Column::new("day", Kind::Date, "UTC day of the events' `timestamp`."),
     Column::new(
@@ -27,6 +27,11 @@ const FIELDS: [Column; 6] = [
         "checksum",
         Kind::String,
         "Sum, modulo 2^64, of the last eight hex digits of the events' uuids, each read as an unsigned integer. A string of decimal digits, because numbers of this size lose digits in some programs.",
+    ),
+    Column::new(
+        "deleted",
+        Kind::Integer,
+        "Number of events by which the day has become smaller between syncs in which `events` was read and the same events were chosen: deleted, expired or merged in PostHog. Null where that is not known: for days that are kept by month, those older than about two months, and where `proof` is `counted`.",
     ),
     Column::new("checked_at", Kind::Timestamp, "Events that PostHog received before this time are counted."),
     Column::new(

@@ -12,6 +12,8 @@ pub enum PlannedMethod {
     Query,
     /// File exports.
     Export,
+    /// Lists.
+    List,
 }
 
 /// What would be read of one stream of one project by one method. Numbers are those that have been counted.
@@ -25,7 +27,7 @@ pub struct PlannedRead {
     pub runs: u64,
     /// Rows that these would export, if they have been counted. They can be more than those that are wanted.
     pub exported_rows: Option<u64>,
-    /// Queries.
+    /// Queries, or requests for parts of lists.
     pub queries: u64,
     /// Rows that the server would look at to answer with pages of rows.
     pub scanned_rows: u64,
@@ -42,7 +44,7 @@ pub struct ReadPlan(Arc<Mutex<BTreeMap<PlannedKey, PlannedRead>>>);
 
 impl ReadPlan {
     /// Adds to what a stream of a project would read.
-    pub(super) fn add(&self, stream: &str, project: u64, method: PlannedMethod, read: PlannedRead) {
+    pub(crate) fn add(&self, stream: &str, project: u64, method: PlannedMethod, read: PlannedRead) {
         let mut reads = lock(&self.0);
         reads.entry((stream.to_owned(), project, method)).or_default().add(read);
     }

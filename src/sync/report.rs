@@ -7,6 +7,9 @@ use crate::lock::lock;
 
 use indicatif::HumanCount;
 
+/// So many days that differ are named.
+const MOST_DAYS: usize = 5;
+
 /// By what a stream is known to be complete, from the strongest proof to the weakest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Proof {
@@ -52,6 +55,8 @@ pub struct StreamReport(Arc<Mutex<Totals>>);
 pub struct Totals {
     /// Records that an earlier sync had emitted, too.
     pub repeats: u64,
+    /// The days that differ, each with both numbers.
+    pub differing: Vec<String>,
     proofs: BTreeMap<Proof, Counts>,
 }
 
@@ -68,6 +73,11 @@ impl StreamReport {
         sum.here += counts.here;
         sum.posthog += counts.posthog;
         sum.later += counts.later;
+    }
+
+    /// These days differ, each with both numbers.
+    pub fn differ(&self, days: Vec<String>) {
+        lock(&self.0).differing.extend(days);
     }
 
     /// So many of the records had been emitted before.
@@ -124,7 +134,7 @@ impl Proof {
                     HumanCount(later)
                 )
             }
-            (false, _) => format!("{what} differ"),
+            (false, _) => "they differ".to_owned(),
         };
         match self {
             Self::Compared => {
@@ -173,7 +183,16 @@ impl Totals {
     pub fn describe(&self) -> String {
         let described: Vec<String> =
             self.proofs.iter().map(|(proof, counts)| format!("; {}", proof.describe(*counts))).collect();
-        described.concat()
+        described.concat() + &self.describe_differing()
+    }
+
+    /// The first of the days that differ.
+    fn describe_differing(&self) -> String {
+        let Some((shown, rest)) = self.differing.split_at_checked(MOST_DAYS.min(self.differing.len())) else {
+            return String::new();
+        };
+        let more = if rest.is_empty() { String::new() } else { format!(" and {} more", HumanCount(rest.len() as u64)) };
+        if shown.is_empty() { String::new() } else { format!("; these days differ: {}{more}", shown.join(", ")) }
     }
 
     fn counts(&self) -> impl Iterator<Item = (Proof, Counts)> {

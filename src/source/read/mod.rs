@@ -42,8 +42,8 @@ use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
     Checkpoint, ComparedDays, EventDayReader, EventDaysState, KeysetReader, ListReader, NestedListReader, PageSize,
-    ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, ReadPlan, RowLimit, StreamObserver, StreamReport,
-    StreamState, Supervision,
+    PlannedMethod, PlannedRead, ProjectEntry, ProjectReader, ProjectState, Proof, ReadContext, ReadPlan, RowLimit,
+    StreamObserver, StreamReport, StreamState, Supervision,
 };
 
 /// Where exports have failed, `auto` does without them for so long.
@@ -207,29 +207,50 @@ impl Sync {
         let begin = Instant::now();
         let Job { stream, incremental, selection, kind } = job;
         self.output.message(&Message::status(StreamDescriptor::clone(&stream), StreamStatus::Started)).await?;
-        let failures = match kind {
+        let failures = self.read_job(kind, &selection, &stream, incremental).await?;
+        self.finish(&stream, &failures, begin).await
+    }
+
+    /// Reads one stream of all projects. Returns what went wrong.
+    async fn read_job(
+        &self,
+        kind: JobKind,
+        selection: &Selection,
+        stream: &Arc<StreamDescriptor>,
+        incremental: bool,
+    ) -> Result<Vec<Error>, Error> {
+        Ok(match kind {
             JobKind::Account(account) if account.stream == ORGANIZATIONS.stream && !self.may(account.scope) => {
                 vec![missing_scope(account.stream, account.scope)]
             }
             JobKind::Account(account) => {
+                let projects: Vec<u64> = self.projects.iter().map(|plan| plan.id).collect();
+                if let Some(plan) = &self.plan {
+                    // One request for each project; one for all organizations, unless they are very many.
+                    let most = if account.stream == ORGANIZATIONS.stream { 1 } else { usize::MAX };
+                    let planned =
+                        PlannedRead { rows: Some(1).filter(|_| most > 1), queries: 1, ..PlannedRead::default() };
+                    let projects = projects.into_iter().take(most);
+                    projects.for_each(|id| plan.add(account.stream, id, PlannedMethod::List, planned.clone()));
+                    return Ok(Vec::new());
+                }
                 let (client, output) = (&self.client, &self.output);
-                let reader = AccountReader { client, output, stream: &stream, account, selection: &selection };
-                let failures =
-                    reader.run(self.key.as_ref(), self.projects.iter().map(|plan| plan.id).collect()).await?;
-                self.report(&stream).proven_by(Proof::ReadToEnd);
+                let reader = AccountReader { client, output, stream, account, selection };
+                let failures = reader.run(self.key.as_ref(), projects).await?;
+                self.report(stream).proven_by(Proof::ReadToEnd);
                 failures
             }
             JobKind::EventDays { .. } if !self.may(QUERY_SCOPE) => vec![missing_scope(&stream.name, QUERY_SCOPE)],
             JobKind::EventDays { state } => {
-                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| {
+                self.read_each(state, stream, selection, incremental, |context, checkpoint| {
                     self.read_days(context, checkpoint)
                 })
                 .await?
             }
             JobKind::Failed(error) => vec![error],
-            JobKind::Table { table, state } => self.read_table(table, state, &selection, &stream, incremental).await?,
+            JobKind::Table { table, state } => self.read_table(table, state, selection, stream, incremental).await?,
             JobKind::Keyset { keyset, state } => {
-                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
+                self.read_each(state, stream, selection, incremental, |context, checkpoint| async {
                     let page_size = PageSize::new(self.config.method.query.page_size);
                     KeysetReader { context, keyset, page_size, checkpoint }.run().await
                 })
@@ -237,7 +258,7 @@ impl Sync {
             }
             JobKind::List { list, .. } if !self.may(list.scope) => vec![missing_scope(list.stream, list.scope)],
             JobKind::List { list, state } => {
-                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
+                self.read_each(state, stream, selection, incremental, |context, checkpoint| async {
                     ListReader { context, list, checkpoint }.run().await
                 })
                 .await?
@@ -246,13 +267,12 @@ impl Sync {
                 vec![missing_scope(nested.list.stream, nested.list.scope)]
             }
             JobKind::Nested { nested, state } => {
-                self.read_each(state, &stream, &selection, incremental, |context, checkpoint| async {
+                self.read_each(state, stream, selection, incremental, |context, checkpoint| async {
                     NestedListReader { context, nested, checkpoint }.run().await
                 })
                 .await?
             }
-        };
-        self.finish(&stream, &failures, begin).await
+        })
     }
 
     /// Reports how a stream has ended. Returns whether it is complete.
@@ -287,6 +307,7 @@ impl Sync {
             posthog = totals.posthog(),
             agrees = totals.agrees().map(|agrees| agrees && complete),
             proof = totals.proofs(),
+            differing_days = Some(totals.differing.len()).filter(|days| *days > 0),
             seconds = %format_args!("{seconds:.1}"),
             "{}: {}, {} records{again} in {seconds:.1} s{}",
             stream.name,
@@ -418,6 +439,11 @@ impl Sync {
 
     /// Emits the figures of the days of one project.
     async fn read_days(&self, context: ReadContext, checkpoint: Arc<Checkpoint<EventDaysState>>) -> Result<(), Error> {
+        if let Some(plan) = self.plan.as_ref().filter(|_| lock(&self.compared).contains_key(&context.project)) {
+            // The figures are those of the sync of events.
+            plan.add(&context.stream.name, context.project, PlannedMethod::Query, PlannedRead::default());
+            return Ok(());
+        }
         let compared = lock(&self.compared).get(&context.project).cloned();
         if matches!(compared, Some(None)) {
             return Err(Error::transient(

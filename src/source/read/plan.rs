@@ -1,6 +1,6 @@
 //! `plan`: what the next `read` would do. It decides like `read`, with the same code, and stops where reading begins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{IsTerminal, sink, stdout};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 use tracing::instrument::WithSubscriber;
 
-use super::jobs::{Job, JobKind, Jobs, in_order, with_shared_runs};
+use super::jobs::{Job, Jobs, in_order, with_shared_runs};
 use super::summary::Summary;
 use super::{Prepared, Sync, prepare};
 use crate::config::Config;
@@ -21,6 +21,8 @@ use crate::source::cli::PlanArguments;
 use crate::source::first_read::{ROW_BYTES, export_time, query_time};
 use crate::sync::{PlannedMethod, PlannedRead, ReadPlan};
 
+/// What a page of a list takes.
+const LIST_PAGE: Duration = Duration::from_secs(1);
 /// Requests of one run: it is started, looked at, and has a file at least.
 const REQUESTS_OF_A_RUN: u64 = 3;
 
@@ -44,8 +46,6 @@ struct Line {
 #[derive(Debug)]
 struct Forecast {
     lines: Vec<Line>,
-    /// Streams whose rows are not counted before they are read.
-    not_counted: Vec<String>,
     /// Streams that cannot be read, and why.
     failed: BTreeMap<String, Vec<String>>,
     minutes: u64,
@@ -69,7 +69,7 @@ pub(in crate::source) async fn plan(arguments: &PlanArguments, output: &Output) 
 async fn forecast(arguments: &PlanArguments, silent: &Output) -> Result<Forecast, Error> {
     let (plan, summary) = (ReadPlan::default(), Arc::new(Summary::begin(None, silent.clone())));
     let Prepared { sync, jobs, .. } = prepare(&arguments.sync, true, silent, &summary, Some(plan.clone())).await?;
-    let (mut not_counted, mut failed) = (Vec::new(), BTreeMap::new());
+    let mut failed = BTreeMap::new();
     for jobs in with_shared_runs(in_order(jobs)) {
         let jobs = match jobs {
             Jobs::Two(persons, ids) => {
@@ -83,20 +83,11 @@ async fn forecast(arguments: &PlanArguments, silent: &Output) -> Result<Forecast
             Jobs::EventsAndDays(events, days) => vec![events, days],
         };
         for Job { stream, incremental, selection, kind } in jobs {
-            let errors = match kind {
-                JobKind::Table { table, state } => {
-                    sync.read_table(table, state, &selection, &stream, incremental).await?
-                }
-                JobKind::Failed(error) => vec![error],
-                _ => {
-                    not_counted.push(stream.name.clone());
-                    Vec::new()
-                }
-            };
+            let errors = sync.read_job(kind, &selection, &stream, incremental).await?;
             note_failures(&mut failed, stream.name.clone(), &errors);
         }
     }
-    Ok(Forecast::new(&sync, &plan, not_counted, failed))
+    Ok(Forecast::new(&sync, &plan, failed))
 }
 
 fn note_failures(failed: &mut BTreeMap<String, Vec<String>>, stream: String, errors: &[Error]) {
@@ -106,7 +97,7 @@ fn note_failures(failed: &mut BTreeMap<String, Vec<String>>, stream: String, err
 }
 
 impl Forecast {
-    fn new(sync: &Sync, plan: &ReadPlan, not_counted: Vec<String>, failed: BTreeMap<String, Vec<String>>) -> Self {
+    fn new(sync: &Sync, plan: &ReadPlan, failed: BTreeMap<String, Vec<String>>) -> Self {
         let mut times: BTreeMap<(u64, PlannedMethod), Duration> = BTreeMap::new();
         let mut lines = Vec::new();
         for ((stream, project_id, method), read) in plan.reads() {
@@ -117,7 +108,12 @@ impl Forecast {
         // Projects have limits of their own, and so have queries and runs.
         let longest = times.into_values().max().unwrap_or_default();
         let limit = sync.config.max_exported_rows;
-        Self { lines, not_counted, failed, minutes: minutes(longest), limit, spent: sync.client.limiter().sent() }
+        Self { lines, failed, minutes: minutes(longest), limit, spent: sync.client.limiter().sent() }
+    }
+
+    /// Streams whose rows are not counted before they are read.
+    fn not_counted(&self) -> BTreeSet<&str> {
+        self.lines.iter().filter(|line| line.rows.is_none()).map(|line| line.stream.as_str()).collect()
     }
 
     fn billed_rows(&self) -> u64 {
@@ -128,7 +124,7 @@ impl Forecast {
         let (queries, others) = self.spent;
         let plan = json!({
             "reads": self.lines,
-            "not_counted": self.not_counted,
+            "not_counted": self.not_counted(),
             "failed": self.failed,
             "billed_rows": self.billed_rows(),
             "max_exported_rows": self.limit,
@@ -168,22 +164,11 @@ impl Forecast {
                 line.minutes.to_string(),
             ]);
         }
-        let mut sentences = vec![format!("{table}\n\nThe next sync takes about {} min.", self.minutes)];
-        let is_unknown = self.lines.iter().any(|line| line.billed_rows.is_none());
-        sentences.extend(match (self.billed_rows(), self.limit) {
-            (billed, Some(limit)) if billed > limit => {
-                let limit = HumanCount(limit);
-                Some(format!("It ends before it exports more than {limit} rows, as `max_exported_rows` says."))
-            }
-            (0, _) if !is_unknown => None,
-            (0, _) => Some("PostHog may bill exported rows; nothing counts them before.".to_owned()),
-            (billed, _) => {
-                let least = if is_unknown { "at least " } else { "" };
-                Some(format!("PostHog may bill {least}{} exported rows.", HumanCount(billed)))
-            }
-        });
-        if !self.not_counted.is_empty() {
-            sentences.push(format!("Not counted before they are read: {}.", self.not_counted.join(", ")));
+        let mut sentences = vec![format!("{table}\n\nTo read all of it takes about {} min.", self.minutes)];
+        sentences.extend(self.billing());
+        let not_counted: Vec<&str> = self.not_counted().into_iter().collect();
+        if !not_counted.is_empty() {
+            sentences.push(format!("Not counted before they are read: {}.", not_counted.join(", ")));
         }
         let (queries, others) = self.spent;
         sentences.push(format!("This plan took {queries} queries and {others} other requests.\n"));
@@ -191,15 +176,43 @@ impl Forecast {
         let problems = problems.map(|(stream, problems)| format!("{stream} cannot be read: {}\n", problems.join("; ")));
         sentences.join(" ") + &problems.collect::<Vec<_>>().concat()
     }
+
+    /// What may be billed, and where the limit ends a sync.
+    fn billing(&self) -> Option<String> {
+        let (billed, is_unknown) = (self.billed_rows(), self.lines.iter().any(|line| line.billed_rows.is_none()));
+        let may_be_billed = match billed {
+            0 if !is_unknown => return None,
+            0 => "PostHog may bill exported rows; nothing counts them before.".to_owned(),
+            billed => {
+                let least = if is_unknown { "at least " } else { "" };
+                format!("PostHog may bill {least}{} exported rows.", HumanCount(billed))
+            }
+        };
+        let limit = match self.limit {
+            Some(limit) if billed > limit => format!(
+                " `max_exported_rows` ends a sync before a run with which it would export more than {}, so this takes several syncs.",
+                HumanCount(limit)
+            ),
+            Some(limit) if is_unknown => format!(
+                " `max_exported_rows` ends a sync after the run with which it has exported {} or more.",
+                HumanCount(limit)
+            ),
+            _ => String::new(),
+        };
+        Some(may_be_billed + &limit)
+    }
 }
 
 impl Line {
     fn new(stream: String, project_id: u64, method: PlannedMethod, read: &PlannedRead, time: Duration) -> Self {
-        let is_export = method == PlannedMethod::Export;
         Self {
             stream,
             project_id,
-            method: if is_export { "export" } else { "query" },
+            method: match method {
+                PlannedMethod::Query => "query",
+                PlannedMethod::Export => "export",
+                PlannedMethod::List => "list",
+            },
             days: Some(read.days.len() as u64).filter(|days| *days > 0),
             rows: read.rows,
             runs: read.runs,
@@ -221,6 +234,7 @@ fn time(config: &Config, method: PlannedMethod, read: &PlannedRead) -> Duration 
     match method {
         PlannedMethod::Query => query_time(read.queries, at_a_time(config.concurrency), bytes(read)),
         PlannedMethod::Export => export_time(read.runs, at_a_time(config.export_runs)),
+        PlannedMethod::List => LIST_PAGE.saturating_mul(u32::try_from(read.queries).unwrap_or(u32::MAX)),
     }
 }
 
@@ -236,19 +250,23 @@ mod tests {
         let read = PlannedRead { rows: Some(1_200), runs: 2, exported_rows: Some(1_500), ..PlannedRead::default() };
         let time = export_time(2, 1);
         let line = Line::new("events".to_owned(), 7, PlannedMethod::Export, &read, time);
-        let not_counted = vec!["cohorts".to_owned()];
+        let unknown = PlannedRead { queries: 4, ..PlannedRead::default() };
+        let list = Line::new("recordings".to_owned(), 7, PlannedMethod::List, &unknown, Duration::ZERO);
         let failed = BTreeMap::from([("groups".to_owned(), vec!["no".to_owned()])]);
-        Forecast { lines: vec![line], not_counted, failed, minutes: minutes(time), limit, spent: (3, 4) }
+        Forecast { lines: vec![line, list], failed, minutes: minutes(time), limit, spent: (3, 4) }
     }
 
     #[test]
     fn text_names_costs_limit_and_what_is_unknown() {
         let text = forecast(None).for_people();
-        for part in ["1,200", "1,500", "about 2 min", "may bill 1,500", "cohorts", "3 queries and 4", "groups cannot"] {
+        for part in
+            ["1,200", "1,500", "about 2 min", "may bill 1,500", "read: recordings", "3 queries and 4", "groups cannot"]
+        {
             assert!(text.contains(part), "{part}: {text}");
         }
-        assert!(forecast(Some(1_500)).for_people().contains("may bill 1,500"));
-        assert!(forecast(Some(1_499)).for_people().contains("before it exports more than 1,499 rows"));
+        let of = |limit| forecast(Some(limit)).for_people();
+        assert!(of(1_500).contains("may bill 1,500") && !of(1_500).contains("max_exported_rows"), "{}", of(1_500));
+        assert!(of(1_499).contains("may bill 1,500") && of(1_499).contains("export more than 1,499"), "{}", of(1_499));
     }
 
     #[test]
@@ -258,6 +276,8 @@ mod tests {
         let mut forecast = forecast(None);
         forecast.lines.push(line(unknown.clone()));
         assert!(forecast.for_people().contains("may bill at least 1,500"), "{}", forecast.for_people());
+        forecast.limit = Some(2_000);
+        assert!(forecast.for_people().contains("after the run with which"), "{}", forecast.for_people());
         assert_eq!(line(unknown).billed_rows, None);
         assert_eq!(line(PlannedRead::default()).billed_rows, Some(0), "without a run");
     }

@@ -1,12 +1,11 @@
 //! What a table and PostHog differ in. Values only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use super::counts::TableDay;
 use crate::records::Fingerprint;
-use crate::sync::ledger::Days;
 use crate::time::Timestamp;
 
 /// In what way the table differs from PostHog on a day.
@@ -47,19 +46,16 @@ pub(super) struct TableDifference {
     pub(super) in_table: u64,
     pub(super) duplicates: u64,
     #[serde(skip)]
-    number: i64,
+    pub(super) number: i64,
 }
 
-/// The days of a project that differ. Only `days` are compared.
+/// The days of a project that differ, in order. Only those in `days` are compared.
 pub(super) fn differences(
     project_id: u64,
     posthog: &BTreeMap<i64, Fingerprint>,
     table: &BTreeMap<i64, TableDay>,
-    days: Days,
+    days: &BTreeSet<i64>,
 ) -> Vec<TableDifference> {
-    let mut numbers: Vec<i64> = posthog.keys().chain(table.keys()).copied().filter(|day| days.contains(*day)).collect();
-    numbers.sort_unstable();
-    numbers.dedup();
     let differ = |number: i64| {
         let nothing = TableDay { events: 0, checksum: Some(0), rows: 0 };
         let table = table.get(&number).copied().unwrap_or(nothing);
@@ -81,7 +77,7 @@ pub(super) fn differences(
             number,
         })
     };
-    numbers.into_iter().filter_map(differ).collect()
+    days.iter().copied().filter_map(differ).collect()
 }
 
 /// The setting `reread_days` that makes the next sync read again what the table lacks.
@@ -103,7 +99,7 @@ pub(super) fn reread_days(differences: &[TableDifference]) -> Vec<String> {
     ranges.into_iter().map(describe).collect()
 }
 
-fn day(number: i64) -> String {
+pub(super) fn day(number: i64) -> String {
     Timestamp::from_day(number).date().to_string()
 }
 
@@ -118,7 +114,7 @@ mod tests {
             [(1, figure(5, 50)), (2, figure(5, 50)), (3, figure(5, 50)), (4, figure(5, 50)), (6, figure(1, 1))];
         let row = |events, checksum, rows| TableDay { events, checksum: Some(checksum), rows };
         let table = [(1, row(5, 50, 5)), (2, row(4, 40, 4)), (3, row(5, 51, 5)), (4, row(5, 50, 7)), (5, row(2, 9, 2))];
-        let found = differences(7, &posthog.into(), &table.into(), Days { from: 0, to: 10 });
+        let found = differences(7, &posthog.into(), &table.into(), &(0..10).collect());
         let found: Vec<_> = found.iter().map(|found| (found.number, found.problem, found.duplicates)).collect();
         let expected = [
             (2, Problem::Missing, 0),
@@ -128,8 +124,8 @@ mod tests {
             (6, Problem::Missing, 0),
         ];
         assert_eq!(found, expected);
-        let found = differences(7, &posthog.into(), &table.into(), Days { from: 0, to: 10 });
+        let found = differences(7, &posthog.into(), &table.into(), &(0..10).collect());
         assert_eq!(reread_days(&found), ["1970-01-03/1970-01-04", "1970-01-07"]);
-        assert!(differences(7, &posthog.into(), &table.into(), Days { from: 1, to: 2 }).is_empty());
+        assert!(differences(7, &posthog.into(), &table.into(), &[1].into()).is_empty());
     }
 }

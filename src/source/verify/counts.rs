@@ -48,9 +48,24 @@ struct Columns {
 /// # Errors
 /// A config error that names the column or the line.
 pub(super) fn from_file(path: &Path) -> Result<BTreeMap<u64, TableCounts>, Error> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Error::config(format!("the file of counts {} cannot be read: {error}", path.display())))?;
+    let unreadable = |problem: &dyn std::fmt::Display| {
+        Error::config(format!("the file of counts {} cannot be read: {problem}", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let text = decoded(bytes).ok_or_else(|| unreadable(&"it is not UTF-8; save it as CSV in UTF-8"))?;
     parse(text.trim_start_matches('\u{feff}'))
+}
+
+/// The text of a file; PowerShell writes UTF-16.
+fn decoded(bytes: Vec<u8>) -> Option<String> {
+    let units = |unit: fn([u8; 2]) -> u16| -> Vec<u16> {
+        bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok().map(unit)).collect()
+    };
+    match bytes.get(..2) {
+        Some([0xff, 0xfe]) => String::from_utf16(&units(u16::from_le_bytes)).ok(),
+        Some([0xfe, 0xff]) => String::from_utf16(&units(u16::from_be_bytes)).ok(),
+        _ => String::from_utf8(bytes).ok(),
+    }
 }
 
 fn parse(text: &str) -> Result<BTreeMap<u64, TableCounts>, Error> {
@@ -155,6 +170,17 @@ mod tests {
             assert_eq!(found[&1001].days, [(day("2026-11-24"), expected)].into(), "{text}");
             assert_eq!(found[&1001].newest, Timestamp::parse("2026-11-24T10:00:00Z"), "{text}");
         }
+    }
+
+    #[test]
+    fn files_of_powershell_are_read() {
+        let text = "\u{feff}project_id,day\r\n";
+        let little: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let big: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
+        for bytes in [little, big, text.into()] {
+            assert_eq!(decoded(bytes).as_deref(), Some(text));
+        }
+        assert_eq!(decoded(vec![b'a', 0xff]), None);
     }
 
     #[test]

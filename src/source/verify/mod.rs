@@ -5,7 +5,7 @@ mod counts;
 mod dialect;
 pub mod sql;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,15 +26,29 @@ use crate::streams::{EVENTS, Selection};
 use crate::sync::ledger::Days;
 use crate::sync::{ReadContext, StreamObserver, StreamReport, count_days};
 use crate::time::Timestamp;
-use compare::{TableDifference, differences, reread_days};
+use compare::{Problem, TableDifference, day, differences, reread_days};
 use counts::TableCounts;
 
 /// What was compared, and what differs.
+#[derive(Default)]
 struct Comparison {
     differences: Vec<TableDifference>,
     days: u64,
     /// By project: events that PostHog received before this are compared.
     received_before: BTreeMap<u64, Timestamp>,
+    /// Days of which the settings ask for a part, and the table has more.
+    unclear: BTreeSet<i64>,
+    /// Projects of the settings that are not in the file and have events.
+    missing_projects: Vec<u64>,
+}
+
+/// What of a table is compared.
+struct Extent {
+    /// Events that PostHog received before this may be in it.
+    until: Timestamp,
+    days: Days,
+    /// Days of which it must have all: they ended before now, and begin after the newest row.
+    later: Days,
 }
 
 /// Prints the query, or compares its result. Returns whether nothing differs.
@@ -53,7 +67,7 @@ pub(super) async fn verify(arguments: &VerifyArguments, output: &Output) -> Resu
     let comparison = compare(config, file, output).await?;
     let text = if std::io::stdout().is_terminal() { comparison.for_people() } else { comparison.as_json() };
     output.line(text.into_bytes()).await?;
-    Ok(comparison.differences.is_empty())
+    Ok(comparison.agrees())
 }
 
 async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparison, Error> {
@@ -64,35 +78,57 @@ async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparis
             "the file of counts has no rows; the table is empty, or the query was about another one",
         ));
     }
-    for project in config.project_ids.iter().flatten().filter(|project| !tables.contains_key(project)) {
-        tracing::warn!("project {project} is not in the file of counts, so it is not compared");
-    }
     let client = Client::new(&config)?;
-    let mut comparison = Comparison { differences: Vec::new(), days: 0, received_before: BTreeMap::new() };
+    let now = client.now().minus(config.method.ingestion_delay);
+    let mut comparison = Comparison::default();
+    for project in config.project_ids.iter().flatten().copied().filter(|project| !tables.contains_key(project)) {
+        // What came today may be up to the next sync.
+        let days = Days { to: now.day(), ..Days::ALL };
+        let posthog = count_days(&context(&client, &config, project, output), now, days, |_, _| true).await;
+        if !posthog.map_err(|error| error.in_project(project))?.is_empty() {
+            comparison.missing_projects.push(project);
+        }
+    }
     for (project, table) in tables {
-        let (until, days) = extent(&config, &client, &table);
+        let Extent { until, days, later } = extent(&config, now, &table);
         let context = context(&client, &config, project, output);
         let agrees = |day: i64, posthog| table.days.get(&day).is_some_and(|table| table.agrees(posthog));
-        let posthog = count_days(&context, until, agrees).await.map_err(|error| error.in_project(project))?;
-        let compared = posthog.keys().chain(table.days.keys()).filter(|day| days.contains(**day));
-        comparison.days += compared.collect::<std::collections::BTreeSet<_>>().len() as u64;
-        comparison.differences.extend(differences(project, &posthog, &table.days, days));
+        let in_project = |error: Error| error.in_project(project);
+        let mut posthog = count_days(&context, until, days, agrees).await.map_err(in_project)?;
+        if !later.is_empty() {
+            posthog.retain(|day, _| !later.contains(*day));
+            posthog.extend(count_days(&context, now, later, agrees).await.map_err(in_project)?);
+        }
+        let is_compared = |day: &i64| days.contains(*day) || later.contains(*day);
+        let compared = posthog.keys().chain(table.days.keys()).copied().filter(is_compared).collect();
+        let found = differences(project, &posthog, &table.days, &compared);
+        comparison.days += compared.len() as u64;
+        let (unclear, differing): (Vec<_>, Vec<_>) = found.into_iter().partition(|found| is_unclear(&config, found));
+        comparison.unclear.extend(unclear.iter().map(|found| found.number));
+        comparison.differences.extend(differing);
         comparison.received_before.insert(project, until);
     }
     Ok(comparison)
 }
 
-/// Up to when PostHog may have received what the table has, and the days to compare. Where the table does not say
-/// what it has received last, its last day and today may not be whole yet.
-fn extent(config: &Config, client: &Client, table: &TableCounts) -> (Timestamp, Days) {
+/// What can be compared. Events that PostHog received after the newest row are up to the next sync, as long as their day
+/// has not ended. Where the table does not say what was received last, its last day and today may not be whole yet.
+fn extent(config: &Config, now: Timestamp, table: &TableCounts) -> Extent {
     let asked = Days::touched_by(config.start, config.end.unwrap_or(Timestamp::MAX));
+    let before_today = asked.intersection(Days { to: now.day(), ..Days::ALL });
+    let after = |day: i64| before_today.intersection(Days { from: day + 1, ..Days::ALL });
     if let Some(newest) = table.newest {
-        return (newest.plus_micros(1), asked);
+        return Extent { until: newest.plus_micros(1), days: asked, later: after(newest.day()) };
     }
-    let until = client.now().minus(config.method.ingestion_delay);
     // Clocks of senders that are ahead make days of the future.
-    let last = table.days.keys().next_back().copied().unwrap_or(asked.to).min(until.day());
-    (until, asked.intersection(Days { to: last, ..Days::ALL }))
+    let last = table.days.keys().next_back().copied().unwrap_or(asked.to).min(now.day());
+    Extent { until: now, days: asked.intersection(Days { to: last, ..Days::ALL }), later: after(last) }
+}
+
+/// Whether a day has more events in the table only because the settings ask for a part of it.
+fn is_unclear(config: &Config, found: &TableDifference) -> bool {
+    let is_cut = |instant: Timestamp| !instant.is_midnight() && instant.day() == found.number;
+    found.problem == Problem::TooMany && (is_cut(config.start) || config.end.is_some_and(is_cut))
 }
 
 fn context(client: &Client, config: &Arc<Config>, project: u64, output: &Output) -> ReadContext {
@@ -113,13 +149,19 @@ fn context(client: &Client, config: &Arc<Config>, project: u64, output: &Output)
 }
 
 impl Comparison {
+    fn agrees(&self) -> bool {
+        self.differences.is_empty() && self.missing_projects.is_empty()
+    }
+
     fn as_json(&self) -> String {
         let received_before: serde_json::Map<_, _> =
             self.received_before.iter().map(|(project, until)| (project.to_string(), json!(until))).collect();
         let result = json!({
-            "agrees": self.differences.is_empty(),
+            "agrees": self.agrees(),
             "days": self.days,
             "received_before": received_before,
+            "not_compared": self.unclear.iter().map(|number| day(*number)).collect::<Vec<_>>(),
+            "missing_projects": self.missing_projects,
             "differences": self.differences,
             "reread_days": reread_days(&self.differences),
         });
@@ -127,8 +169,17 @@ impl Comparison {
     }
 
     fn for_people(&self) -> String {
+        let unclear = self.unclear.iter().map(|number| {
+            format!("{} is not compared: the settings ask for a part of it, and the table has more.\n", day(*number))
+        });
+        let missing = self.missing_projects.iter().map(|project| {
+            format!(
+                "Project {project} has events in PostHog and is not in the file of counts: nothing of it has been loaded, or the query was about another table.\n"
+            )
+        });
+        let notes = unclear.chain(missing).collect::<Vec<_>>().concat();
         if self.differences.is_empty() {
-            return format!("The table has what PostHog has, on all {} days.\n", self.days);
+            return format!("The table has what PostHog has, on all {} days.\n{notes}", self.days);
         }
         let mut table = Table::new();
         table.load_style(presets::UTF8_HORIZONTAL_ONLY);
@@ -149,6 +200,6 @@ impl Comparison {
         } else {
             format!("Set this to have what is missing read by the next sync:\n\n  \"reread_days\": {}\n", json!(days))
         };
-        format!("{table}\n\n{} of {} days differ. {advice}\n", self.differences.len(), self.days)
+        format!("{table}\n\n{} of {} days differ. {advice}\n{notes}", self.differences.len(), self.days)
     }
 }

@@ -41,7 +41,7 @@ ORDER BY project_id, day
 }
 
 /// The days in which a table and `event_days` differ: `project_id, day, problem, in_posthog, in_table, duplicates`. Events that
-/// PostHog received after it was asked last are left out.
+/// PostHog received after it was asked last are left out; those of which the table does not say when they were received count.
 pub fn comparison(dialect: Dialect, table: &str, event_days: &str) -> String {
     let timestamp = dialect.timestamp();
     format!(
@@ -68,7 +68,7 @@ chosen AS (
   SELECT rows_of_table.project_id AS project_id, {timestamp}, id, event, distinct_id
   FROM {table} AS rows_of_table
   JOIN checked ON checked.project_id = rows_of_table.project_id
-  WHERE created_at < last_checked
+  WHERE created_at < last_checked OR created_at IS NULL
 ),
 loaded AS (
   SELECT project_id, day, SUM(copies) AS row_count, COUNT(*) AS events, {} AS checksum

@@ -12,6 +12,9 @@ use crate::time::Timestamp;
 /// Figures by day, or by month.
 pub(super) type DayCells = BTreeMap<Period, Cell>;
 
+/// How many events have disappeared, by day.
+pub(super) type DayLosses = BTreeMap<Period, u64>;
+
 /// What has to be emitted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct DayChanges {
@@ -59,16 +62,29 @@ pub(super) fn days_to_emit(held: &DayCells, now: &DayCells, month: Period) -> BT
         .collect()
 }
 
-/// Days that are old are kept by month, as far as these lie before `until` and within the days asked for as a whole.
-pub(super) fn folded(cells: DayCells, asked: Days, until: Timestamp) -> DayCells {
+/// By how many events these days have become smaller, those that had disappeared before included. Of a day of which only the
+/// month was kept, nothing is known. If the figures are not `comparable`, nothing new has disappeared.
+pub(super) fn losses(held: &DayCells, now: &BTreeMap<i64, Cell>, before: &DayLosses, comparable: bool) -> DayLosses {
+    let count = |day: Period| held.get(&day).filter(|_| comparable).map_or(0, |cell| cell.emitted.count);
+    let lost = |day: Period, cell: &Cell| count(day).saturating_sub(cell.emitted.count);
+    let days = now.iter().map(|(day, cell)| (Period::day(*day), cell));
+    days.filter(|(day, _)| !held.contains_key(&Period::month_of(day.first())))
+        .map(|(day, cell)| (day, before.get(&day).copied().unwrap_or_default() + lost(day, cell)))
+        .collect()
+}
+
+/// Days that are old are kept by month, as far as these lie before `until` and within the days asked for as a whole. What
+/// has disappeared from them is not known any more.
+pub(super) fn folded(cells: DayCells, mut losses: DayLosses, asked: Days, until: Timestamp) -> (DayCells, DayLosses) {
     let old = asked.intersection(Days { to: until.day() - UNFOLDED_DAYS, ..Days::ALL });
+    let is_old = |period: &Period| old.contains_all(Period::month_of(period.first()).days());
     let mut kept = DayCells::new();
     for (period, cell) in cells {
-        let month = Period::month_of(period.first());
-        let key = if old.contains_all(month.days()) { month } else { period };
+        let key = if is_old(&period) { Period::month_of(period.first()) } else { period };
         kept.entry(key).and_modify(|sum| *sum = sum.plus(cell)).or_insert(cell);
     }
-    kept
+    losses.retain(|day, lost| *lost > 0 && !is_old(day));
+    (kept, losses)
 }
 
 /// The cells of a month.
@@ -170,12 +186,30 @@ mod tests {
     }
 
     #[test]
+    fn a_day_that_becomes_smaller_has_lost_events() {
+        let day = |text: &str| text.parse::<Period>().unwrap();
+        let held = cells(&[("2026-08", 50), ("2026-11-01", 10), ("2026-11-02", 10), ("2026-11-03", 10)]);
+        let now = cells(&[("2026-08-05", 9), ("2026-11-01", 7), ("2026-11-02", 12), ("2026-11-04", 1)]);
+        let now = changes(&held, &now).days;
+        let before = [(day("2026-11-01"), 2), (day("2026-11-02"), 4)].into();
+        let found = losses(&held, &now, &before, true);
+        let expected = [("2026-11-01", 5), ("2026-11-02", 4), ("2026-11-03", 10), ("2026-11-04", 0)];
+        assert_eq!(found, expected.map(|(text, lost)| (day(text), lost)).into());
+        let found = losses(&held, &now, &before, false);
+        let expected = [("2026-11-01", 2), ("2026-11-02", 4), ("2026-11-03", 0), ("2026-11-04", 0)];
+        assert_eq!(found, expected.map(|(text, lost)| (day(text), lost)).into());
+    }
+
+    #[test]
     fn only_whole_months_that_are_old_are_folded() {
         let until = Timestamp::parse("2026-11-20").unwrap();
         let given = [("2026-07-31", 7), ("2026-08-31", 1), ("2026-08-01", 2), ("2026-09-01", 3), ("2026-11-19", 4)];
         let asked = Days { from: "2026-07-15".parse::<Period>().unwrap().first(), ..Days::ALL };
         let expected = [("2026-07-31", 7), ("2026-08", 3), ("2026-09-01", 3), ("2026-11-19", 4)];
-        assert_eq!(folded(cells(&given), asked, until), cells(&expected));
+        let losses = |days: &[(&str, u64)]| days.iter().map(|(day, lost)| (day.parse().unwrap(), *lost)).collect();
+        let (kept, lost) =
+            folded(cells(&given), losses(&[("2026-08-31", 5), ("2026-09-01", 6), ("2026-11-19", 0)]), asked, until);
+        assert_eq!((kept, lost), (cells(&expected), losses(&[("2026-09-01", 6)])));
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::day_changes::{DayCells, changes, days_to_emit, folded, known, of_month, sum};
+use super::day_changes::{DayCells, DayLosses, changes, days_to_emit, folded, known, losses, of_month, sum};
 use super::figures;
 use crate::error::Error;
 use crate::posthog::http::GiveUp;
 use crate::records::{DayProof, EventDayWriter, Fingerprint};
 use crate::sync::context::ReadContext;
 use crate::sync::ledger::{Cell, Choice, Days, Figures, FullObservation, Ledger, Names, Period, Slice, observation};
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::Proof;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::stream::{FieldsEntry, is_default};
@@ -27,6 +28,12 @@ pub struct EventDaysState {
     /// By day, and by month where they are old.
     #[serde(skip_serializing_if = "is_default")]
     days: DayCells,
+    /// How many events have disappeared from each day, as long as it is kept as such.
+    #[serde(skip_serializing_if = "is_default")]
+    deleted: DayLosses,
+    /// The events that the figures are about; none in states of older versions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<Choice>,
     /// The last time that all days were counted, if events were not read in the same sync.
     #[serde(skip_serializing_if = "Option::is_none")]
     full: Option<FullObservation>,
@@ -80,6 +87,9 @@ impl EventDayReader {
     /// When PostHog stops answering usefully.
     pub async fn run(&self, compared: Option<ComparedDays>) -> Result<(), Error> {
         let state = self.checkpoint.project(self.context.project).await;
+        if self.context.plan.is_some() {
+            return self.plan(&state).await;
+        }
         let mut found = match compared {
             Some(ComparedDays { until, choice, asked, days }) => {
                 Found { until, choice, asked, days, is_compared: true, full: state.full }
@@ -103,6 +113,9 @@ impl EventDayReader {
         }
         let writer =
             EventDayWriter::new(&self.context.selection, &self.context.stream, self.context.project, found.until);
+        // Figures of other events say nothing, and neither do those of a server that may be behind.
+        let comparable = found.is_compared && state.choice.as_ref() == Some(&found.choice);
+        let lost = losses(&state.days, &changed.days, &state.deleted, comparable);
         let mut batch = self.context.batch();
         for (day, cell) in changed.days {
             let proof = match (found.is_compared, cell.assumed) {
@@ -110,13 +123,27 @@ impl EventDayReader {
                 (true, false) => DayProof::Compared,
                 (false, false) => DayProof::Counted,
             };
-            writer.write(day, cell.emitted, proof, batch.lines.as_vec());
+            let deleted = lost.get(&Period::day(day)).copied().filter(|_| found.is_compared);
+            writer.write(day, cell.emitted, deleted, proof, batch.lines.as_vec());
             batch.records += 1;
         }
         batch.send(true).await?;
         self.context.report.proven_by(Proof::Figures);
-        let days = folded(found.days, days_asked(found.asked), found.until);
-        self.checkpoint.set(self.context.project, EventDaysState { days, full: found.full }).await
+        let mut deleted = state.deleted;
+        deleted.extend(lost);
+        let (days, deleted) = folded(found.days, deleted, days_asked(found.asked), found.until);
+        let state = EventDaysState { days, deleted, choice: Some(found.choice), full: found.full };
+        self.checkpoint.set(self.context.project, state).await
+    }
+
+    /// Enters what would be read, if nothing is to be read: the figures are not those of a sync of events.
+    async fn plan(&self, state: &EventDaysState) -> Result<(), Error> {
+        let (_, unknown, bytes) = self.observe(state).await?;
+        let questions = (unknown.len() as u64).div_ceil(figures::MOST_PERIODS as u64);
+        let (queries, days) = (1 + questions, unknown.iter().flat_map(|period| period.days().numbers()).collect());
+        let planned = PlannedRead { days, queries, bytes: bytes.saturating_mul(queries), ..PlannedRead::default() };
+        self.context.plan_read(PlannedMethod::Query, planned);
+        Ok(())
     }
 
     /// Figures without duplicates by day.
@@ -133,27 +160,27 @@ impl EventDayReader {
 
     /// Counts the days that look different from what has been emitted.
     async fn count(&self, state: &EventDaysState) -> Result<Found, GiveUp> {
+        let (mut found, unknown, _) = self.observe(state).await?;
+        let mut days = self.days_of(&found, &unknown).await?;
+        found.days.append(&mut days);
+        Ok(found)
+    }
+
+    /// The figures that look the same as those that have been emitted, the periods with others, and the bytes that the server
+    /// has read.
+    async fn observe(&self, state: &EventDaysState) -> Result<(Found, BTreeSet<Period>, u64), GiveUp> {
         let (choice, (from, to)) = chosen(&self.context);
         let until = self.context.client.now().minus(self.context.config.method.ingestion_delay);
         let ledger = Ledger { full: state.full, ..ledger_of_days(choice.clone(), Some((from, to)), until) };
         let asked = days_asked(ledger.asked);
-        let days = observation(&ledger, asked, until);
-        let observed = figures::observe(&self.context, &ledger, &choice.names, days).await?;
+        let observed_days = observation(&ledger, asked, until);
+        let observed = figures::observe(&self.context, &ledger, &choice.names, observed_days).await?;
         let raw: BTreeMap<_, _> = observed.figures.into_iter().map(|(key, figure)| (key.period, figure)).collect();
-        let (mut known, unknown) = known(&state.days, &raw, days);
-        let is_full = days == asked;
-        let full = FullObservation { until, days, bytes: Some(observed.bytes) };
-        let mut found = Found {
-            until,
-            choice,
-            asked: Some((from, to)),
-            days: BTreeMap::new(),
-            is_compared: false,
-            full: if is_full { Some(full) } else { state.full },
-        };
-        known.append(&mut self.days_of(&found, &unknown).await?);
-        found.days = known;
-        Ok(found)
+        let (days, unknown) = known(&state.days, &raw, observed_days);
+        let full = FullObservation { until, days: observed_days, bytes: Some(observed.bytes) };
+        let full = if observed_days == asked { Some(full) } else { state.full };
+        let found = Found { until, choice, asked: Some((from, to)), days, is_compared: false, full };
+        Ok((found, unknown, observed.bytes))
     }
 }
 
@@ -161,19 +188,24 @@ fn days_asked(asked: Option<(Timestamp, Timestamp)>) -> Days {
     asked.map_or(Days::ALL, |(from, to)| Days::touched_by(from, to))
 }
 
-/// PostHog's figures of the days that the configuration asks for: without duplicates, unless `agrees` is content with
-/// those that still has them. Only what was received before `until`.
+/// PostHog's figures of these days, as far as the configuration asks for them: without duplicates, unless `agrees` is
+/// content with those that still has them. Only what was received before `until`.
 ///
 /// # Errors
 /// When PostHog does not answer usefully.
 pub async fn count_days(
     context: &ReadContext,
     until: Timestamp,
+    days: Days,
     agrees: impl Fn(i64, Fingerprint) -> bool,
 ) -> Result<BTreeMap<i64, Fingerprint>, Error> {
     let (choice, asked) = chosen(context);
     let ledger = ledger_of_days(choice.clone(), Some(asked), until);
-    let observed = figures::observe(context, &ledger, &choice.names, days_asked(Some(asked))).await?;
+    let wanted = days.intersection(days_asked(Some(asked)));
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let observed = figures::observe(context, &ledger, &choice.names, wanted).await?;
     let (mut days, mut unclear) = (BTreeMap::new(), Vec::new());
     for (key, figure) in observed.figures {
         let day = key.period.first();

@@ -13,7 +13,7 @@ use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
 /// Periods in one question, so that its text stays short.
-const MOST_PERIODS: usize = 50;
+pub(super) const MOST_PERIODS: usize = 50;
 
 /// What an observation shows.
 #[derive(Debug, Default)]

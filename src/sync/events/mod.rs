@@ -11,6 +11,7 @@
 
 mod begin;
 mod day_changes;
+mod differing;
 mod event_days;
 mod figures;
 mod pages;

@@ -126,18 +126,22 @@ impl WindowReader {
             let emitted = progress.emitted.get(&period).copied().unwrap_or_default();
             (CellKey { slice, period }, key, emitted)
         });
-        self.reader
-            .checkpoint
-            .update(self.reader.context.project, |state: &mut ProjectState| {
-                let Some(ledger) = &mut state.ledger else { return };
-                for (period, figure) in closed {
-                    ledger.enter(part, CellKey { slice, period }, figure);
-                }
-                if let Some((key, after, emitted)) = open {
-                    ledger.set_open(part, key, after.into(), emitted);
-                }
-            })
-            .await
+        let mut repeats = 0;
+        let change = |state: &mut ProjectState| {
+            let Some(ledger) = &mut state.ledger else { return };
+            for (period, figure) in closed {
+                let key = CellKey { slice, period };
+                repeats += ledger.repeats(part, key, figure.count);
+                ledger.enter(part, key, figure);
+            }
+            if let Some((key, after, emitted)) = open {
+                repeats += ledger.repeats(part, key, emitted.count);
+                ledger.set_open(part, key, after.into(), emitted);
+            }
+        };
+        let noted = self.reader.checkpoint.update(self.reader.context.project, change).await;
+        self.reader.context.report.repeated(repeats);
+        noted
     }
 
     /// Reads one page of at most `most` rows, however often that takes.

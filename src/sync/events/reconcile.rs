@@ -9,16 +9,18 @@ use tokio::task::JoinSet;
 use tracing::Instrument;
 
 use super::begin::{Beginning, begin};
+use super::differing::{differing_days, disagreement};
 use super::event_days::ComparedDays;
 use super::figures::{self, Observed};
 use super::pages::WindowReader;
 use super::windows::{CellWindow, windows};
 use crate::error::Error;
 use crate::posthog::http::{GiveUp, Refusal};
+use crate::records::Fingerprint;
 use crate::sync::export::{ExportOutcome, ExportReader};
 use crate::sync::ledger::{
-    CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Ledger, Names, Part, Period, ROUNDS,
-    Scope, bound, decide, differences, has_grown, observation, prove, tidy,
+    CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Forgotten, Ledger, Names, Part, Period,
+    ROUNDS, Scope, bound, decide, differences, has_grown, observation, prove, tidy,
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
@@ -45,7 +47,12 @@ pub struct EventReader {
     /// Rows of the cells that this sync reads by query, when that was decided.
     read: BTreeMap<(Part, CellKey), u64>,
     has_read: bool,
-    repeats: u64,
+    /// What had been emitted and is to be read again.
+    forgotten: Vec<Forgotten>,
+    /// What PostHog has shown last, by part, if the ledger has the same cells still.
+    shown: BTreeMap<Part, BTreeMap<CellKey, Fingerprint>>,
+    /// Days that are compared.
+    compares: Option<Days>,
     /// Rows that became visible while their cells were read.
     later: BTreeMap<(Part, CellKey), u64>,
     /// The figures that agree, before days are folded into months.
@@ -93,7 +100,9 @@ impl EventReader {
             has_columns: false,
             read,
             has_read: false,
-            repeats: 0,
+            forgotten: Vec::new(),
+            shown: BTreeMap::new(),
+            compares: None,
             later,
             compared: None,
             resumed: None,
@@ -118,7 +127,10 @@ impl EventReader {
                 }
                 Ok(EventsRead::NotComparable(refusal))
             }
-            Err(give_up) => Err(give_up.into()),
+            Err(give_up) => {
+                self.report_unfinished().await;
+                Err(give_up.into())
+            }
         }
     }
 
@@ -138,8 +150,8 @@ impl EventReader {
         // Rows that have been read ahead come by query, which can leave them out.
         ledger.open_slices(bound, state.read_ahead.as_ref().map(|ahead| ahead.until), kept);
         let before = state.ledger.as_ref().filter(|_| narrow.is_none());
-        self.forget_days(&mut ledger).await?;
-        let ahead = state.read_ahead.filter(|_| self.repeats == 0);
+        let reads_again = self.forget_days(&mut ledger).await?;
+        let ahead = state.read_ahead.filter(|_| !reads_again);
         if let (Some(ahead), Some(from)) = (&ahead, last_bound) {
             self.known = (Arc::new(ahead.rows.clone()), Interval { from, to: ahead.until });
         }
@@ -167,6 +179,9 @@ impl EventReader {
         // Before anything is read: no event of the other names is wanted any more.
         if let Some(names) = narrow {
             self.narrow(names, &wanted).await?;
+        }
+        if let Some(before) = state.ledger.filter(|before| before.choice.filter == wanted.filter) {
+            self.forgotten = self.ledger().await.forgotten_since(&before);
         }
         if let Some(cells) = resumed {
             self.finish_export(cells, on_estimate).await?;
@@ -209,6 +224,7 @@ impl EventReader {
         if days != asked {
             tracing::info!("comparing {days}; to compare all days costs PostHog so much that it is done once a day");
         }
+        self.compares = Some(days);
         let (mut to_compare, mut bytes, mut last) = (days, 0, Round::default());
         let mut clock = self.reader.context.client.now();
         for round in 0..=ROUNDS {
@@ -232,7 +248,13 @@ impl EventReader {
         }
         let complete = last.differs.is_empty();
         let scope = Scope { days, is_full: days == asked, is_complete: complete, bytes: Some(bytes) };
-        self.report_figures(scope, &last.differs).await;
+        if complete {
+            self.compares = None;
+            self.report_figures(days, &[]).await;
+        } else {
+            // Before slices merge, so that the figures are still those of its cells.
+            self.report_unfinished().await;
+        }
         self.compared = ComparedDays::of(&self.ledger().await).filter(|_| complete);
         self.change_ledger(|ledger| {
             if complete && scope.is_full {
@@ -263,10 +285,12 @@ impl EventReader {
             self.leave_out_resumed(part, &ledger, &mut found);
             let by_export = round == 0 && self.is_for_export(&found);
             if by_export && self.split(&found).await? {
+                self.shown.clear();
                 ledger = self.ledger().await;
                 observed = figures::observe(&context, &ledger, &names, days).await?;
                 found = differences(&ledger, part, &observed.figures, days);
             }
+            self.remember(&ledger, part, days, &observed);
             let project = context.project;
             self.reader
                 .checkpoint
@@ -286,10 +310,10 @@ impl EventReader {
             }
             for Differing { difference, emitted, stored } in &differing {
                 if let Some(emitted) = emitted {
-                    self.repeats += emitted;
                     tracing::info!(
-                        "events of {}: PostHog has {stored} and showed {emitted} before, so they are read again; {emitted} of them are repeats",
-                        difference.key.period
+                        "events of {}: PostHog has {stored} and showed {emitted} before, so they are read again; up to {} of them are repeats",
+                        difference.key.period,
+                        emitted.min(stored)
                     );
                 }
             }
@@ -386,10 +410,36 @@ impl EventReader {
         Ok(differing)
     }
 
-    /// Reports what has been emitted of the days that were compared, and what PostHog has of them.
-    async fn report_figures(&self, scope: Scope, differs: &[(Part, Difference)]) {
+    /// Remembers what PostHog shows, in case that reading ends early.
+    fn remember(&mut self, ledger: &Ledger, part: Part, days: Days, observed: &Observed) {
+        let days = ledger.months.whole_periods(days);
+        let shown = self.shown.entry(part).or_default();
+        shown.retain(|key, _| !days.contains_all(key.period.days()));
+        shown.extend(observed.figures.iter().map(|(key, figure)| (*key, *figure)));
+    }
+
+    /// Reports how far reading has come that has ended early, by the figures that PostHog has shown last.
+    async fn report_unfinished(&mut self) {
         let ledger = self.ledger().await;
-        let days = ledger.months.whole_periods(scope.days);
+        let Some(days) = self.compares.take().filter(|_| !self.shown.is_empty()) else {
+            let forgotten = std::mem::take(&mut self.forgotten);
+            return self.reader.context.report.repeated(ledger.emitted_again(&forgotten));
+        };
+        // These cells differ as well.
+        self.later.clear();
+        let differs: Vec<(Part, Difference)> = self
+            .shown
+            .iter()
+            .flat_map(|(part, shown)| differences(&ledger, *part, shown, days).into_iter().map(|found| (*part, found)))
+            .collect();
+        self.report_figures(days, &differs).await;
+    }
+
+    /// Reports what has been emitted of the days that were compared, and what PostHog has of them.
+    async fn report_figures(&mut self, days: Days, differs: &[(Part, Difference)]) {
+        let ledger = self.ledger().await;
+        let is_full = days == self.days();
+        let days = ledger.months.whole_periods(days);
         let cells = ledger.by_period();
         let compared = || cells.iter().filter(|(period, _)| days.contains_all(period.days()));
         let here: u64 = compared().map(|(_, cell)| cell.emitted.count).sum();
@@ -398,9 +448,10 @@ impl EventReader {
         let later: u64 = self.later.values().sum();
         let posthog = (here + missing + later).saturating_sub(sum(|difference| difference.held.count));
         let report = &self.reader.context.report;
-        let proof = if scope.is_full { Proof::Compared } else { Proof::ComparedRecently };
+        let proof = if is_full { Proof::Compared } else { Proof::ComparedRecently };
         report.counted(proof, Counts { here, posthog, later });
-        report.repeated(self.repeats);
+        report.differ(differing_days(&cells, differs));
+        report.repeated(ledger.emitted_again(&std::mem::take(&mut self.forgotten)));
         let assumed: u64 = compared().filter(|(_, cell)| cell.assumed).map(|(_, cell)| cell.emitted.count).sum();
         if assumed > 0 {
             report.counted(Proof::Assumed, Counts { here: assumed, ..Counts::default() });
@@ -468,8 +519,9 @@ impl EventReader {
         }
     }
 
-    /// Forgets the days that are to be read once more, and have not been yet.
-    async fn forget_days(&mut self, ledger: &mut Ledger) -> Result<(), GiveUp> {
+    /// Forgets the days that are to be read once more, and have not been yet. Returns whether something of them had been
+    /// emitted.
+    async fn forget_days(&mut self, ledger: &mut Ledger) -> Result<bool, GiveUp> {
         let context = &self.reader.context;
         let days = |range: &RangeInclusive<NaiveDate>| Days {
             from: Timestamp::from_date(*range.start()).day(),
@@ -479,7 +531,7 @@ impl EventReader {
         let asked = self.days();
         let wanted: DaySet = context.config.reread_days.iter().map(|range| days(range).intersection(asked)).collect();
         let due = ledger.due(&wanted);
-        let mut repeats = 0;
+        let mut forgotten = 0;
         for month in ledger.months_with(&due) {
             let mut figures = BTreeMap::new();
             if !due.contains_all(month.days()) {
@@ -491,14 +543,15 @@ impl EventReader {
                     figures.extend(figures::distinct(context, &by_day, names, slice, &days).await?);
                 }
             }
-            repeats += ledger.unfold(month, &figures);
+            forgotten += ledger.unfold(month, &figures);
         }
-        repeats += ledger.forget_days(wanted);
-        if repeats > 0 || (ledger.assumed.is_some() && !due.is_empty()) {
-            tracing::info!("events of {due} are read again, as `reread_days` asks; {repeats} of them are repeats");
+        forgotten += ledger.forget_days(wanted);
+        if forgotten > 0 || (ledger.assumed.is_some() && !due.is_empty()) {
+            tracing::info!(
+                "events of {due} are read again, as `reread_days` asks; {forgotten} of them had been emitted before"
+            );
         }
-        self.repeats += repeats;
-        Ok(())
+        Ok(forgotten > 0)
     }
 
     /// Goes on with an export that an earlier sync has begun.
@@ -684,17 +737,4 @@ fn names_of(ledger: &Ledger, part: Part) -> Option<Names> {
         Part::Main => Some(ledger.choice.names.clone()),
         Part::Added => ledger.added.clone(),
     }
-}
-
-/// The sentence for figures that could not be made to agree.
-fn disagreement(differs: &[(Part, Difference)]) -> Error {
-    const MOST: usize = 5;
-    let mut days: Vec<String> = differs.iter().take(MOST).map(|(_, difference)| difference.describe()).collect();
-    if differs.len() > MOST {
-        days.push(format!("and {} more", differs.len() - MOST));
-    }
-    Error::system(format!(
-        "events do not agree with PostHog's figures after {ROUNDS} attempts: {}. Everything else was read; the next sync tries again",
-        days.join("; ")
-    ))
 }

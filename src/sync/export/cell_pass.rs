@@ -94,6 +94,7 @@ impl ExportReader {
         };
         let reader = Self { cells: Some(Arc::new(selection)), ..self.clone() };
         let outcome = reader.export_pass(pass, on_estimate).await?;
+        let mut repeats = 0;
         let change = |state: &mut ProjectState| {
             let emitted = state.export.cells.take().map(|cells| cells.emitted).unwrap_or_default();
             state.export = ExportState::default();
@@ -103,11 +104,14 @@ impl ExportReader {
             for (until, periods) in emitted {
                 let Some(&slice) = slices.get(&until) else { continue };
                 for (period, figure) in periods {
-                    ledger.enter(part, CellKey { slice, period }, figure);
+                    let key = CellKey { slice, period };
+                    repeats += ledger.repeats(part, key, figure.count);
+                    ledger.enter(part, key, figure);
                 }
             }
         };
         self.reader.checkpoint.update(self.reader.context.project, change).await?;
+        self.reader.context.report.repeated(repeats);
         Ok(outcome)
     }
 

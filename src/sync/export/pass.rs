@@ -8,6 +8,7 @@ use chrono::TimeDelta;
 
 use super::file::FilesRead;
 use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
+use super::row_limit::LimitReached;
 use super::run::{Prepared, Running};
 use super::shared::{Begin, join};
 use super::stored::StoredByHour;
@@ -69,7 +70,7 @@ enum Start {
     /// As many run as the project may have.
     NoRoom,
     /// It would export more rows than the sync may.
-    OverLimit(Error),
+    OverLimit(LimitReached),
     /// The window is too long for this server.
     TooLong,
     /// PostHog's clock has not reached the end of the window.
@@ -452,7 +453,7 @@ impl ExportReader {
         }
         let bytes = stored.and_then(|stored| stored.bytes).unwrap_or_default();
         let mut planned = PlannedRead { bytes, ..PlannedRead::default() };
-        while let Some(interval) = next_window(&mut windows, stored) {
+        while let Some(interval) = self.next_window(&mut windows, stored) {
             let exported_rows = self.rows_of(interval, stored);
             planned.add(PlannedRead { runs: 1, exported_rows, ..PlannedRead::default() });
             windows.lengthen(longest);
@@ -466,6 +467,18 @@ impl ExportReader {
     /// Rows of a run, if they have been counted: of a table that another one feeds, the rows of the other have.
     fn rows_of(&self, interval: Interval, stored: Option<&StoredByHour>) -> Option<u64> {
         stored.filter(|_| self.reader.table.fed_by.is_none()).map(|stored| stored.rows_in(interval))
+    }
+
+    /// The next window that may have rows. One with more rows than a sync may export is cut, since it would never be exported.
+    fn next_window(&self, windows: &mut Windows, stored: Option<&StoredByHour>) -> Option<Interval> {
+        loop {
+            let to = windows.to();
+            let window =
+                windows.take(|from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from)))?;
+            let fits = self.supervision.row_limit.fits_ever(self.rows_of(window, stored));
+            let Some(parts) = Windows::parts(window).filter(|_| !fits) else { return Some(window) };
+            windows.put_back(parts.into_iter());
+        }
     }
 
     /// The runs that an earlier sync has started, the windows that follow them, and how long those may be.
@@ -492,14 +505,17 @@ impl ExportReader {
     ) -> Result<Started, Error> {
         let (mut runs, mut step) = (0, CLOCK_STEP);
         while running.is_empty() || !probing && self.supervision.has_room() {
-            let Some(interval) = next_window(windows, stored) else { break };
+            let Some(interval) = self.next_window(windows, stored) else { break };
             match self.start(interval, running.is_empty(), stored).await? {
                 Start::Started(run) => {
                     runs += 1;
                     running.push_back(run);
                     self.note(running).await?;
                 }
-                Start::OverLimit(error) if running.is_empty() => return Err(error),
+                Start::OverLimit(reached) if running.is_empty() => {
+                    let what = format!("{} ingested from {interval}", self.reader.table.stream);
+                    return Err(reached.into_error(&what));
+                }
                 Start::NoRoom | Start::OverLimit(_) => {
                     windows.put_back([interval].into_iter());
                     break;
@@ -547,10 +563,7 @@ impl ExportReader {
         let (exports, request) = (self.exports(), self.request(interval));
         let claim = match self.supervision.row_limit.claim(self.rows_of(interval, stored), wait) {
             Ok(claim) => claim,
-            Err(reached) => {
-                let what = format!("{} ingested from {interval}", self.reader.table.stream);
-                return Ok(Start::OverLimit(reached.into_error(&what)));
-            }
+            Err(reached) => return Ok(Start::OverLimit(reached)),
         };
         loop {
             let retry =
@@ -734,10 +747,4 @@ impl ExportReader {
         let wanted = self.reader.wanted();
         state.covered.map_or(wanted, |covered| covered.intersection(wanted))
     }
-}
-
-/// The next window that may have rows.
-fn next_window(windows: &mut Windows, stored: Option<&StoredByHour>) -> Option<Interval> {
-    let to = windows.to();
-    windows.take(|from| stored.map_or(from, |stored| stored.first_after(from).min(to).max(from)))
 }

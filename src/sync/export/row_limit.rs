@@ -42,6 +42,11 @@ impl RowLimit {
         self.most.is_some()
     }
 
+    /// Whether a sync may have a run with so many rows at all.
+    pub(super) fn fits_ever(&self, rows: Option<u64>) -> bool {
+        rows.zip(self.most).is_none_or(|(rows, most)| rows <= most)
+    }
+
     /// Reserves the rows of a run that is about to be started.
     ///
     /// Where they are unknown, only a run that is `alone` may be started: the rows of the one before are known then.
@@ -83,6 +88,12 @@ impl LimitReached {
     /// The sentence for the user, `what` being the rows of the run that was not started.
     pub(super) fn into_error(self, what: &str) -> Error {
         let (most, used) = (HumanCount(self.most), HumanCount(self.used));
+        if let Some(rows) = self.rows.filter(|rows| *rows > self.most) {
+            return Error::config(format!(
+                "`max_exported_rows` is {most}, and the shortest export run that is next ({what}) has about {} rows, so no sync with this limit gets any further; raise `max_exported_rows` to {rows} at least, or set `method` to `query`",
+                HumanCount(rows)
+            ));
+        }
         let next = match self.rows {
             Some(rows) => format!("the next export run ({what}) would add about {}", HumanCount(rows)),
             None => format!("the next export run ({what}) would add more"),
@@ -108,6 +119,17 @@ mod tests {
         drop(second);
         assert_eq!(limit.claim(Some(51), true).unwrap_err(), LimitReached { most: 100, used: 50, rows: Some(51) });
         assert!(limit.claim(Some(50), true).is_ok());
+    }
+
+    #[test]
+    fn runs_that_fit_in_no_sync_are_told_from_those_of_a_later_one() {
+        let limit = RowLimit::new(Some(100));
+        assert_eq!([Some(100), Some(101), None].map(|rows| limit.fits_ever(rows)), [true, false, true]);
+        let claim = limit.claim(Some(60), true).unwrap();
+        let message = |rows| limit.claim(Some(rows), true).unwrap_err().into_error("events").message().to_owned();
+        assert!(message(41).contains("the next sync goes on from there"), "{}", message(41));
+        assert!(message(1_001).contains("raise `max_exported_rows` to 1001 at least"), "{}", message(1_001));
+        drop(claim);
     }
 
     #[test]

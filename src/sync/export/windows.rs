@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sync::state::export::HOUR;
+use crate::sync::state::export::{HOUR, hour_of, start_of};
 use crate::sync::state::interval::Interval;
 use crate::time::Timestamp;
 
@@ -65,6 +65,13 @@ impl Windows {
         (window.length() > SHORTEST).then(|| window.cut((window.length() / 2).max(SHORTEST)).into())
     }
 
+    /// What of a window lies before and after a full hour in its middle; none if it is short already.
+    pub(super) fn parts(window: Interval) -> Option<[Interval; 2]> {
+        let middle = start_of(hour_of(window.from.plus_micros(window.length() / 2)));
+        let is_inside = window.from < middle && window.length() > SHORTEST;
+        is_inside.then_some([Interval { to: middle, ..window }, Interval { from: middle, ..window }])
+    }
+
     /// Nothing longer than this until [`Windows::lengthen`].
     pub(super) fn shorten(&mut self, longest: i64) {
         self.longest = self.longest.min(longest);
@@ -115,6 +122,15 @@ mod tests {
             }
             prop_assert_eq!(reached, to);
         }
+    }
+
+    #[test]
+    fn parts_of_a_window_meet_at_a_full_hour() {
+        let at = |minutes: i64| Timestamp::from_micros(minutes * HOUR / 60);
+        let window = |from, to| Interval { from: at(from), to: at(to) };
+        assert_eq!(Windows::parts(window(10, 200)), Some([window(10, 60), window(60, 200)]));
+        assert_eq!(Windows::parts(window(60, 120)), None);
+        assert_eq!(Windows::parts(window(61, 125)), None, "no full hour lies before its middle");
     }
 
     #[test]

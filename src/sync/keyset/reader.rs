@@ -18,6 +18,7 @@ use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
 use crate::sync::context::{LOOKBACK, ReadContext};
 use crate::sync::page_size::PageSize;
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::{Counts, Proof};
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::time::Timestamp;
@@ -81,6 +82,9 @@ impl KeysetReader {
         }
         let now = self.context.client.now();
         self.distrust_the_future(&mut state, now);
+        if self.context.plan.is_some() {
+            return self.plan(&state).await;
+        }
         self.mention_rows_without_cursor(&state).await?;
         state.begun = self.cursor().map(|_| state.begun.unwrap_or(now));
         let (mut bytes, first) = (0, state.part);
@@ -102,6 +106,24 @@ impl KeysetReader {
         }
         let state = KeysetState { part: 0, begun: None, done: !self.context.incremental, ..state };
         self.checkpoint.set(self.context.project, state).await
+    }
+
+    /// Enters what would be read, if nothing is to be read, by one count of each part.
+    async fn plan(&self, state: &KeysetState) -> Result<(), Error> {
+        for part in (0..).zip(self.keyset.parts).skip_while(|(number, _)| *number < state.part).map(|(_, part)| part) {
+            let mut bytes = 0;
+            let keys = match self.count(part, &KeysetState { window: None, ..state.clone() }, &mut bytes).await {
+                Ok(stored) => stored.keys,
+                Err(GiveUp::Refused(Refusal { reason: Reason::UnknownTable(_), .. })) if part.optional => continue,
+                Err(give_up) => return Err(give_up.into()),
+            };
+            let pages = PlannedRead::pages(keys, self.page_size.rows(), 0);
+            // A page of a window reads nothing but its window; any other reads what counting does.
+            let (counts, reads) = if self.keyset.windows.is_some() { (2, 3) } else { (1, pages.queries + 1) };
+            let planned = PlannedRead { queries: pages.queries + counts, bytes: bytes.saturating_mul(reads), ..pages };
+            self.context.plan_read(PlannedMethod::Query, planned);
+        }
+        Ok(())
     }
 
     /// Forgets what a state says of a time that has not come yet: rows that were added before that time

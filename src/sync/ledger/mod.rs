@@ -23,6 +23,7 @@ mod day_set;
 mod decide;
 mod fold;
 mod folded_months;
+mod forgotten;
 mod full_observation;
 pub mod hogql;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub use day_set::DaySet;
 pub use decide::{Decision, ROUNDS, decide, has_grown};
 pub use fold::{UNFOLDED_DAYS, tidy};
 pub use folded_months::FoldedMonths;
+pub use forgotten::Forgotten;
 pub use full_observation::FullObservation;
 pub use hogql::names_condition;
 pub use period::{Days, Period};

@@ -4,6 +4,7 @@ mod emitter;
 mod listing;
 mod nested;
 mod offsets;
+mod plan;
 mod reader;
 mod recordings;
 mod sent;

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::emitter::Emitter;
 use super::offsets::{OffsetList, Offsets};
+use super::plan::planned;
 use super::spans::{Covered, LookBack, Span};
 use super::state::ListState;
 use crate::error::Error;
@@ -19,6 +20,7 @@ use crate::posthog::lists::{ListPage, PAGE, Pages};
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{Children, NestedList};
 use crate::sync::context::ReadContext;
+use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::Proof;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::refuse_ahead;
@@ -75,6 +77,9 @@ impl NestedListReader {
         let writer = ObjectWriter::new(list, &context.selection, &context.stream, context.project);
         let keep_from = context.incremental.then(|| until.minus(margin));
         let mut emitter = Emitter::new(writer, change, std::mem::take(&mut state.sent), keep_from);
+        if context.plan.is_some() {
+            return self.plan(parts.len() as u64).await;
+        }
         let parents = self.parents().await?;
         for (number, part) in parts.iter().enumerate().skip(state.pass) {
             state.pass = number;
@@ -109,14 +114,27 @@ impl NestedListReader {
         self.checkpoint.set(context.project, done).await
     }
 
+    /// Enters what would be read, if nothing is to be read: a request at least for each object of the list and each of so
+    /// many parts.
+    async fn plan(&self, parts: u64) -> Result<(), Error> {
+        let (context, mut read) = (&self.context, PlannedRead { rows: Some(0), ..PlannedRead::default() });
+        let path = format!("api/projects/{}/{}/", context.project, self.nested.parents);
+        for (number, parameters) in self.nested.parent_queries.iter().enumerate() {
+            read.add(planned(context, &path, &first_query(parameters), number > 0).await?);
+        }
+        let own = read.rows.unwrap_or_default() * parts;
+        let planned = PlannedRead { queries: read.queries + own, ..PlannedRead::default() };
+        context.plan_read(PlannedMethod::List, planned);
+        Ok(())
+    }
+
     /// The ids of the objects whose own objects are read, in their order as texts.
     async fn parents(&self) -> Result<BTreeSet<String>, Error> {
         let (context, name) = (&self.context, self.nested.parents);
         let path = format!("api/projects/{}/{name}/", context.project);
         let mut parents = BTreeSet::new();
         for (number, parameters) in self.nested.parent_queries.iter().enumerate() {
-            let separator = if parameters.is_empty() { "" } else { "&" };
-            let first = format!("limit={PAGE}&offset=0{separator}{parameters}");
+            let first = first_query(parameters);
             let list = OffsetList { name, path: path.clone(), key: vec!["id"], first, is_optional: number > 0 };
             let mut pages = Offsets::new(context, list);
             while let Some(objects) = pages.next().await? {
@@ -209,6 +227,11 @@ fn parts(start: Timestamp, covered: Option<Covered>, since: Option<Timestamp>, u
     // A watermark can be ahead of the clock.
     parts.retain(|part| part.made.from <= part.made.to);
     parts
+}
+
+fn first_query(parameters: &str) -> String {
+    let separator = if parameters.is_empty() { "" } else { "&" };
+    format!("limit={PAGE}&offset=0{separator}{parameters}")
 }
 
 /// The id of an object as it stands in paths: a number, or a text of letters, digits and dashes.

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::emitter::Emitter;
 use super::offsets::{Listed, OffsetList, Offsets};
+use super::plan::planned;
 use super::recordings::{Recordings, Unordered};
 use super::sent::MOST;
 use super::spans::{Covered, LookBack, Span, spans};
@@ -19,6 +20,7 @@ use crate::posthog::lists::PAGE;
 use crate::records::{Object, ObjectWriter};
 use crate::streams::{Change, List, Passes};
 use crate::sync::context::ReadContext;
+use crate::sync::read_plan::PlannedMethod;
 use crate::sync::report::Proof;
 use crate::sync::state::checkpoint::Checkpoint;
 use crate::sync::state::error::refuse_ahead;
@@ -76,6 +78,10 @@ impl ListReader {
                 settled = covered.settled
             );
         }
+        if context.plan.is_some() {
+            let by_time = by_time.map(|change| (change, spans(start, covered, until)));
+            return self.plan(until, by_time, watermark.map(|watermark| watermark.minus(look_back.usual))).await;
+        }
         let mut done = if context.incremental {
             let from = by_time.map(|_| Covered::from_after(covered, start));
             let late_look = look_back.late_look_after(&state, until);
@@ -104,6 +110,29 @@ impl ListReader {
         }
         done.sent = emitter.finish(by_time.is_none());
         self.checkpoint.set(context.project, done).await
+    }
+
+    /// Enters what would be read, if nothing is to be read.
+    async fn plan(
+        &self,
+        until: Timestamp,
+        by_time: Option<(Change, Vec<Span>)>,
+        since: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let Self { context, list, checkpoint } = self;
+        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let queries: Vec<(String, bool)> = match by_time {
+            Some((change, spans)) => {
+                let recordings = Recordings { context, list, change, until, checkpoint };
+                spans.into_iter().map(|span| (recordings.first_query(span), false)).collect()
+            }
+            None => self.passes(since).await?.into_iter().map(|pass| (pass.query, pass.optional)).collect(),
+        };
+        for (query, is_optional) in queries {
+            let planned = planned(context, &path, &query, is_optional).await?;
+            context.plan_read(PlannedMethod::List, planned);
+        }
+        Ok(())
     }
 
     /// Reads spans of a list by the time at which its objects begin.

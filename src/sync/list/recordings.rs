@@ -48,6 +48,11 @@ impl Recordings<'_> {
         format!("{}&offset=0", self.query(span.from.minus(LONGEST)))
     }
 
+    /// The first query of a span.
+    pub(super) fn first_query(&self, span: Span) -> String {
+        self.query(span.from.minus(LONGEST))
+    }
+
     fn query(&self, from: Timestamp) -> String {
         let filter = self.change.filter.unwrap_or("date_from");
         format!("limit={PAGE}&{}&{filter}={from}&date_to={}", self.list.parameters, self.until)

@@ -53,7 +53,8 @@ impl Lowering<'_> {
             Expr::Value(value) => literal(&value.value),
             Expr::UnaryOp { op: UnaryOperator::Minus, expr } => negative(self.expression(expr)?),
             Expr::UnaryOp { op: UnaryOperator::Not, expr } => {
-                Ok(condition(Node::Not(Box::new(self.expression(expr)?))))
+                let [item] = operands("not", [self.expression(expr)?])?;
+                Ok(condition(Node::Not(Box::new(item))))
             }
             Expr::Tuple(items) => self.tuple(items),
             Expr::IsNull(item) => self.is_null(item, false),
@@ -136,8 +137,10 @@ impl Lowering<'_> {
     fn binary(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Lowered {
         let comparison = match op {
             BinaryOperator::And | BinaryOperator::Or => {
-                let both = vec![self.expression(left)?, self.expression(right)?];
-                return Ok(condition(if *op == BinaryOperator::And { Node::All(both) } else { Node::Any(both) }));
+                let is_and = *op == BinaryOperator::And;
+                let both = [self.expression(left)?, self.expression(right)?];
+                let both = operands(if is_and { "and" } else { "or" }, both)?.into();
+                return Ok(condition(if is_and { Node::All(both) } else { Node::Any(both) }));
             }
             BinaryOperator::Eq => Comparison::Equal,
             BinaryOperator::NotEq => Comparison::NotEqual,
@@ -279,6 +282,19 @@ fn constant(expression: &Expression) -> Option<Value<'static>> {
 pub(super) fn tuple(items: Vec<Expression>) -> Expression {
     let kind = Kind::Tuple(items.iter().map(|item| item.kind.clone()).collect());
     Expression { node: Node::Tuple(items), kind, nullable: false }
+}
+
+/// What a logical function takes: numbers, of which comparisons are some.
+fn operands<const COUNT: usize>(function: &str, items: [Expression; COUNT]) -> Result<[Expression; COUNT], ApiError> {
+    let is_number = |kind: &Kind| matches!(kind, Kind::Integer(_) | Kind::Float | Kind::Null);
+    match items.iter().zip(1..).find(|(item, _)| !is_number(&item.kind)) {
+        None => Ok(items),
+        Some((item, number)) => {
+            let name = item.kind.name();
+            let detail = format!("Illegal type ({name}) of {number} argument of function {function}");
+            Err(ApiError::code("illegal_type_of_argument", detail))
+        }
+    }
 }
 
 fn condition(node: Node) -> Expression {
