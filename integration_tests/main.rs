@@ -17,6 +17,7 @@ mod export;
 mod export_faults;
 mod faults;
 mod filtered;
+mod follow;
 mod help;
 mod hostile;
 mod huge;

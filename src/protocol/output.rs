@@ -12,12 +12,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::catalog::StreamDescriptor;
 use super::lines::Lines;
@@ -41,9 +42,13 @@ enum Item {
     Line(Vec<u8>),
     Records { stream: Arc<StreamDescriptor>, lines: Lines, count: u64 },
     State { stream: Arc<StreamDescriptor>, state: Value },
+    EndOfRound(oneshot::Sender<LastStates>),
     LogsWaiting,
     Close,
 }
+
+/// The last state of each stream that has one.
+pub type LastStates = Vec<(StreamDescriptor, Value)>;
 
 /// Where tasks hand over what is to be written. Cheap to clone.
 #[derive(Clone)]
@@ -57,6 +62,7 @@ type Cleanup = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Shared {
     audience: Audience,
     cleanup: Mutex<Option<Cleanup>>,
+    ends_well_by_signal: AtomicBool,
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Lines>>,
     progress: Mutex<Progress>,
@@ -138,6 +144,18 @@ impl Output {
         self.send(Item::State { stream: Arc::clone(stream), state }).await
     }
 
+    /// Ends a sync that is followed by another one: records are counted anew. Returns the last state of each stream
+    /// that has been written.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn end_round(&self) -> Result<LastStates, Error> {
+        let (answer, states) = oneshot::channel();
+        self.send(Item::EndOfRound(answer)).await?;
+        lock(&self.shared.records).clear();
+        states.await.map_err(|_| Error::output_closed())
+    }
+
     async fn send(&self, item: Item) -> Result<(), Error> {
         self.queue.send(item).await.map_err(|_| Error::output_closed())
     }
@@ -172,6 +190,16 @@ impl Output {
     /// What is to be done when a signal ends the program.
     pub fn at_interruption(&self, cleanup: impl Future<Output = ()> + Send + 'static) {
         *lock(&self.shared.cleanup) = Some(Box::pin(cleanup));
+    }
+
+    /// From now on, a signal is the way to end the program, and no failure.
+    pub fn end_well_by_signal(&self) {
+        self.shared.ends_well_by_signal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a signal that ends the program is no failure.
+    pub fn ends_well_by_signal(&self) -> bool {
+        self.shared.ends_well_by_signal.load(Ordering::Relaxed)
     }
 
     /// Does what is to be done when a signal ends the program.
@@ -226,8 +254,8 @@ impl Writer {
     pub fn start(sink: impl Write + Send + 'static, audience: Audience) -> (Output, Self) {
         let (queue, items) = mpsc::channel(QUEUE);
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
-        let (cleanup, records) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { audience, cleanup, logs, spare, progress, records });
+        let (cleanup, records, ends_well_by_signal) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { audience, cleanup, ends_well_by_signal, logs, spare, progress, records });
         let sink = LineSink(BufWriter::with_capacity(WRITE_SIZE, sink));
         let stdout = StdoutWriter { sink, audience, streams: HashMap::new() };
         let thread = std::thread::spawn({
@@ -268,6 +296,8 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
                     recycle(shared, lines);
                 }
                 Item::State { stream, state } => stdout.state(&stream, state)?,
+                // Whoever asked may have gone.
+                Item::EndOfRound(answer) => drop(answer.send(stdout.end_round())),
                 Item::LogsWaiting => {}
                 Item::Close => return stdout.sink.0.flush(),
             }
@@ -355,6 +385,15 @@ impl<W: Write> StdoutWriter<W> {
         }
         counts.records_since_state += count;
         self.sink.write_records(lines)
+    }
+
+    /// The next sync says again that its streams are running.
+    fn end_round(&mut self) -> LastStates {
+        let streams = self.streams.iter_mut().filter_map(|(stream, counts)| {
+            counts.running = false;
+            Some((StreamDescriptor::clone(stream), counts.last_state.clone()?))
+        });
+        streams.collect()
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {

@@ -7,11 +7,11 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::jobs::TableJob;
-use super::{ProjectPlan, Sync, lock, missing_scope};
+use super::{Outcome, ProjectPlan, Sync, lock, missing_scope};
 use crate::error::Error;
 use crate::posthog::account::{self, QUERY_SCOPE};
 use crate::posthog::http::{FileClient, GiveUp, Retry, Silent};
-use crate::protocol::{Message, StreamDescriptor, StreamStatus};
+use crate::protocol::StreamDescriptor;
 use crate::records::NulledValues;
 use crate::source::event_filter;
 use crate::source::first_read::FirstRead;
@@ -26,20 +26,19 @@ use crate::sync::{
 const RETENTION_ATTEMPTS: usize = 2;
 
 impl Sync {
-    /// Reads persons and their distinct ids, from the same export runs where they are exported. Returns
-    /// whether both are complete.
-    pub(super) async fn run_both(&self, persons: TableJob, distinct_ids: TableJob) -> Result<bool, Error> {
+    /// Reads persons and their distinct ids, from the same export runs where they are exported.
+    pub(super) async fn run_both(&self, persons: TableJob, distinct_ids: TableJob) -> Result<Outcome, Error> {
         let begin = Instant::now();
         let jobs = [persons, distinct_ids];
         for job in &jobs {
-            self.output.message(&Message::status(StreamDescriptor::clone(&job.stream), StreamStatus::Started)).await?;
+            self.begin(&job.stream).await?;
         }
         let streams = jobs.each_ref().map(|job| Arc::clone(&job.stream));
-        let mut complete = true;
+        let mut worst = Outcome::Complete;
         for (stream, failures) in streams.iter().zip(self.read_both(jobs).await?) {
-            complete &= self.finish(stream, &failures, begin).await?;
+            worst = worst.max(self.finish(stream, &failures, begin).await?);
         }
-        Ok(complete)
+        Ok(worst)
     }
 
     /// Reads two tables of all projects, side by side. Returns what went wrong with each.
