@@ -22,6 +22,7 @@ mod help;
 mod hostile;
 mod huge;
 mod identities;
+mod idle;
 mod inputs;
 mod instances;
 mod keyset;

@@ -257,8 +257,8 @@ pub struct ReadArguments {
     /// How to write the log [default: text on a terminal, otherwise json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
-    /// Go on: read what is new every so many seconds [default: 60]. Lists, and streams that are read in full, are
-    /// read every hour. SIGINT and SIGTERM end it with exit code 0
+    /// Go on: read what is new every so many seconds [default: 60]. Lists, persons that are exported, and what is
+    /// read in full come every hour. SIGINT and SIGTERM end it with exit code 0
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
         value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub follow: Option<u64>,

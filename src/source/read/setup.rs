@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
-use crate::config::Config;
+use crate::config::{Config, MethodChoice};
 use crate::error::{Error, FailureType};
 use crate::posthog::account::ApiKey;
 use crate::posthog::http::{Client, FileClient, Silent};
@@ -16,7 +16,7 @@ use crate::source::discover::custom_streams;
 use crate::source::method::{self, ChosenMethod};
 use crate::source::projects::project_ids;
 use crate::source::{catalog, configuration};
-use crate::streams::Source;
+use crate::streams::{PERSONS, Source};
 
 /// What stays the same from one sync to the next.
 pub(in crate::source) struct Setup {
@@ -78,10 +78,18 @@ impl Setup {
     /// The chosen streams; if not all, those where it costs little to look for what is new. Lists cost a request for
     /// every hundred objects, and what is read in full is emitted again.
     pub(super) fn streams(&self, all: bool) -> Vec<&ConfiguredStream> {
+        let is_by_query = self.config.method.choice == MethodChoice::Query;
         let is_cheap = |configured: &ConfiguredStream| {
+            let source = Source::find(&configured.stream.name, &self.custom.streams);
             configured.sync_mode == SyncMode::Incremental
-                && Source::find(&configured.stream.name, &self.custom.streams)
-                    .is_some_and(|source| source.is_incremental() && !source.is_list())
+                && source.is_some_and(|source| match source {
+                    // Each export repeats, and bills, what has changed in the last hour; without exports, all distinct
+                    // ids are read.
+                    Source::Table(table) if table.exports_repeat_rows() => {
+                        is_by_query && table.stream == PERSONS.stream
+                    }
+                    source => source.is_incremental() && !source.is_list(),
+                })
         };
         self.catalog.streams.iter().filter(|configured| all || is_cheap(configured)).collect()
     }

@@ -79,7 +79,7 @@ impl Sync {
         match exports {
             (Ok(Some(exports)), Ok(Some(_))) => {
                 let exports = ExportReader { companion: Some(Arc::new(distinct_ids.clone())), ..exports };
-                match exports.run(expect_persons).await {
+                match self.export(&exports, expect_persons).await {
                     Ok(ExportOutcome::Complete) => [self.mark_deleted(&persons, &exports.emitted_rows).await, Ok(())],
                     Ok(ExportOutcome::Impossible) => {
                         let by_persons = self.read_by(persons, None, expect_persons);
@@ -107,6 +107,14 @@ impl Sync {
             Some(exports) if !self.is_quicker_by_query(reader, &exports).await? => Ok(Some(exports)),
             _ => Ok(None),
         }
+    }
+
+    /// Reads by exports, unless that would bring nothing. `export_above` 0 asks for exports in any case.
+    async fn export(&self, exports: &ExportReader, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
+        if self.config.export_above > 0 && exports.compare_persons().await? {
+            return Ok(ExportOutcome::Complete);
+        }
+        exports.run(on_estimate).await
     }
 
     /// Marks the persons that have been deleted, as far as queries show them.
@@ -206,7 +214,7 @@ impl Sync {
         on_estimate: OnEstimate<'_>,
     ) -> Result<(), Error> {
         if let Some(exports) = exports {
-            match exports.run(on_estimate).await? {
+            match self.export(&exports, on_estimate).await? {
                 ExportOutcome::Complete if self.plan.is_some() => return Ok(()),
                 ExportOutcome::Complete => {
                     self.read_left_out(&reader).await?;
@@ -215,6 +223,10 @@ impl Sync {
                 // Part of it may have been exported before.
                 ExportOutcome::Impossible => self.read_left_out(&reader).await?,
             }
+        }
+        if reader.checkpoint.project(reader.context.project).await.watermark.is_some() {
+            // Queries for what is new do not find everything that the figures show.
+            reader.checkpoint.note(reader.context.project, |state| state.person_figures = None).await;
         }
         if reader.table.stream == PERSON_DISTINCT_IDS.stream {
             let ProjectReader { context, page_size, checkpoint, .. } = reader;
@@ -282,6 +294,10 @@ impl Sync {
         };
         let estimate = first_read.estimate();
         let by_query = estimate.is_quicker_by_query();
+        if by_query && self.plan.is_none() {
+            // What is read now is what these figures show.
+            exports.compare_persons().await?;
+        }
         tracing::info!(
             "{rows} {}: {estimate}; the first read is by {}, later syncs export the changes",
             reader.table.stream,

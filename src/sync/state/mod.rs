@@ -5,6 +5,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod interval;
+pub(crate) mod person_figures;
 pub(crate) mod scan;
 pub(crate) mod stream;
 pub(crate) mod table;
