@@ -1,10 +1,18 @@
 //! `check` says whether the configuration works, and if not, what to do.
 
-use posthog_sandbox::posthog::{Action, Fault, Sandbox};
+use std::time::Duration;
+
+use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
 use serde_json::json;
+use tokio::net::TcpListener;
 
 use crate::support::program::{Source, run};
-use crate::support::world::{PROJECT, events, key, minutes_ago, two_projects};
+use crate::support::turned_clock;
+use crate::support::world::{PROJECT, events, key, minutes_ago, sandbox, sandbox_with_exports, two_projects};
+
+/// Platforms give up after this.
+const MINUTE: Duration = Duration::from_mins(1);
+const HOUR: Duration = Duration::from_hours(1);
 
 async fn sandbox_with_keys() -> Sandbox {
     let posthog = Sandbox::builder()
@@ -115,4 +123,74 @@ async fn error_names_the_missing_file() {
     let (status, message) = run(command).await.messages.connection_status();
     assert_eq!(status, "FAILED");
     assert!(message.contains("/nowhere/config.json"), "{message}");
+}
+
+/// What fails for ever would be waited for in a sync.
+#[tokio::test(start_paused = true)]
+async fn whatever_posthog_does_the_result_comes_within_a_minute() {
+    let posthog = sandbox_with_keys().await;
+    let drip = Action::Drip { pieces: 3_600, over: HOUR };
+    for (action, expected) in [
+        (Action::throttle(100), "the last failure was: "),
+        (Action::Delay { wait: HOUR }, "what the API key may do"),
+        (drip, "what the API key may do"),
+        (Action::Stall { wait: HOUR }, "what the API key may do"),
+        (Action::GatewayTimeout { wait: Duration::from_secs(20) }, "504"),
+    ] {
+        posthog.set_faults(vec![Fault::new(action.clone())]).unwrap();
+        let (status, message, took) = turned_clock::check(&posthog.url(), &json!({})).await;
+        assert_eq!(status, "FAILED", "{action:?}: {message}");
+        assert!(took < MINUTE && message.contains(expected), "{action:?} after {took:?}: {message}");
+    }
+    // Accepts connections, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    for url in [&url, "https://192.0.2.1"] {
+        let (status, message, took) = turned_clock::check(url, &json!({})).await;
+        assert!(status == "FAILED" && took < MINUTE, "{url}: {status} after {took:?}: {message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_in_time_counts() {
+    let posthog = two_projects().await;
+    posthog.insert(PROJECT, events(5, minutes_ago(10)));
+    let never = Action::Delay { wait: HOUR };
+    let cases = [
+        (Fault::new(never.clone()).path("projects/1002/query"), "of the projects 1002", true),
+        (Fault::query(never.clone()).after(2), "how much there is to read", true),
+        (Fault::new(never.clone()).path("projects/100[12]/query"), "of the projects 1001, 1002", false),
+    ];
+    for (fault, expected, succeeds) in cases {
+        posthog.set_faults(vec![fault]).unwrap();
+        let (status, message, took) = turned_clock::check(&posthog.url(), &json!({})).await;
+        assert_eq!(status, if succeeds { "SUCCEEDED" } else { "FAILED" }, "{message}");
+        assert!(took < MINUTE && message.contains(expected), "after {took:?}: {message}");
+        assert_eq!(message.contains("5 events"), succeeds, "{message}");
+    }
+    // A project that cannot be read fails the check, whatever is known of the others.
+    let refusal =
+        Action::error(403, &json!("API key missing required scope 'query:read'"), &json!("permission_denied"));
+    posthog
+        .set_faults(vec![Fault::query(never).path("projects/1001"), Fault::query(refusal).path("projects/1002")])
+        .unwrap();
+    let (status, message, took) = turned_clock::check(&posthog.url(), &json!({})).await;
+    assert!(status == "FAILED" && message.contains("project 1002") && took < MINUTE, "after {took:?}: {message}");
+}
+
+#[tokio::test]
+async fn check_logs_how_long_the_first_read_takes_and_what_it_may_cost() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(5, minutes_ago(10)));
+    let logged = |source: Source| async move { run(source.command("check")).await.messages.logs("INFO").join("\n") };
+    let logs = logged(Source::new(&posthog.url())).await;
+    for expected in ["project 1001: 5 events are read by query in about 1 min", "The first read takes about 1 min."] {
+        assert!(logs.contains(expected), "{logs}");
+    }
+    assert!(!logs.contains("may bill"), "{logs}");
+    let posthog = sandbox_with_exports(Exports::default()).await;
+    posthog.insert(PROJECT, events(5, minutes_ago(10)));
+    let logs = logged(Source::new(&posthog.url()).with_exports()).await;
+    assert!(logs.contains("5 events are read by export") && logs.contains("may bill"), "{logs}");
+    assert!(posthog.export_runs().is_empty(), "a run was started");
 }

@@ -10,7 +10,7 @@ use posthog_sandbox::posthog::{Action, Exports, Fault, Sandbox};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::support::child::{Child, Watched};
+use crate::support::child::Watched;
 use crate::support::messages::Messages;
 use crate::support::program::{Source, catalog};
 use crate::support::world::{PROJECT, event_ids, sandbox, sandbox_with_exports, two_hours_ago};
@@ -85,11 +85,6 @@ async fn next_line(stdout: &mut BufReader<Watched>) -> Option<String> {
     (line.last() == Some(&b'\n')).then(|| String::from_utf8(line).unwrap())
 }
 
-async fn signal(child: &Child, number: i32) {
-    let arguments = [format!("-{number}"), child.id().to_string()];
-    assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
-}
-
 /// How often programs were ended, and how.
 #[derive(Default)]
 struct Ends {
@@ -128,14 +123,14 @@ async fn read_and_end(
     }
     match way {
         Way::Kill => {
-            signal(&child, SIGKILL).await;
+            child.signal(SIGKILL).await;
             // Whatever is in the pipe is read, as a shell's next program would; a torn line is none.
             while let Some(line) = next_line(&mut stdout).await {
                 text.push_str(&line);
             }
         }
         Way::Terminate => {
-            signal(&child, SIGTERM).await;
+            child.signal(SIGTERM).await;
             // What it had is written to the last line.
             let mut rest = Vec::new();
             while stdout.read_until(b'\n', &mut rest).await.unwrap() > 0 {}

@@ -53,7 +53,9 @@ async fn check_on_a_terminal_is_text() {
     posthog.insert(PROJECT, events(5, minutes_ago(10)));
     let (code, shown) = run_on_terminal(Source::new(&posthog.url()).command("check")).await;
     assert_eq!(code, Some(0));
-    assert!(shown.starts_with("OK: the configuration works\n  project 1001 (Web shop) will be read by "), "{shown}");
+    let (log, result) = shown.split_at(shown.find("OK: ").unwrap());
+    assert!(result.starts_with("OK: the configuration works\n  project 1001 (Web shop) will be read by "), "{shown}");
+    assert!(log.lines().all(|line| line.contains(" INFO ")) && log.contains("The first read takes "), "{shown}");
     assert!(!shown.contains('{') && !shown.contains('\u{1b}'), "{shown}");
 
     let (code, shown) = run_on_terminal(Source::new(&posthog.url()).without("start_date").command("check")).await;

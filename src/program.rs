@@ -32,7 +32,7 @@ enum End {
 /// Runs a command that writes to `Output`, and turns its result into messages and an exit code.
 ///
 /// What the command returned; 1 when that is an error, which is reported here. On SIGTERM and SIGINT whole lines are
-/// flushed, then the process ends by that signal.
+/// flushed, then the process ends by that signal, or with 0 where the command waits for one.
 pub fn run<F>(audience: Audience, command: impl FnOnce(Output) -> F) -> ExitCode
 where
     F: Future<Output = Result<ExitCode, Error>>,
@@ -53,7 +53,7 @@ where
             return ExitCode::FAILURE;
         }
     };
-    let (end, closed) = runtime.block_on(async {
+    let (end, closed, ends_well_by_signal) = runtime.block_on(async {
         let (output, writer) = Writer::stdout(audience);
         logging::install(&output);
         let end = tokio::select! {
@@ -72,11 +72,12 @@ where
         if let End::Command(Err(error)) = &end {
             drop(output.message(&Message::error(error, None)).await);
         }
-        (end, writer.close(&output).await)
+        (end, writer.close(&output).await, output.ends_well_by_signal())
     });
     // Reading stdin may block a thread for good; do not wait for it.
     runtime.shutdown_background();
     match (end, closed) {
+        (End::Signal(_), Ok(())) if ends_well_by_signal => ExitCode::SUCCESS,
         (End::Signal(signal), _) => {
             drop(signal_hook::low_level::emulate_default_handler(signal));
             ExitCode::FAILURE

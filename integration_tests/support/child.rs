@@ -158,6 +158,12 @@ impl Child {
         self.inner.id().unwrap()
     }
 
+    /// Sends the program a signal.
+    pub(crate) async fn signal(&self, number: i32) {
+        let arguments = [format!("-{number}"), self.id().to_string()];
+        assert!(tokio::process::Command::new("kill").args(arguments).status().await.unwrap().success());
+    }
+
     /// Kills the program and waits for its end.
     pub(crate) async fn kill(&mut self) {
         self.inner.kill().await.unwrap();

@@ -118,6 +118,15 @@ struct TraceShape {
 impl Messages {
     /// Reads and checks the output of a program.
     pub(crate) fn parse(stdout: &[u8]) -> Self {
+        Self::read(stdout, false)
+    }
+
+    /// The same for a program that reads its streams again and again.
+    pub(crate) fn of_rounds(stdout: &[u8]) -> Self {
+        Self::read(stdout, true)
+    }
+
+    fn read(stdout: &[u8], again: bool) -> Self {
         let text = std::str::from_utf8(stdout).expect("stdout is not UTF-8");
         assert!(text.is_empty() || text.ends_with('\n'), "the last line is not whole");
         assert!(!text.contains(['\u{85}', '\u{2028}', '\u{2029}']), "a reader could take a line for two");
@@ -131,7 +140,7 @@ impl Messages {
             .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}")))
             .collect();
         let messages = Self { lines, parsed };
-        messages.check();
+        messages.check(again);
         messages
     }
 
@@ -147,7 +156,7 @@ impl Messages {
         Self { lines: self.lines[..=last].to_vec(), parsed: self.parsed[..=last].to_vec() }
     }
 
-    fn check(&self) {
+    fn check(&self, again: bool) {
         let mut since_state: BTreeMap<Descriptor, u64> = BTreeMap::new();
         let mut last_state: BTreeMap<Descriptor, serde_json::Map<String, Value>> = BTreeMap::new();
         let mut status: BTreeMap<String, String> = BTreeMap::new();
@@ -197,7 +206,9 @@ impl Messages {
                         let next = body["status"].as_str().unwrap().to_owned();
                         let before = status.insert(stream, next.clone());
                         let allowed = match next.as_str() {
-                            "STARTED" => before.is_none(),
+                            "STARTED" => before
+                                .as_deref()
+                                .is_none_or(|before| again && matches!(before, "COMPLETE" | "INCOMPLETE")),
                             "RUNNING" | "COMPLETE" | "INCOMPLETE" => {
                                 matches!(before.as_deref(), Some("STARTED" | "RUNNING"))
                             }
@@ -311,6 +322,12 @@ impl Messages {
                 format!("{}: {}", error["failure_type"].as_str().unwrap(), error["message"].as_str().unwrap())
             })
             .collect()
+    }
+
+    /// How many times a stream has been read to its end, or as far as that went.
+    pub(crate) fn ends_of(&self, stream: &str) -> usize {
+        let statuses = self.statuses(stream);
+        statuses.iter().filter(|status| ["COMPLETE", "INCOMPLETE"].contains(&status.as_str())).count()
     }
 
     /// Log lines of a level.

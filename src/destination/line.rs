@@ -48,6 +48,8 @@ pub(super) struct SourceLog {
 pub(super) struct SourceError {
     pub(super) message: String,
     pub(super) failure_type: String,
+    /// The stream that has failed, if one has.
+    pub(super) stream: Option<StreamDescriptor>,
 }
 
 /// The status of a stream.
@@ -78,6 +80,7 @@ impl Notice {
             error: Some(&trace["error"]).filter(|error| error.is_object()).map(|error| SourceError {
                 message: text(&error["message"]),
                 failure_type: text(&error["failure_type"]),
+                stream: serde_json::from_value(error["stream_descriptor"].clone()).ok(),
             }),
             status: serde_json::from_value(status["stream_descriptor"].clone())
                 .ok()

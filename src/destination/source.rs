@@ -3,7 +3,7 @@
 //! In a pipe nothing else does: a source that could not be started, or was killed, looks like one that
 //! had nothing to say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::line::{SourceError, SourceStatus};
 use crate::error::Error;
@@ -12,10 +12,12 @@ use crate::protocol::StreamDescriptor;
 /// What the source has said about itself.
 #[derive(Debug, Default)]
 pub(super) struct SourceReport {
-    /// Its first failure.
-    failure: Option<Error>,
+    /// Its failures, and the stream that each is about, if it is about one.
+    failures: Vec<(Option<StreamDescriptor>, Error)>,
     /// The last status of every stream; empty for a source that sends none.
     statuses: BTreeMap<StreamDescriptor, Status>,
+    /// Streams that have been complete before, if the source reads them again and again.
+    read_before: BTreeSet<StreamDescriptor>,
     /// Whether a record or a state has come.
     has_content: bool,
     /// Whether any message has come.
@@ -48,26 +50,31 @@ impl SourceReport {
             "INCOMPLETE" => Status::Incomplete,
             _ => return,
         };
+        // A source that goes on begins a stream again: what failed before it has another try now.
+        if status.status == "STARTED" {
+            self.failures.retain(|(stream, _)| stream.as_ref() != Some(&status.stream));
+        }
+        if known == Status::Complete {
+            self.read_before.insert(status.stream.clone());
+        }
         self.statuses.insert(status.stream, known);
     }
 
     /// The source has reported a failure.
     pub(super) fn failed(&mut self, error: &SourceError) {
         let text = format!("the source has failed: {}", error.message);
-        self.fail(match error.failure_type.as_str() {
+        let failure = match error.failure_type.as_str() {
             "config_error" => Error::config(text),
             "transient_error" => Error::transient(text),
             _ => Error::system(text),
-        });
+        };
+        self.failures.push((error.stream.clone(), failure));
     }
 
     /// Its last line was cut off.
     pub(super) fn cut_off(&mut self) {
-        self.fail(Error::system("the source was cut off in the middle of a line; the next sync reads what is missing"));
-    }
-
-    fn fail(&mut self, error: Error) {
-        self.failure.get_or_insert(error);
+        let error = "the source was cut off in the middle of a line; the next sync reads what is missing";
+        self.failures.push((None, Error::system(error)));
     }
 
     /// Whether the source has done all that the catalog asks for, once its output has ended.
@@ -75,7 +82,7 @@ impl SourceReport {
     /// # Errors
     /// When it has not, or has not begun.
     pub(super) fn end(self, catalog: &[StreamDescriptor]) -> Result<(), Error> {
-        if let Some(error) = self.failure {
+        if let Some((_, error)) = self.failures.into_iter().next() {
             return Err(error);
         }
         if !self.has_messages {
@@ -87,11 +94,12 @@ impl SourceReport {
             // Sources need not report statuses, but then there is at least a state.
             return if self.has_content { Ok(()) } else { Err(stopped("before the first record or state")) };
         }
-        let with = |wanted: Status| -> Vec<&str> {
-            let found = self.statuses.iter().filter(|(_, status)| **status == wanted);
+        let with = |wanted: Status, except: &BTreeSet<StreamDescriptor>| -> Vec<&str> {
+            let found = self.statuses.iter().filter(|(stream, status)| **status == wanted && !except.contains(*stream));
             found.map(|(stream, _)| stream.name.as_str()).collect()
         };
-        let (begun, incomplete) = (with(Status::Begun), with(Status::Incomplete));
+        // What has been read before can be ended on purpose while it is read again.
+        let (begun, incomplete) = (with(Status::Begun, &BTreeSet::new()), with(Status::Incomplete, &self.read_before));
         if !begun.is_empty() {
             return Err(stopped(&format!("in the middle of {}", begun.join(", "))));
         }
@@ -157,6 +165,33 @@ mod tests {
         assert_eq!(end(&[("prefix_a", "COMPLETE")], true), Ok(()), "names of another catalog");
         let error = end(&[("a", "COMPLETE"), ("b", "INCOMPLETE")], true).unwrap_err();
         assert!(error.contains("could not read all of b"), "{error}");
+    }
+
+    #[test]
+    fn a_source_that_goes_on_may_fail_and_recover_and_be_ended() {
+        let round = [("a", "STARTED"), ("b", "STARTED"), ("a", "COMPLETE"), ("b", "COMPLETE")];
+        let after = |last: &[(&str, &str)]| end(&[&round[..], last].concat(), true);
+        assert_eq!(after(&round), Ok(()));
+        assert!(after(&round[..3]).unwrap_err().contains("in the middle of b"), "killed");
+        assert_eq!(after(&[("b", "STARTED"), ("b", "INCOMPLETE")]), Ok(()), "ended on purpose");
+        let failure = |stream| SourceError { message: "m".to_owned(), failure_type: String::new(), stream };
+        let ended = |steps: &[(&str, Option<SourceError>)]| {
+            let mut report = SourceReport::default();
+            report.content();
+            for (text, error) in steps {
+                report.status(SourceStatus { stream: stream("a"), status: (*text).to_owned() });
+                if let Some(error) = error {
+                    report.failed(error);
+                }
+            }
+            report.end(&[stream("a")])
+        };
+        let (of_stream, of_all) = (|| Some(failure(Some(stream("a")))), || Some(failure(None)));
+        let recovered = [("STARTED", of_stream()), ("INCOMPLETE", None), ("STARTED", None), ("COMPLETE", None)];
+        assert!(ended(&recovered).is_ok(), "read since");
+        let failed = [("STARTED", None), ("COMPLETE", None), ("STARTED", of_stream()), ("INCOMPLETE", None)];
+        assert!(ended(&failed).unwrap_err().message().contains("has failed"));
+        assert!(ended(&[("STARTED", of_all()), ("STARTED", None), ("COMPLETE", None)]).is_err(), "of no stream");
     }
 
     #[test]

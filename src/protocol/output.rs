@@ -12,12 +12,13 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::os::fd::AsFd;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::catalog::StreamDescriptor;
 use super::lines::Lines;
@@ -45,9 +46,13 @@ enum Item {
     Line(Vec<u8>),
     Records { stream: Arc<StreamDescriptor>, lines: Lines, count: u64, room: Option<OwnedSemaphorePermit> },
     State { stream: Arc<StreamDescriptor>, state: Value },
+    EndOfRound(oneshot::Sender<LastStates>),
     LogsWaiting,
     Close,
 }
+
+/// The last state of each stream that has one.
+pub type LastStates = Vec<(StreamDescriptor, Value)>;
 
 /// Where tasks hand over what is to be written. Cheap to clone.
 #[derive(Clone)]
@@ -63,6 +68,7 @@ type Cleanup = Pin<Box<dyn Future<Output = ()> + Send>>;
 struct Shared {
     audience: Audience,
     cleanup: Mutex<Option<Cleanup>>,
+    ends_well_by_signal: AtomicBool,
     logs: Mutex<Logs>,
     spare: Mutex<Vec<Lines>>,
     progress: Mutex<Progress>,
@@ -152,6 +158,18 @@ impl Output {
         self.send(Item::State { stream: Arc::clone(stream), state }).await
     }
 
+    /// Ends a sync that is followed by another one: records are counted anew. Returns the last state of each stream
+    /// that has been written.
+    ///
+    /// # Errors
+    /// When stdout has been closed by its reader.
+    pub async fn end_round(&self) -> Result<LastStates, Error> {
+        let (answer, states) = oneshot::channel();
+        self.send(Item::EndOfRound(answer)).await?;
+        lock(&self.shared.records).clear();
+        states.await.map_err(|_| Error::output_closed())
+    }
+
     async fn send(&self, item: Item) -> Result<(), Error> {
         self.queue.send(item).await.map_err(|_| Error::output_closed())
     }
@@ -186,6 +204,16 @@ impl Output {
     /// What is to be done when a signal ends the program.
     pub fn at_interruption(&self, cleanup: impl Future<Output = ()> + Send + 'static) {
         *lock(&self.shared.cleanup) = Some(Box::pin(cleanup));
+    }
+
+    /// From now on, a signal is the way to end the program, and no failure.
+    pub fn end_well_by_signal(&self) {
+        self.shared.ends_well_by_signal.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a signal that ends the program is no failure.
+    pub fn ends_well_by_signal(&self) -> bool {
+        self.shared.ends_well_by_signal.load(Ordering::Relaxed)
     }
 
     /// Does what is to be done when a signal ends the program.
@@ -241,8 +269,8 @@ impl Writer {
         let (queue, items) = mpsc::channel(QUEUE);
         let room = Arc::new(Semaphore::new(QUEUE_BYTES as usize));
         let (logs, spare, progress) = (Mutex::default(), Mutex::default(), Mutex::new(Progress::hidden()));
-        let (cleanup, records) = (Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { audience, cleanup, logs, spare, progress, records });
+        let (cleanup, records, ends_well_by_signal) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { audience, cleanup, ends_well_by_signal, logs, spare, progress, records });
         let sink = LineSink(BufWriter::with_capacity(WRITE_SIZE, sink));
         let stdout = StdoutWriter { sink, audience, streams: HashMap::new() };
         let thread = std::thread::spawn({
@@ -284,6 +312,8 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
                     drop(room);
                 }
                 Item::State { stream, state } => stdout.state(&stream, state)?,
+                // Whoever asked may have gone.
+                Item::EndOfRound(answer) => drop(answer.send(stdout.end_round())),
                 Item::LogsWaiting => {}
                 Item::Close => return stdout.sink.0.flush(),
             }
@@ -374,6 +404,15 @@ impl<W: Write> StdoutWriter<W> {
         }
         counts.records_since_state += count;
         self.sink.write_records(lines)
+    }
+
+    /// The next sync says again that its streams are running.
+    fn end_round(&mut self) -> LastStates {
+        let streams = self.streams.iter_mut().filter_map(|(stream, counts)| {
+            counts.running = false;
+            Some((StreamDescriptor::clone(stream), counts.last_state.clone()?))
+        });
+        streams.collect()
     }
 
     fn state(&mut self, stream: &Arc<StreamDescriptor>, state: Value) -> io::Result<()> {

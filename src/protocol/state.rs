@@ -232,7 +232,11 @@ impl SavedStates {
         fields.into_iter().try_for_each(|(name, state)| self.set(StreamDescriptor { name, namespace: None }, state))
     }
 
-    fn set(&mut self, descriptor: StreamDescriptor, state: Value) -> Result<(), Error> {
+    /// Replaces the state of a stream by one that its source has emitted.
+    ///
+    /// # Errors
+    /// A config error when it is no state of a stream.
+    pub fn set(&mut self, descriptor: StreamDescriptor, state: Value) -> Result<(), Error> {
         let state = match state {
             Value::String(text) => serde_json::from_str(&text).unwrap_or(Value::String(text)),
             state => state,

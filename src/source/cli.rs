@@ -71,6 +71,12 @@ Deliver to a Patterns webhook, and continue from there next time:
   source-posthog read --quiet --config config.json \\
       --catalog catalog.json --state state.json \\
     | destination-patterns write --config patterns.json \\
+      --catalog catalog.json --state-file state.json
+
+The same without an end: a new event is delivered within a minute or two:
+  source-posthog read --follow --quiet --config config.json \\
+      --catalog catalog.json --state state.json \\
+    | destination-patterns write --config patterns.json \\
       --catalog catalog.json --state-file state.json";
 
 const PLAN_EXAMPLES: &str = "\
@@ -251,6 +257,11 @@ pub struct ReadArguments {
     /// How to write the log [default: text on a terminal, otherwise json]
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+    /// Go on: read what is new every so many seconds [default: 60]. Lists, persons that are exported, and what is
+    /// read in full come every hour. SIGINT and SIGTERM end it with exit code 0
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "60",
+        value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub follow: Option<u64>,
     /// Write how the sync has ended to this file, in the text format of Prometheus
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,

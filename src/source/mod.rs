@@ -26,6 +26,7 @@ pub mod verify;
 pub use cli::{Arguments, Command};
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use crate::completions;
 use crate::error::Error;
@@ -45,13 +46,19 @@ pub async fn run(command: &Command, output: &Output) -> Result<ExitCode, Error> 
             return Ok(ExitCode::FAILURE);
         }
         Command::Discover { config } => discover::discover(config, output).await?,
-        Command::Read(arguments) if !read::read(arguments, output).await? => return Ok(ExitCode::FAILURE),
+        Command::Read(arguments) => {
+            let complete = match arguments.follow {
+                Some(seconds) => read::follow::follow(arguments, Duration::from_secs(seconds), output).await?,
+                None => read::read(arguments, output).await?,
+            };
+            return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
         Command::Plan(arguments) if !read::plan::plan(arguments, output).await? => return Ok(ExitCode::FAILURE),
         Command::Catalog(arguments) => catalog::catalog(arguments, output).await?,
         Command::Verify(arguments) if !verify::verify(arguments, output).await? => return Ok(ExitCode::from(DIFFERS)),
         Command::Init { config } => init::init(config, output).await?,
         Command::Completions { shell } => output.line(completions::script::<Arguments>(*shell)).await?,
-        Command::Check { .. } | Command::Read(_) | Command::Plan(_) | Command::Verify(_) => {}
+        Command::Check { .. } | Command::Plan(_) | Command::Verify(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

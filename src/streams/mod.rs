@@ -109,6 +109,11 @@ impl Source {
         }
     }
 
+    /// Whether it is read page by page, whatever has changed.
+    pub fn is_list(self) -> bool {
+        matches!(self, Self::List(_) | Self::NestedList(_) | Self::Account(_))
+    }
+
     /// The scope that the key needs.
     pub fn scope(self) -> &'static str {
         match self {

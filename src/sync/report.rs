@@ -29,6 +29,8 @@ pub enum Proof {
     ListedTwice,
     /// PostHog does not count these objects: they were read to the end.
     ReadToEnd,
+    /// PostHog's figures are those at the last read.
+    Unchanged,
     /// What is read are PostHog's figures themselves.
     Figures,
     /// A state without figures says that some have been emitted before.
@@ -115,6 +117,7 @@ impl Proof {
             Self::FilesListed => "files_listed",
             Self::ListedTwice => "listed_twice",
             Self::ReadToEnd => "read_to_end",
+            Self::Unchanged => "unchanged",
             Self::Figures => "figures",
             Self::Assumed => "assumed",
         }
@@ -154,6 +157,7 @@ impl Proof {
             Self::FilesListed => "all files that PostHog lists were read".to_owned(),
             Self::ListedTwice => "two listings show the same".to_owned(),
             Self::ReadToEnd => "read to the end; PostHog does not count them".to_owned(),
+            Self::Unchanged => "PostHog's figures are those of the last read".to_owned(),
             Self::Figures => "these are PostHog's own figures".to_owned(),
             Self::Assumed => format!("{here} of them are assumed to have been emitted before, as the state says"),
         }

@@ -59,6 +59,8 @@ pub struct RateLimiter {
     queries: Arc<Semaphore>,
     others: Arc<Semaphore>,
     counters: Mutex<Counters>,
+    /// What the last request that failed ended with.
+    last_failure: Mutex<Option<String>>,
 }
 
 struct Counters {
@@ -88,6 +90,7 @@ impl RateLimiter {
                 general: [window(480, MINUTE), window(4_800, HOUR)],
                 paused: [None, None, None],
             }),
+            last_failure: Mutex::default(),
         }
     }
 
@@ -141,6 +144,16 @@ impl RateLimiter {
         if paused.as_ref().is_none_or(|(known, _)| *known < until) {
             *paused = Some((until, reason.to_owned()));
         }
+    }
+
+    /// A request has failed, and will be sent again.
+    pub(super) fn failed(&self, message: String) {
+        *lock(&self.last_failure) = Some(message);
+    }
+
+    /// What the last request that failed ended with, if one did.
+    pub fn last_failure(&self) -> Option<String> {
+        lock(&self.last_failure).clone()
     }
 
     /// Queries and other requests of the last hour.

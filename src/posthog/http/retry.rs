@@ -97,6 +97,7 @@ impl Retry {
     /// # Errors
     /// When the failure is final, or has happened too often.
     pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, GiveUp> {
+        limiter.failed(failure.to_string());
         let (message, asks_for_less) = match failure {
             Failure::Fatal(error) => return Err(GiveUp::Fatal(error)),
             Failure::Refused(refusal) => return Err(GiveUp::Refused(refusal)),

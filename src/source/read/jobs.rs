@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::error::Error;
 use crate::protocol::state::SavedStates;
-use crate::protocol::{ConfiguredCatalog, StreamDescriptor, SyncMode};
+use crate::protocol::{ConfiguredStream, StreamDescriptor, SyncMode};
 use crate::source::custom_queries::CustomStreams;
 use crate::source::selected::selection;
 use crate::streams::{
@@ -79,18 +79,15 @@ pub(super) fn warn_about_missing(jobs: &[Job], ids: &[u64]) {
     }
 }
 
-/// Checks the catalog and the states before anything is read.
+/// Checks the chosen streams and their states before anything is read.
 pub(super) fn jobs(
     config: &Config,
-    catalog: &ConfiguredCatalog,
+    chosen: &[&ConfiguredStream],
     state: &SavedStates,
     custom: &CustomStreams,
 ) -> Result<Vec<Job>, Error> {
-    if catalog.streams.is_empty() {
-        return Err(Error::config("the catalog has no streams; choose at least one"));
-    }
     let mut jobs: Vec<Job> = Vec::new();
-    for configured in &catalog.streams {
+    for &configured in chosen {
         let stream = Arc::new(configured.descriptor());
         let name = &stream.name;
         if jobs.iter().any(|job| job.stream == stream) {
@@ -103,10 +100,6 @@ pub(super) fn jobs(
         let source = Source::find(name, &custom.streams);
         let wanted = configured.sync_mode == SyncMode::Incremental;
         let incremental = wanted && source.is_some_and(Source::is_incremental);
-        if wanted && source.is_some() && !incremental {
-            // Some drivers ask for every stream in this way.
-            tracing::warn!("the stream `{name}` cannot be read incrementally, so it is read in full");
-        }
         let Some(source) = source else {
             let names = streams::names().join(", ");
             return Err(Error::config(format!("the catalog has the unknown stream `{name}`; there are {names}")));

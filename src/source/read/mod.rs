@@ -1,12 +1,15 @@
 //! `read`: all chosen streams of all projects, side by side. What limits them is what `PostHog` limits: requests
 //! ([`crate::posthog::http::RateLimiter`]) and export runs ([`Supervision`]).
 
+pub(super) mod follow;
 mod jobs;
 pub(super) mod plan;
+mod setup;
 mod summary;
 mod tables;
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -18,26 +21,24 @@ use indicatif::HumanCount;
 use tokio::sync::OnceCell;
 use tracing::Instrument;
 
+use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_runs};
+pub(super) use setup::Account;
+use setup::{Setup, saved_states};
 use summary::{Ending, StreamEnd, Summary};
 
-use jobs::{Job, JobKind, Jobs, in_order, jobs, warn_about_missing, with_shared_runs};
-
 use super::account_streams::AccountReader;
-use super::cli::{ReadArguments, SyncArguments};
-use super::discover::custom_streams;
-use super::method::{self, ChosenMethod, is_posthog_cloud};
-use super::projects::project_ids;
+use super::cli::ReadArguments;
+use super::method::{ChosenMethod, is_posthog_cloud};
 use super::unmatched;
-use super::{catalog, configuration};
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, FailureType};
 use crate::lock::lock;
 use crate::posthog::account::{ApiKey, QUERY_SCOPE};
 use crate::posthog::exports::Exports;
 use crate::posthog::http::{Client, FileClient, Silent};
 use crate::progress::Progress;
 use crate::protocol::state::SavedStates;
-use crate::protocol::{ConfiguredCatalog, Message, Output, StreamDescriptor, StreamStatus, SyncMode};
+use crate::protocol::{Message, Output, StreamDescriptor, StreamStatus};
 use crate::records::NulledValues;
 use crate::streams::{EVENTS, ORGANIZATIONS, PERSONS, Selection, Table};
 use crate::sync::{
@@ -53,8 +54,7 @@ const FAILED_EXPORTS_REST: TimeDelta = TimeDelta::hours(24);
 struct Sync {
     config: Arc<Config>,
     client: Client,
-    /// Made when it is needed first: reading the system's certificates takes its time.
-    files: OnceCell<FileClient>,
+    files: Arc<OnceCell<FileClient>>,
     key: Option<ApiKey>,
     projects: Vec<ProjectPlan>,
     output: Output,
@@ -87,87 +87,110 @@ struct ProjectPlan {
     supervision: Arc<Supervision>,
 }
 
+/// How streams have ended, the worst last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    /// All has been read.
+    Complete,
+    /// Something has failed, which has been reported; a later sync may succeed.
+    Failed,
+    /// The same, but no sync will succeed before the user has changed something.
+    Misconfigured,
+}
+
+/// Which streams a sync reads, and from where on.
+struct Round<'r> {
+    saved: &'r SavedStates,
+    /// Whether it reads lists, and what is read in full.
+    is_full: bool,
+    /// What the key may read, if it is known.
+    account: Option<Account>,
+    /// Where is entered what would be read, if nothing is to be read.
+    plan: Option<ReadPlan>,
+    quiet: bool,
+}
+
 /// Reads the chosen streams. Returns false when one has failed, which has been reported then.
 pub(super) async fn read(arguments: &ReadArguments, output: &Output) -> Result<bool, Error> {
-    let summary = Arc::new(Summary::begin(arguments.metrics_file.clone(), output.clone()));
+    let outcome = with_summary(arguments.metrics_file.as_deref(), output, async |summary| {
+        let saved = saved_states(&arguments.sync)?;
+        let setup = Setup::from_arguments(&arguments.sync).await?;
+        read_round(&setup, Round::new(&saved, arguments.quiet), output, summary).await
+    });
+    Ok(outcome.await? == Outcome::Complete)
+}
+
+/// Does a sync, and says how it has ended.
+async fn with_summary(
+    metrics_file: Option<&Path>,
+    output: &Output,
+    sync: impl AsyncFnOnce(&Arc<Summary>) -> Result<Outcome, Error>,
+) -> Result<Outcome, Error> {
+    let summary = Arc::new(Summary::begin(metrics_file.map(Path::to_owned), output.clone()));
     output.at_interruption(end_by_signal(Arc::clone(&summary), std::future::ready(())));
-    let result = read_streams(arguments, output, &summary).await;
-    summary.end(if matches!(result, Ok(true)) { Ending::Complete } else { Ending::Failed });
+    let result = sync(&summary).await;
+    summary.end(if matches!(result, Ok(Outcome::Complete)) { Ending::Complete } else { Ending::Failed });
     result
 }
 
 /// What is done when a signal ends the sync.
 async fn end_by_signal(summary: Arc<Summary>, cleanup: impl Future<Output = ()>) {
-    summary.end(Ending::Interrupted);
+    summary.end_by_signal().await;
     cleanup.await;
 }
 
-async fn read_streams(arguments: &ReadArguments, output: &Output, summary: &Arc<Summary>) -> Result<bool, Error> {
-    let Prepared { sync, jobs, reads_events, reads_persons, starts_later } =
-        prepare(&arguments.sync, arguments.quiet, output, summary, None).await?;
-    output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
-    let mut all_complete = true;
-    let mut streams: FuturesUnordered<_> =
-        with_shared_runs(in_order(jobs)).into_iter().map(|jobs| sync.run_jobs(jobs).boxed_local()).collect();
-    while let Some(complete) = streams.next().await {
-        all_complete &= complete?;
-    }
-    if !starts_later {
-        sync.warn_about_unmatched(reads_events, reads_persons).await;
-    }
-    Ok(all_complete)
-}
-
-/// Checks configuration, catalog and state, and finds out how each project is read.
-async fn prepare(
-    arguments: &SyncArguments,
-    quiet: bool,
+async fn read_round(
+    setup: &Setup,
+    round: Round<'_>,
     output: &Output,
     summary: &Arc<Summary>,
-    plan: Option<ReadPlan>,
-) -> Result<Prepared, Error> {
-    let config = configuration::from_file(&arguments.config).await?;
-    if !config.method.obsolete.is_empty() {
-        tracing::info!(
-            "{} has no effect any more: what has been read is compared with PostHog's figures instead",
-            config.method.obsolete.join(" and ")
-        );
+) -> Result<Outcome, Error> {
+    let is_full = round.is_full;
+    let Prepared { sync, jobs, reads_events, reads_persons, starts_later } =
+        prepare(setup, round, output, summary).await?;
+    output.at_interruption(end_by_signal(Arc::clone(summary), sync.cancel_unread_runs()));
+    let mut worst = Outcome::Complete;
+    let mut streams: FuturesUnordered<_> =
+        with_shared_runs(in_order(jobs)).into_iter().map(|jobs| sync.run_jobs(jobs).boxed_local()).collect();
+    while let Some(outcome) = streams.next().await {
+        worst = worst.max(outcome?);
     }
-    let catalog = match &arguments.catalog {
-        Some(file) => ConfiguredCatalog::from_file(file)?,
-        None => catalog::configured(&config, &arguments.streams, SyncMode::Incremental).await?,
+    if is_full && !starts_later {
+        sync.warn_about_unmatched(reads_events, reads_persons).await;
+    }
+    Ok(worst)
+}
+
+/// Checks the states, and finds out how each project is read.
+async fn prepare(setup: &Setup, round: Round<'_>, output: &Output, summary: &Arc<Summary>) -> Result<Prepared, Error> {
+    let Setup { config, custom, client, files, .. } = setup;
+    let Round { saved, is_full, account, plan, quiet } = round;
+    let jobs = jobs(config, &setup.streams(is_full), saved, custom)?;
+    if is_full {
+        saved.warn_of_others(jobs.iter().map(|job| &*job.stream));
+    }
+    let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
+    let Account { key, methods } = match account {
+        Some(account) => account,
+        None => Account::of(setup, tables).await?,
     };
-    let state = arguments.state.as_deref().map(SavedStates::from_file).transpose()?.unwrap_or_default();
-    let custom =
-        custom_streams(&config, |name| catalog.streams.iter().any(|stream| stream.stream.name == name)).await?;
-    let jobs = jobs(&config, &catalog, &state, &custom)?;
-    state.warn_of_others(jobs.iter().map(|job| &*job.stream));
-    let client = Client::new(&config)?;
-    let key = ApiKey::fetch(&client, client.retry(), &Silent).await?;
-    let ids = project_ids(&client, &config, key.as_ref(), || client.retry(), &Silent).await?;
-    if config.project_ids.is_none() {
-        warn_about_missing(&jobs, &ids);
+    if is_full && config.project_ids.is_none() {
+        warn_about_missing(&jobs, &methods.iter().map(|(id, _)| *id).collect::<Vec<_>>());
     }
     let reads = |table: &Table| {
         jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table: other, .. } if other.stream == table.stream))
     };
     let (reads_events, reads_persons) = (reads(&EVENTS), reads(&PERSONS));
-    let future_start = unmatched::future_start(&config, client.now()).filter(|_| reads_events);
-    if let Some(notice) = &future_start {
+    let future_start = unmatched::future_start(config, client.now()).filter(|_| reads_events);
+    if let Some(notice) = future_start.as_ref().filter(|_| is_full) {
         tracing::warn!("{notice}");
     }
     let until = client.now().minus(config.method.ingestion_delay);
     summary.reads_until(config.end.map_or(until, |end| end.min(until)));
     output.show(Progress::start("read", quiet));
     let row_limit = RowLimit::new(config.max_exported_rows);
-    let mut projects = Vec::with_capacity(ids.len());
-    let tables = jobs.iter().any(|job| matches!(&job.kind, JobKind::Table { table, .. } if table.export.is_some()));
-    for id in ids {
-        let method = if tables {
-            method::choose(&client, &config, key.as_ref(), id, client.retry(), &Silent).await
-        } else {
-            Ok(ChosenMethod::Query(None))
-        };
+    let mut projects = Vec::with_capacity(methods.len());
+    for (id, method) in methods {
         if let Some(method) = method.as_ref().ok().filter(|_| tables) {
             tracing::info!("project {id} is read by {method}");
         }
@@ -176,9 +199,9 @@ async fn prepare(
         projects.push(ProjectPlan { id, method, supervision });
     }
     let sync = Sync {
-        files: OnceCell::new(),
-        config: Arc::new(config),
-        client,
+        files: Arc::clone(files),
+        config: Arc::clone(config),
+        client: client.clone(),
         key,
         projects,
         output: output.clone(),
@@ -192,21 +215,40 @@ async fn prepare(
     Ok(Prepared { sync, jobs, reads_events, reads_persons, starts_later: future_start.is_some() })
 }
 
+impl Outcome {
+    fn of(failure: &Error) -> Self {
+        if failure.failure_type() == FailureType::Config { Self::Misconfigured } else { Self::Failed }
+    }
+}
+
+impl<'r> Round<'r> {
+    /// A sync of all streams.
+    fn new(saved: &'r SavedStates, quiet: bool) -> Self {
+        Self { saved, is_full: true, account: None, plan: None, quiet }
+    }
+}
+
 impl Sync {
-    /// Reads streams that are read together. Returns whether they are complete.
-    async fn run_jobs(&self, jobs: Jobs) -> Result<bool, Error> {
+    /// Reads streams that are read together.
+    async fn run_jobs(&self, jobs: Jobs) -> Result<Outcome, Error> {
         match jobs {
             Jobs::One(job) => self.run(job).await,
             Jobs::Two(persons, distinct_ids) => self.run_both(persons, distinct_ids).await,
-            Jobs::EventsAndDays(events, days) => Ok(self.run(events).await? & self.run(days).await?),
+            Jobs::EventsAndDays(events, days) => Ok(self.run(events).await?.max(self.run(days).await?)),
         }
     }
 
-    /// Reads one stream and reports how it ended. Returns whether it is complete.
-    async fn run(&self, job: Job) -> Result<bool, Error> {
+    /// Reports that a stream begins.
+    async fn begin(&self, stream: &Arc<StreamDescriptor>) -> Result<(), Error> {
+        self.summary.stream_begins(stream);
+        self.output.message(&Message::status(StreamDescriptor::clone(stream), StreamStatus::Started)).await
+    }
+
+    /// Reads one stream and reports how it ended.
+    async fn run(&self, job: Job) -> Result<Outcome, Error> {
         let begin = Instant::now();
         let Job { stream, incremental, selection, kind } = job;
-        self.output.message(&Message::status(StreamDescriptor::clone(&stream), StreamStatus::Started)).await?;
+        self.begin(&stream).await?;
         let failures = self.read_job(kind, &selection, &stream, incremental).await?;
         self.finish(&stream, &failures, begin).await
     }
@@ -275,8 +317,13 @@ impl Sync {
         })
     }
 
-    /// Reports how a stream has ended. Returns whether it is complete.
-    async fn finish(&self, stream: &Arc<StreamDescriptor>, failures: &[Error], begin: Instant) -> Result<bool, Error> {
+    /// Reports how a stream has ended.
+    async fn finish(
+        &self,
+        stream: &Arc<StreamDescriptor>,
+        failures: &[Error],
+        begin: Instant,
+    ) -> Result<Outcome, Error> {
         let descriptor = StreamDescriptor::clone(stream);
         for error in failures {
             self.output.message(&Message::error(error, Some(descriptor.clone()))).await?;
@@ -290,7 +337,7 @@ impl Sync {
             self.output.message(&Message::estimate(stream, records)).await?;
         }
         self.output.message(&Message::status(descriptor, status)).await?;
-        Ok(complete)
+        Ok(failures.iter().map(Outcome::of).max().unwrap_or(Outcome::Complete))
     }
 
     /// Logs how a stream has ended: for people, and the same as fields.
@@ -298,7 +345,7 @@ impl Sync {
         let totals = self.report(stream).totals();
         let (records, repeats) = (self.output.records_of(stream), totals.repeats);
         let seconds = begin.elapsed().as_secs_f64();
-        self.summary.stream(&stream.name, StreamEnd { complete, records, repeats });
+        self.summary.stream_ends(stream, StreamEnd { complete, records, repeats });
         let again = if repeats > 0 { format!(", {} of them repeats,", HumanCount(repeats)) } else { String::new() };
         tracing::info!(
             stream = stream.name,

@@ -10,13 +10,18 @@ use indicatif::{HumanBytes, HumanCount};
 use serde::Serialize;
 use serde_json::json;
 use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
 
 use super::jobs::{Job, Jobs, in_order, with_shared_runs};
+use super::setup::{Account, Setup, saved_states};
 use super::summary::Summary;
-use super::{Prepared, Sync, prepare};
+use super::{Prepared, Round, Sync, prepare};
 use crate::config::Config;
 use crate::error::Error;
-use crate::protocol::{Audience, Output, Writer, logging};
+use crate::posthog::http::Client;
+use crate::protocol::state::SavedStates;
+use crate::protocol::{Audience, Output, SyncMode, Writer, logging};
+use crate::source::catalog;
 use crate::source::cli::PlanArguments;
 use crate::source::first_read::{ROW_BYTES, export_time, query_time};
 use crate::sync::{PlannedMethod, PlannedRead, ReadPlan};
@@ -54,11 +59,35 @@ struct Forecast {
     spent: (usize, usize),
 }
 
+/// What the first sync of these streams would take, one sentence each.
+pub(in crate::source) async fn first_read(
+    config: &Config,
+    client: &Client,
+    account: Account,
+    streams: &[&str],
+) -> Result<Vec<String>, Error> {
+    let (silent, _writer) = Writer::start(sink(), Audience::Program);
+    let names: Vec<String> = streams.iter().map(|name| (*name).to_owned()).collect();
+    let planning = async {
+        let catalog = catalog::configured(config, &names, SyncMode::Incremental).await?;
+        let setup = Setup::new(config.clone(), client.clone(), catalog).await?;
+        forecast(&setup, &SavedStates::default(), Some(account), &silent).await
+    };
+    let forecast = planning.with_subscriber(NoSubscriber::default()).await?;
+    let lines = forecast.lines.iter().map(Line::describe);
+    Ok(lines.chain([forecast.total("The first read")]).chain(forecast.problems()).collect())
+}
+
 /// Prints what the next sync would read. Returns false if something could not be planned.
 pub(in crate::source) async fn plan(arguments: &PlanArguments, output: &Output) -> Result<bool, Error> {
     // Nothing that readers emit is to be seen: states, statuses, and logs of what they begin.
     let (silent, writer) = Writer::start(sink(), Audience::Program);
-    let forecast = forecast(arguments, &silent).with_subscriber(logging::warnings(output)).await;
+    let planning = async {
+        let saved = saved_states(&arguments.sync)?;
+        let setup = Setup::from_arguments(&arguments.sync).await?;
+        forecast(&setup, &saved, None, &silent).await
+    };
+    let forecast = planning.with_subscriber(logging::warnings(output)).await;
     writer.close(&silent).await?;
     let forecast = forecast?;
     let text = if arguments.json || !stdout().is_terminal() { forecast.as_json() } else { forecast.for_people() };
@@ -66,9 +95,15 @@ pub(in crate::source) async fn plan(arguments: &PlanArguments, output: &Output) 
     Ok(forecast.failed.is_empty())
 }
 
-async fn forecast(arguments: &PlanArguments, silent: &Output) -> Result<Forecast, Error> {
+async fn forecast(
+    setup: &Setup,
+    saved: &SavedStates,
+    account: Option<Account>,
+    silent: &Output,
+) -> Result<Forecast, Error> {
     let (plan, summary) = (ReadPlan::default(), Arc::new(Summary::begin(None, silent.clone())));
-    let Prepared { sync, jobs, .. } = prepare(&arguments.sync, true, silent, &summary, Some(plan.clone())).await?;
+    let round = Round { account, plan: Some(plan.clone()), ..Round::new(saved, true) };
+    let Prepared { sync, jobs, .. } = prepare(setup, round, silent, &summary).await?;
     let mut failed = BTreeMap::new();
     for jobs in with_shared_runs(in_order(jobs)) {
         let jobs = match jobs {
@@ -164,17 +199,28 @@ impl Forecast {
                 line.minutes.to_string(),
             ]);
         }
-        let mut sentences = vec![format!("{table}\n\nTo read all of it takes about {} min.", self.minutes)];
+        let (queries, others) = self.spent;
+        let problems: String = self.problems().map(|problem| problem + "\n").collect();
+        format!(
+            "{table}\n\n{} This plan took {queries} queries and {others} other requests.\n{problems}",
+            self.total("To read all of it")
+        )
+    }
+
+    /// How long everything takes, and what it may cost.
+    fn total(&self, what: &str) -> String {
+        let mut sentences = vec![format!("{what} takes about {} min.", self.minutes)];
         sentences.extend(self.billing());
         let not_counted: Vec<&str> = self.not_counted().into_iter().collect();
         if !not_counted.is_empty() {
             sentences.push(format!("Not counted before they are read: {}.", not_counted.join(", ")));
         }
-        let (queries, others) = self.spent;
-        sentences.push(format!("This plan took {queries} queries and {others} other requests.\n"));
-        let problems = self.failed.iter();
-        let problems = problems.map(|(stream, problems)| format!("{stream} cannot be read: {}\n", problems.join("; ")));
-        sentences.join(" ") + &problems.collect::<Vec<_>>().concat()
+        sentences.join(" ")
+    }
+
+    /// What cannot be read.
+    fn problems(&self) -> impl Iterator<Item = String> {
+        self.failed.iter().map(|(stream, problems)| format!("{stream} cannot be read: {}", problems.join("; ")))
     }
 
     /// What may be billed, and where the limit ends a sync.
@@ -221,6 +267,13 @@ impl Line {
             requests: read.queries + read.runs * REQUESTS_OF_A_RUN,
             minutes: minutes(time),
         }
+    }
+
+    /// The line as a sentence.
+    fn describe(&self) -> String {
+        let Self { stream, project_id, method, minutes, .. } = self;
+        let rows = self.rows.map_or_else(|| "all".to_owned(), |rows| HumanCount(rows).to_string());
+        format!("project {project_id}: {rows} {stream} are read by {method} in about {minutes} min")
     }
 }
 

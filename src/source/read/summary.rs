@@ -1,16 +1,16 @@
 //! How a sync has ended, for monitoring: a last line in the log, and a file in the text format of Prometheus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use chrono::{SecondsFormat, Utc};
 use indicatif::HumanCount;
 
 use crate::lock::lock;
-use crate::protocol::Output;
+use crate::protocol::{Message, Output, StreamDescriptor, StreamStatus};
 use crate::time::Timestamp;
 
 /// Name of the time up to which everything has been read.
@@ -42,12 +42,15 @@ pub(super) struct Summary {
     output: Output,
     /// If it completes, everything that PostHog had at this time has been read.
     until: OnceLock<Timestamp>,
+    /// Streams that have begun and not ended.
+    open: Mutex<BTreeSet<Arc<StreamDescriptor>>>,
     streams: Mutex<BTreeMap<String, StreamEnd>>,
 }
 
 impl Summary {
     pub(super) fn begin(metrics_file: Option<PathBuf>, output: Output) -> Self {
-        Self { begin: Instant::now(), metrics_file, output, until: OnceLock::new(), streams: Mutex::default() }
+        let (until, open, streams) = (OnceLock::new(), Mutex::default(), Mutex::default());
+        Self { begin: Instant::now(), metrics_file, output, until, open, streams }
     }
 
     /// The sync reads what PostHog has at this time.
@@ -55,9 +58,28 @@ impl Summary {
         self.until.get_or_init(|| until);
     }
 
+    /// A stream begins.
+    pub(super) fn stream_begins(&self, stream: &Arc<StreamDescriptor>) {
+        lock(&self.open).insert(Arc::clone(stream));
+    }
+
     /// A stream has ended.
-    pub(super) fn stream(&self, name: &str, end: StreamEnd) {
-        lock(&self.streams).insert(name.to_owned(), end);
+    pub(super) fn stream_ends(&self, stream: &Arc<StreamDescriptor>, end: StreamEnd) {
+        lock(&self.open).remove(stream);
+        lock(&self.streams).insert(stream.name.clone(), end);
+    }
+
+    /// A signal ends the sync. Where that is no failure, streams that are being read say so.
+    pub(super) async fn end_by_signal(&self) {
+        self.end(Ending::Interrupted);
+        if self.output.ends_well_by_signal() {
+            let open = std::mem::take(&mut *lock(&self.open));
+            for stream in open {
+                let status = Message::status(StreamDescriptor::clone(&stream), StreamStatus::Incomplete);
+                // Only fails when nobody reads any more.
+                drop(self.output.message(&status).await);
+            }
+        }
     }
 
     /// The sync has ended: says so in the log and in the file.

@@ -7,11 +7,11 @@ use std::time::Instant;
 use tracing::Instrument;
 
 use super::jobs::TableJob;
-use super::{ProjectPlan, Sync, lock, missing_scope};
+use super::{Outcome, ProjectPlan, Sync, lock, missing_scope};
 use crate::error::Error;
 use crate::posthog::account::{self, QUERY_SCOPE};
 use crate::posthog::http::{FileClient, GiveUp, Retry, Silent};
-use crate::protocol::{Message, StreamDescriptor, StreamStatus};
+use crate::protocol::StreamDescriptor;
 use crate::records::NulledValues;
 use crate::source::event_filter;
 use crate::source::first_read::FirstRead;
@@ -26,20 +26,19 @@ use crate::sync::{
 const RETENTION_ATTEMPTS: usize = 2;
 
 impl Sync {
-    /// Reads persons and their distinct ids, from the same export runs where they are exported. Returns
-    /// whether both are complete.
-    pub(super) async fn run_both(&self, persons: TableJob, distinct_ids: TableJob) -> Result<bool, Error> {
+    /// Reads persons and their distinct ids, from the same export runs where they are exported.
+    pub(super) async fn run_both(&self, persons: TableJob, distinct_ids: TableJob) -> Result<Outcome, Error> {
         let begin = Instant::now();
         let jobs = [persons, distinct_ids];
         for job in &jobs {
-            self.output.message(&Message::status(StreamDescriptor::clone(&job.stream), StreamStatus::Started)).await?;
+            self.begin(&job.stream).await?;
         }
         let streams = jobs.each_ref().map(|job| Arc::clone(&job.stream));
-        let mut complete = true;
+        let mut worst = Outcome::Complete;
         for (stream, failures) in streams.iter().zip(self.read_both(jobs).await?) {
-            complete &= self.finish(stream, &failures, begin).await?;
+            worst = worst.max(self.finish(stream, &failures, begin).await?);
         }
-        Ok(complete)
+        Ok(worst)
     }
 
     /// Reads two tables of all projects, side by side. Returns what went wrong with each.
@@ -80,7 +79,7 @@ impl Sync {
         match exports {
             (Ok(Some(exports)), Ok(Some(_))) => {
                 let exports = ExportReader { companion: Some(Arc::new(distinct_ids.clone())), ..exports };
-                match exports.run(expect_persons).await {
+                match self.export(&exports, expect_persons).await {
                     Ok(ExportOutcome::Complete) => [self.mark_deleted(&persons, &exports.emitted_rows).await, Ok(())],
                     Ok(ExportOutcome::Impossible) => {
                         let by_persons = self.read_by(persons, None, expect_persons);
@@ -108,6 +107,14 @@ impl Sync {
             Some(exports) if !self.is_quicker_by_query(reader, &exports).await? => Ok(Some(exports)),
             _ => Ok(None),
         }
+    }
+
+    /// Reads by exports, unless that would bring nothing. `export_above` 0 asks for exports in any case.
+    async fn export(&self, exports: &ExportReader, on_estimate: OnEstimate<'_>) -> Result<ExportOutcome, Error> {
+        if self.config.export_above > 0 && exports.compare_persons().await? {
+            return Ok(ExportOutcome::Complete);
+        }
+        exports.run(on_estimate).await
     }
 
     /// Marks the persons that have been deleted, as far as queries show them.
@@ -207,7 +214,7 @@ impl Sync {
         on_estimate: OnEstimate<'_>,
     ) -> Result<(), Error> {
         if let Some(exports) = exports {
-            match exports.run(on_estimate).await? {
+            match self.export(&exports, on_estimate).await? {
                 ExportOutcome::Complete if self.plan.is_some() => return Ok(()),
                 ExportOutcome::Complete => {
                     self.read_left_out(&reader).await?;
@@ -220,6 +227,10 @@ impl Sync {
                 // Part of it may have been exported before.
                 ExportOutcome::Impossible => self.read_left_out(&reader).await?,
             }
+        }
+        if reader.checkpoint.project(reader.context.project).await.watermark.is_some() {
+            // Queries for what is new do not find everything that the figures show.
+            reader.checkpoint.note(reader.context.project, |state| state.person_figures = None).await;
         }
         if reader.table.stream == PERSON_DISTINCT_IDS.stream {
             let ProjectReader { context, page_size, checkpoint, .. } = reader;
@@ -287,6 +298,10 @@ impl Sync {
         };
         let estimate = first_read.estimate();
         let by_query = estimate.is_quicker_by_query();
+        if by_query && self.plan.is_none() {
+            // What is read now is what these figures show.
+            exports.compare_persons().await?;
+        }
         tracing::info!(
             "{rows} {}: {estimate}; the first read is by {}, later syncs export the changes",
             reader.table.stream,

@@ -20,6 +20,7 @@ mod run;
 mod shared;
 mod stored;
 mod supervision;
+mod unchanged;
 mod windows;
 
 pub use pass::ExportOutcome;

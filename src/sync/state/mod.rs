@@ -6,6 +6,7 @@ pub(crate) mod day_counts;
 pub(crate) mod error;
 pub(crate) mod export;
 pub(crate) mod interval;
+pub(crate) mod person_figures;
 pub(crate) mod read_ahead;
 pub(crate) mod scan;
 pub(crate) mod stream;

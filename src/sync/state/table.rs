@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use super::error::{instant, unusable};
 use super::export::ExportState;
 use super::interval::Interval;
+use super::person_figures::SeenFigures;
 use super::read_ahead::ReadAhead;
 use super::scan::{ChangesRead, Scan};
 use super::stream::ProjectEntry;
@@ -58,6 +59,8 @@ pub struct ProjectState {
     pub distinct_ids: Option<DistinctIdsRead>,
     /// The deleted persons that have been emitted.
     pub deleted: DeletedPersons,
+    /// Figures by which an export that would bring nothing is known.
+    pub person_figures: Option<SeenFigures>,
 }
 
 /// The deleted persons that have been emitted, in figures.
@@ -130,6 +133,7 @@ impl ProjectEntry for ProjectState {
             exports_failed_at: time("exports_failed_at")?,
             distinct_ids: part(value, place, "distinct_ids")?,
             deleted: part(value, place, "deleted")?.unwrap_or_default(),
+            person_figures: part(value, place, "person_figures")?,
         };
         // What was read up to a time that is missing would be read again.
         let is_begun = state.watermark.is_some()
@@ -166,6 +170,7 @@ impl ProjectEntry for ProjectState {
         set("exports_failed_at", self.exports_failed_at.map(|at| json!(at)));
         set("distinct_ids", self.distinct_ids.as_ref().map(|read| json!(read)));
         set("deleted", (self.deleted != DeletedPersons::default()).then(|| json!(self.deleted)));
+        set("person_figures", self.person_figures.map(|figures| json!(figures)));
         set("export", (self.export != ExportState::default()).then(|| json!(self.export)));
         state
     }
@@ -214,6 +219,7 @@ mod tests {
     use crate::sync::state::day_counts::DayCounts;
     use crate::sync::state::export::{ExportWindow, ExportedDays};
     use crate::sync::state::interval::Intervals;
+    use crate::sync::state::person_figures::PersonFigures;
     use crate::sync::state::scan::{Changed, ScanKind};
     use crate::sync::state::stream::StreamState;
 
@@ -250,6 +256,7 @@ mod tests {
         rows.add(20_000, 7);
         let mut ledger = Ledger::new(crate::sync::ledger::Choice::all(), None);
         ledger.open_slices(at("2026-01-02"), [], None);
+        let figure = Fingerprint::new(2, u64::MAX);
         let project = ProjectState {
             ledger: Some(ledger),
             read_ahead: Some(ReadAhead { until: at("2026-01-02"), rows: [1, (1 << 53) - 1].into() }),
@@ -270,10 +277,15 @@ mod tests {
             exports_failed_at: Some(at("2026-01-02")),
             distinct_ids: Some(DistinctIdsRead { begun: at("2026-01-02"), after: Some("é".into()), rows: 5 }),
             deleted: DeletedPersons {
-                buckets: [(63, Fingerprint::new(2, u64::MAX))].into(),
+                buckets: [(63, figure)].into(),
                 compared_at: Some(at("2026-01-02")),
                 bytes: Some(7),
             },
+            person_figures: Some(SeenFigures {
+                figures: Some(PersonFigures { persons: figure, distinct_ids: figure }),
+                since: at("2026-01-02"),
+                bytes: 7,
+            }),
         };
         let mut state = TableState::empty("created_at");
         state.projects.insert(7, project);
