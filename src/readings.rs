@@ -175,7 +175,7 @@ mod tests {
     use super::*;
 
     fn places<'t>(text: &'t str, wanted: &str) -> Vec<&'t str> {
-        Readings::of(text).find(wanted.as_bytes()).map(|found| &text[found.place]).collect()
+        Readings::of(text).find(wanted.as_bytes()).map(|found| text.get(found.place).unwrap()).collect()
     }
 
     #[test]

@@ -289,23 +289,20 @@ impl ExportReader {
                     send(&mut outputs, true).await?;
                     // The half of a long line does not stay in memory while others have their turn.
                     if turn.is_taken() {
-                        progress.restart()
+                        progress.restart();
                     } else {
-                        progress.lines = lines
+                        progress.lines = lines;
                     }
                     return Ok(Attempt::Broken(failure));
                 }
             };
             let ended = chunk.is_none();
-            let outcome = match chunk {
-                Some(chunk) => {
-                    let reading = Reading { lines: &mut lines, turn: &mut turn, progress };
-                    self.take_chunk(chunk.as_ref(), reading, &mut outputs).await?
-                }
-                None => {
-                    let mut take = |line: &[u8]| self.take(line, &mut outputs, progress);
-                    std::mem::take(&mut lines).finish(&mut take)
-                }
+            let outcome = if let Some(chunk) = chunk {
+                let reading = Reading { lines: &mut lines, turn: &mut turn, progress };
+                self.take_chunk(chunk.as_ref(), reading, &mut outputs).await?
+            } else {
+                let mut take = |line: &[u8]| self.take(line, &mut outputs, progress);
+                std::mem::take(&mut lines).finish(&mut take)
             };
             if ended || outcome.is_err() {
                 send(&mut outputs, true).await?;
