@@ -1,10 +1,11 @@
 //! JSON documents that arrive as text and leave as part of a record.
 //!
 //! `properties` is stored by `PostHog` as text. It is embedded as it is, so key order, number
-//! spelling and duplicate keys survive, after it has been proven to be one JSON value. Three things
-//! are repaired: line feeds between tokens, which would break the line, become spaces; `NaN` and
-//! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API; and
-//! control characters inside of strings, which `ClickHouse` takes as they are, become escapes.
+//! spelling and duplicate keys survive, after it has been proven to be one JSON value. What a single
+//! value can break is repaired, so that the others survive: line feeds between tokens, which would break the line, become spaces; `NaN` and
+//! `Infinity`, which `PostHog` stores but JSON does not know, become null, as in PostHog's own API;
+//! control characters inside of strings, which `ClickHouse` takes as they are, become escapes; backslashes
+//! that begin no escape are doubled; and a byte order mark is left out.
 
 use serde_json::value::RawValue;
 
@@ -35,11 +36,11 @@ fn is_json(text: &str) -> bool {
     serde_json::from_str::<&RawValue>(text).is_ok()
 }
 
-/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null, and control characters inside of
-/// strings by their escapes.
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of strings by null, and inside of strings control characters
+/// by their escapes and backslashes that begin no escape by two.
 fn repaired(text: &str) -> String {
     let mut fixed_text = String::with_capacity(text.len());
-    let mut rest = text;
+    let mut rest = text.trim_start_matches('\u{feff}');
     let mut in_string = false;
     while let Some(character) = rest.chars().next() {
         if in_string && character < ' ' {
@@ -50,12 +51,11 @@ fn repaired(text: &str) -> String {
             continue;
         }
         if in_string {
-            let length = if character == '\\' {
-                1 + rest.chars().nth(1).map_or(0, char::len_utf8)
-            } else {
-                character.len_utf8()
-            };
-            let (token, remainder) = rest.split_at(length);
+            let escape = escape_length(rest);
+            if character == '\\' && escape.is_none() {
+                fixed_text.push('\\');
+            }
+            let (token, remainder) = rest.split_at(escape.unwrap_or(character.len_utf8()));
             fixed_text.push_str(token);
             rest = remainder;
             in_string = character != '"';
@@ -71,6 +71,16 @@ fn repaired(text: &str) -> String {
         rest = rest.get(character.len_utf8()..).unwrap_or_default();
     }
     fixed_text
+}
+
+/// The length of the escape that a text begins with, if it does.
+fn escape_length(text: &str) -> Option<usize> {
+    let escaped = text.strip_prefix('\\')?;
+    match escaped.bytes().next()? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' if escaped.get(1..5)?.bytes().all(|digit| digit.is_ascii_hexdigit()) => Some(6),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -118,8 +128,24 @@ mod tests {
         ] {
             assert_eq!(embedded(text).as_deref(), Some(expected), "{text:?}");
         }
-        for text in ["{\"a\":\"\\\n\"}", "{\u{1}\"a\":1}", "{\"a\":\"\n"] {
+        for text in ["{\u{1}\"a\":1}", "{\"a\":\"\n"] {
             assert_eq!(embedded(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn backslashes_that_begin_no_escape_and_byte_order_marks_cost_no_other_member() {
+        for (text, expected) in [
+            ("{\"a\":\"\\\n\",\"plan\":\"pro\"}", r#"{"a":"\\\n","plan":"pro"}"#),
+            (r#"{"a":"\x41\u00\ud8z\é","plan":"pro"}"#, r#"{"a":"\\x41\\u00\\ud8z\\é","plan":"pro"}"#),
+            (r#"{"a":"C:\dir\new","b":NaN}"#, r#"{"a":"C:\\dir\new","b":null}"#),
+            (r#"{"a":"\"\\\/\u00e9\ud800","b":NaN}"#, r#"{"a":"\"\\\/\u00e9\ud800","b":null}"#),
+            ("\u{feff}{\"plan\":\"pro\"}", r#"{"plan":"pro"}"#),
+        ] {
+            assert_eq!(embedded(text).as_deref(), Some(expected), "{text:?}");
+        }
+        for text in [r#"{"a":"\"}"#, r#"{"a":"x\"#, r#"{"a":"\u12"#, "\u{feff}"] {
+            assert_eq!(embedded(text), None, "{text}");
         }
     }
 
