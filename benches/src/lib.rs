@@ -13,6 +13,7 @@ pub mod events;
 pub mod http;
 pub mod machine;
 pub mod measure;
+pub mod pace;
 pub mod planning;
 pub mod plot;
 pub mod programs;

@@ -14,7 +14,7 @@ use posthog_benchmark::programs::{Programs, Server};
 use posthog_benchmark::results::{Results, Way};
 use posthog_benchmark::server::{Size, serve};
 use posthog_benchmark::targets::Target;
-use posthog_benchmark::{airbyte, concurrency, costs, measure, planning, plot, report, targets, throughput};
+use posthog_benchmark::{airbyte, concurrency, costs, measure, pace, planning, plot, report, targets, throughput};
 use tokio::runtime::Runtime;
 
 /// Measures the built programs next to plain downloads of the same bytes.
@@ -41,6 +41,8 @@ enum Command {
         #[arg(long)]
         quick: bool,
     },
+    /// Measures syncs at PostHog's pace, and prints that part of the documentation
+    Pace,
     /// Runs one program and prints what it has used
     Measure {
         /// Its standard input
@@ -86,11 +88,12 @@ struct Scale {
     /// Rows of a page in the bursty year.
     planning: u64,
     costs: costs::Scale,
+    pace: pace::Scale,
 }
 
 const FULL: Scale = Scale {
     page: 50_000,
-    volumes: [(100_000, 15), (500_000, 9), (2_000_000, 9)],
+    volumes: [(100_000, 15), (500_000, 7), (2_000_000, 5)],
     writes: 5,
     spec: 50,
     airbyte: Some([2_000, 20_000]),
@@ -106,6 +109,12 @@ const FULL: Scale = Scale {
         added: 1_000,
         rounds: 5,
     },
+    pace: pace::Scale {
+        events: 20_000,
+        query: Duration::from_millis(400),
+        other: Duration::from_millis(250),
+        run: Duration::from_secs(45),
+    },
 };
 
 const QUICK: Scale = Scale {
@@ -120,6 +129,12 @@ const QUICK: Scale = Scale {
     rounds: 1,
     planning: 500,
     costs: costs::Scale { paged: [(1_000, 500), (2_000, 500)], counted: (1_000_000, 100), added: 100, rounds: 1 },
+    pace: pace::Scale {
+        events: 1_000,
+        query: Duration::from_millis(1),
+        other: Duration::from_millis(1),
+        run: Duration::from_millis(1),
+    },
 };
 
 fn main() -> ExitCode {
@@ -147,6 +162,13 @@ fn execute(command: Command) -> anyhow::Result<bool> {
             report::costs(&mut text, &costs, scale.added)?;
             writeln!(std::io::stdout(), "{text}")?;
             return verdict(Instant::now(), &costs.iter().flat_map(targets::of_costs).collect::<Vec<_>>());
+        }
+        Command::Pace => {
+            let pace = runtime()?.block_on(pace::measure(&Programs::find()?, FULL.pace))?;
+            let mut text = String::new();
+            report::pace(&mut text, &pace)?;
+            writeln!(std::io::stdout(), "{text}")?;
+            return verdict(Instant::now(), &pace.iter().map(targets::of_pace).collect::<Vec<_>>());
         }
         Command::Serve { events, page, counted_days } => {
             let size = Size { events, page, counted_days };
@@ -189,6 +211,8 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
     let planning = planning::compare(&programs, scale.planning).await?;
     say(begin, "what syncs cost")?;
     let costs = costs::measure(&programs, scale.costs).await?;
+    say(begin, "syncs at PostHog's pace")?;
+    let pace = pace::measure(&programs, scale.pace).await?;
     let mut comparisons = Vec::new();
     for (events, rounds) in scale.volumes {
         let size = Size::pages(events, scale.page);
@@ -215,6 +239,7 @@ async fn run(scale: &Scale, quick: bool, documentation: &Path) -> anyhow::Result
         planning,
         added: scale.costs.added,
         costs,
+        pace,
         targets: Vec::new(),
     };
     results.targets = targets::judge(&results);

@@ -71,6 +71,20 @@ impl Source {
     /// # Errors
     /// When the files cannot be written or the program does not know the stream.
     pub async fn new(programs: &Programs, url: &str, start: &str, options: &Value) -> anyhow::Result<Self> {
+        Self::of(programs, url, start, options, Some("events")).await
+    }
+
+    /// The same for these streams, or for all.
+    ///
+    /// # Errors
+    /// As for [`Source::new`].
+    pub async fn of(
+        programs: &Programs,
+        url: &str,
+        start: &str,
+        options: &Value,
+        streams: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut config = json!({
             "api_key": API_KEY, "base_url": url, "start_date": start, "project_ids": [PROJECT], "rate_limit_share": 1.0,
         });
@@ -81,7 +95,8 @@ impl Source {
         let [config_file, catalog_file] = ["config.json", "catalog.json"].map(|name| folder.path().join(name));
         std::fs::write(&config_file, config.to_string())?;
         let program = programs.subject("source-posthog");
-        let catalog = program.clone().with(["catalog", "--streams", "events", "--config"]).with([&config_file]);
+        let catalog = program.clone().with(["catalog", "--config"]).with([&config_file]);
+        let catalog = streams.into_iter().fold(catalog, |catalog, names| catalog.with(["--streams", names]));
         let catalog = catalog.command().output().await?;
         ensure!(catalog.status.success(), "`catalog` has failed: {}", String::from_utf8_lossy(&catalog.stdout));
         std::fs::write(&catalog_file, catalog.stdout)?;
@@ -112,9 +127,16 @@ impl Source {
     /// # Errors
     /// When the state cannot be written to a file.
     pub fn from_state(&self, state: Option<&Value>) -> anyhow::Result<Subject> {
-        let Some(state) = state else { return Ok(self.subject.clone()) };
+        state.map_or_else(|| Ok(self.subject.clone()), |state| self.from_states(&json!([state])))
+    }
+
+    /// `read` from a list of states.
+    ///
+    /// # Errors
+    /// When the states cannot be written to a file.
+    pub fn from_states(&self, states: &Value) -> anyhow::Result<Subject> {
         let file = self.folder.path().join("state.json");
-        std::fs::write(&file, json!([state]).to_string())?;
+        std::fs::write(&file, states.to_string())?;
         Ok(self.subject.clone().with(["--state"]).with([&file]))
     }
 

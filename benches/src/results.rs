@@ -208,6 +208,24 @@ pub struct SyncCosts {
     pub added: SyncCost,
 }
 
+/// How long one sync takes when PostHog takes its time.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pace {
+    /// What is synced.
+    pub name: String,
+    /// Seconds that it took.
+    pub wall: f64,
+    /// Seconds that it may take.
+    pub most: f64,
+    pub queries: usize,
+    /// Requests other than queries and downloads.
+    pub others: usize,
+    /// Export runs.
+    pub runs: usize,
+    /// Seconds that these queries and runs take at least, within PostHog's limits.
+    pub bound: f64,
+}
+
 /// One run of the benchmark.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Results {
@@ -234,6 +252,8 @@ pub struct Results {
     pub added: u64,
     /// What syncs cost.
     pub costs: Vec<SyncCosts>,
+    /// Syncs at PostHog's pace.
+    pub pace: Vec<Pace>,
     /// What was to be reached, and what was.
     #[serde(default)]
     pub targets: Vec<Target>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Results, SyncCosts, Way, float, grouped};
+use crate::results::{Pace, Results, SyncCosts, Way, float, grouped};
 
 /// Bytes of a MiB.
 pub const MEBIBYTE: u64 = 1 << 20;
@@ -23,8 +23,8 @@ const MOST_OBSERVED: u64 = 200_000_000;
 pub fn most_ratio(way: Way) -> Option<f64> {
     match way {
         Way::Query | Way::QueryGzip => Some(2.0),
-        Way::Export => Some(1.5),
-        Way::Write => None,
+        Way::Export => Some(1.3),
+        Way::Write => Some(2.5),
     }
 }
 
@@ -80,7 +80,14 @@ pub fn judge(results: &Results) -> Vec<Target> {
         targets.push(Target::new(aim, format!("{times:.2} times"), times >= 2.5));
     }
     targets.extend(results.costs.iter().flat_map(of_costs));
+    targets.extend(results.pace.iter().map(of_pace));
     targets
+}
+
+/// The target of a sync at PostHog's pace.
+pub fn of_pace(pace: &Pace) -> Target {
+    let Pace { name, wall, most, .. } = pace;
+    Target::new(format!("{name}: at most {most:.0} s"), format!("{wall:.1} s"), wall <= most)
 }
 
 /// The targets of a sync that finds nothing new.

@@ -1,7 +1,7 @@
 //! Reading and writing at full speed, next to the floor.
 //!
 //! The floor is curl downloading exactly what the connector has asked for and throwing it away, with
-//! gunzip behind it where the bytes are compressed. Subjects take turns, so that whatever else the
+//! the fastest program that is installed behind it where they are compressed. Subjects take turns, so that whatever else the
 //! machine does meets all of them.
 
 use std::fmt::Write as _;
@@ -47,16 +47,17 @@ pub async fn read(
     let requests = folder.path().join("requests.json");
     std::fs::write(&requests, serde_json::to_string(&traffic.requests)?)?;
     let packed = traffic.requests.iter().any(|request| request.gzip);
-    let floor = floor(&traffic.requests, packed, folder.path())?;
+    let unpacker = packed.then(unpacker);
+    let floor = floor(&traffic.requests, unpacker, folder.path())?;
     let ceiling = Subject::new(std::env::current_exe()?).with(["drain"]).with([&requests]);
     let used = take_turns(&[&floor, &ceiling, source.subject()], rounds).await?;
     let [floor, ceiling, program] = <[Vec<Used>; 3]>::try_from(used).ok().context("three subjects")?;
-    let unpack = if packed { "curl and gunzip (floor)" } else { "curl (floor)" };
+    let name = unpacker.map_or_else(|| "curl (floor)".to_owned(), |unpacker| format!("curl and {unpacker} (floor)"));
     Ok(Comparison {
         way,
         program: Row::new(way.name(), volume, &program, Some(&floor)),
         ceiling: Some(Row::new("server's ceiling", volume, &ceiling, Some(&floor))),
-        floor: Row::new(unpack, volume, &floor, None),
+        floor: Row::new(&name, volume, &floor, None),
     })
 }
 
@@ -94,6 +95,13 @@ pub async fn write(programs: &Programs, server: &Server, size: Size, rounds: usi
     })
 }
 
+/// The fastest program that is installed and unpacks gzip from its standard input.
+fn unpacker() -> &'static str {
+    let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
+    let is_installed = |name: &&str| folders.iter().any(|folder| folder.join(name).is_file());
+    ["igzip", "pigz"].into_iter().find(is_installed).unwrap_or("gzip")
+}
+
 /// Starts `spec` many times.
 ///
 /// # Errors
@@ -129,14 +137,14 @@ async fn acknowledged(program: &Subject, messages: &Path, printed: Printed) -> a
 }
 
 /// curl with the same requests, one after the other over the same connections.
-fn floor(requests: &[drain::Request], packed: bool, folder: &Path) -> anyhow::Result<Subject> {
+fn floor(requests: &[drain::Request], unpacker: Option<&str>, folder: &Path) -> anyhow::Result<Subject> {
     let mut script = String::new();
     for (number, request) in requests.iter().enumerate() {
         if number > 0 {
             script.push_str("next\n");
         }
         write!(script, "silent\nfail\nurl = \"http://{}{}\"\n", request.host, request.path)?;
-        writeln!(script, "output = \"{}\"", if packed { "-" } else { "/dev/null" })?;
+        writeln!(script, "output = \"{}\"", if unpacker.is_some() { "-" } else { "/dev/null" })?;
         if let Some(authorization) = &request.authorization {
             writeln!(script, "header = \"Authorization: {authorization}\"")?;
         }
@@ -150,8 +158,8 @@ fn floor(requests: &[drain::Request], packed: bool, folder: &Path) -> anyhow::Re
     }
     let file = folder.join("curl.config");
     std::fs::write(&file, script)?;
-    if packed {
-        return Ok(Subject::shell(&format!("curl --config '{}' | gunzip > /dev/null", file.display())));
+    if let Some(unpacker) = unpacker {
+        return Ok(Subject::shell(&format!("curl --config '{}' | {unpacker} -dc > /dev/null", file.display())));
     }
     Ok(Subject::new("curl").with(["--config"]).with([&file]))
 }

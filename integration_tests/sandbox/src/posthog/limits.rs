@@ -33,6 +33,8 @@ pub struct Limits {
     pub overload: Overload,
     /// Every query takes at least this long.
     pub latency: Duration,
+    /// Every other request to the API takes at least this long.
+    pub other_latency: Duration,
 }
 
 impl Limits {

@@ -212,6 +212,10 @@ async fn dispatch(shared: &Arc<Shared>, call: Call) -> Result<Answer, ApiError> 
         ["api", "projects" | "environments", _, "session_recordings"] => Class::Recordings,
         _ => Class::Other,
     };
+    let latency = lock(&shared.limits).other_latency;
+    if class != Class::Query && !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
     let admit = || {
         let limits = lock(&shared.limits).clone();
         lock(&shared.meter).admit(&limits, &key.value, class, Instant::now())
