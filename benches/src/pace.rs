@@ -36,11 +36,28 @@ const QUERIES_AT_A_TIME: f64 = 3.0;
 /// The streams that have most of the rows.
 const BIG: &str = "events,persons,sessions";
 
-/// What is synced, and in how many seconds at most: at first, and when there is nothing new.
-const SYNCS: [(&str, Option<&str>, &str, f64, Option<f64>); 3] = [
-    ("events, persons and sessions by `auto`", Some(BIG), "auto", 120.0, Some(10.0)),
-    ("all streams by `query`", None, "query", 10.0, Some(7.0)),
-    ("all streams by `auto`", None, "auto", 130.0, None),
+/// What is synced.
+struct Syncs {
+    name: &'static str,
+    /// All streams if there are none.
+    streams: Option<&'static str>,
+    method: &'static str,
+    /// Seconds that the first one may take.
+    most_first: f64,
+    /// Seconds that one may take that finds nothing new.
+    most_idle: Option<f64>,
+}
+
+const SYNCS: [Syncs; 3] = [
+    Syncs {
+        name: "events, persons and sessions by `auto`",
+        streams: Some(BIG),
+        method: "auto",
+        most_first: 120.0,
+        most_idle: Some(10.0),
+    },
+    Syncs { name: "all streams by `query`", streams: None, method: "query", most_first: 10.0, most_idle: Some(7.0) },
+    Syncs { name: "all streams by `auto`", streams: None, method: "auto", most_first: 130.0, most_idle: None },
 ];
 
 /// Syncs a year-old project at PostHog's pace, each time from nothing and then once more.
@@ -51,19 +68,19 @@ pub async fn measure(programs: &Programs, scale: Scale) -> anyhow::Result<Vec<Pa
     let now = Utc::now();
     let sandbox = year_old(now, scale).await?;
     let mut rows = Vec::new();
-    for (name, streams, method, most_first, most_idle) in SYNCS {
+    for Syncs { name, streams, method, most_first, most_idle } in SYNCS {
         let start = (now - TimeDelta::days(365)).format("%Y-%m-%dT00:00:00Z").to_string();
         let options = json!({"method": {"type": method}});
         let source = Source::of(programs, &sandbox.url(), &start, &options, streams).await?;
-        let (mut states, mut most) = (BTreeMap::new(), Some(most_first));
-        for sync in ["first read", "nothing new"] {
-            let Some(most) = std::mem::replace(&mut most, most_idle) else { continue };
+        let mut states = BTreeMap::new();
+        for (sync, most) in [("first read", Some(most_first)), ("nothing new", most_idle)] {
+            let Some(most) = most else { continue };
             sandbox.clear_requests();
-            let begun = sandbox.export_runs().len();
+            let runs_before = sandbox.export_runs().len();
             let begin = Instant::now();
             sync_from(&source, &mut states).await.with_context(|| format!("{name}, {sync}"))?;
             let wall = begin.elapsed().as_secs_f64();
-            let runs = sandbox.export_runs().len() - begun;
+            let runs = sandbox.export_runs().len() - runs_before;
             rows.push(row(format!("{name}: {sync}"), [wall, most], &sandbox.requests(), runs, scale));
         }
     }
@@ -85,7 +102,7 @@ async fn year_old(now: DateTime<Utc>, scale: Scale) -> anyhow::Result<Sandbox> {
 
 /// Syncs from the states of all streams, and replaces them.
 async fn sync_from(source: &Source, states: &mut BTreeMap<String, Value>) -> anyhow::Result<()> {
-    let before = Value::from_iter(states.values().cloned());
+    let before = Value::Array(states.values().cloned().collect());
     let output = source.from_states(&before)?.command().output().await?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     for line in output.stdout.split(|byte| *byte == b'\n').filter(|line| line.starts_with(br#"{"type":"STATE""#)) {

@@ -73,10 +73,10 @@ pub fn checksum_of(uuid: &[u8]) -> u32 {
 /// The value of each byte as a hex digit.
 const HEX_DIGITS: [u8; 256] = {
     let mut values = [0; 256];
-    let mut digit = 0;
+    let mut digit: u8 = 0;
     while digit < 16 {
-        values[b"0123456789abcdef"[digit] as usize] = digit as u8;
-        values[b"0123456789ABCDEF"[digit] as usize] = digit as u8;
+        values[b"0123456789abcdef"[digit as usize] as usize] = digit;
+        values[b"0123456789ABCDEF"[digit as usize] as usize] = digit;
         digit += 1;
     }
     values
