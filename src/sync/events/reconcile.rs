@@ -34,6 +34,8 @@ use crate::time::{DAY, Timestamp};
 
 /// Rows that a first sync reads after its bound: few, since the state keeps their numbers.
 const MOST_AHEAD: u32 = 100;
+/// They are looked for among the events of this many days before the bound, and of all later ones.
+const DAYS_AHEAD: i64 = 3;
 /// So far may PostHog's clock and the one that stamps events be apart.
 const CLOCK_TOLERANCE: TimeDelta = TimeDelta::minutes(1);
 
@@ -193,7 +195,7 @@ impl EventReader {
                 state.read_ahead = state.read_ahead.take().filter(|ahead| bound < ahead.until);
             })
             .await;
-        if is_first && context.plan.is_none() {
+        if is_first && context.plan.is_none() && !context.config.method.ingestion_delay.is_zero() {
             self.read_ahead(wanted.names, bound).await?;
         }
         Ok(())
@@ -205,7 +207,9 @@ impl EventReader {
         let reader = Arc::new(self.reader.clone());
         let ledger = Arc::new(self.ledger().await);
         let pages = WindowReader { reader, part: Part::Main, names, ledger, known: Arc::default() };
-        let rows = pages.read_ahead(self.days(), MOST_AHEAD).await;
+        // PostHog orders its table by day, so to look for them among all events would cost as much as all events.
+        let recent = self.days().intersection(Days { from: bound.day() - DAYS_AHEAD, ..Days::ALL });
+        let rows = if recent.is_empty() { BTreeSet::new() } else { pages.read_ahead(recent, MOST_AHEAD).await };
         if rows.is_empty() {
             return Ok(());
         }

@@ -10,6 +10,7 @@
 //! afterwards. Persons and distinct ids are read from the same files (`shared.rs`).
 
 mod arrivals;
+mod bounds;
 mod cell_pass;
 mod cells;
 mod file;
@@ -18,6 +19,7 @@ mod reader;
 mod row_limit;
 mod run;
 mod shared;
+mod starts;
 mod stored;
 mod supervision;
 mod unchanged;

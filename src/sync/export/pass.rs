@@ -2,22 +2,19 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::TimeDelta;
 
 use super::file::FilesRead;
-use super::reader::{CLOCKS_AHEAD, ExportReader, begins};
-use super::row_limit::LimitReached;
+use super::reader::{ExportReader, begins};
 use super::run::{Prepared, Running};
 use super::shared::{Begin, join};
+use super::starts::Start;
 use super::stored::StoredByHour;
 use super::windows::Windows;
 use crate::error::Error;
-use crate::posthog::account;
 use crate::posthog::exports::LONGEST_INTERVAL;
-use crate::posthog::http::{Failure, GiveUp, NextAttempt, Observer, Reason, Refusal, Retry};
-use crate::sync::context::LOOKBACK;
+use crate::posthog::http::{Failure, NextAttempt, Retry};
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
 use crate::sync::read_plan::{PlannedMethod, PlannedRead};
@@ -25,7 +22,7 @@ use crate::sync::state::day_counts::DayCounts;
 use crate::sync::state::export::{ExportState, ExportWindow, ExportedDays, HOUR};
 use crate::sync::state::interval::Interval;
 use crate::sync::state::table::{LastMethod, ProjectState};
-use crate::time::{Timestamp, days};
+use crate::time::Timestamp;
 
 /// Runs of a window that may fail in a row.
 const MOST_RUNS: usize = 6;
@@ -33,10 +30,6 @@ const MOST_RUNS: usize = 6;
 const MOST_DIFFERING: u32 = 2;
 /// Where exports have not been proven to work, the first run has a window of a day at most.
 const PROOF_WINDOW: i64 = 24 * HOUR;
-/// Attempts at a request that is not worth the configured patience.
-const FIRST_ATTEMPTS: usize = 3;
-/// Pause before a run is started again when others use up what the project may run.
-const ROOM_PAUSE: Duration = Duration::from_secs(10);
 /// How much earlier an interval ends that PostHog's clock has not reached.
 const CLOCK_STEP: TimeDelta = TimeDelta::seconds(30);
 
@@ -59,22 +52,6 @@ enum ExportEnd {
 enum Started {
     /// So many more run.
     Runs(u64),
-    /// Exports do not work here.
-    Impossible(String),
-}
-
-/// What has become of a run that was to be started.
-enum Start {
-    /// It runs.
-    Started(Running),
-    /// As many run as the project may have.
-    NoRoom,
-    /// It would export more rows than the sync may.
-    OverLimit(LimitReached),
-    /// The window is too long for this server.
-    TooLong,
-    /// PostHog's clock has not reached the end of the window.
-    InFuture,
     /// Exports do not work here.
     Impossible(String),
 }
@@ -228,123 +205,6 @@ impl ExportReader {
         Ok(ExportOutcome::Complete)
     }
 
-    /// The times of ingestion that this sync reads for a stream; none when there is nothing to read.
-    async fn pass(&self, reader: &ProjectReader) -> Result<Option<Interval>, Error> {
-        let project = reader.context.project;
-        let mut state = reader.checkpoint.project(project).await;
-        reader.check_state(&state)?;
-        let known = state.export.windows.clone();
-        if self.must_start_again(reader, &mut state) {
-            let changed = state.clone();
-            reader.checkpoint.update(project, |state| *state = changed).await?;
-            for window in known.iter().filter(|window| !state.export.windows.contains(window)) {
-                self.cancel(&window.run).await;
-            }
-        }
-        // A pass whose end has been reached is over, even if the sync ended before it could record that.
-        let open = state.export.until.filter(|until| state.watermark.is_none_or(|watermark| watermark < *until));
-        let until = open.unwrap_or_else(|| reader.context.client.now().minus(self.ingestion_delay));
-        let from = match (state.export.windows.first(), state.watermark) {
-            (Some(window), _) => window.interval.from,
-            // What was stored late is found by looking back; a query may have left it out, and a table without
-            // a column for it has nothing to compare by.
-            (None, Some(watermark))
-                if state.method == Some(LastMethod::Query)
-                    || reader.table.ingestion_time.is_none() && watermark < until =>
-            {
-                watermark.minus(LOOKBACK)
-            }
-            (None, Some(watermark)) => watermark,
-            (None, None) => match (self.complete_until(&state), state.resume_from) {
-                (Some(until), _) => until.minus(LOOKBACK),
-                (None, Some(from)) => from.minus(days(CLOCKS_AHEAD)),
-                (None, None) => self.beginning().await?,
-            },
-        };
-        if open.is_none() && state.watermark.is_some() && !reader.context.incremental {
-            return Ok(None);
-        }
-        Ok((from < until).then_some(Interval { from, to: until }))
-    }
-
-    /// Until when everything that is asked for had been ingested and emitted, by a ledger that cannot be compared
-    /// any more.
-    fn complete_until(&self, state: &ProjectState) -> Option<Timestamp> {
-        let wanted = self.reader.wanted();
-        state.ledger.as_ref()?.complete_until(wanted.from, wanted.to, &self.names())
-    }
-
-    /// When the configuration asks for more than runs and watermark are about, they are of no use.
-    /// Returns whether `state` has changed.
-    fn must_start_again(&self, reader: &ProjectReader, state: &mut ProjectState) -> bool {
-        let mut changed = false;
-        let names = self.names();
-        let before = state.names.clone();
-        if before.as_ref().is_some_and(|before| *before != names) && !state.export.windows.is_empty() {
-            tracing::info!("other events are chosen now, so runs under way are started again");
-            state.export.windows.clear();
-            changed = true;
-        }
-        if before.is_some_and(|before| !names.minus(&before).is_empty()) {
-            if !reader.context.incremental {
-                *state = ProjectState::default();
-                return true;
-            }
-            tracing::warn!(
-                "more events are chosen than before; of those that are new, only what PostHog receives from now on is read, because the key lacks the scope `query:read`. To read all of them, clear the stream's state"
-            );
-        }
-        let (wanted, Some(covered)) = (reader.wanted(), state.covered) else { return changed };
-        // Events ingested before a date can only be from that date if a clock was ahead.
-        let restart = if wanted.from < covered.from {
-            Some(None)
-        } else if wanted.to > covered.to {
-            let from = covered.to.minus(days(CLOCKS_AHEAD));
-            Some(state.watermark.map(|watermark| watermark.min(from)))
-        } else {
-            None
-        };
-        let Some(watermark) = restart else { return changed };
-        tracing::info!("the dates ask for more than before, so it is exported again");
-        state.watermark = watermark;
-        state.covered = None;
-        state.export = ExportState::default();
-        true
-    }
-
-    /// The first time of ingestion that can matter, by the project's age.
-    pub async fn beginning(&self) -> Result<Timestamp, Error> {
-        let reader = &self.reader;
-        let project = account::project(
-            &reader.context.client,
-            reader.context.project,
-            reader.context.client.retry(),
-            &reader.context.observer,
-        )
-        .await;
-        let start = self.earliest();
-        let created = match project {
-            Ok(project) => project.created_at,
-            Err(error) => {
-                tracing::debug!("{error}");
-                None
-            }
-        };
-        let created = created.map(|created| created.minus(days(1)));
-        let beginning = match (reader.table.bounded_by_dates, created) {
-            (true, created) => created.map_or(start, |created| created.max(start)),
-            (false, Some(created)) => created,
-            (false, None) => {
-                tracing::warn!(
-                    "{} from before {start} are not exported, because the key lacks the scope `project:read` and so the project's age is unknown",
-                    reader.table.stream
-                );
-                start
-            }
-        };
-        Ok(Timestamp::from_day(beginning.day()))
-    }
-
     /// Reads window after window, while the next runs are being prepared.
     async fn windows(&self, pass: Interval, stored: Option<&StoredByHour>) -> Result<ExportEnd, Error> {
         let reader = &self.reader;
@@ -465,7 +325,7 @@ impl ExportReader {
     }
 
     /// Rows of a run, if they have been counted: of a table that another one feeds, the rows of the other have.
-    fn rows_of(&self, interval: Interval, stored: Option<&StoredByHour>) -> Option<u64> {
+    pub(super) fn rows_of(&self, interval: Interval, stored: Option<&StoredByHour>) -> Option<u64> {
         stored.filter(|_| self.reader.table.fed_by.is_none()).map(|stored| stored.rows_in(interval))
     }
 
@@ -557,42 +417,6 @@ impl ExportReader {
         self.close(interval.to, running).await
     }
 
-    /// Starts the run of a window; `wait` for room when as many run as PostHog allows.
-    async fn start(&self, interval: Interval, wait: bool, stored: Option<&StoredByHour>) -> Result<Start, Error> {
-        let client = &self.reader.context.client;
-        let (exports, request) = (self.exports(), self.request(interval));
-        let claim = match self.supervision.row_limit.claim(self.rows_of(interval, stored), wait) {
-            Ok(claim) => claim,
-            Err(reached) => return Ok(Start::OverLimit(reached)),
-        };
-        loop {
-            let retry =
-                if self.supervision.is_proven() { client.retry() } else { Retry::with_attempts(FIRST_ATTEMPTS) };
-            return Ok(match retry.run(client.limiter(), || exports.start(&request)).await {
-                Ok(run) => {
-                    tracing::debug!("export run {run} of {interval} started");
-                    self.supervision.started(&run);
-                    Start::Started(Running::new(ExportWindow::new(interval, run), client.now(), claim))
-                }
-                Err(GiveUp::TooLarge { .. }) => Start::TooLong,
-                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, summary, .. })) if wait => {
-                    // Nothing of ours runs, so others use the project's share: only starting waits.
-                    let until = chrono::Utc::now() + ROOM_PAUSE;
-                    self.reader.context.observer.waiting(&summary, until);
-                    tokio::time::sleep(ROOM_PAUSE).await;
-                    continue;
-                }
-                Err(GiveUp::Refused(Refusal { reason: Reason::TooManyRuns, .. })) => Start::NoRoom,
-                Err(GiveUp::Refused(Refusal { reason: Reason::IntervalInFuture, .. })) => Start::InFuture,
-                Err(GiveUp::Refused(Refusal { reason: Reason::NotFound | Reason::NotPostHog, .. })) => {
-                    Start::Impossible("this PostHog has no file download exports".to_owned())
-                }
-                Err(GiveUp::Attempts { last, .. }) if !self.supervision.is_proven() => Start::Impossible(last),
-                Err(give_up) => return Err(give_up.into()),
-            });
-        }
-    }
-
     /// Exports do not work here: everything is read by query instead, if that is allowed.
     async fn give_up_exports(&self, running: &mut VecDeque<Running>, reason: &str) -> Result<ExportEnd, Error> {
         for Running { window, .. } in running.drain(..) {
@@ -621,103 +445,8 @@ impl ExportReader {
         Ok(ExportEnd::Impossible)
     }
 
-    /// Cancels a run that is no longer needed. A run that cannot be cancelled is left alone.
-    pub(super) async fn cancel(&self, run: &str) {
-        if self.reader.context.plan.is_some() {
-            return;
-        }
-        let client = &self.reader.context.client;
-        let exports = self.exports();
-        match Retry::with_attempts(FIRST_ATTEMPTS).run(client.limiter(), || exports.cancel(run)).await {
-            Ok(()) => tracing::info!("export run {run} cancelled"),
-            Err(give_up) => tracing::warn!("export run {run} could not be cancelled: {}", Error::from(give_up)),
-        }
-        self.supervision.ended(run);
-    }
-
-    /// The first window has to be exported again, in parts. Windows are read in order, so those behind it
-    /// come again, too.
-    async fn put_all_back(&self, running: &mut VecDeque<Running>, windows: &mut Windows) -> Result<(), Error> {
-        let mut again = Vec::with_capacity(running.len());
-        for (place, Running { window, .. }) in running.drain(..).enumerate() {
-            if place > 0 {
-                self.cancel(&window.run).await;
-            }
-            again.push(window.interval);
-        }
-        windows.put_back(again.into_iter());
-        self.note(running).await
-    }
-
-    /// Starts the run of the first window again; the others keep theirs.
-    async fn start_again(
-        &self,
-        running: &mut VecDeque<Running>,
-        windows: &mut Windows,
-        stored: Option<&StoredByHour>,
-    ) -> Result<(), Error> {
-        let Some(interval) = running.front().map(|running| running.window.interval) else { return Ok(()) };
-        let Start::Started(run) = self.start(interval, true, stored).await? else {
-            return self.put_all_back(running, windows).await;
-        };
-        if let Some(first) = running.front_mut() {
-            *first = run;
-        }
-        self.note(running).await
-    }
-
-    /// The run of the first window was late: starts it in parts, unless it is short already. Returns how many runs
-    /// have been started.
-    async fn start_in_parts(
-        &self,
-        running: &mut VecDeque<Running>,
-        windows: &mut Windows,
-        stored: Option<&StoredByHour>,
-        reason: &str,
-    ) -> Result<Option<u64>, Error> {
-        let Some(ExportWindow { interval, run, .. }) = running.front().map(|first| first.window.clone()) else {
-            return Ok(None);
-        };
-        let is_exception = self.supervision.is_exception(interval.length());
-        let length = self.supervision.length_after(interval.length());
-        if let Some(halves) = Windows::halves(interval).filter(|_| is_exception) {
-            tracing::warn!("export run {run} of {interval}: {reason}; it is started again in two parts");
-            self.start_halves(running, windows, stored, halves).await?;
-            return Ok(Some(2));
-        }
-        if !windows.cut(interval, length) {
-            return Ok(None);
-        }
-        tracing::warn!("export run {run} of {interval}: {reason}; it is started again in shorter parts");
-        self.put_all_back(running, windows).await?;
-        Ok(Some(0))
-    }
-
-    /// Starts runs of the halves of the first window instead of its own; the others keep theirs.
-    async fn start_halves(
-        &self,
-        running: &mut VecDeque<Running>,
-        windows: &mut Windows,
-        stored: Option<&StoredByHour>,
-        halves: [Interval; 2],
-    ) -> Result<(), Error> {
-        let mut started = Vec::with_capacity(halves.len());
-        for half in halves {
-            let Start::Started(run) = self.start(half, true, stored).await? else {
-                for Running { window, .. } in started {
-                    self.cancel(&window.run).await;
-                }
-                return self.put_all_back(running, windows).await;
-            };
-            started.push(run);
-        }
-        running.pop_front();
-        started.into_iter().rev().for_each(|half| running.push_front(half));
-        self.note(running).await
-    }
-
     /// Notes which runs are under way.
-    async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
+    pub(super) async fn note(&self, running: &VecDeque<Running>) -> Result<(), Error> {
         let windows: Vec<ExportWindow> = running.iter().map(|running| running.window.clone()).collect();
         self.update(|state| state.export.windows.clone_from(&windows)).await
     }
@@ -740,11 +469,5 @@ impl ExportReader {
             }
         };
         self.update(change).await
-    }
-
-    /// The positions that everything up to the watermark has been read for.
-    fn covered(&self, state: &ProjectState) -> Interval {
-        let wanted = self.reader.wanted();
-        state.covered.map_or(wanted, |covered| covered.intersection(wanted))
     }
 }
