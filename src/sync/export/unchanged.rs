@@ -7,11 +7,15 @@ use crate::posthog::{Predicate, Query};
 use crate::records::Fingerprint;
 use crate::streams::{PERSON_DISTINCT_IDS, RAW_PERSONS};
 use crate::sync::context::ReadContext;
+use crate::sync::figure_row::Number;
 use crate::sync::ledger::CHEAP_BYTES;
 use crate::sync::report::Proof;
 use crate::sync::state::person_figures::{PersonFigures, SeenFigures};
 use crate::sync::state::table::ProjectState;
 use crate::time::Timestamp;
+
+/// Number of rows, checksum of a column, and sum of the versions.
+type Figure = (Number, Number, Number);
 
 /// Makes versions count for as much as ids do: odd, so that no sum is lost.
 const VERSIONS: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -69,8 +73,7 @@ fn is_under_way(state: &ProjectState) -> bool {
 /// Asks for the figures.
 async fn ask(context: &ReadContext) -> Result<SeenFigures, Error> {
     let (persons, distinct_ids) = (of_persons(), of_distinct_ids());
-    let asked =
-        tokio::try_join!(context.ask::<(u64, u64, u64)>(&persons), context.ask::<(u64, u64, i64)>(&distinct_ids),);
+    let asked = tokio::try_join!(context.ask::<Figure>(&persons), context.ask::<Figure>(&distinct_ids));
     // What came until then may be part of them.
     let since = context.client.now();
     let nothing = SeenFigures { figures: None, since, bytes: CHEAP_BYTES + 1 };
@@ -78,10 +81,7 @@ async fn ask(context: &ReadContext) -> Result<SeenFigures, Error> {
         Ok((persons, distinct_ids)) => {
             let bytes = persons.bytes_read.unwrap_or_default() + distinct_ids.bytes_read.unwrap_or_default();
             let figures = persons.rows.first().zip(distinct_ids.rows.first()).map(|(persons, distinct_ids)| {
-                let (count, ids, versions) = *persons;
-                let persons = fingerprint(count, ids, versions);
-                let (count, owners, versions) = *distinct_ids;
-                PersonFigures { persons, distinct_ids: fingerprint(count, owners, versions.cast_unsigned()) }
+                PersonFigures { persons: fingerprint(persons), distinct_ids: fingerprint(distinct_ids) }
             });
             Ok(SeenFigures { figures, since, bytes })
         }
@@ -93,8 +93,8 @@ async fn ask(context: &ReadContext) -> Result<SeenFigures, Error> {
     }
 }
 
-fn fingerprint(count: u64, ids: u64, versions: u64) -> Fingerprint {
-    Fingerprint::new(count, ids.wrapping_add(versions.wrapping_mul(VERSIONS)))
+fn fingerprint((count, ids, versions): &Figure) -> Fingerprint {
+    Fingerprint::new(count.unsigned(), ids.unsigned().wrapping_add(versions.unsigned().wrapping_mul(VERSIONS)))
 }
 
 fn of_persons() -> Query {
