@@ -75,10 +75,12 @@ async fn ten_syncs_five_minutes_apart_emit_every_event_once() {
 /// Whoever tries it out sends an event and reads at once.
 #[tokio::test]
 async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them() {
-    for method in ["query", "auto"] {
+    for (method, minutes) in [("query", 60), ("auto", 60), ("auto", 3_000)] {
         let posthog = sandbox_with_exports(Exports::default()).await;
-        posthog.insert(PROJECT, events(10, minutes_ago(60)));
+        posthog.insert(PROJECT, events(10, minutes_ago(minutes)));
         posthog.insert(PROJECT, (10_000..10_150).map(|number| event(number, minutes_ago(1))).collect());
+        // A clock that is ahead has received this.
+        posthog.insert(PROJECT, vec![event(40_000, minutes_ago(-6))]);
         let source = Source::new(&posthog.url()).with("method", json!({"type": method})).with("export_above", json!(0));
         let first = source.read_all(&incremental(), None).await;
         assert_eq!(first.ids("events").len(), 10 + 100, "as many as the state remembers");
@@ -91,11 +93,29 @@ async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them
         posthog.insert(PROJECT, (30_000..30_007).map(|number| event(number, minutes_ago(-4))).collect());
         later(&posthog, &source, 10);
         let third = source.read_all(&incremental(), Some(&second.state())).await;
-        assert_eq!(third.ids("events").len(), 50 + 5 + 7);
+        assert_eq!(third.ids("events").len(), 50 + 5 + 7 + 1);
         let emitted = emissions(&[first, second, third]);
         assert!(emitted.values().all(|times| *times == 1), "{method}: {emitted:?}");
         assert_eq!(emitted.keys().cloned().collect::<BTreeSet<_>>(), event_ids(&posthog));
     }
+}
+
+#[tokio::test]
+async fn newest_events_of_a_first_sync_come_again_only_if_asked_for() {
+    let posthog = sandbox().await;
+    let newest = minutes_ago(1);
+    posthog.insert(PROJECT, vec![event(1, newest), event(2, newest)]);
+    let source = Source::new(&posthog.url()).with("start_date", json!("2026-01-01T06:00:00Z"));
+    let first = source.read_all(&incremental(), None).await;
+    assert_eq!(first.ids("events").len(), 2);
+    let earlier = Source::new(&posthog.url()).with("start_date", json!("2026-01-01T05:00:00Z"));
+    let second = earlier.read_all(&incremental(), Some(&first.state())).await;
+    assert_eq!(second.ids("events").len(), 0, "this is no first sync");
+    let day = chrono::DateTime::from_timestamp_micros(newest).unwrap().format("%Y-%m-%d").to_string();
+    let again = Source::new(&posthog.url()).with("reread_days", json!([day]));
+    later(&posthog, &again, 10);
+    let third = again.read_all(&incremental(), Some(&second.state())).await;
+    assert_eq!(third.ids("events").len(), 2, "somebody may have lost them");
 }
 
 #[tokio::test]

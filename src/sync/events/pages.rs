@@ -100,11 +100,11 @@ impl WindowReader {
         self.note(window, &mut progress, true).await
     }
 
-    /// Reads rows that PostHog received after the bound, a page of at most `most`, and returns their numbers. No cell
-    /// has them yet, and nothing depends on them: what does not come, the next sync reads.
+    /// Reads rows of the last slice, a page of at most `most`, and returns their numbers. No cell is entered, and nothing
+    /// depends on these rows: what does not come, the next sync reads.
     pub(super) async fn read_ahead(&self, days: Days, most: u32) -> BTreeSet<u64> {
         let reader = &self.reader;
-        let slice = self.ledger.slices.len();
+        let slice = self.ledger.slices.len().saturating_sub(1);
         let window = CellWindow { slice, days, periods: Vec::new(), rows: 0, open: None };
         let mut writer = reader.context.row_writer(reader.table, &reader.columns).counting_days().remembering();
         if let Err(error) = self.read_page(&window, &mut Progress::at_the_begin_of(&window), &mut writer, most).await {
@@ -115,7 +115,7 @@ impl WindowReader {
 
     /// Enters cells that have been read, and how far the one under way has been.
     async fn note(&self, window: &CellWindow, progress: &mut Progress, ended: bool) -> Result<(), Error> {
-        if window.slice >= self.ledger.slices.len() {
+        if window.periods.is_empty() {
             return Ok(());
         }
         let current = progress.after.clone().filter(|_| !ended);

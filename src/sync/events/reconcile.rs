@@ -20,7 +20,7 @@ use crate::records::Fingerprint;
 use crate::sync::export::{ExportOutcome, ExportReader};
 use crate::sync::ledger::{
     CellKey, Choice, ChoiceChange, DaySet, Days, Decision, Difference, Figures, Forgotten, Ledger, Names, Part, Period,
-    ROUNDS, Scope, bound, decide, differences, has_grown, observation, prove, tidy,
+    ROUNDS, Scope, Slice, bound, decide, differences, has_grown, observation, prove, tidy,
 };
 use crate::sync::observer::OnEstimate;
 use crate::sync::query::reader::ProjectReader;
@@ -147,15 +147,14 @@ impl EventReader {
         }
         let kept = state.export.cells.as_ref().and_then(|cells| cells.bounds.last().copied());
         let bound = bound(clock, context.config.method.ingestion_delay, &ledger);
-        let last_bound = ledger.until();
-        let is_first = ledger.full.is_none() && ledger.assumed.is_none();
+        let is_first = state.ledger.is_none() && ledger.assumed.is_none();
         // Rows that have been read ahead come by query, which can leave them out.
-        ledger.open_slices(bound, state.read_ahead.as_ref().map(|ahead| ahead.until), kept);
+        ledger.open_slices(bound, state.read_ahead.iter().flat_map(|ahead| [ahead.from, ahead.until]), kept);
         let before = state.ledger.as_ref().filter(|_| narrow.is_none());
         let reads_again = self.forget_days(&mut ledger).await?;
         let ahead = state.read_ahead.filter(|_| !reads_again);
-        if let (Some(ahead), Some(from)) = (&ahead, last_bound) {
-            self.known = (Arc::new(ahead.rows.clone()), Interval { from, to: ahead.until });
+        if let Some(ReadAhead { from, until, rows }) = &ahead {
+            self.known = (Arc::new(rows.clone()), Interval { from: *from, to: *until });
         }
         let begun = state.export.cells.clone();
         let resumed = begun.clone().filter(|cells| self.exports.is_some() && is_of(cells, before, &ledger));
@@ -205,8 +204,10 @@ impl EventReader {
     async fn read_ahead(&mut self, names: Names, bound: Timestamp) -> Result<(), GiveUp> {
         self.choose_columns().await?;
         let reader = Arc::new(self.reader.clone());
-        let ledger = Arc::new(self.ledger().await);
-        let pages = WindowReader { reader, part: Part::Main, names, ledger, known: Arc::default() };
+        let until = self.reader.context.client.now().minus(-CLOCK_TOLERANCE);
+        let mut ledger = self.ledger().await;
+        ledger.slices.push(Slice::new(until));
+        let pages = WindowReader { reader, part: Part::Main, names, ledger: Arc::new(ledger), known: Arc::default() };
         // PostHog orders its table by day, so to look for them among all events would cost as much as all events.
         let recent = self.days().intersection(Days { from: bound.day() - DAYS_AHEAD, ..Days::ALL });
         let rows = if recent.is_empty() { BTreeSet::new() } else { pages.read_ahead(recent, MOST_AHEAD).await };
@@ -217,8 +218,7 @@ impl EventReader {
             "{} events that PostHog received after {bound} have been read ahead; the next sync compares them",
             rows.len()
         );
-        let until = self.reader.context.client.now().minus(-CLOCK_TOLERANCE);
-        self.change(|state| state.read_ahead = Some(ReadAhead { until, rows })).await
+        self.change(|state| state.read_ahead = Some(ReadAhead { from: bound, until, rows })).await
     }
 
     /// Reads until nothing differs, and tidies the ledger.
@@ -486,9 +486,9 @@ impl EventReader {
             // What was ingested last may not be stored yet, so files may lack some of it.
             let newest = ledger.slices.len().saturating_sub(1);
             let ahead = self.known.1;
-            let is_ahead = |slice| {
-                let from = ledger.ingested_from(slice);
-                from.is_some_and(|from| ahead.from <= from && from < ahead.to)
+            let is_ahead = |slice: usize| {
+                let from = ledger.ingested_from(slice).unwrap_or(Timestamp::MIN);
+                ledger.slices.get(slice).is_some_and(|slice| from < ahead.to && ahead.from < slice.until)
             };
             let is_recent = |key: &&CellKey| key.slice == newest || is_ahead(key.slice);
             let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(is_recent);
@@ -523,8 +523,7 @@ impl EventReader {
         }
     }
 
-    /// Forgets the days that are to be read once more, and have not been yet. Returns whether something of them had been
-    /// emitted.
+    /// Forgets the days that are to be read once more, and have not been yet. Returns whether there are any.
     async fn forget_days(&mut self, ledger: &mut Ledger) -> Result<bool, GiveUp> {
         let context = &self.reader.context;
         let days = |range: &RangeInclusive<NaiveDate>| Days {
@@ -555,7 +554,7 @@ impl EventReader {
                 "events of {due} are read again, as `reread_days` asks; {forgotten} of them had been emitted before"
             );
         }
-        Ok(forgotten > 0)
+        Ok(!due.is_empty())
     }
 
     /// Goes on with an export that an earlier sync has begun.
