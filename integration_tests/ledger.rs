@@ -91,10 +91,13 @@ async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them
         // Some of these minutes became visible late, and others came since.
         posthog.insert(PROJECT, (20_000..20_005).map(|number| event(number, minutes_ago(1))).collect());
         posthog.insert(PROJECT, (30_000..30_007).map(|number| event(number, minutes_ago(-4))).collect());
-        later(&posthog, &source, 10);
+        later(&posthog, &source, 8);
         let third = source.read_all(&incremental(), Some(&second.state())).await;
-        assert_eq!(third.ids("events").len(), 50 + 5 + 7 + 1);
-        let emitted = emissions(&[first, second, third]);
+        assert_eq!(third.ids("events").len(), 50 + 5 + 7);
+        later(&posthog, &source, 20);
+        let fourth = source.read_all(&incremental(), Some(&third.state())).await;
+        assert_eq!(fourth.ids("events").len(), 1);
+        let emitted = emissions(&[first, second, third, fourth]);
         assert!(emitted.values().all(|times| *times == 1), "{method}: {emitted:?}");
         assert_eq!(emitted.keys().cloned().collect::<BTreeSet<_>>(), event_ids(&posthog));
     }
@@ -102,20 +105,23 @@ async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them
 
 #[tokio::test]
 async fn newest_events_of_a_first_sync_come_again_only_if_asked_for() {
-    let posthog = sandbox().await;
-    let newest = minutes_ago(1);
-    posthog.insert(PROJECT, vec![event(1, newest), event(2, newest)]);
-    let source = Source::new(&posthog.url()).with("start_date", json!("2026-01-01T06:00:00Z"));
-    let first = source.read_all(&incremental(), None).await;
-    assert_eq!(first.ids("events").len(), 2);
-    let earlier = Source::new(&posthog.url()).with("start_date", json!("2026-01-01T05:00:00Z"));
-    let second = earlier.read_all(&incremental(), Some(&first.state())).await;
-    assert_eq!(second.ids("events").len(), 0, "this is no first sync");
-    let day = chrono::DateTime::from_timestamp_micros(newest).unwrap().format("%Y-%m-%d").to_string();
-    let again = Source::new(&posthog.url()).with("reread_days", json!([day]));
-    later(&posthog, &again, 10);
-    let third = again.read_all(&incremental(), Some(&second.state())).await;
-    assert_eq!(third.ids("events").len(), 2, "somebody may have lost them");
+    for older in [vec![], vec![event(4, minutes_ago(3_000))]] {
+        let posthog = sandbox().await;
+        let newest = minutes_ago(1);
+        // A clock that is ahead has received the third.
+        posthog.insert(PROJECT, vec![event(1, newest), event(2, newest), event(3, minutes_ago(-6))]);
+        posthog.insert(PROJECT, older.clone());
+        let source = Source::new(&posthog.url());
+        let first = source.read_all(&incremental(), None).await;
+        assert_eq!(first.ids("events").len(), 2 + older.len());
+        let day = chrono::DateTime::from_timestamp_micros(newest).unwrap().format("%Y-%m-%d").to_string();
+        let again = Source::new(&posthog.url()).with("reread_days", json!([day]));
+        for (source, expected) in [(source, 1), (again, 3)] {
+            later(&posthog, &source, 10);
+            let second = source.read_all(&incremental(), Some(&first.state())).await;
+            assert_eq!(second.ids("events").len(), expected, "{older:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -55,7 +55,7 @@ async fn events_end_with_the_figures_of_posthog() {
     let (text, fields) = end(&first, "events");
     assert!(text.starts_with("events: complete, 5,000 records in "), "{text}");
     let expected =
-        "; PostHog has 5,000, and 5,000 have been emitted since the first sync: number and checksum of every day agree";
+        "; PostHog has 5,000, and 5,000 of them have been emitted so far: number and checksum of every day agree";
     assert!(text.ends_with(expected), "{text}");
     assert_fields(
         &fields,

@@ -142,11 +142,11 @@ impl Proof {
         match self {
             Self::Compared => {
                 let verdict = agreement("number and checksum of every day");
-                format!("PostHog has {posthog}, and {here} have been emitted since the first sync: {verdict}")
+                format!("PostHog has {posthog}, and {here} of them have been emitted so far: {verdict}")
             }
             Self::ComparedRecently => {
                 let verdict = agreement("number and checksum of each of these days");
-                format!("PostHog has {posthog} of recent days, and {here} have been emitted: {verdict}")
+                format!("PostHog has {posthog} of recent days, and {here} of them have been emitted so far: {verdict}")
             }
             Self::CountedByDay => {
                 let verdict = agreement("their numbers of every day");
