@@ -109,7 +109,7 @@ async fn events_that_were_not_read_to_the_end_show_how_far_that_is() {
     let outcome = source.read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1), "{}", outcome.messages.without_records());
     let (text, fields) = end(&outcome.messages, "events");
-    assert!(text.contains("PostHog has 160, and 100 have been emitted"), "{text}");
+    assert!(text.contains("PostHog has 160, and 100 of them have been emitted"), "{text}");
     assert!(text.ends_with(&format!("these days differ: {day} (0 emitted, PostHog has 60)")), "{text}");
     let expected = json!({"records": 100, "posthog": 160, "agrees": false, "proof": "compared", "differing_days": 1});
     assert_fields(&fields, &expected);
