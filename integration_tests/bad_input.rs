@@ -1,7 +1,10 @@
 //! Catalogs and states that cannot be used: a config error that names the problem, and nothing is read.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 
+use crate::support::child::Command;
 use crate::support::program::{Source, catalog, run, state_file};
 use crate::support::world::{PROJECT, events, minutes_ago, sandbox, within_a_day};
 
@@ -97,6 +100,39 @@ async fn invalid_states_are_rejected() {
         assert!(errors[0].starts_with("config_error") && errors[0].contains(expected), "{errors:?}");
     }
     assert!(posthog.requests().is_empty());
+}
+
+#[tokio::test]
+async fn pipes_are_read_and_what_never_ends_is_refused() {
+    let posthog = sandbox().await;
+    posthog.insert(PROJECT, events(3, within_a_day()));
+    let source = Source::new(&posthog.url());
+    let catalog = catalog(&["events"], "incremental");
+    let state = source.read_all(&catalog, None).await.state();
+    let files = [
+        ("--config", source.config_file()),
+        ("--catalog", source.file("catalog.json", &catalog.to_string())),
+        ("--state", source.file("state.json", &state.to_string())),
+    ];
+    for (wrong, expected) in [("/", "it is a directory"), ("/dev/zero", "it is a device, not a file")] {
+        for (option, _) in &files {
+            let mut command = source.bare();
+            command.arg("read");
+            for (other, file) in &files {
+                command.arg(other).arg(if other == option { Path::new(wrong) } else { file });
+            }
+            let outcome = run(command).await;
+            let errors = outcome.messages.errors();
+            assert!(outcome.code == Some(1) && errors[0].contains(expected), "{option} {wrong}: {errors:?}");
+        }
+    }
+    let requests = posthog.requests().len();
+    let mut command = Command::new("bash");
+    command.arg("-c").arg(r#"cat "$1" | "$0" read --config /dev/stdin --catalog <(cat "$2") --state <(cat "$3")"#);
+    command.arg(env!("CARGO_BIN_EXE_source-posthog")).args(files.map(|(_, file)| file));
+    let outcome = run(command).await;
+    assert!(outcome.code == Some(0) && posthog.requests().len() > requests, "{}", outcome.stderr);
+    assert!(outcome.messages.ids("events").is_empty(), "the state was read");
 }
 
 #[tokio::test]

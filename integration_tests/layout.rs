@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
         "completions",
         "error",
         "help",
+        "input_file",
         "json_text",
         "large",
         "lock",

@@ -258,6 +258,31 @@ async fn every_part_of_the_webhook_url_that_is_quoted_is_redacted() {
     }
 }
 
+#[tokio::test]
+async fn every_part_of_a_header_that_is_quoted_is_redacted() {
+    let (server, webhook) = (Sandbox::builder().start().await.unwrap(), Webhook::start().await.unwrap());
+    let basic = STANDARD.encode("username:pl4ntedpw");
+    for (value, parts) in [
+        (format!("Basic {basic}"), vec![&*basic, "username:pl4ntedpw", "pl4ntedpw", "username"]),
+        ("session=SESSPL4NTED; theme=dark".to_owned(), vec!["SESSPL4NTED"]),
+        (r#"Digest realm="a b", key="KKKPL4NTED""#.to_owned(), vec!["KKKPL4NTED"]),
+    ] {
+        for part in parts {
+            server.set_faults(vec![Fault::new(quoting(422, &format!("Basic <{part}>"), true))]).unwrap();
+            let destination = Destination::new(&webhook)
+                .with("webhook_url", json!(format!("{}/hooks/{WEBHOOK}", server.url())))
+                .with("headers", json!([{"name": "X-Auth", "value": value}]))
+                .with("dead_letter_file", json!("refused.jsonl"))
+                .with_environment("LOG_LEVEL", "trace");
+            let outcomes = destination.delivered(&line()).await;
+            let refused = std::fs::read_to_string(destination.path("refused.jsonl")).unwrap();
+            for text in [&outcomes.text, &refused] {
+                assert!(text.contains("no Basic <[secret]> here"), "{part}: {text}");
+            }
+        }
+    }
+}
+
 /// Notations in which servers, and what stands in front of them, quote a text.
 fn notations(text: &str) -> Vec<String> {
     let each = |write: fn(u8) -> String| text.bytes().map(write).collect::<String>();

@@ -24,6 +24,7 @@ mod completions;
 #[doc(hidden)]
 pub mod config;
 mod help;
+mod input_file;
 mod json_text;
 mod large;
 mod lock;

@@ -91,10 +91,14 @@ impl Source {
         {
             assert_planted(key);
         }
-        let config = self.file("config.json", &self.config.to_string());
         let mut command = self.bare();
-        command.arg(name).arg("--config").arg(config);
+        command.arg(name).arg("--config").arg(self.config_file());
         command
+    }
+
+    /// Writes the configuration file and returns its path.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.file("config.json", &self.config.to_string())
     }
 
     /// The program without arguments.

@@ -51,6 +51,12 @@ const PLANTED: &[&str] = &[
     "pl4nted%20space",
     "/k9pl4",
     "pl4nted-part.of-it",
+    // Parts of headers.
+    "dXNlcm5hbWU6cGw0bnRlZHB3",
+    "username:pl4ntedpw",
+    "pl4ntedpw",
+    "SESSPL4NTED",
+    "KKKPL4NTED",
     // The part of a signed address that makes it one.
     "X-Amz-Signature",
 ];

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::fit::fit;
 use crate::error::Error;
+use crate::input_file;
 use crate::json_text;
 use crate::secret::Secret;
 
@@ -19,7 +20,7 @@ use crate::secret::Secret;
 /// # Errors
 /// A config error that names the file.
 pub fn file(path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path)
+    input_file::read(path)
         .map_err(|error| Error::config(format!("cannot read the configuration file `{}`: {error}", path.display())))
 }
 

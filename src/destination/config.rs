@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::credentials::{bearer_token, signing_key};
+use super::credentials::{bearer_token, parts_of_header, signing_key};
 use super::spec::{Compression, RawHeader, RawWebhookConfig, Shape};
 use super::webhook_url::WebhookUrl;
 use crate::config::form;
@@ -91,10 +91,12 @@ impl WebhookConfig {
         })?;
         let bearer = secret("bearer_token", raw.bearer_token, BEARER_TOKEN_VARIABLE)?;
         let signing_secret = secret("signing_secret", raw.signing_secret, SIGNING_SECRET_VARIABLE)?;
+        let more = raw.headers.unwrap_or_default();
+        let parts: Vec<String> = more.iter().flat_map(|header| parts_of_header(header.value.expose())).collect();
         let batch = raw.batch.unwrap_or_default();
         let retry = raw.retry.unwrap_or_default();
         Ok(Self {
-            webhook: WebhookUrl::new(&url, raw.allow_http)?,
+            webhook: WebhookUrl::new(&url, raw.allow_http)?.with_header_parts(&parts),
             shape: raw.record_shape,
             allowed: allowed(raw.allowed_event_types.as_ref())?,
             max_records: batch.max_records.get("batch.max_records")? as usize,
@@ -105,7 +107,7 @@ impl WebhookConfig {
             first_wait: retry.first_wait_ms.milliseconds("retry.first_wait_ms")?,
             concurrency: raw.concurrency.get("concurrency")? as usize,
             gzip: raw.compression == Compression::Gzip,
-            headers: headers(bearer.as_ref(), raw.headers.as_deref().unwrap_or_default())?,
+            headers: headers(bearer.as_ref(), &more)?,
             signing_key: signing_secret.as_ref().map(signing_key).transpose()?.map(SigningKey),
             dead_letter_file: raw.dead_letter_file.map(PathBuf::from),
             dead_letter_limit: raw.dead_letter_limit.get("dead_letter_limit")? as usize,

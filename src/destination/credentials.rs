@@ -20,6 +20,50 @@ const QUOTATION_MARKS: [char; 8] = ['"', '\'', '`', '\u{201c}', '\u{201d}', '\u{
 /// Characters without a width, which web pages leave in what is copied from them.
 const INVISIBLE: [char; 4] = ['\u{feff}', '\u{200b}', '\u{2060}', '\u{a0}'];
 
+/// Names of schemes that stand in front of what proves who is asking.
+const SCHEMES: [&str; 12] = [
+    "apikey",
+    "api-key",
+    "aws4-hmac-sha256",
+    "basic",
+    "bearer",
+    "digest",
+    "geniekey",
+    "negotiate",
+    "oauth",
+    "sharedaccesssignature",
+    "signature",
+    "token",
+];
+/// Shorter parts of a header occur inside other texts by chance.
+const SHORTEST_PART: usize = 6;
+
+/// All that could be secret in a header's value, besides the whole: its words, what they set, and whom `Basic` names.
+pub(super) fn parts_of_header(value: &str) -> Vec<String> {
+    let mut words =
+        value.split(|character: char| character.is_whitespace() || matches!(character, ';' | ',')).peekable();
+    let scheme = words.next_if(|word| SCHEMES.iter().any(|scheme| scheme.eq_ignore_ascii_case(word)));
+    let mut parts = Vec::new();
+    for word in words {
+        let set = word.split_once('=').map_or("", |(_, set)| set);
+        // The signs of equality at the end of base64 are often left out.
+        let bare = [word, set].map(|part| part.trim_matches(QUOTATION_MARKS).trim_end_matches('='));
+        parts.extend([word, set].into_iter().chain(bare).map(str::to_owned));
+        if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
+            && let Ok(pair) = STANDARD.decode(word).or_else(|_| URL_SAFE.decode(word))
+        {
+            let pair = String::from_utf8_lossy(&pair).into_owned();
+            let (user, password) = pair.split_once(':').unwrap_or_default();
+            parts.extend([user, password].map(str::to_owned));
+            parts.push(pair);
+        }
+    }
+    parts.retain(|part| part.len() >= SHORTEST_PART);
+    parts.sort();
+    parts.dedup();
+    parts
+}
+
 /// The text without quotation marks and what cannot be seen around it.
 pub(super) fn unquoted(secret: &Secret) -> Secret {
     let is_around = |character: char| {
@@ -139,6 +183,35 @@ mod tests {
         ] {
             let error = bearer_token(&Secret::new(wrong)).unwrap_err();
             assert!(error.message().starts_with("`bearer_token`") && !error.message().contains("t0k"), "{error}");
+        }
+    }
+
+    #[test]
+    fn headers_are_secret_part_by_part() {
+        for (value, expected) in [
+            (
+                "Basic dXNlcm5hbWU6cGFzc3dvcmQxMjM=",
+                vec![
+                    "dXNlcm5hbWU6cGFzc3dvcmQxMjM",
+                    "dXNlcm5hbWU6cGFzc3dvcmQxMjM=",
+                    "password123",
+                    "username",
+                    "username:password123",
+                ],
+            ),
+            ("bearer t0k3n-1", vec!["t0k3n-1"]),
+            ("session=SESS112233; a=1;other=x", vec!["SESS112233", "other=x", "session=SESS112233"]),
+            (
+                r#"Digest a="b",key="KKK998877""#,
+                vec!["KKK998877", "\"KKK998877\"", "key=\"KKK998877", "key=\"KKK998877\""],
+            ),
+            ("Basic", vec![]),
+            ("Basic !", vec![]),
+            ("short ones, 1;2", vec![]),
+        ] {
+            let mut expected = expected;
+            expected.sort_unstable();
+            assert_eq!(parts_of_header(value), expected, "{value}");
         }
     }
 

@@ -19,7 +19,7 @@ const SHORTEST: usize = 6;
 #[derive(Clone)]
 pub(super) struct WebhookUrl {
     url: Url,
-    /// What could be secret in it, in every notation.
+    /// What could be secret in it and in the headers, in every notation.
     parts: Vec<Needle>,
 }
 
@@ -33,13 +33,7 @@ impl WebhookUrl {
         let url = Url::parse(text.expose().trim_start_matches('<').trim_end_matches('>')).map_err(|error| {
             Error::config(format!("`webhook_url` is not a valid URL ({error}); copy it from the webhook node"))
         })?;
-        let secrets = secrets(&url);
-        // Of all output, only what is no plain word: without the word `webhook`, no message could be read.
-        secrets.iter().filter(|part| !is_word(part)).for_each(|part| remember(part));
-        // What is short or a word counts only where it stands alone.
-        let needle = |notation: &String| Needle::new(notation, notation.len() < SHORTEST || is_word(notation));
-        let parts = secrets.iter().flat_map(|part| notations(part)).filter(|notation| !notation.is_empty());
-        let parts = parts.map(|notation| needle(&notation)).collect();
+        let parts = needles(&secrets(&url), is_word);
         match url.scheme() {
             "https" => Ok(Self { url, parts }),
             "http" if allow_http || is_loopback(&url) => Ok(Self { url, parts }),
@@ -48,12 +42,19 @@ impl WebhookUrl {
         }
     }
 
+    /// Keeps parts of headers out of all output, too.
+    pub(super) fn with_header_parts(mut self, parts: &[String]) -> Self {
+        self.parts.extend(needles(parts, is_word_in_header));
+        self
+    }
+
     /// The URL itself, for the one place that sends requests to it.
     pub(super) fn expose(&self) -> &Url {
         &self.url
     }
 
-    /// What the webhook says, without secrets. It may quote any part of its URL, be it only a word.
+    /// What the webhook says, without secrets. It may quote any part of its URL and of the headers, be it only
+    /// a word.
     pub(super) fn redact(&self, text: &str) -> String {
         redact_with(text, &self.parts).into_owned()
     }
@@ -95,9 +96,25 @@ fn secrets(url: &Url) -> Vec<String> {
     secrets
 }
 
+/// Keeps secrets out of all output, and returns what to look for in what the webhook says.
+fn needles(secrets: &[String], is_word: fn(&str) -> bool) -> Vec<Needle> {
+    // Of all output, only what is no plain word: without the word `webhook`, no message could be read.
+    secrets.iter().filter(|part| !is_word(part)).for_each(|part| remember(part));
+    // What is short or a word counts only where it stands alone.
+    let needle = |notation: String| Needle::new(&notation, notation.len() < SHORTEST || is_word(&notation));
+    let notations = secrets.iter().flat_map(|part| notations(part)).filter(|notation| !notation.is_empty());
+    notations.map(needle).collect()
+}
+
 /// `webhook` is an ordinary word, `wh1234` is none.
 fn is_word(part: &str) -> bool {
     part.len() < LONGEST_WORD && part.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// In a header, `Europe` is one, too.
+fn is_word_in_header(part: &str) -> bool {
+    let mut characters = part.chars();
+    characters.next().is_some_and(|first| first.is_ascii_alphabetic()) && is_word(characters.as_str())
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::api_catalog::protocol_shape;
 use crate::error::Error;
+use crate::input_file;
 use crate::json_text;
 
 /// Name of a stream as the configured catalog has it. An absent namespace is not an empty one.
@@ -114,7 +115,7 @@ impl ConfiguredCatalog {
     /// the offending key.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
         let shown = path.display();
-        let text = std::fs::read(path)
+        let text = input_file::read(path)
             .map_err(|error| Error::config(format!("cannot read the catalog file `{shown}`: {error}")))?;
         Self::parse(&text).map_err(|problem| {
             Error::config(format!(

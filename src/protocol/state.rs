@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::catalog::StreamDescriptor;
 use crate::error::Error;
+use crate::input_file;
 use crate::json_text::{foreign_encoding, kind, without_byte_order_mark};
 
 /// Keys under which a state is wrapped once more.
@@ -55,7 +56,7 @@ impl SavedStates {
     /// # Errors
     /// A config error when the file cannot be read or has none of the known shapes.
     pub fn from_file(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path)
+        let text = input_file::read(path)
             .map_err(|error| Error::config(format!("cannot read the state file `{}`: {error}", path.display())))?;
         Self::parse(&text)
             .and_then(Self::without_shared)

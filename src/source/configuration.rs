@@ -1,17 +1,17 @@
 //! The configuration file of a command.
 
-use std::io::Read;
 use std::path::Path;
 
 use super::custom_queries;
 use crate::config::Config;
 use crate::error::Error;
+use crate::input_file;
 
 /// Reads the file, or standard input for `-`, and checks what the configuration alone cannot: names against those of
 /// the streams.
 pub(super) async fn from_file(path: &Path) -> Result<Config, Error> {
     let config = if path == Path::new("-") {
-        let text = tokio::task::spawn_blocking(read_stdin).await;
+        let text = tokio::task::spawn_blocking(input_file::read_stdin).await;
         let text = text
             .unwrap_or_else(|error| Err(error.into()))
             .map_err(|error| Error::config(format!("cannot read the configuration from standard input: {error}")))?;
@@ -21,10 +21,4 @@ pub(super) async fn from_file(path: &Path) -> Result<Config, Error> {
     };
     custom_queries::check_names(&config)?;
     Ok(config)
-}
-
-fn read_stdin() -> std::io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text)?;
-    Ok(text)
 }

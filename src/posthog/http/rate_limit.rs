@@ -59,7 +59,7 @@ pub struct RateLimiter {
     queries: Arc<Semaphore>,
     others: Arc<Semaphore>,
     counters: Mutex<Counters>,
-    /// What the last request that failed ended with.
+    /// What the last request that failed and was sent again ended with.
     last_failure: Mutex<Option<String>>,
 }
 
@@ -151,7 +151,7 @@ impl RateLimiter {
         *lock(&self.last_failure) = Some(message);
     }
 
-    /// What the last request that failed ended with, if one did.
+    /// What the last request that failed and was sent again ended with, if there was one.
     pub fn last_failure(&self) -> Option<String> {
         lock(&self.last_failure).clone()
     }

@@ -97,7 +97,10 @@ impl Retry {
     /// # Errors
     /// When the failure is final, or has happened too often.
     pub async fn after(&mut self, failure: Failure, limiter: &RateLimiter) -> Result<NextAttempt, GiveUp> {
-        limiter.failed(failure.to_string());
+        // A refusal can be what the caller has asked for, and ends the request in any case.
+        if !matches!(failure, Failure::Fatal(_) | Failure::Refused(_)) {
+            limiter.failed(failure.to_string());
+        }
         let (message, asks_for_less) = match failure {
             Failure::Fatal(error) => return Err(GiveUp::Fatal(error)),
             Failure::Refused(refusal) => return Err(GiveUp::Refused(refusal)),
@@ -176,6 +179,8 @@ fn waits() -> ExponentialBackoff {
 
 #[cfg(test)]
 mod tests {
+    use reqwest::header::HeaderMap;
+
     use super::*;
     use crate::posthog::http::rate_limit::Class;
 
@@ -215,6 +220,21 @@ mod tests {
         let begin = Instant::now();
         drop(limiter.acquire(Class::Query(1), &super::super::rate_limit::Silent).await);
         assert_eq!(begin.elapsed().as_secs(), 30);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_is_tried_again_is_the_last_failure() {
+        let (mut retry, limiter) = (Retry::with_attempts(5), limiter());
+        let refusal = || {
+            let body = br#"{"type":"validation_error","code":"required","detail":"This field is required."}"#;
+            let status = reqwest::StatusCode::BAD_REQUEST;
+            Failure::from_response(status, &HeaderMap::new(), body, "/", Class::General, Duration::ZERO)
+        };
+        assert!(matches!(retry.after(refusal(), &limiter).await, Err(GiveUp::Refused(_))));
+        assert_eq!(limiter.last_failure(), None);
+        retry.after(Failure::transient("cut"), &limiter).await.unwrap();
+        assert!(retry.after(refusal(), &limiter).await.is_err());
+        assert_eq!(limiter.last_failure().as_deref(), Some("cut"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Error;
+use crate::input_file;
 use crate::records::Fingerprint;
 use crate::time::Timestamp;
 
@@ -51,7 +52,7 @@ pub(super) fn from_file(path: &Path) -> Result<BTreeMap<u64, TableCounts>, Error
     let unreadable = |problem: &dyn std::fmt::Display| {
         Error::config(format!("the file of counts {} cannot be read: {problem}", path.display()))
     };
-    let bytes = std::fs::read(path).map_err(|error| unreadable(&error))?;
+    let bytes = input_file::read(path).map_err(|error| unreadable(&error))?;
     let text = decoded(bytes).ok_or_else(|| unreadable(&"it is not UTF-8; save it as CSV in UTF-8"))?;
     parse(text.trim_start_matches('\u{feff}'))
 }
