@@ -42,9 +42,14 @@ fn refused(refusal: &Refusal) -> Error {
             Error::config("the API key is limited to some projects and cannot list them; set `project_ids`")
         }
         Reason::Forbidden => Error::config(format!("PostHog forbids it: {summary}")),
-        Reason::NotFound => Error::config(
-            "PostHog does not know the project; check `project_ids` and that `base_url` is the right region",
-        ),
+        Reason::NotFound => match list_of(path) {
+            Some(list) => Error::config(format!(
+                "PostHog has no list `{list}` of the project: this version of PostHog lacks it, or there is no such project; leave the stream out, or check `project_ids` and `base_url`"
+            )),
+            None => Error::config(
+                "PostHog does not know the project; check `project_ids` and that `base_url` is the right region",
+            ),
+        },
         Reason::NotPostHog => {
             Error::config(format!("the response does not come from PostHog's API; check `base_url` ({summary})"))
         }
@@ -64,9 +69,29 @@ fn refused(refusal: &Refusal) -> Error {
     error.with_details(format!("{path}: {summary}"))
 }
 
+/// The list of a project that a path leads to.
+fn list_of(path: &str) -> Option<&str> {
+    let mut segments = path.split(['/', '?']).filter(|segment| !segment.is_empty());
+    segments.find(|segment| matches!(*segment, "projects" | "environments"))?;
+    segments.nth(1).filter(|name| !matches!(*name, "query" | "file_download_batch_exports"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_list_that_is_not_there_is_no_unknown_project() {
+        let message = |path: &str| {
+            let (detail, summary, path) = (String::new(), "404".to_owned(), path.to_owned());
+            let refusal = Refusal { status: 404, reason: Reason::NotFound, detail, summary, path };
+            Error::from(GiveUp::Refused(refusal)).message().to_owned()
+        };
+        assert!(message("/api/projects/7/surveys/?limit=100").contains("no list `surveys`"));
+        for path in ["/api/projects/7/query/", "/api/projects/7/", "/api/environments/7/file_download_batch_exports/"] {
+            assert!(message(path).contains("does not know the project"), "{path}");
+        }
+    }
 
     #[test]
     fn sentence_names_the_missing_scope() {
