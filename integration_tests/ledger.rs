@@ -174,16 +174,27 @@ async fn days_are_read_once_more_when_the_settings_ask_for_it() {
             .iter()
             .map(|record| record["timestamp"].as_str().unwrap().split('T').next().unwrap().to_owned())
             .collect();
-        assert_eq!(days, [young.clone(), from.clone(), to].into(), "{}", second.without_records());
+        assert_eq!(days, [young.clone(), from.clone(), to.clone()].into(), "{}", second.without_records());
         assert_eq!(second.ids("events").len(), 30);
         let logs = second.logs("INFO").join("\n");
         assert!(logs.contains("are read again, as `reread_days` asks; 30 of them had been emitted before"), "{logs}");
+        // Once more does nothing, and says so.
+        let idle = again.read_all(&incremental(), Some(&second.state())).await;
+        let days = format!("`reread_days`: {from} to {to}, {young} have been read again already");
+        let logs = idle.logs("INFO").join("\n");
+        assert!(logs.contains(&days) && logs.contains("to have them read once more, sync once without them"), "{logs}");
+        assert_eq!((idle.ids("events").len(), second.logs("INFO").join("\n").contains("again already")), (0, false));
         // Days before the start date are left alone.
         let start = json!(format!("{young}T00:00:00Z"));
         let later = Source::new(&posthog.url()).with("method", method.clone()).with("start_date", start);
         let later = later.with("reread_days", json!([from]));
         let third = later.read_all(&incremental(), Some(&second.state())).await;
         assert_eq!((third.ids("events").len(), third.logs("INFO").join("\n").contains("are read again")), (0, false));
+        let outside =
+            format!("`reread_days`: {from} not read, because `start_date` and `end_date` leave these days out");
+        let warnings = third.logs("WARN");
+        assert_eq!(warnings.iter().filter(|line| line.contains(&outside)).count(), 1, "{warnings:?}");
+        assert!(!third.logs("INFO").join("\n").contains("again already"), "none of the days is asked for");
         for (source, state) in [(&again, second.state()), (&source, third.state())] {
             assert_eq!(source.read_all(&incremental(), Some(&state)).await.ids("events").len(), 0);
         }

@@ -123,6 +123,33 @@ async fn dropped_properties_appear_nowhere() {
 }
 
 #[tokio::test]
+async fn an_unknown_key_among_rules_is_rejected() {
+    let posthog = world().await;
+    for (field, key, expected) in [
+        (
+            "event_properties",
+            "dropp",
+            "the unknown key `event_properties.dropp`; did you mean `event_properties.drop`?",
+        ),
+        (
+            "person_properties",
+            "Hash",
+            "the unknown key `person_properties.Hash`; did you mean `person_properties.hash`?",
+        ),
+        ("person_properties", "remove", "the unknown key `person_properties.remove`; there are `person_properties."),
+    ] {
+        let source = source(&posthog, "query").with(field, json!({ key: ["email"] }));
+        let outcome = source.read(&catalog(&STREAMS, "incremental"), None).await;
+        assert_eq!((outcome.code, outcome.messages.of_type("RECORD").len()), (Some(1), 0), "{field}.{key}");
+        let errors = outcome.messages.errors();
+        assert!(errors[0].starts_with("config_error") && errors[0].contains(expected), "{errors:?}");
+    }
+    // A note beside them is none of the rules.
+    let noted = source(&posthog, "query").with("event_properties", json!({"drop": ["$ip"], "_note": "why"}));
+    assert_eq!(noted.check().await.0, "SUCCEEDED");
+}
+
+#[tokio::test]
 async fn a_column_that_is_made_from_a_property_follows_its_rules() {
     let posthog = world().await;
     for (rules, expected) in [

@@ -408,6 +408,27 @@ async fn verify_finds_every_kind_of_damage() {
 }
 
 #[tokio::test]
+async fn verify_takes_no_day_without_a_checksum_for_proven() {
+    let posthog = sandbox().await;
+    let inserted: Vec<Event> =
+        (0..20_u32).map(|number| event(u128::from(number), noon(2 + i64::from(number % 2)))).collect();
+    posthog.insert(PROJECT, inserted.clone());
+    let source = Source::new(&posthog.url());
+    let whole: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    let newest = (noon(2) + 1_000_000).to_string();
+    let (code, result) = verify(&source, &whole, &newest).await;
+    assert_eq!((code, &result["agrees"]), (Some(0), &json!(true)), "{result}");
+    for null in ["", "NULL", "\\N"] {
+        let mut without = whole.clone();
+        without[1].3 = null.to_owned();
+        let (code, result) = verify(&source, &without, &newest).await;
+        assert_eq!((code, &result["agrees"]), (Some(3), &json!(false)), "{null}: {result}");
+        assert_eq!(result["differences"][0]["problem"], "other events", "{result}");
+        assert_eq!(result["reread_days"], json!([whole[1].0]), "{result}");
+    }
+}
+
+#[tokio::test]
 async fn verify_finds_the_days_that_a_table_lacks_at_its_end() {
     let posthog = sandbox().await;
     let inserted: Vec<Event> =
@@ -447,12 +468,20 @@ async fn verify_says_which_projects_a_table_lacks() {
     posthog.insert(PROJECT, inserted.clone());
     let table: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
     let newest = (noon(2) + 1_000_000).to_string();
-    let source = Source::new(&posthog.url()).with("project_ids", json!([PROJECT, 1002]));
-    let (code, result) = verify(&source, &table, &newest).await;
-    assert_eq!((code, &result["agrees"], &result["missing_projects"]), (Some(0), &json!(true), &json!([])), "{result}");
+    let named = Source::new(&posthog.url()).with("project_ids", json!([PROJECT, 1002]));
+    let all = Source::new(&posthog.url());
+    for source in [&named, &all] {
+        let (code, result) = verify(source, &table, &newest).await;
+        let found = (code, &result["agrees"], &result["missing_projects"]);
+        assert_eq!(found, (Some(0), &json!(true), &json!([])), "{result}");
+    }
     posthog.insert(1002, vec![event(500, noon(2))]);
-    let (code, result) = verify(&source, &table, &newest).await;
-    assert_eq!((code, &result["agrees"], &result["missing_projects"]), (Some(3), &json!(false), &json!([1002])));
+    // Without `project_ids`, the settings mean every project that the key can access.
+    for source in [&named, &all] {
+        let (code, result) = verify(source, &table, &newest).await;
+        let found = (code, &result["agrees"], &result["missing_projects"]);
+        assert_eq!(found, (Some(3), &json!(false), &json!([1002])), "{result}");
+    }
 }
 
 #[tokio::test]
@@ -479,8 +508,12 @@ async fn verify_names_what_is_wrong_with_a_file() {
     let source = Source::new(&posthog.url());
     for (csv, expected) in [
         ("day,events\n", "the file of counts has no column `project_id`"),
-        ("project_id,day,events\n", "the file of counts has no rows"),
-        ("project_id,day,events\n1001,2026-11-24,1e3\n", "line 2 of the file of counts has no usable `events`"),
+        ("project_id,day,events,row_count\n", "the file of counts has no column `checksum`"),
+        ("project_id,day,events,checksum,row_count\n", "the file of counts has no rows"),
+        (
+            "project_id,day,events,checksum,row_count\n1001,2026-11-24,1e3,5,1000\n",
+            "line 2 of the file of counts has no usable `events`",
+        ),
     ] {
         let mut command = source.command("verify");
         command.arg("--counts").arg(source.file("counts.csv", csv));

@@ -29,7 +29,7 @@ one of them, and these days show up as `missing`.
 1. `--sql` prints a query for your warehouse: BigQuery (`bigquery`), Snowflake (`snowflake`), Redshift (`redshift`), Databricks \
 (`databricks`), Postgres (`postgres`), DuckDB (`duckdb`) or ClickHouse (`clickhouse`).
 2. Run it, and save its result as CSV.
-3. `--counts` compares the file with PostHog. It asks one query for each project, and further ones for days that differ.
+3. `--counts` compares the file with PostHog. It asks one query for each project, and further ones for days that differ. The file needs the columns `project_id`, `day`, `row_count`, `events` and `checksum`; a day without a checksum counts as `other events`.
 
 ```sh
 source-posthog verify --sql postgres --table events > figures.sql
@@ -41,7 +41,8 @@ Only the days between `start_date` and `end_date` are compared, and events that 
 what comes later is up to the next sync. That goes for today. Days that have ended since the newest row came are `missing`, whether they have been lost or the \
 syncs have stopped; a comparison with `event_days`, below, tells these apart. Of a day that `start_date` or `end_date` cuts, a table that was loaded by \
 another rule has more than they ask for: such a day is not judged, and named as `not_compared`. The exit code is 0 if nothing differs, 3 if something \
-does, also if a project of `project_ids` has events and is not in the file (`missing_projects`). On a terminal the result is a table, otherwise JSON:
+does, also if a project has events and is not in the file (`missing_projects`): one of `project_ids` or, without this setting, \
+any that the key can access. On a terminal the result is a table, otherwise JSON:
 
 ```json
 {\"agrees\": false, \"days\": 90, \"received_before\": {\"1001\": \"2026-11-27T09:57:00.000001Z\"}, \"not_compared\": [], \"missing_projects\": [],

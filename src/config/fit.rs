@@ -3,7 +3,8 @@
 //! Forms, Terraform and shells send `"3"` for 3 and one string for a list. Where only one thing can
 //! be meant, it is taken; anything else is refused by the name of the setting and what it must be. The
 //! value is not shown, because a secret can stand in the wrong place.
-//! Keys that no setting has are collected with the setting that may have been meant.
+//! Keys that no setting has are collected with the setting that may have been meant. Among rules about personal data they
+//! are an error: what a misspelled rule was to leave out would be emitted.
 
 use serde_json::{Map, Number, Value};
 
@@ -11,12 +12,15 @@ use crate::json_text::kind;
 
 /// How alike two names have to be, from 0 to 1.
 const ALIKE: f64 = 0.7;
+/// Settings in which an unknown key is an error.
+const STRICT: [&str; 2] = ["event_properties", "person_properties"];
 
 /// Fits `document` to `schema`, the form of its specification; `silent` are paths that the form does not
 /// show. Returns notices about keys that have no effect.
 ///
 /// # Errors
-/// A sentence that names the first setting whose value is of another type.
+/// A sentence that names the first setting whose value is of another type, or the first unknown key among rules about
+/// personal data.
 pub(super) fn fit(document: &mut Value, schema: &Value, silent: &[&str]) -> Result<Vec<String>, String> {
     if !document.is_object() {
         return Err(format!(
@@ -141,12 +145,18 @@ impl Fitting<'_> {
                 && key.starts_with(|first: char| first.is_ascii_alphabetic())
             {
                 // Other first characters are notes, or keys that Airbyte adds (`__injected_…`).
-                self.notices.push(match self.nearest(&inner, key) {
-                    Some(nearest) => format!(
-                        "the configuration has the unknown key `{inner}`, which has no effect; did you mean `{nearest}`?"
-                    ),
-                    None => format!("the configuration has the unknown key `{inner}`, which has no effect"),
-                });
+                let is_strict = STRICT.contains(&path);
+                let effect = if is_strict { "" } else { ", which has no effect" };
+                let hint = match self.nearest(&inner, key) {
+                    Some(nearest) => format!("; did you mean `{nearest}`?"),
+                    None if is_strict => format!("; there are {}", self.members_of(path)),
+                    None => String::new(),
+                };
+                let notice = format!("the configuration has the unknown key `{inner}`{effect}{hint}");
+                if is_strict {
+                    return Err(notice);
+                }
+                self.notices.push(notice);
             }
         }
         Ok(())
@@ -176,6 +186,13 @@ impl Fitting<'_> {
             self.value(item, items, &path)?;
         }
         Ok(())
+    }
+
+    /// The settings in the object at `path`.
+    fn members_of(&self, path: &str) -> String {
+        let is_inside = |known: &&String| known.rsplit_once('.').is_some_and(|(parent, _)| parent == path);
+        let names: Vec<String> = self.paths.iter().filter(is_inside).map(|known| format!("`{known}`")).collect();
+        names.join(", ")
     }
 
     /// The setting that is spelled like `key`, or nearly so; first of all one beside it.

@@ -141,7 +141,9 @@ pub(super) struct RawConfig {
     pub(super) export_runs: Bounded<1, 20, 8>,
     /// # Most exported rows in a sync
     /// A sync ends with an error before it exports more rows than this, because PostHog may bill them. What
-    /// has been read is kept, and the next sync goes on from there. Leave it empty for no limit.
+    /// has been read is kept, and the next sync goes on from there. Of persons, distinct ids and sessions,
+    /// PostHog says only afterwards how many rows a run had, so the last run may pass the limit. Leave it
+    /// empty for no limit.
     #[schemars(extend("order" = 26, "group" = "limits", "examples" = [5_000_000]))]
     pub(super) max_exported_rows: Option<Bounded<1, 4_000_000_000>>,
     /// # Event properties

@@ -151,17 +151,20 @@ impl Forecast {
         self.lines.iter().filter(|line| line.rows.is_none()).map(|line| line.stream.as_str()).collect()
     }
 
-    fn billed_rows(&self) -> u64 {
-        self.lines.iter().filter_map(|line| line.billed_rows).sum()
+    /// Rows that may be billed, as far as they are known before, and whether those of a read are not.
+    fn billed_rows(&self) -> (u64, bool) {
+        let is_unknown = self.lines.iter().any(|line| line.billed_rows.is_none());
+        (self.lines.iter().filter_map(|line| line.billed_rows).sum(), is_unknown)
     }
 
     fn as_json(&self) -> String {
         let (queries, others) = self.spent;
+        let (billed, is_unknown) = self.billed_rows();
         let plan = json!({
             "reads": self.lines,
             "not_counted": self.not_counted(),
             "failed": self.failed,
-            "billed_rows": self.billed_rows(),
+            "billed_rows": (!is_unknown).then_some(billed),
             "max_exported_rows": self.limit,
             "minutes": self.minutes,
             "planning": {"queries": queries, "other_requests": others},
@@ -225,7 +228,7 @@ impl Forecast {
 
     /// What may be billed, and where the limit ends a sync.
     fn billing(&self) -> Option<String> {
-        let (billed, is_unknown) = (self.billed_rows(), self.lines.iter().any(|line| line.billed_rows.is_none()));
+        let (billed, is_unknown) = self.billed_rows();
         let may_be_billed = match billed {
             0 if !is_unknown => return None,
             0 => "PostHog may bill exported rows; nothing counts them before.".to_owned(),

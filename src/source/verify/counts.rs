@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 /// What a table has of one day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TableDay {
-    /// Different events, and their checksum if the file has one.
+    /// Different events, and their checksum if the day has one.
     pub(super) events: u64,
     pub(super) checksum: Option<u64>,
     /// Rows, repeats included.
@@ -19,9 +19,9 @@ pub(super) struct TableDay {
 }
 
 impl TableDay {
-    /// Whether this is what PostHog has.
+    /// Whether this is what PostHog has. As many events without a checksum are no proof.
     pub(super) fn agrees(self, posthog: Fingerprint) -> bool {
-        self.events == posthog.count && self.checksum.is_none_or(|checksum| checksum == posthog.checksum)
+        self.events == posthog.count && self.checksum.map_or(self.events == 0, |checksum| checksum == posthog.checksum)
     }
 }
 
@@ -39,8 +39,8 @@ struct Columns {
     project: usize,
     day: usize,
     events: usize,
-    checksum: Option<usize>,
-    rows: Option<usize>,
+    checksum: usize,
+    rows: usize,
     newest: Option<usize>,
 }
 
@@ -95,13 +95,14 @@ fn parse(text: &str) -> Result<BTreeMap<u64, TableCounts>, Error> {
         let day = cell(columns.day).get(..10).and_then(Timestamp::parse).ok_or_else(|| wrong("day"))?.day();
         let count = |text: &str| whole(text).and_then(|count| u64::try_from(count).ok());
         let events = count(cell(columns.events)).ok_or_else(|| wrong("events"))?;
-        let checksum = optional(columns.checksum).map(|text| whole(text).map(modulo).ok_or_else(|| wrong("checksum")));
-        let rows = optional(columns.rows).map(|text| count(text).ok_or_else(|| wrong("row_count"))).transpose()?;
+        let checksum =
+            optional(Some(columns.checksum)).map(|text| whole(text).map(modulo).ok_or_else(|| wrong("checksum")));
+        let rows = count(cell(columns.rows)).ok_or_else(|| wrong("row_count"))?;
         let newest = optional(columns.newest)
             .map(|text| whole(text).and_then(|micros| i64::try_from(micros).ok()).ok_or_else(|| wrong("newest")))
             .transpose()?;
         project.newest = project.newest.max(newest.map(Timestamp::from_micros));
-        let found = TableDay { events, checksum: checksum.transpose()?, rows: rows.unwrap_or(events) };
+        let found = TableDay { events, checksum: checksum.transpose()?, rows };
         if project.days.insert(day, found).is_some() {
             return Err(Error::config(format!(
                 "line {number} of the file of counts is about a project and a day that another line is about; save the result of one query"
@@ -124,8 +125,8 @@ fn columns(headers: &csv::StringRecord) -> Result<Columns, Error> {
         project: needed("project_id")?,
         day: needed("day")?,
         events: needed("events")?,
-        checksum: place("checksum"),
-        rows: place("row_count"),
+        checksum: needed("checksum")?,
+        rows: needed("row_count")?,
         newest: place("newest"),
     })
 }
@@ -185,24 +186,38 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_lacks_is_unknown() {
-        let found = parse("project_id,day,events,checksum,newest\n1,2026-11-24,3,,NULL\n").unwrap();
-        let expected = TableDay { events: 3, checksum: None, rows: 3 };
-        assert_eq!((found[&1].days[&day("2026-11-24")], found[&1].newest), (expected, None));
-        assert!(expected.agrees(Fingerprint::new(3, 99)) && !expected.agrees(Fingerprint::new(4, 99)));
+    fn a_day_without_a_checksum_does_not_agree() {
+        for null in ["", "NULL", "null", "\\N"] {
+            let text = format!("project_id,day,row_count,events,checksum,newest\n1,2026-11-24,3,3,{null},{null}\n");
+            let found = parse(&text).unwrap();
+            let expected = TableDay { events: 3, checksum: None, rows: 3 };
+            assert_eq!((found[&1].days[&day("2026-11-24")], found[&1].newest), (expected, None));
+            for posthog in [(3, 99), (3, 0), (4, 99)] {
+                assert!(!expected.agrees(Fingerprint::new(posthog.0, posthog.1)), "{posthog:?}");
+            }
+        }
+        let empty = TableDay { events: 0, checksum: None, rows: 0 };
+        assert!(empty.agrees(Fingerprint::new(0, 0)), "there is nothing to add up");
     }
 
     #[test]
     fn what_is_wrong_is_named() {
+        const HEADER: &str = "project_id,day,row_count,events,checksum";
         for (text, expected) in [
-            ("", "no column `project_id`"),
-            ("project_id,day\n", "no column `events`"),
-            ("project_id,day,events\nx,2026-11-24,1\n", "line 2 of the file of counts has no usable `project_id`"),
-            ("project_id,day,events\n1,2026-11-24,1\n1,today,1\n", "line 3 of the file of counts has no usable `day`"),
-            ("project_id,day,events,checksum\n1,2026-11-24,1,1.8E19\n", "no usable `checksum`"),
-            ("project_id,day,events\n1,2026-11-24,1\n1,2026-11-24,1\n", "another line is about"),
+            (String::new(), "no column `project_id`"),
+            ("project_id,day\n".to_owned(), "no column `events`"),
+            ("project_id,day,events,row_count\n1,2026-11-24,1,1\n".to_owned(), "no column `checksum`"),
+            ("project_id,day,events,checksum\n1,2026-11-24,1,1\n".to_owned(), "no column `row_count`"),
+            (format!("{HEADER}\nx,2026-11-24,1,1,1\n"), "line 2 of the file of counts has no usable `project_id`"),
+            (
+                format!("{HEADER}\n1,2026-11-24,1,1,1\n1,today,1,1,1\n"),
+                "line 3 of the file of counts has no usable `day`",
+            ),
+            (format!("{HEADER}\n1,2026-11-24,1,1,1.8E19\n"), "no usable `checksum`"),
+            (format!("{HEADER}\n1,2026-11-24,,1,1\n"), "no usable `row_count`"),
+            (format!("{HEADER}\n1,2026-11-24,1,1,1\n1,2026-11-24,1,1,1\n"), "another line is about"),
         ] {
-            let error = parse(text).unwrap_err();
+            let error = parse(&text).unwrap_err();
             assert!(error.message().contains(expected), "{error}");
         }
     }

@@ -17,9 +17,11 @@ pub use dialect::Dialect;
 
 use super::cli::VerifyArguments;
 use super::configuration;
+use super::projects::project_ids;
 use crate::config::Config;
 use crate::error::Error;
-use crate::posthog::http::Client;
+use crate::posthog::account::ApiKey;
+use crate::posthog::http::{Client, Silent};
 use crate::protocol::{Output, StreamDescriptor};
 use crate::records::NulledValues;
 use crate::streams::{EVENTS, Selection};
@@ -38,7 +40,7 @@ struct Comparison {
     received_before: BTreeMap<u64, Timestamp>,
     /// Days of which the settings ask for a part, and the table has more.
     unclear: BTreeSet<i64>,
-    /// Projects of the settings that are not in the file and have events.
+    /// Projects of the settings, or of the key, that are not in the file and have events.
     missing_projects: Vec<u64>,
 }
 
@@ -81,7 +83,7 @@ async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparis
     let client = Client::new(&config)?;
     let now = client.now().minus(config.method.ingestion_delay);
     let mut comparison = Comparison::default();
-    for project in config.project_ids.iter().flatten().copied().filter(|project| !tables.contains_key(project)) {
+    for project in projects(&client, &config).await?.into_iter().filter(|project| !tables.contains_key(project)) {
         // What came today may be up to the next sync.
         let days = Days { to: now.day(), ..Days::ALL };
         let posthog = count_days(&context(&client, &config, project, output), now, days, |_, _| true).await;
@@ -109,6 +111,15 @@ async fn compare(config: &Path, file: &Path, output: &Output) -> Result<Comparis
         comparison.received_before.insert(project, until);
     }
     Ok(comparison)
+}
+
+/// The projects that a sync reads: without `project_ids`, all that the key can access.
+async fn projects(client: &Client, config: &Config) -> Result<Vec<u64>, Error> {
+    let key = match &config.project_ids {
+        Some(_) => None,
+        None => ApiKey::fetch(client, client.retry(), &Silent).await?,
+    };
+    project_ids(client, config, key.as_ref(), || client.retry(), &Silent).await
 }
 
 /// What can be compared. Events that PostHog received after the newest row are up to the next sync, as long as their day

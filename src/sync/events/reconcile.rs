@@ -532,8 +532,20 @@ impl EventReader {
         };
         // Days that are not asked for now are read again once they are.
         let asked = self.days();
-        let wanted: DaySet = context.config.reread_days.iter().map(|range| days(range).intersection(asked)).collect();
+        let in_settings: DaySet = context.config.reread_days.iter().map(days).collect();
+        let wanted: DaySet = in_settings.ranges().iter().map(|range| range.intersection(asked)).collect();
+        let outside = in_settings.minus(&wanted);
+        if !outside.is_empty() {
+            tracing::warn!(
+                "`reread_days`: {outside} not read, because `start_date` and `end_date` leave these days out"
+            );
+        }
         let due = ledger.due(&wanted);
+        if due.is_empty() && !wanted.is_empty() {
+            tracing::info!(
+                "`reread_days`: {wanted} have been read again already; to have them read once more, sync once without them"
+            );
+        }
         let mut forgotten = 0;
         for month in ledger.months_with(&due) {
             let mut figures = BTreeMap::new();
