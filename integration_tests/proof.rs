@@ -88,7 +88,10 @@ async fn events_that_differ_in_the_end_show_both_figures() {
     let outcome = Source::new(&posthog.url()).read(&catalog(&["events"], "incremental"), None).await;
     assert_eq!(outcome.code, Some(1));
     let (text, fields) = end(&outcome.messages, "events");
-    assert!(text.starts_with("events: incomplete, ") && text.contains("PostHog has 100, and 99 of them have been"), "{text}");
+    assert!(
+        text.starts_with("events: incomplete, ") && text.contains("PostHog has 100, and 99 of them have been"),
+        "{text}"
+    );
     let day = Timestamp::from_micros(noon(2)).date();
     assert!(text.ends_with(&format!("they differ; these days differ: {day} (99 emitted, PostHog has 100)")), "{text}");
     let expected = json!({"posthog": 100, "agrees": false, "proof": "compared", "differing_days": 1});

@@ -7,7 +7,7 @@
 //! [`Emitted`] keeps track of it, so that it is corrected when the file is read again.
 //!
 //! # Memory
-//! One line and [`STEP`] bytes, whatever the size of the file and of what a byte of it unpacks to; for
+//! One line and 64 KiB, whatever the size of the file and of what a byte of it unpacks to; for
 //! [`Emitted`] a megabyte. A line longer than [`LONGEST`] is refused: a small file that unpacks to
 //! gigabytes without a line feed cannot fill the memory.
 

@@ -1,7 +1,7 @@
 //! Turns for what takes much memory: one at a time in the whole program.
 //!
 //! A turn covers what has been received until its records have been written; what waits for it holds less
-//! than [`LARGE`].
+//! than half a megabyte.
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 

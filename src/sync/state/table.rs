@@ -259,7 +259,11 @@ mod tests {
         let figure = Fingerprint::new(2, u64::MAX);
         let project = ProjectState {
             ledger: Some(ledger),
-            read_ahead: Some(ReadAhead { until: at("2026-01-02"), rows: [1, (1 << 53) - 1].into() }),
+            read_ahead: Some(ReadAhead {
+                from: at("2026-01-01"),
+                until: at("2026-01-02"),
+                rows: [1, (1 << 53) - 1].into(),
+            }),
             watermark: Some(at("2026-01-01T00:00:00.123456Z")),
             covered: Some(interval),
             names: Some(Names::new(&["a".into()], &[])),
