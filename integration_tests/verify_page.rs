@@ -37,10 +37,11 @@ psql --csv --file figures.sql > counts.csv
 source-posthog verify --config config.json --counts counts.csv
 ```
 
-Only the days between `start_date` and `end_date` are compared, and events that PostHog had received when the newest row of the table came: \
-what comes later is up to the next sync. That goes for today. Days that have ended since the newest row came are `missing`, whether they have been lost or the \
-syncs have stopped; a comparison with `event_days`, below, tells these apart. Of a day that `start_date` or `end_date` cuts, a table that was loaded by \
-another rule has more than they ask for: such a day is not judged, and named as `not_compared`. The exit code is 0 if nothing differs, 3 if something \
+Only the days between `start_date` and `end_date` are compared, and only events that PostHog had received when the newest row of the table came: what \
+came later is up to the next sync. Days that have ended since are compared as a whole; events that the table lacks of them are `missing`, whether they \
+were lost or the syncs have stopped; a comparison with `event_days`, below, tells these apart. If `start_date` or `end_date` lies in the middle of a \
+day, a table that another tool has filled may have more of that day than is asked for: such a day is not judged, and named as `not_compared`. The exit \
+code is 0 if nothing differs, 3 if something \
 does, also if a project has events and is not in the file (`missing_projects`): one of `project_ids` or, without this setting, \
 any that the key can access. On a terminal the result is a table, otherwise JSON:
 
@@ -54,7 +55,7 @@ any that the key can access. On a terminal the result is a table, otherwise JSON
 |---|---|---|
 | `missing` | the table has fewer events | read the day again: `reread_days` |
 | `other events` | as many, but not the same | read the day again |
-| `too many` | the table has more events | they were deleted in PostHog, have expired there, or `include_events` leaves them out |
+| `too many` | the table has more events | they were deleted in PostHog, have expired there, or the settings (`include_events`, `exclude_events`, `event_filter`) leave them out |
 | `duplicates` | the same events, some of them repeatedly | deduplicate the table by `id`; tables that are only appended to have repeats |
 
 A table of Airbyte's own connector has no `project_id` and no `created_at`. Name its project; its last day and today are not compared, because nothing \
