@@ -72,7 +72,7 @@ async fn ten_syncs_five_minutes_apart_emit_every_event_once() {
     assert!(syncs[2..10].iter().all(|sync| sync.records("events").len() >= 50), "each sync has new events");
 }
 
-/// Whoever tries it out sends an event and reads at once.
+/// People who try it out send an event and read at once.
 #[tokio::test]
 async fn first_sync_reads_the_newest_events_ahead_and_no_later_sync_repeats_them() {
     for (method, minutes) in [("query", 60), ("auto", 60), ("auto", 3_000)] {
@@ -178,7 +178,7 @@ async fn days_are_read_once_more_when_the_settings_ask_for_it() {
         assert_eq!(second.ids("events").len(), 30);
         let logs = second.logs("INFO").join("\n");
         assert!(logs.contains("are read again, as `reread_days` asks; 30 of them had been emitted before"), "{logs}");
-        // Once more does nothing, and says so.
+        // Once more does nothing, and the log has a line about it.
         let idle = again.read_all(&incremental(), Some(&second.state())).await;
         let days = format!("`reread_days`: {from} to {to}, {young} have been read again already");
         let logs = idle.logs("INFO").join("\n");

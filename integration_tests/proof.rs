@@ -352,6 +352,11 @@ async fn days_of_events_that_were_not_read_completely_are_not_emitted() {
     assert!(errors.iter().any(|error| error.contains("the figures of their days are not known")), "{errors:?}");
 }
 
+/// What a table has that these events have been loaded into: day, events, rows and checksum.
+fn table_of(events: &[Event]) -> Vec<(String, u64, u64, String)> {
+    days(events).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect()
+}
+
 /// Compares a table of these counts (day, events, rows, checksum) with PostHog. Returns exit code and result.
 async fn verify(source: &Source, rows: &[(String, u64, u64, String)], newest: &str) -> (Option<i32>, Value) {
     let line = |(day, events, rows, checksum): &(String, u64, u64, String)| {
@@ -376,8 +381,7 @@ async fn verify_finds_every_kind_of_damage() {
     posthog.insert(PROJECT, vec![Event { created_at: inserted[5].created_at + 1, ..inserted[5].clone() }]);
     let source = Source::new(&posthog.url());
     let newest = inserted.iter().map(|event| event.created_at).max().unwrap().to_string();
-    let whole: Vec<_> =
-        days(&inserted).into_iter().map(|(day, (count, checksum))| (day, count, count, checksum)).collect();
+    let whole = table_of(&inserted);
     // What PostHog receives later is up to the next sync.
     posthog.insert(PROJECT, vec![event(900_001, minutes_ago(5))]);
     let (code, result) = verify(&source, &whole, &newest).await;
@@ -417,7 +421,7 @@ async fn verify_takes_no_day_without_a_checksum_for_proven() {
         (0..20_u32).map(|number| event(u128::from(number), noon(2 + i64::from(number % 2)))).collect();
     posthog.insert(PROJECT, inserted.clone());
     let source = Source::new(&posthog.url());
-    let whole: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    let whole = table_of(&inserted);
     let newest = (noon(2) + 1_000_000).to_string();
     let (code, result) = verify(&source, &whole, &newest).await;
     assert_eq!((code, &result["agrees"]), (Some(0), &json!(true)), "{result}");
@@ -440,7 +444,7 @@ async fn verify_finds_the_days_that_a_table_lacks_at_its_end() {
     // What came today is up to the next sync.
     posthog.insert(PROJECT, vec![event(1_000, minutes_ago(4)), event(1_001, minutes_ago(4))]);
     let source = Source::new(&posthog.url());
-    let all: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    let all = table_of(&inserted);
     assert_eq!(all.len(), 6);
     let lost: Vec<Value> = all[4..].iter().map(|day| json!(day.0)).collect();
     let table = &all[..4];
@@ -449,7 +453,7 @@ async fn verify_finds_the_days_that_a_table_lacks_at_its_end() {
     let future = Event { created_at: noon(3), ..event(2_000, noon(-20)) };
     posthog.insert(PROJECT, vec![future.clone()]);
     let mut with_future = table.to_vec();
-    with_future.extend(days(&[future]).into_iter().map(|(day, (count, sum))| (day, count, count, sum)));
+    with_future.extend(table_of(&[future]));
     for newest in [newest.as_str(), ""] {
         let (code, result) = verify(&source, &with_future, newest).await;
         // Without the time of the newest row, nothing says where the table ends.
@@ -469,7 +473,7 @@ async fn verify_says_which_projects_a_table_lacks() {
     let posthog = two_projects().await;
     let inserted: Vec<Event> = (0..20).map(|number| event(number, noon(2))).collect();
     posthog.insert(PROJECT, inserted.clone());
-    let table: Vec<_> = days(&inserted).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+    let table = table_of(&inserted);
     let newest = (noon(2) + 1_000_000).to_string();
     let named = Source::new(&posthog.url()).with("project_ids", json!([PROJECT, 1002]));
     let all = Source::new(&posthog.url());
@@ -499,7 +503,7 @@ async fn verify_does_not_judge_a_day_of_which_the_settings_ask_for_a_part() {
     for (events, code, expected) in
         [(&inserted[..], 0, json!([day])), (&inserted[10..], 0, json!([])), (&inserted[11..], 3, json!([]))]
     {
-        let table: Vec<_> = days(events).into_iter().map(|(day, (count, sum))| (day, count, count, sum)).collect();
+        let table = table_of(events);
         let (exit, result) = verify(&source, &table, &newest).await;
         assert_eq!((exit, &result["not_compared"]), (Some(code), &expected), "{} events: {result}", events.len());
     }

@@ -459,7 +459,7 @@ async fn missing_sessions_are_found_from_every_state() {
     }
 }
 
-/// Nothing is counted that could not be compared, and the warning says what gives the better proof.
+/// Nothing is counted that could not be compared, and the warning names what gives the better proof.
 #[tokio::test]
 async fn keys_that_may_not_query_have_the_proof_of_exports_alone() {
     let posthog = sandbox_without_queries(Exports::default()).await;
