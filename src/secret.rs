@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de};
 use crate::readings::Readings;
 
 /// Shorter texts are no secrets, and occur in ordinary words.
-const SHORTEST: usize = 6;
+pub(crate) const SHORTEST: usize = 6;
 pub(crate) const REDACTED: &str = "[secret]";
 
 /// All of them, in every notation.

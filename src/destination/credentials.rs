@@ -8,7 +8,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, Engine as _};
 
 use crate::error::Error;
-use crate::secret::Secret;
+use crate::secret::{SHORTEST, Secret};
 
 const ANY_PADDING: GeneralPurposeConfig = GeneralPurposeConfig::new()
     .with_decode_padding_mode(DecodePaddingMode::Indifferent)
@@ -35,8 +35,6 @@ const SCHEMES: [&str; 12] = [
     "signature",
     "token",
 ];
-/// Shorter parts of a header occur inside other texts by chance.
-const SHORTEST_PART: usize = 6;
 
 /// All that could be secret in a header's value, besides the whole: its words, what they set, and whom `Basic` names.
 pub(super) fn parts_of_header(value: &str) -> Vec<String> {
@@ -50,7 +48,7 @@ pub(super) fn parts_of_header(value: &str) -> Vec<String> {
         let bare = [word, set].map(|part| part.trim_matches(QUOTATION_MARKS).trim_end_matches('='));
         parts.extend([word, set].into_iter().chain(bare).map(str::to_owned));
         if scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case("basic"))
-            && let Ok(pair) = STANDARD.decode(word).or_else(|_| URL_SAFE.decode(word))
+            && let Some(pair) = decoded(word)
         {
             let pair = String::from_utf8_lossy(&pair).into_owned();
             let (user, password) = pair.split_once(':').unwrap_or_default();
@@ -58,10 +56,15 @@ pub(super) fn parts_of_header(value: &str) -> Vec<String> {
             parts.push(pair);
         }
     }
-    parts.retain(|part| part.len() >= SHORTEST_PART);
+    parts.retain(|part| part.len() >= SHORTEST);
     parts.sort();
     parts.dedup();
     parts
+}
+
+/// What a text is in base64, in either alphabet.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).or_else(|_| URL_SAFE.decode(text)).ok()
 }
 
 /// The text without quotation marks and what cannot be seen around it.
@@ -129,11 +132,10 @@ pub(super) fn signing_key(secret: &Secret) -> Result<Vec<u8>, Error> {
         if encoded.expose().contains("whsec_") {
             return wrong("contains two secrets; set the one that the receiver verifies");
         }
-        let decoded = STANDARD.decode(encoded.expose()).or_else(|_| URL_SAFE.decode(encoded.expose()));
-        return match decoded {
-            Ok(key) if key.is_empty() => wrong("is only the beginning of a secret; copy all of it"),
-            Ok(key) => Ok(key),
-            Err(_) => wrong("begins with `whsec_`, but the rest is not base64; copy it again"),
+        return match decoded(encoded.expose()) {
+            Some(key) if key.is_empty() => wrong("is only the beginning of a secret; copy all of it"),
+            Some(key) => Ok(key),
+            None => wrong("begins with `whsec_`, but the rest is not base64; copy it again"),
         };
     }
     match rest {

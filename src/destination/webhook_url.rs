@@ -8,12 +8,10 @@ use url::Url;
 use super::credentials::unquoted;
 use crate::error::Error;
 use crate::net::is_loopback;
-use crate::secret::{Needle, Secret, notations, redact_with, remember};
+use crate::secret::{Needle, SHORTEST, Secret, notations, redact_with, remember};
 
 /// Longer parts of a URL are not words.
 const LONGEST_WORD: usize = 16;
-/// Shorter texts occur inside others by chance.
-const SHORTEST: usize = 6;
 
 /// A URL of which only scheme and host can be printed.
 #[derive(Clone)]

@@ -13,4 +13,4 @@ pub mod turn;
 
 pub use at_most::{AtMost, AtMostMembers};
 pub use hogql::{After, Predicate, Query, RowKey};
-pub use row_reader::{Consumed, Malformed, Row, RowConsumer};
+pub use row_reader::{Consumed, Malformed, Row, RowConsumer, row_size};

@@ -6,7 +6,7 @@ use serde::de::value::SeqDeserializer;
 
 use super::at_most::AtMost;
 use super::hogql::Query;
-use super::row_reader::{Malformed, Row, RowConsumer, RowReader};
+use super::row_reader::{Malformed, Row, RowConsumer, RowReader, row_size};
 use super::turn::Turn;
 use crate::posthog::http::{Class, Client, Failure, GiveUp, Observer, Request, Response, Retry};
 
@@ -107,7 +107,7 @@ pub async fn small<T: DeserializeOwned + Send>(
     loop {
         let held = bytes;
         let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-            bytes += row.iter().map(|column| column.get().len()).sum::<usize>();
+            bytes += row_size(row);
             if rows.len() == MOST_ROWS as usize || bytes > MOST_BYTES {
                 return Err(Malformed(format!(
                     "it has more than {MOST_ROWS} rows, or too large ones, where few are due"

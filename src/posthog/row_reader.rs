@@ -40,6 +40,11 @@ const MOST_COLUMNS: usize = 10_000;
 /// A row as its columns' JSON texts.
 pub type Row<'a> = [&'a RawValue];
 
+/// The bytes of its columns.
+pub fn row_size(row: &Row<'_>) -> usize {
+    row.iter().map(|column| column.get().len()).sum()
+}
+
 /// Who takes the rows of an answer.
 pub trait RowConsumer {
     /// Takes a row.

@@ -41,7 +41,7 @@ impl Lines {
         self.len() == 0
     }
 
-    /// Whether they are known to have no [separators](super::separators), so that nobody has to look for them.
+    /// Whether they are known to have no [separators](super::separators), so that the writer does not look for them.
     pub fn is_clean(&self) -> bool {
         self.is_clean
     }
@@ -120,8 +120,8 @@ mod tests {
         }
         lines.clear();
         lines.as_vec().push(b'a');
-        assert!(!lines.is_clean(), "nobody has looked");
-        assert!(!Lines::from(b"a".to_vec()).is_clean(), "nobody has looked");
+        assert!(!lines.is_clean(), "they have not been searched");
+        assert!(!Lines::from(b"a".to_vec()).is_clean(), "they have not been searched");
     }
 
     #[test]

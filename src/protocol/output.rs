@@ -158,7 +158,7 @@ impl Output {
         self.send(Item::State { stream: Arc::clone(stream), state }).await
     }
 
-    /// Ends a sync that is followed by another one: records are counted anew. Returns the last state of each stream
+    /// Ends a sync that is followed by another one: records are counted from zero. Returns the last state of each stream
     /// that has been written.
     ///
     /// # Errors
@@ -312,7 +312,7 @@ fn run(mut items: mpsc::Receiver<Item>, shared: &Shared, mut stdout: StdoutWrite
                     drop(room);
                 }
                 Item::State { stream, state } => stdout.state(&stream, state)?,
-                // Whoever asked may have gone.
+                // The task that asked may be gone.
                 Item::EndOfRound(answer) => drop(answer.send(stdout.end_round())),
                 Item::LogsWaiting => {}
                 Item::Close => return stdout.sink.0.flush(),

@@ -8,8 +8,8 @@ use super::property_columns::PropertyWriter;
 use super::property_filter::{FilterScratch, PropertyFilter};
 use super::value;
 use crate::posthog::Malformed;
-use crate::protocol::StreamDescriptor;
 use crate::protocol::message::{now_milliseconds, record_prefix, record_suffix};
+use crate::protocol::{StreamDescriptor, has_separators};
 use crate::streams::{Column, Kind};
 use crate::streams::{PROJECT_FIELD, PROPERTIES_FIELD, Selection, Table};
 
@@ -219,11 +219,10 @@ impl RecordFrame {
         self.property_columns.is_some()
     }
 
-    /// Whether what is the same in all records is ASCII; the names of streams may be anything.
-    pub(super) fn is_ascii(&self) -> bool {
+    /// Whether what is the same in all records has no separators; the names of streams may be anything.
+    pub(super) fn is_clean(&self) -> bool {
         let keys = self.fields.iter().map(|field| field.key.as_bytes());
-        let parts = [self.prefix.as_bytes(), self.project.as_bytes(), &self.absent, self.suffix.as_bytes()];
-        keys.chain(parts).all(<[u8]>::is_ascii)
+        !keys.chain([self.prefix.as_bytes(), &self.absent]).any(has_separators)
     }
 
     /// Number of columns.

@@ -28,6 +28,8 @@ const SPARE: usize = 16 * 1024;
 /// Writes the records of one table and one project from rows of queries.
 pub struct RowWriter {
     frame: RecordFrame,
+    /// See [`RecordFrame::is_clean`].
+    has_clean_frame: bool,
     sort_key: usize,
     id: usize,
     /// Columns that tell rows of one id apart.
@@ -69,8 +71,10 @@ impl RowWriter {
         project: u64,
     ) -> Self {
         let place = |field: &str| columns.iter().position(|column| column.field == field).unwrap_or_default();
+        let frame = RecordFrame::new(table, columns, selection, stream, project);
         Self {
-            frame: RecordFrame::new(table, columns, selection, stream, project),
+            has_clean_frame: frame.is_clean(),
+            frame,
             sort_key: place(table.sort_key_field),
             id: place(table.id_field),
             identity: table.identity.iter().map(|field| place(field)).collect(),
@@ -194,7 +198,7 @@ impl RowWriter {
             let stop = dispatch!(self.level, simd => {
                 self.write_rows(simd, bytes, first, &mut sink, &mut taken, &mut records)
             });
-            let (written, is_clean) = (sink.len(), sink.is_clean() && self.frame.is_ascii());
+            let (written, is_clean) = (sink.len(), sink.is_clean() && self.has_clean_frame);
             lines.written(written, is_clean);
             if stop != Stop::BufferFull {
                 taken.incomplete = stop == Stop::Incomplete;

@@ -1,7 +1,7 @@
 //! Turns the rows of a response into RECORD lines, and counts them.
 
 use super::query_row::{RowWriter, Written};
-use crate::posthog::{Consumed, Malformed, Row, RowConsumer};
+use crate::posthog::{Consumed, Malformed, Row, RowConsumer, row_size};
 use crate::protocol::Lines;
 
 /// What has been taken from a response.
@@ -34,7 +34,7 @@ impl<'s> RecordSink<'s> {
 
 impl RowConsumer for RecordSink<'_> {
     fn consume(&mut self, row: &Row<'_>) -> Result<(), Malformed> {
-        self.lines.make_room(row.iter().map(|column| column.get().len()).sum());
+        self.lines.make_room(row_size(row));
         let written = self.lines.append(|lines| self.writer.write(row, lines))?;
         self.written.rows += 1;
         self.written.records += u64::from(written == Written::Record);

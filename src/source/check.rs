@@ -123,7 +123,7 @@ async fn examine(config: &Config, client: &Client, findings: &mut Findings) -> R
         let methods = findings.readable().map(|project| (project.id, Ok(project.method.clone()))).collect();
         log_first_read(config, client, Account { key, methods }).await;
     } else {
-        tracing::info!("`source-posthog plan` tells how long the first read takes, and what it may cost");
+        tracing::info!("run `source-posthog plan` to see how long the first read takes, and what it may cost");
     }
     Ok(())
 }

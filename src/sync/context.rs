@@ -58,6 +58,11 @@ impl ReadContext {
         RowWriter::new(table, columns, &self.selection, &self.stream, self.project).warning(&self.nulled)
     }
 
+    /// The path of a list of the project.
+    pub(super) fn list_path(&self, list: &str) -> String {
+        format!("api/projects/{}/{list}/", self.project)
+    }
+
     /// Enters what would be read, if nothing is to be read.
     pub(super) fn plan_read(&self, method: PlannedMethod, read: PlannedRead) {
         if let Some(plan) = &self.plan {

@@ -24,8 +24,6 @@ use crate::streams::{Column, PERSONS, RAW_PERSONS, deleted_person, newest_of_per
 /// The bucket of an id: its last two hex digits, which are random in every version of uuid. Two new deletions
 /// make two buckets differ, whose other persons come again.
 const BUCKET: &str = "reinterpretAsUInt32(unhex(right(toString(id), 2)))";
-/// What the checksum of an id is made of; see [`Fingerprint`].
-const DIGITS: &str = "reinterpretAsUInt32(reverse(unhex(right(toString(id), 8))))";
 /// How often buckets are read before their disagreement with the count is final.
 const ATTEMPTS: u32 = 3;
 /// A comparison that reads less than this is part of every sync.
@@ -221,7 +219,7 @@ fn figures() -> Query {
     let newest = format!("(SELECT id, argMax(is_deleted, version) AS gone FROM {RAW_PERSONS} GROUP BY id) AS newest");
     let mut predicate = Predicate::default();
     predicate.condition("gone = 1".to_owned(), Map::default());
-    let columns = format!("{BUCKET} AS bucket, count() AS row_count, sum({DIGITS}) AS row_checksum");
+    let columns = format!("{BUCKET} AS bucket, count() AS row_count, sum({}) AS row_checksum", hogql::checksum("id"));
     let grouped = predicate.select(&columns, &newest, "GROUP BY bucket");
     Query { text: hogql::one_row("bucket, row_count, row_checksum", &grouped.text), ..grouped }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use crate::lock::lock;
-
 use indicatif::HumanCount;
+
+use crate::lock::lock;
 
 /// So many days that differ are named.
 const MOST_DAYS: usize = 5;

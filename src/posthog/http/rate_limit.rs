@@ -9,13 +9,13 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
-
-use crate::lock::lock;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
+
+use crate::lock::lock;
 
 /// Shorter waits are not reported.
 const WORTH_MENTIONING: Duration = Duration::from_secs(3);

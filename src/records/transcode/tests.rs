@@ -63,7 +63,7 @@ impl Reading {
                 lines: without_time(self.lines.as_bytes()),
             });
         let is_clean = !has_separators(self.lines.as_bytes());
-        assert!(is_clean || !self.lines.is_clean(), "nobody would look for the separators");
+        assert!(is_clean || !self.lines.is_clean(), "the writer would not look for the separators");
         (outcome, self.hot)
     }
 }

@@ -30,7 +30,7 @@ struct Follower<'f> {
 }
 
 /// Reads the chosen streams again and again, at this interval. Returns false when something has failed that only the
-/// user can mend.
+/// user can correct.
 pub(in crate::source) async fn follow(
     arguments: &ReadArguments,
     interval: Duration,

@@ -69,14 +69,14 @@ impl Summary {
         lock(&self.streams).insert(stream.name.clone(), end);
     }
 
-    /// A signal ends the sync. Where that is no failure, streams that are being read say so.
+    /// A signal ends the sync. Where that is no failure, streams that are being read are reported as incomplete.
     pub(super) async fn end_by_signal(&self) {
         self.end(Ending::Interrupted);
         if self.output.ends_well_by_signal() {
             let open = std::mem::take(&mut *lock(&self.open));
             for stream in open {
                 let status = Message::status(StreamDescriptor::clone(&stream), StreamStatus::Incomplete);
-                // Only fails when nobody reads any more.
+                // Only fails when stdout has been closed.
                 drop(self.output.message(&status).await);
             }
         }

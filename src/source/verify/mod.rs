@@ -123,7 +123,7 @@ async fn projects(client: &Client, config: &Config) -> Result<Vec<u64>, Error> {
 }
 
 /// What can be compared. Events that PostHog received after the newest row are up to the next sync, as long as their day
-/// has not ended. Where the table does not say what was received last, its last day and today may not be whole yet.
+/// has not ended. Where the file has no `newest`, the last day of the table and today may not be whole yet.
 fn extent(config: &Config, now: Timestamp, table: &TableCounts) -> Extent {
     let asked = Days::touched_by(config.start, config.end.unwrap_or(Timestamp::MAX));
     let before_today = asked.intersection(Days { to: now.day(), ..Days::ALL });

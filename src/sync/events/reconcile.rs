@@ -27,7 +27,6 @@ use crate::sync::query::reader::ProjectReader;
 use crate::sync::read_plan::{PlannedMethod, PlannedRead};
 use crate::sync::report::{Counts, Proof};
 use crate::sync::state::export::{ExportState, ExportedCells};
-use crate::sync::state::interval::Interval;
 use crate::sync::state::read_ahead::ReadAhead;
 use crate::sync::state::table::ProjectState;
 use crate::time::{DAY, Timestamp};
@@ -61,8 +60,8 @@ pub struct EventReader {
     compared: Option<ComparedDays>,
     /// The cells of an export that would go on, if nothing is to be read.
     resumed: Option<ExportedCells>,
-    /// Rows that the first sync has emitted ahead of its bound, and when PostHog received them.
-    known: (Arc<BTreeSet<u64>>, Interval),
+    /// Rows that the first sync has emitted ahead of its bound.
+    ahead: Option<ReadAhead>,
 }
 
 /// How reading events has ended.
@@ -108,7 +107,7 @@ impl EventReader {
             later,
             compared: None,
             resumed: None,
-            known: (Arc::default(), Interval { from: Timestamp::MAX, to: Timestamp::MAX }),
+            ahead: None,
         }
     }
 
@@ -153,9 +152,7 @@ impl EventReader {
         let before = state.ledger.as_ref().filter(|_| narrow.is_none());
         let reads_again = self.forget_days(&mut ledger).await?;
         let ahead = state.read_ahead.filter(|_| !reads_again);
-        if let Some(ReadAhead { from, until, rows }) = &ahead {
-            self.known = (Arc::new(rows.clone()), Interval { from: *from, to: *until });
-        }
+        self.ahead.clone_from(&ahead);
         let begun = state.export.cells.clone();
         let resumed = begun.clone().filter(|cells| self.exports.is_some() && is_of(cells, before, &ledger));
         if let (Some(exports), Some(_), None) = (&self.exports, &begun, &resumed) {
@@ -200,7 +197,7 @@ impl EventReader {
         Ok(())
     }
 
-    /// Reads the newest events in a project's first sync: whoever tries it out looks for what was sent a minute ago.
+    /// Reads the newest events in a project's first sync: people who try it out look for what they sent a minute ago.
     async fn read_ahead(&mut self, names: Names, bound: Timestamp) -> Result<(), GiveUp> {
         self.choose_columns().await?;
         let reader = Arc::new(self.reader.clone());
@@ -485,12 +482,15 @@ impl EventReader {
             let ledger = self.ledger().await;
             // What was ingested last may not be stored yet, so files may lack some of it.
             let newest = ledger.slices.len().saturating_sub(1);
-            let ahead = self.known.1;
-            let is_ahead = |slice: usize| {
+            let has_ahead = |slice: usize| {
                 let from = ledger.ingested_from(slice).unwrap_or(Timestamp::MIN);
-                ledger.slices.get(slice).is_some_and(|slice| from < ahead.to && ahead.from < slice.until)
+                let slice = ledger.slices.get(slice);
+                self.ahead
+                    .as_ref()
+                    .zip(slice)
+                    .is_some_and(|(ahead, slice)| from < ahead.until && ahead.from < slice.until)
             };
-            let is_recent = |key: &&CellKey| key.slice == newest || is_ahead(key.slice);
+            let is_recent = |key: &&CellKey| key.slice == newest || has_ahead(key.slice);
             let (recent, exported): (Vec<_>, Vec<_>) = keys.iter().partition(is_recent);
             if !exported.is_empty() {
                 self.plan_cells(PlannedMethod::Export, &exported, observed);
@@ -665,7 +665,8 @@ impl EventReader {
             }
             return Ok(());
         }
-        let (reader, known) = (Arc::new(self.reader.clone()), Arc::clone(&self.known.0));
+        let known = Arc::new(self.ahead.as_ref().map(|ahead| ahead.rows.clone()).unwrap_or_default());
+        let reader = Arc::new(self.reader.clone());
         let pages = WindowReader { reader, part, names, ledger, known };
         let mut running = JoinSet::new();
         loop {

@@ -8,7 +8,7 @@ use crate::records::Fingerprint;
 use crate::streams::{PERSON_DISTINCT_IDS, RAW_PERSONS};
 use crate::sync::context::ReadContext;
 use crate::sync::figure_row::Number;
-use crate::sync::ledger::CHEAP_BYTES;
+use crate::sync::ledger::{CHEAP_BYTES, hogql};
 use crate::sync::report::Proof;
 use crate::sync::state::person_figures::{PersonFigures, SeenFigures};
 use crate::sync::state::table::ProjectState;
@@ -112,5 +112,5 @@ fn of_distinct_ids() -> Query {
 
 /// Number and checksum of a column of uuids (see [`Fingerprint`]), and the sum of the versions.
 fn columns(id: &str) -> String {
-    format!("count(), sum(reinterpretAsUInt32(reverse(unhex(right(toString({id}), 8))))), sum(latest)")
+    format!("count(), sum({}), sum(latest)", hogql::checksum(id))
 }

@@ -44,7 +44,7 @@ async fn find(context: &ReadContext, list: &str, numbers: &[i64], deleted: &mut 
     if numbers.is_empty() {
         return Ok(());
     }
-    let path = format!("api/projects/{}/{list}/", context.project);
+    let path = context.list_path(list);
     let mut listed = BTreeSet::new();
     let mut pages = Pages::new(&context.client, path.clone(), &context.observer);
     let take = |object: &RawValue| {

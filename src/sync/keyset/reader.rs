@@ -10,10 +10,9 @@ use super::state::KeysetState;
 use super::windows::{self, Keys, Planned};
 use super::{cursor, owners};
 use crate::error::Error;
-use crate::large::{LARGE, make_room};
 use crate::posthog::http::{Failure, GiveUp, NextAttempt, Reason, Refusal};
 use crate::posthog::query::{MOST_ROWS, Rows};
-use crate::posthog::{After, Malformed, Predicate, Query, Row};
+use crate::posthog::{After, Malformed, Predicate, Query, Row, row_size};
 use crate::records::KeysetRowWriter;
 use crate::streams::{Column, KeysetStream, KeysetTable};
 use crate::sync::context::{LOOKBACK, ReadContext};
@@ -442,14 +441,11 @@ impl KeysetReader {
         let cursor = self.cursor().map(|column| column.kind).zip(state.begun);
         let mut batch = self.context.batch();
         loop {
-            let (lines, records, rows) = (batch.lines.as_vec(), &mut batch.records, &mut read.rows);
+            let (lines, records, rows) = (&mut batch.lines, &mut batch.records, &mut read.rows);
             let reached = &mut read.reached;
             let mut take = |row: &Row<'_>| -> Result<(), Malformed> {
-                let size: usize = row.iter().map(|column| column.get().len()).sum();
-                if size >= LARGE {
-                    make_room(lines, size);
-                }
-                *records += u64::from(writer.write(row, lines)?);
+                lines.make_room(row_size(row));
+                *records += u64::from(lines.append(|lines| writer.write(row, lines))?);
                 *rows += 1;
                 // Only a cursor is worth a look at every row.
                 if let Some((kind, begun)) = cursor {

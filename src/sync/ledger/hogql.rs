@@ -25,9 +25,11 @@ const LAST_DATE: i64 = 65_535;
 /// dividend positive: `intDiv` rounds towards zero, and days before 1970 would be one too many.
 pub const DAY: &str = "intDiv(toUnixTimestamp64Milli(timestamp) + 3155760000000, 86400000) - 36525";
 
-/// What a row adds to the checksum: the last eight hex digits of its uuid as an unsigned integer.
+/// What a row adds to the checksum: the last eight hex digits of a column of uuids as an unsigned integer.
 /// `reinterpretAsUInt32` takes the lowest byte first, hence `reverse`.
-pub const CHECKSUM: &str = "reinterpretAsUInt32(reverse(unhex(right(toString(uuid), 8))))";
+pub fn checksum(column: &str) -> String {
+    format!("reinterpretAsUInt32(reverse(unhex(right(toString({column}), 8))))")
+}
 
 /// What tells rows apart that are emitted: `PostHog` keeps rows that share a uuid but differ in name, distinct
 /// id or day. Rows that agree in these and in their exact time are duplicates; a reader that goes by event
@@ -107,9 +109,10 @@ pub fn one_row(names: &str, grouped: &str) -> String {
 /// Count and checksum of every cell, duplicates included: `period, slice, row_count, row_checksum`.
 pub fn observation(ledger: &Ledger, days: Days, condition: Option<&str>) -> String {
     let grouped = format!(
-        "SELECT {} AS period, {} AS slice, count() AS row_count, sum({CHECKSUM}) AS row_checksum FROM events WHERE {} GROUP BY period, slice",
+        "SELECT {} AS period, {} AS slice, count() AS row_count, sum({}) AS row_checksum FROM events WHERE {} GROUP BY period, slice",
         period(&ledger.months),
         slice(ledger),
+        checksum("uuid"),
         rows(ledger, days, condition)
     );
     one_row("period, slice, row_count, row_checksum", &grouped)
@@ -132,8 +135,9 @@ pub fn distinct(ledger: &Ledger, slice: usize, periods: &[Period], condition: Op
     }
     let grouped = format!(
         "SELECT period, sum(duplicates) AS row_count, sum(duplicates * digits) AS row_checksum, count() AS distinct_count, sum(digits) AS distinct_checksum \
-         FROM (SELECT {} AS period, {CHECKSUM} AS digits, count() AS duplicates FROM events WHERE {rows} GROUP BY period, digits, {}) GROUP BY period",
+         FROM (SELECT {} AS period, {} AS digits, count() AS duplicates FROM events WHERE {rows} GROUP BY period, digits, {}) GROUP BY period",
         period(&ledger.months),
+        checksum("uuid"),
         IDENTITY.join(", ")
     );
     one_row("period, row_count, row_checksum, distinct_count, distinct_checksum", &grouped)
@@ -147,10 +151,11 @@ pub fn narrowing(ledger: &Ledger, condition: Option<&str>, remaining: &str) -> S
         "SELECT period, slice, sum(duplicates) AS row_count, sum(duplicates * digits) AS row_checksum, \
          sumIf(duplicates, remains) AS remaining_count, sumIf(duplicates * digits, remains) AS remaining_checksum, \
          countIf(remains) AS remaining_distinct_count, sumIf(digits, remains) AS remaining_distinct_checksum \
-         FROM (SELECT {} AS period, {} AS slice, {CHECKSUM} AS digits, {remaining} AS remains, count() AS duplicates \
+         FROM (SELECT {} AS period, {} AS slice, {} AS digits, {remaining} AS remains, count() AS duplicates \
          FROM events WHERE {} GROUP BY period, slice, digits, remains, {}) GROUP BY period, slice",
         period(&ledger.months),
         slice(ledger),
+        checksum("uuid"),
         rows(ledger, Days::ALL, condition),
         IDENTITY.join(", ")
     );

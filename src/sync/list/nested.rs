@@ -118,7 +118,7 @@ impl NestedListReader {
     /// many parts.
     async fn plan(&self, parts: u64) -> Result<(), Error> {
         let (context, mut read) = (&self.context, PlannedRead { rows: Some(0), ..PlannedRead::default() });
-        let path = format!("api/projects/{}/{}/", context.project, self.nested.parents);
+        let path = context.list_path(self.nested.parents);
         for (number, parameters) in self.nested.parent_queries.iter().enumerate() {
             read.add(planned(context, &path, &first_query(parameters), number > 0).await?);
         }
@@ -131,7 +131,7 @@ impl NestedListReader {
     /// The ids of the objects whose own objects are read, in their order as texts.
     async fn parents(&self) -> Result<BTreeSet<String>, Error> {
         let (context, name) = (&self.context, self.nested.parents);
-        let path = format!("api/projects/{}/{name}/", context.project);
+        let path = context.list_path(name);
         let mut parents = BTreeSet::new();
         for (number, parameters) in self.nested.parent_queries.iter().enumerate() {
             let first = first_query(parameters);

@@ -120,11 +120,11 @@ impl ListReader {
         since: Option<Timestamp>,
     ) -> Result<(), Error> {
         let Self { context, list, checkpoint } = self;
-        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let path = context.list_path(list.path);
         let queries: Vec<(String, bool)> = match by_time {
             Some((change, spans)) => {
                 let recordings = Recordings { context, list, change, until, checkpoint };
-                spans.into_iter().map(|span| (recordings.first_query(span), false)).collect()
+                spans.into_iter().map(|span| (recordings.first_query(span.from), false)).collect()
             }
             None => self.passes(since).await?.into_iter().map(|pass| (pass.query, pass.optional)).collect(),
         };
@@ -176,7 +176,7 @@ impl ListReader {
     /// Reads one way through the list until it is complete.
     async fn read_pass(&self, pass: &Pass, state: &ListState, emitter: &mut Emitter) -> Result<(), Error> {
         let Self { context, list, checkpoint } = self;
-        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let path = context.list_path(list.path);
         let (key, first) = (list.own_key(), pass.query.clone());
         let way = OffsetList { name: list.stream, path, key, first, is_optional: pass.optional };
         let mut pages = Offsets::new(context, way);

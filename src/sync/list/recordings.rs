@@ -45,12 +45,12 @@ pub(super) struct Recordings<'r> {
 impl Recordings<'_> {
     /// The first query of a span that is read by offsets.
     pub(super) fn query_by_offset(&self, span: Span) -> String {
-        format!("{}&offset=0", self.query(span.from.minus(LONGEST)))
+        format!("{}&offset=0", self.first_query(span.from))
     }
 
-    /// The first query of a span.
-    pub(super) fn first_query(&self, span: Span) -> String {
-        self.query(span.from.minus(LONGEST))
+    /// The first query for what begins at `from` or later.
+    pub(super) fn first_query(&self, from: Timestamp) -> String {
+        self.query(from.minus(LONGEST))
     }
 
     fn query(&self, from: Timestamp) -> String {
@@ -69,11 +69,11 @@ impl Recordings<'_> {
         emitter: &mut Emitter,
     ) -> Result<Result<(), Unordered>, Error> {
         let Self { context, list, change, checkpoint, .. } = *self;
-        let path = format!("api/projects/{}/{}/", context.project, list.path);
+        let path = context.list_path(list.path);
         let mut pages = Pages::new(&context.client, path, &context.observer);
         let begin = state.reached.unwrap_or(span.from);
         emitter.keep_within(Some(begin), Some(span.to));
-        let first = self.query(begin.minus(LONGEST));
+        let first = self.first_query(begin);
         let (mut request, mut asked_from, mut offset) = (first.clone(), None, 0);
         // Recordings that a later page may show again, and when they begin.
         let mut seen: HashMap<String, Timestamp> = HashMap::new();
